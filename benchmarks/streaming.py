@@ -241,10 +241,12 @@ def streamed(run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Makes the cache, opens it again, and trains from the stream."""
     from distill.data import Choice
     from distill.streaming.batches import Ahead, Order
+    from distill.streaming.conversations import reader_of
     from distill.streaming.stream import open_stream
-    from distill.streaming.tokencache import reader_of
+    from distill.tokenizer import written_with
 
-    reader = reader_of(opened())
+    tokens = opened()
+    reader = reader_of(tokens, written_with(run / "curated", tokens))
     began = time.perf_counter()
     stream = open_stream(run / "curated", reader, run / "cache", Choice(512))
     seconds = time.perf_counter() - began

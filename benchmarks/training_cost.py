@@ -70,12 +70,13 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     from distill.loop import Checkpoints, accelerator_of, fit
     from distill.losses import kl_full
     from distill.streaming.batches import Ahead, Order
+    from distill.streaming.conversations import reader_of
     from distill.streaming.stream import open_stream
-    from distill.streaming.tokencache import reader_of
     from distill.students.decoder import decoder
     from distill.targets.hidden import LayerTerms
     from distill.targets.hidden_states import States, store
     from distill.targets.stored import FromStored
+    from distill.tokenizer import written_with
     from synthgen.lm.forward import completion_logits
     from synthgen.recipe import Hidden, load_recipe, local_teacher
     from synthgen.teachers.transformers import LocalModel
@@ -84,7 +85,12 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     recipe = load_recipe(run / "recipe.yaml")
     section = recipe.train.model_copy(update={"batch_size": 8, "save_steps": 10**6})
     teacher = LocalModel.open(local_teacher(recipe), lazy=True)
-    data = open_stream(run / "curated", reader_of(teacher.tokens), run / "cache", Choice(section.max_length))
+    data = open_stream(
+        run / "curated",
+        reader_of(teacher.tokens, written_with(run / "curated", teacher.tokens)),
+        run / "cache",
+        Choice(section.max_length),
+    )
     order = Order(len(data), section.batch_size, section.seed)
 
     def batch(step: int) -> list[Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
+from synthgen.errors import CorpusError
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource, recipe_of_values
 from synthgen.records import Record
@@ -79,7 +80,9 @@ def adopt(path: Path, recipe: Recipe, folder: Path) -> Path:
 def _distinct(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:
     """Yield the data set's records. Skips a row that equals an earlier row, and updates `counts`."""
     seen: set[bytes] = set()
-    for _, record in records(dataset, recipe.task, recipe.split):
+    for where, record in records(dataset, recipe.task, recipe.split):
+        if not any(message.get("content") or message.get("tool_calls") for message in record.completion):
+            raise CorpusError(f"{where}: the completion is empty", "leave the row out, or give it a completion")
         content = [record.prompt, record.completion, record.tools, record.pair_role]
         key = bytes.fromhex(durable.digest(content)[:32])
         if key in seen:

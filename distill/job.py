@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from distill.streaming.conversations import written_with
-from distill.students.tokenizer import tokens_of
+from distill.tokenizer import tokens_of, written_with
 from synthgen.lm.load import pick_device
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens

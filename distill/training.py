@@ -25,7 +25,8 @@ from synthgen.errors import GateDenied, UserError
 from synthgen.lineage import student_sources
 from synthgen.lm.model import LanguageModel
 from synthgen.manifest import SourceTerms
-from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe, is_resolved
+from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
+from synthgen.recipe.load import is_resolved
 from synthgen.results.audit import read_audit
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve

@@ -22,10 +22,11 @@ from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, interval
 from distill.job import Job
-from distill.streaming.conversations import reader_of, written_with
+from distill.streaming.conversations import reader_of
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
+from distill.tokenizer import written_with
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
 from synthgen.requests import Request

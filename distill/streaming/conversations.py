@@ -1,6 +1,6 @@
 """Token ids of the rows of a corpus for students that read and write text.
 
-    reader = reader_of(tokens, written_with(source, tokens))
+    reader = reader_of(job.tokens, job.own_teachers)
     stream = open_stream(source, reader, cache, choice)
 
 The student's own tokenizer, chat template and end tokens make the ids. Only for rows whose teacher has the very same
@@ -15,7 +15,6 @@ text, all of which is taught.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import transformers
 
@@ -32,7 +31,7 @@ from distill.streaming.columns import (
     TOOLS,
 )
 from distill.streaming.tokencache import Reader, Row, Turn
-from synthgen import corpus, durable
+from synthgen import durable
 from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.render import render_all
 from synthgen.lm.tokens import Tokens
@@ -40,12 +39,6 @@ from synthgen.records import Message
 
 _COLUMNS = (PROMPT, COMPLETION, TOOLS, TEACHES, TEACHER, TOKENS, PROMPT_TOKENS, ANSWER, RATIONALE)
 _QUOTED = 60  # number of characters of a prompt that a message quotes
-
-
-def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
-    """The names of the teachers of a corpus whose tokenizer and chat template are those of `tokens`."""
-    teachers = corpus.manifest(source)["teachers"]
-    return frozenset(name for name, teacher in teachers.items() if teacher.get("tokenizer") == tokens.hash)
 
 
 def reader_of(
@@ -58,9 +51,10 @@ def reader_of(
 ) -> Reader:
     """Return the reader for a student whose tokenizer is `tokens`.
 
-    `own` are the names of the teachers whose rows keep the token ids of the corpus; see `written_with`. `identity` is a
-    JSON value with everything that `shape` was made from. Different shapes need different identities. When `reasoning`
-    is false, the reasoning of answers (`reasoning_content`) is left out.
+    `own` are the names of the teachers whose rows keep the token ids of the corpus; see
+    `distill.tokenizer.written_with`. `identity` is a JSON value with everything that `shape` was made from. Different
+    shapes need different identities. When `reasoning` is false, the reasoning of answers (`reasoning_content`) is left
+    out.
     """
     everything = [tokens.hash, sorted(tokens.eos), sorted(own), reasoning, transformers.__version__, identity]
 

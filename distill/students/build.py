@@ -27,18 +27,6 @@ Config = dict[str, object]
 """Keys and values of a config.json."""
 
 
-def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise RecipeError unless the vocabularies of student and teacher are equal. `name` is the student's model."""
-    own, taught = student.get_vocab(), teacher.get_vocab()
-    if own != taught:
-        other = sum(taught.get(token) != place for token, place in own.items())
-        raise RecipeError(
-            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
-            "ids than the teacher's tokenizer does, so the stored distributions do not fit the student",
-            "name a model with the teacher's tokenizer, or set train.student.layers or train.student.config",
-        )
-
-
 def from_config(
     teacher: PreTrainedConfig, changes: Config, seed: int, auto_class: type = AutoModelForCausalLM
 ) -> PreTrainedModel:

@@ -25,11 +25,12 @@ from distill import losses
 from distill.data import Choice, Example
 from distill.output_layer import Head, completion_states, logits_of, output_head
 from distill.streaming.columns import TEACHER_PROMPT
-from distill.streaming.conversations import reader_of, written_with
+from distill.streaming.conversations import reader_of
 from distill.streaming.mapped import Mapped, outline_of
 from distill.streaming.stream import open_stream
 from distill.streaming.tokencache import Row
 from distill.targets.stored import FromCompletions, Rows, TargetOf, batch_loss
+from distill.tokenizer import written_with
 from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.lm.model import LanguageModel

@@ -76,18 +76,19 @@ def completion_ids(
 
     `given` are token ids that are stored with the text, perhaps from another tokenizer. They are returned if this
     tokenizer decodes them to exactly `text`; `eos` are ids that end a completion, which are left out of the comparison.
-    Otherwise the text is tokenized. If the text itself ends with the characters of a token that ends a turn or a text,
-    they are left out, so that the end is there once.
+    Otherwise the text is tokenized.
     """
     if given and max(given) < len(tokenizer):
         shown = [token for token in given if token not in eos]
         if tokenizer.decode(shown, skip_special_tokens=True) == text:
             return list(given)
-    end = turn_end(tokenizer)
-    return [*plain_ids(tokenizer, _without_end(tokenizer, text)), *_known(end)]
+    return [*plain_ids(tokenizer, text), *_known(turn_end(tokenizer))]
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the characters of a token that ends a turn, if the text ends with them. Rows of data sets that
+    were written for one model often have them, and the end would be there twice.
+    """
     cut = text.rstrip()
     for token in (turn_end(tokenizer), tokenizer.eos_token_id):
         written = "" if token is None else str(tokenizer.convert_ids_to_tokens(int(token)))
@@ -107,7 +108,7 @@ def answer_ids(
     """
     plain = is_plain(answer)
     if plain and (_continues(prompt) or not _turn_of(tokenizer).thinks):
-        return completion_ids(tokenizer, (), str(answer[0].get("content") or ""))
+        return completion_ids(tokenizer, (), _without_end(tokenizer, str(answer[0].get("content") or "")))
     if _continues(prompt):
         raise TeacherError(
             "an answer with reasoning or calls of tools cannot continue a message that the assistant began",

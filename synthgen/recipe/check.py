@@ -30,7 +30,7 @@ def broken_rules(recipe: Recipe) -> list[Problem]:
 
 def _teacher_is_named(recipe: Recipe) -> Iterator[Problem]:
     if recipe.teacher is None and not (recipe.train and not reads_teacher(recipe.train)):
-        yield Problem(NO_TEACHER[0], ("teacher",), named=False)
+        yield Problem(NO_TEACHER[0], ("teacher", "teachers"), named=False)
 
 
 def _one_way_to_name_teachers(recipe: Recipe) -> Iterator[Problem]:

@@ -186,10 +186,10 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values as YAML can store them. `teacher` is left out when it equals the first of `teachers`, because
-    validation fills it in.
+    """The recipe's values as YAML can store them. `teacher` is left out when there is none, and when it equals the
+    first of `teachers`, because validation fills it in.
     """
     values: dict[str, object] = recipe.model_dump(mode="json")
-    if recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values())):
+    if recipe.teacher is None or (recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values()))):
         del values["teacher"]
     return values

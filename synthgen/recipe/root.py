@@ -45,7 +45,7 @@ class Recipe(Section):
     """Folder with the templates; the recipe's own folder when left out."""
     split: Split = Split()
     """Which seeds are held out."""
-    teacher: Annotated[AnyTeacher, _ENGINE] | None = None
+    teacher: Annotated[AnyTeacher | None, _ENGINE] = None
     """The teacher model. `engine` says what runs or calls it. Only a recipe that trains on rows of a data set needs no
     teacher."""
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}

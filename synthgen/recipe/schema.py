@@ -38,15 +38,14 @@ def recipe_schema() -> dict[str, Json]:
         definitions[section.__name__] = described
     schema = _mapping(_closed(definitions.pop(Recipe.__name__)))
     definitions = _mapping(_closed(definitions))
-    # Validation fills in two required keys: a seed source inherits the recipe's license, and `teacher` becomes the
-    # first of `teachers`.
+    # Validation fills in a required key: a seed source inherits the recipe's license.
     _required(_mapping(definitions["SeedSource"])).remove("license")
-    _required(schema).remove("teacher")
+    _mapping(_mapping(schema["properties"])["teacher"]).pop("default")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "synthgen recipe",
-        "anyOf": [{"required": ["teacher"]}, {"required": ["teachers"]}],
+        "anyOf": [{"required": ["teacher"]}, {"required": ["teachers"]}, {"required": ["train"]}],
         "if": {"not": {"required": ["license"]}},
         "then": {"properties": {"seeds": {"items": {"required": ["license"]}}}},
         "$defs": dict(sorted(definitions.items())),

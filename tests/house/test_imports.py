@@ -45,6 +45,7 @@ FLOORS_OF_DISTILL = [
     {"streaming"},
     {"data", "held_out"},
     {"card", "cost", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
+    {"tokenizer"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {

@@ -64,7 +64,7 @@ LOADS = {
     "EncoderModel": lambda at: EncoderModel.open(of(at)),
     "EmbeddingModel": lambda at: EmbeddingModel.open(of(at)),
     "TokenMap": TokenMap.open,
-    "a decoder": lambda at: decoder(DecoderStudent(kind="decoder", model=at), tokens, weights, 0),
+    "a decoder": lambda at: decoder(DecoderStudent(kind="decoder", model=at), lambda: weights, 0),
     "a seq2seq student": lambda at: seq2seq(Seq2SeqStudent(kind="seq2seq", model=at), tokens, weights.vocab_size, 0),
     "an encoder": lambda at: encoder(EncoderStudent(kind="encoder", model=at), tokens.tokenizer, ["a", "b"], 0),
     "an encoder's tokenizer": lambda at: tokenizer_of(

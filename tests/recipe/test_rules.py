@@ -30,6 +30,7 @@ CLASSIFIER = {"student": {"kind": "classifier"}}
 
 # (a change that breaks a rule, the key in the message, a part of the message). The line number is that of the key.
 BROKEN: list[tuple[dict, str, str]] = [
+    ({"teachers": {}}, "teachers", "key 'teacher' is missing"),
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
     (
         {"teachers": TWO, "mixture": {"smal": 1}},

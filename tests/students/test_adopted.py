@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from support.measuring import measured_here
-from support.rows import load
 from support.small import byte_tokenizer
 from support.training import LOOSE, metrics_of
 
@@ -18,6 +17,8 @@ import synthgen
 from distill import evaluate, train
 from distill.adopted import adopt
 from distill.data import Choice
+from distill.streaming.conversations import reader_of
+from distill.streaming.stream import open_stream
 from synthgen import corpus
 from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
 from synthgen.lm.model import LanguageModel
@@ -56,7 +57,7 @@ def test_any_rows_with_prompt_and_completion_train(made, tmp_path):
     assert facts["counts"]["copies_left_out"] == 1
     found = [r for _, records in corpus.records(adopted) for r in records]
     assert {r.text for r in found} == {f"so {i}" for i in range(20)} | {"y"}
-    assert all(teacher.tokens.tokenizer.decode(r.token_ids) == r.text + "<|im_end|>" for r in found)
+    assert all(r.token_ids is None for r in found), "each student makes the tokens with its own tokenizer"
     assert {r.split for r in found} == {"train", "test"}
     assert trained.training.rows == sum(r.split == "train" for r in found)
     assert "rows (dataset, unknown)" in (student / "README.md").read_text()
@@ -88,7 +89,7 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
     [
         ({"question": "a", "answer": "b"}, "no prompt .*; the row has answer, question", RecipeError),
         ({"prompt": "a"}, "no completion", RecipeError),
-        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "not one message of text", CorpusError),
+        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "the completion is empty", CorpusError),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
@@ -123,8 +124,12 @@ def test_rows_without_tokens(made, tmp_path):
         for record in records:
             object.__setattr__(record, "token_ids", None)
         pq.write_table(to_table(records).replace_schema_metadata(schema.metadata), path)
-    with pytest.raises(CorpusError, match="has no tokens, because its teacher sent none"):
-        load(copy / "curated", teacher.tokens.render, Choice(256, labels_alone=True))
+    cache, choice = tmp_path / "cache", Choice(256, labels_alone=True)
+    stream = open_stream(copy / "curated", reader_of(teacher.tokens, ["teacher"]), cache, choice)
+    stored = open_stream(run / "curated", reader_of(teacher.tokens, ["teacher"]), tmp_path / "other", choice)
+    text = teacher.tokens.decode
+    assert [(row.id, text(row.completion)) for row in stream] == [(row.id, text(row.completion)) for row in stored]
+    assert all(row.completion[-1] == teacher.tokens.end for row in stream)
 
 
 def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
@@ -154,14 +159,13 @@ def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
 
 def test_a_prompt_that_the_chat_template_cannot_show_names_the_row(tmp_path):
     tokenizer, recipe = byte_tokenizer(), load_recipe("reasoning")
-    tokens = Tokens.of(tokenizer, None)
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
-    prompts = ["How far?", [call, {"role": "user", "content": "How far?"}]]
+    prompts = [[{"role": "user", "content": "How far?"}], [{"role": "system", "content": "Be kind."}]]
+    prompts[1] += [{"role": "user", "content": "How\nnear?"}]
     rows = dataset(tmp_path / "rows", [{"prompt": prompt, "completion": "Not far."} for prompt in prompts])
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}"
-    with pytest.raises(CorpusError, match=r"line 2: the chat template of the teacher cannot show the prompt"):
-        adopt(rows, recipe, tmp_path / "corpus", tokens)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{{ m['content'] }};{% endfor %}"
-    adopt(rows, recipe, tmp_path / "other", tokens)
-    found = [record for _, some in corpus.records(tmp_path / "other") for record in some]
-    assert {tokens.decode(r.prompt_token_ids) for r in found} == {"userHow far?;", "assistant;userHow far?;"}
+    adopt(rows, recipe, tmp_path / "corpus")
+    tokenizer.chat_template = "{% for m in messages %}{{ raise_exception('no system') if m.role == 'system' }}" + (
+        "{{ m['role'] }}{{ m['content'] }};{% endfor %}"
+    )
+    reader = reader_of(Tokens.of(tokenizer, None), ())
+    with pytest.raises(CorpusError, match=r"^row \w{32} \('How near\?'\): the chat template of .* no system"):
+        open_stream(tmp_path / "corpus", reader, tmp_path / "cache", Choice(256))

@@ -27,6 +27,8 @@ from support.streams import (
 
 from distill.data import Choice
 from distill.streaming import segment
+from distill.streaming.stream import open_stream
+from distill.streaming.tokencache import Turn
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError
 
@@ -60,9 +62,11 @@ def test_a_cache_is_made_once(run, reader):
 def test_another_renderer_has_rows_of_its_own(run, reader):
     opened(run, reader)
     before = marks(run / "cache")
-    longer = dataclasses.replace(
-        reader, identity="two more", prompts=lambda rows: [[1, 2, *ids] for ids in reader.prompts(rows)]
-    )
+
+    def two_more(rows):
+        return [[Turn([1, 2, *first.prompt], first.completion), *more] for first, *more in reader.turns(rows)]
+
+    longer = dataclasses.replace(reader, identity="two more", turns=two_more)
     assert opened(run, longer)[0].prompt[:2] == [1, 2]
     assert opened(run, reader)[0].prompt[:2] != [1, 2]
     after = marks(run / "cache")
@@ -311,6 +315,10 @@ def test_logits_of_another_kind_are_refused(run, reader, changes):
         opened(run, reader)
 
 
+def nothing(table: pa.Table) -> pa.Array:
+    return pa.nulls(len(table), table.schema.field("completion").type)
+
+
 def test_rows_without_tokens_and_corpora_without_rows(run, reader):
     for path in (run / "curated" / "data").glob("train-*.parquet"):
         alter(
@@ -319,8 +327,15 @@ def test_rows_without_tokens_and_corpora_without_rows(run, reader):
                 t.schema.get_field_index("token_ids"), "token_ids", pa.nulls(len(t), pa.list_(pa.int32()))
             ),
         )
-    with pytest.raises(CorpusError, match="has no tokens"):
+    with pytest.raises(CorpusError, match="no logits for record"):
         opened(run, reader)
+    # without distributions, the student's tokenizer makes the tokens from the text
+    stream = open_stream(run / "curated", reader, run / "cache", Choice(512, targets=False))
+    assert all(row.completion and row.target is None for row in stream)
+    for path in (run / "curated" / "data").glob("train-*.parquet"):
+        alter(path, lambda t: t.set_column(t.schema.get_field_index("completion"), "completion", nothing(t)))
+    with pytest.raises(CorpusError, match="has no completion to learn"):
+        open_stream(run / "curated", reader, run / "cache", Choice(512, targets=False))
     with pytest.raises(CorpusError, match="no rows to train on in split 'validation'"):
         opened(run, reader, split="validation")
     with pytest.raises(CorpusError, match="no rows to train on"):

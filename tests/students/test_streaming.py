@@ -12,6 +12,7 @@ from support.small import CLASSES, small_encoder, sorting_task
 from support.streams import (
     LOGITS,
     MARKER,
+    OWN,
     SECTIONS,
     check_same,
     ensemble_run,
@@ -33,9 +34,10 @@ from distill.data import Choice, Example
 from distill.loop import Checkpoints, accelerator_of, fit
 from distill.streaming import columns
 from distill.streaming.batches import Ahead, Joined, Order
+from distill.streaming.conversations import reader_of
 from distill.streaming.mapped import Completions
 from distill.streaming.stream import cache_folder, open_stream
-from distill.streaming.tokencache import Reader, reader_of
+from distill.streaming.tokencache import Reader
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import shape
 from distill.targets.stored import FromStored
@@ -80,7 +82,7 @@ def test_the_rows_are_those_of_the_corpus_in_memory(made, teacher, reader, kind,
 def test_several_teachers(ensemble_run, kind):
     recipe, run = ensemble_run(LOGITS[kind])
     teacher = LocalModel.open(recipe.teachers["a"])
-    reader = reader_of(teacher.tokens)
+    reader = reader_of(teacher.tokens, OWN)
     merges = [Merge(("a", "c"), "mean", "test", (0.7, 0.3)), Merge(("c", "b", "a"), "mean", "test", (0.2, 0.3, 0.5))]
     merges += [Merge(("a", "b", "c"), "pool", "agreement")] if kind == "topk" else []
     for choice in [Choice(512, teachers=m.names, merge=m) for m in merges] + [Choice(512, teachers=("b",))]:
@@ -101,7 +103,7 @@ def test_rationales(rationale_run, mode):
     def shaped(row, example: Example) -> Example | None:
         return None if row.id < "3" else shape_of(row, example)
 
-    reader = reader_of(teacher.tokens, shaped, mode)
+    reader = reader_of(teacher.tokens, OWN, shaped, mode)
     choice = Choice(256, labels_alone=mode == "dropped")
     wanted = reference(run, teacher.render, choice, shaped)
     check_same(open_stream(run / "curated", reader, run / "cache", choice), wanted)
@@ -153,7 +155,7 @@ def test_rows_whose_prompts_leave_no_room(made, teacher, reader):
 def test_several_teachers_of_one_row(ensemble_run):
     recipe, run = ensemble_run(LOGITS["topk"])
     teacher = LocalModel.open(recipe.teachers["a"])
-    reads = reader_of(teacher.tokens)
+    reads = reader_of(teacher.tokens, OWN)
     stream = opened(run, reads, teachers=("c", "a"), merge=lambda targets, metas: (targets[0], metas[0]))
     targets, metas = stream.unmerged(2)
     for name, target, meta in zip("ca", targets, metas, strict=True):
@@ -287,7 +289,7 @@ def test_an_outline_keeps_every_piece_of_a_row(rationale_run):
     recipe, run, teacher = rationale_run
     section = recipe.train.model_copy(update={"rationale": RationaleSection(mode="step_by_step")})
     how = shape(section, teacher.tokens, MARKER)
-    stream = open_stream(run / "curated", reader_of(teacher.tokens, how, "outline"), run / "cache", Choice(256))
+    stream = open_stream(run / "curated", reader_of(teacher.tokens, OWN, how, "outline"), run / "cache", Choice(256))
     rows = Completions(stream)
 
     def lengths(examples):

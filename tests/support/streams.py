@@ -14,8 +14,9 @@ import yaml
 
 import synthgen
 from distill.data import Choice, Example
+from distill.streaming.conversations import reader_of
 from distill.streaming.stream import open_stream
-from distill.streaming.tokencache import Reader, reader_of
+from distill.streaming.tokencache import Reader
 from support.small import small_runs, small_task, small_teacher
 from synthgen import corpus, logits
 from synthgen.teachers.transformers import LocalModel
@@ -28,6 +29,9 @@ SECTIONS = {
     "curate": {"answer": False, "truncated": False, "repetition": None, "length": {"max_words": 1}},
 }
 
+
+OWN = ("teacher", "a")
+"""The names of the teachers that answer in these runs."""
 
 _MADE = []  # holds the function `made`, which the tests of all files share
 
@@ -47,7 +51,7 @@ def teacher(made) -> LocalModel:
 
 @pytest.fixture(scope="session")
 def reader(teacher) -> Reader:
-    return reader_of(teacher.tokens)
+    return reader_of(teacher.tokens, OWN)
 
 
 @pytest.fixture(scope="session")

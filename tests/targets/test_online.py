@@ -45,7 +45,7 @@ def ready(corpus_, online: dict, double: bool = False, **more):
     recipe, run = corpus_
     teacher = LanguageModel.open(recipe.teacher)
     section = section_of(recipe, online, **more)
-    student = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
+    student = decoder(recipe.train.student, lambda: teacher.weights, 0).model
     if double:
         teacher.weights.model.double()
         student.double()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from distill.students.build import check_vocabulary
+from transformers import PreTrainedTokenizerBase
+
+from synthgen import corpus
 from synthgen.errors import RecipeError
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import Recipe, TrainSection, has_local_teacher
@@ -51,3 +54,21 @@ def learns_text(section: TrainSection) -> bool:
     dropped = section.rationale is not None and section.rationale.mode == "dropped"
     alone = section.kd_weight == 0 or dropped
     return alone and not (section.online or section.hidden or section.relations)
+
+
+def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise RecipeError unless the vocabularies of student and teacher are equal. `name` is the student's model."""
+    own, taught = student.get_vocab(), teacher.get_vocab()
+    if own != taught:
+        other = sum(taught.get(token) != place for token, place in own.items())
+        raise RecipeError(
+            f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
+            "ids than the teacher's tokenizer does, so the stored distributions do not fit the student",
+            "set train.kd_weight: 0 to learn the teacher's text, or name a model with the teacher's tokenizer",
+        )
+
+
+def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
+    """The names of the teachers of a corpus whose tokenizer and chat template are those of `tokens`."""
+    teachers = corpus.manifest(source)["teachers"]
+    return frozenset(name for name, teacher in teachers.items() if teacher.get("tokenizer") == tokens.hash)
