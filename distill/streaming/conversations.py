@@ -80,25 +80,25 @@ def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
 
 
 def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bool) -> list[Turn]:
-    """The row's completion with its prompt, followed by the earlier turns that the row teaches."""
+    """The last turn that the row teaches, followed by the earlier ones. What users and tools wrote is not taught."""
     if not row.prompt and row.completion:
         return [_plain_text(tokens, row)]
-    ids = _render(tokens, row, row.prompt) if prompt is None else list(prompt)
+    whole = [*row.prompt, *row.completion]
+    ids = list(prompt) if prompt is not None and len(row.completion) <= 1 else _render(tokens, row, whole[:-1])
     if row.token_ids:
         taught = Turn(ids, list(row.token_ids))
     elif row.completion:
-        taught = Turn(ids, _answer(tokens, row, row.prompt, row.completion, reasoning))
+        taught = Turn(ids, _answer(tokens, row, whole[:-1], whole[-1:], reasoning))
     else:
         return [Turn(ids, [])]
-    earlier = [n for n, message in enumerate(row.prompt) if message["role"] == "assistant"]
-    if row.teaches != "all":
-        earlier = []
-    if earlier and row.prompt[-1]["role"] == "assistant":
-        earlier.pop()  # the completion continues this turn
+    first = 0 if row.teaches == "all" else len(row.prompt)
+    earlier = [n for n in range(first, len(whole) - 1) if whole[n]["role"] == "assistant"]
+    if row.prompt[-1]["role"] == "assistant" and len(row.prompt) - 1 in earlier:
+        earlier.remove(len(row.prompt) - 1)  # the completion continues this turn
     return [
         taught,
         *(
-            Turn(_render(tokens, row, row.prompt[:n]), _answer(tokens, row, row.prompt[:n], [row.prompt[n]], reasoning))
+            Turn(_render(tokens, row, whole[:n]), _answer(tokens, row, whole[:n], [whole[n]], reasoning))
             for n in earlier
         ),
     ]

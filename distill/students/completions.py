@@ -38,6 +38,9 @@ longest prompt or completion in the training rows.
 """
 
 
+NO_END = "the tokenizer has no end token, so the student does not learn where an answer ends"
+
+
 @dataclass(frozen=True)
 class Lesson:
     """The data of a job: the training rows, the validation rows, and how the distributions of teachers are used."""
@@ -100,6 +103,8 @@ def train(job: Job, make: Make, origin: str) -> Training:
     `origin` is a description of what the student is made from.
     """
     lesson = read_lesson(job)
+    if job.tokens.end is None:
+        job.ui.note(f"train: {NO_END}")
     terms = _Terms.of(job)
     described = terms.prepare(make, lesson) if terms else None
     curves = train_arms(
@@ -116,7 +121,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
     )
     return Training(
         student=origin,
-        learns_by=learns_by(job.section, lesson.data.meta),
+        learns_by=learns_by(job.section, lesson.data.meta) + ("" if job.tokens.end is not None else f"; {NO_END}"),
         learned_from=lesson.in_words(described),
         steps=steps_of(len(lesson.rows), job.section),
         rows=len(lesson.rows),

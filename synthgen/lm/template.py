@@ -194,6 +194,7 @@ def _refusal(tokenizer: PreTrainedTokenizerBase, messages: Turns, what: str) -> 
     roles = ", ".join(str(message["role"]) for message in messages[:8]) + (", …" if len(messages) > 8 else "")
     has_system = any(message["role"] == "system" for message in messages)
     way = "move the text of system.j2 and teacher_system.j2 into user.j2" if has_system else "change the templates"
+    way = "leave the reasoning out with train.rationale: {mode: dropped}" if what == HIDES_REASONING else way
     return TeacherError(
         f"the chat template of '{tokenizer.name_or_path}' {what} (roles: {roles})",
         f"name a model whose chat template shows every message, or {way}",
