@@ -150,7 +150,9 @@ def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, boo
         for part in ("data", "rejected")
         for name, records in corpus.records(folder, part, split)
         for record in records
-        if not _teaches_nothing(record) and (split != "train" or _place(record.seed_id) < share)
+        if not _teaches_nothing(record)
+        and record.pair_role != "rejected"
+        and (split != "train" or _place(record.seed_id) < share)
     ]
     return [(record, kept) for _, record, kept in sorted(taught, key=lambda row: (row[0], row[1].id))]
 

@@ -40,7 +40,7 @@ def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs
         if not _logits(files) and (beside / "manifest.json").exists():
             files = corpus.manifest(beside)["files"]
         inputs["logits_sha256"] = durable.digest(_logits(files))
-    if section.across:
+    if section.across and section.across.run:
         other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))
         inputs["across_sha256"] = durable.digest(corpus.verify(other)["files"])
     return inputs
@@ -54,7 +54,8 @@ def _logits(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
 def reads_logits(section: TrainSection) -> bool:
     """Whether a student with these settings learns from distributions that are stored beside its corpus."""
     dropped = section.rationale is not None and section.rationale.mode == "dropped"
-    alone = section.kd_weight == 0 or dropped or section.online is not None or section.across is not None
+    elsewhere = section.across is not None and section.across.run is not None
+    alone = section.kd_weight == 0 or dropped or section.online is not None or elsewhere
     return KINDS[section.student.kind].learns_from_distributions and not alone
 
 

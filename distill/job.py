@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from distill.tokenizer import tokens_of, written_with
+from distill.tokenizer import learns_text, same_vocabulary, tokens_of, written_with
 from synthgen.lm.load import pick_device
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
@@ -51,8 +51,13 @@ class Job:
 
     @cached_property
     def own_teachers(self) -> frozenset[str]:
-        """The names of the corpus's teachers whose tokenizer and chat template are the student's."""
-        return written_with(self.source, self.tokens)
+        """The names of the corpus's teachers whose token ids are the student's: those with the same tokenizer and chat
+        template. For a student that learns from distributions, the same vocabulary is enough.
+        """
+        names = written_with(self.source, self.tokens)
+        if learns_text(self.section) or self.section.across:
+            return names
+        return names | same_vocabulary(self.recipe, self.source, self.tokens)
 
     @cached_property
     def device(self) -> torch.device:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from synthgen import corpus
 from synthgen.errors import RecipeError
+from synthgen.lm.load import load_tokenizer
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import Recipe, TrainSection, has_local_teacher
 from synthgen.tables.students import KINDS
@@ -30,7 +31,8 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
     own = Tokens.open(name, any_template=True)
     if own.tokenizer.chat_template is None and KINDS[section.student.kind].reads_plain_text:
         own.tokenizer.chat_template = PLAIN
-    if own.tokenizer.chat_template is not None and (learns_text(section) or not has_local_teacher(recipe)):
+    aligned = section.across is not None and section.across.run is None
+    if own.tokenizer.chat_template is not None and (learns_text(section) or aligned or not has_local_teacher(recipe)):
         return own
     if not has_local_teacher(recipe):
         raise RecipeError(
@@ -72,3 +74,23 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
     """The names of the teachers of a corpus whose tokenizer and chat template are those of `tokens`."""
     teachers = corpus.manifest(source)["teachers"]
     return frozenset(name for name, teacher in teachers.items() if teacher.get("tokenizer") == tokens.hash)
+
+
+def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
+    """The names of a corpus's teachers behind a server whose tokenizer, which the recipe names, has the vocabulary of
+    `tokens`. Raises TeacherError when such a tokenizer cannot be loaded.
+    """
+    names = corpus.manifest(source)["teachers"]
+    sections = dict(recipe.teachers) or dict.fromkeys(names, recipe.teacher)
+    vocabulary = tokens.tokenizer.get_vocab()
+    return frozenset(
+        name
+        for name, section in sections.items()
+        if name in names and (other := getattr(section, "tokenizer", None))
+        if load_tokenizer(other).get_vocab() == vocabulary
+    )
+
+
+def tokenizer_of_teacher(recipe: Recipe) -> str | None:
+    """The name of the tokenizer of a teacher behind a server. None when the recipe names none."""
+    return getattr(recipe.teacher, "tokenizer", None)

@@ -31,7 +31,7 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     if (model := getattr(student, "model", None)) is not None:
         same = teacher.license if teacher and model == teacher.model else "unknown"
         found.append(_base(model, getattr(student, "license", None) or same))
-    if recipe.train.across:
+    if recipe.train.across and recipe.train.across.run:
         found += _of_run(Path(recipe.train.across.run))
     return found
 

@@ -22,6 +22,7 @@ from distill.data import Shape
 from distill.streaming.columns import (
     ANSWER,
     COMPLETION,
+    FINISH_REASON,
     PROMPT,
     PROMPT_TOKENS,
     RATIONALE,
@@ -37,7 +38,8 @@ from synthgen.lm.render import render_all
 from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 
-_COLUMNS = (PROMPT, COMPLETION, TOOLS, TEACHES, TEACHER, TOKENS, PROMPT_TOKENS, ANSWER, RATIONALE)
+_COLUMNS = (PROMPT, COMPLETION, TOOLS, TEACHES, TEACHER, FINISH_REASON, TOKENS, PROMPT_TOKENS, ANSWER, RATIONALE)
+FINISHED = "stop"  # the finish reason of a reply that ended by itself
 _QUOTED = 60  # number of characters of a prompt that a message quotes
 
 
@@ -86,7 +88,7 @@ def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bo
     whole = [*row.prompt, *row.completion]
     ids = list(prompt) if prompt is not None and len(row.completion) <= 1 else _render(tokens, row, whole[:-1])
     if row.token_ids:
-        taught = Turn(ids, list(row.token_ids))
+        taught = Turn(ids, _ended(tokens, row))
     elif row.completion:
         taught = Turn(ids, _answer(tokens, row, whole[:-1], whole[-1:], reasoning))
     else:
@@ -102,6 +104,12 @@ def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bo
             for n in earlier
         ),
     ]
+
+
+def _ended(tokens: Tokens, row: Row) -> list[int]:
+    """The ids of the corpus, with an end token. Servers do not list the end token of a reply that they call finished."""
+    is_open = row.finish_reason == FINISHED and row.token_ids[-1] not in tokens.eos and tokens.end is not None
+    return [*row.token_ids, tokens.end] if is_open else list(row.token_ids)  # type: ignore[list-item]
 
 
 def _render(tokens: Tokens, row: Row, prompt: Sequence[Message]) -> list[int]:

@@ -20,6 +20,7 @@ from distill.streaming import segment
 from distill.streaming.columns import (
     ANSWER,
     COMPLETION,
+    FINISH_REASON,
     ID,
     LABEL_PROBS,
     PROMPT,
@@ -35,7 +36,7 @@ from distill.streaming.columns import (
 )
 from distill.streaming.segment import Entries
 from synthgen import durable, logits
-from synthgen.lm.sampling import cut
+from synthgen.lm.sampling import cut, with_end
 from synthgen.records import Message
 
 FORMAT = "rows-v3"
@@ -71,6 +72,7 @@ class Row:
     teacher: str | None = None
     rationale: str | None = None
     answer: str | None = None
+    finish_reason: str | None = None
     token_ids: Sequence[int] = ()
     prompt_token_ids: Sequence[int] = ()
     label_probs: Sequence[float] = ()
@@ -169,7 +171,7 @@ def _blobs(teaching_rows: Teaching, reader: Reader, entries: Entries) -> Iterato
 
 _NONE = np.zeros(0, np.float32)
 _FIELDS = (
-    *(PROMPT, COMPLETION, TEACHER_PROMPT, TOOLS, TEACHES, TEACHER, RATIONALE, ANSWER),
+    *(PROMPT, COMPLETION, TEACHER_PROMPT, TOOLS, TEACHES, TEACHER, RATIONALE, ANSWER, FINISH_REASON),
     *(TOKENS, PROMPT_TOKENS, LABEL_PROBS),
 )
 
@@ -190,7 +192,7 @@ def _shaped(entry: np.void, row: Row, example: Example, earlier: Sequence[Turn],
     entry["prompt"] = len(example.prompt)
     shaped: Example | None = example
     if completion:
-        example = replace(example, target=_positions(completion) if row.token_ids else None)
+        example = replace(example, target=_positions(len(row.token_ids)) if row.token_ids else None)
         shaped = reader.shape(row, example) if reader.shape else example
     elif reader.completes:
         entry["state"] = NO_TOKENS
@@ -250,6 +252,8 @@ def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
         own = None if target is None or positions < 0 else target
         if own is not None and positions < len(own):
             own = cut(own, positions)
+        if own is not None and len(own) == completion - 1:
+            own = with_end(own, int(ids[end - 1]))
         task = text[:size].decode()
         pieces.append(
             Example(

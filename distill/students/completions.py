@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -23,14 +22,14 @@ from distill.targets.hidden import LayerTerms
 from distill.targets.hidden_states import States, store
 from distill.targets.rationale import StepByStep, shape
 from distill.targets.stored import FromStored
+from distill.tokenizer import tokenizer_of_teacher
+from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection, has_local_teacher
 from synthgen.results.training import Across, Ensemble, Targets, Training
 from synthgen.tables.divergences import refusal
-from synthgen.ui import UI
 
 Make = Callable[[int], StudentModel]
 """Makes the untrained student, with the same weights at every call. The argument is the length, in tokens, of the
@@ -162,12 +161,12 @@ def read_lesson(job: Job) -> Lesson:
     def read(split: str) -> Stream | TrainingSet:
         choice = Choice(section.max_length, split, section.share, alone, teachers=names, merge=merge)
         if section.across:
-            return across.load_across(source, tokens, section.across, choice)
+            return across.load_across(source, tokens, section.across, choice, tokenizer_of_teacher(job.recipe))
         return open_stream(source, reader, cache, choice)
 
     data = read("train")
     if data.meta is not None:
-        check_teacher(source, data.meta, tokens, _own_weights(job, names), job.ui)
+        check_teacher(job, data.meta, _own_weights(job, names))
         reason = refusal(section.loss, data.meta["kind"])
         if reason:  # the check of the recipe does not detect this if the corpus was made with another `logits` section
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
@@ -188,32 +187,39 @@ def _learns_alone(section: TrainSection) -> bool:
 
 
 def _own_weights(job: Job, names: Sequence[str]) -> Weights | None:
-    """The weights of the recipe's first teacher; None when the student does not learn from this teacher's
-    distributions.
+    """The weights of the recipe's first teacher; None when the student does not learn from the distributions of a
+    teacher in this process.
     """
-    itself = not job.section.across and (not names or next(iter(job.recipe.teachers)) in names)
+    if job.section.across or not has_local_teacher(job.recipe):
+        return None
+    itself = not names or next(iter(job.recipe.teachers)) in names
     return job.teacher.weights if itself else None
 
 
-def check_teacher(source: Path, meta: LogitsMeta, tokens: Tokens, weights: Weights | None, ui: UI) -> None:
-    """Raise CorpusError when the logits were made with another tokenizer than the teacher's, or by another revision.
+def check_teacher(job: Job, meta: LogitsMeta, weights: Weights | None) -> None:
+    """Raise CorpusError when the logits were made with another tokenizer than the student's, or by another revision
+    than that of `weights`.
 
     Without `weights`, the revision is not checked. When the files of the weights are not on this machine, the revision
     cannot be checked, and a note says so.
     """
-    made_by = {"tokenizer": ([meta["tokenizer"]], tokens.hash)}
+    teachers = corpus.manifest(job.source)["teachers"]
+    own = {job.tokens.hash, *(str(teachers[name].get("tokenizer")) for name in job.own_teachers)}
+    made_by: dict[str, tuple[Sequence[str], Collection[str]]] = {"tokenizer": ([meta["tokenizer"]], own)}
     if weights is not None and weights.are_there:
         revisions = [by.rpartition("@")[2] for by in meta.get("teachers", [meta["teacher"]])]
-        made_by["revision"] = (revisions, weights.revision)
+        made_by["revision"] = (revisions, [weights.revision])
     elif weights is not None:
-        ui.note(
+        job.ui.note(
             f"train: the weights of {weights.name} are not on this machine; it is not checked that they made the logits"
         )
-    for what, (values, own) in made_by.items():
-        if own not in values:
+    for what, (values, own_values) in made_by.items():
+        if not set(own_values) & set(values):
             raise CorpusError(
-                f"{source}: its logits were made with {what} {' and '.join(values)}, but the teacher has {own}",
-                "name in the recipe the teacher that made the logits, or generate the corpus again",
+                f"{job.source}: its logits were made with {what} {' and '.join(values)}, but the student needs "
+                f"{' or '.join(sorted(own_values))}",
+                "name in the recipe the teacher that made the logits, or set train.across: {} for a student with "
+                "another tokenizer",
             )
 
 

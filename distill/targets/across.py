@@ -31,7 +31,7 @@ from distill.data import Choice, Example, Part, TrainingSet, in_words, rows
 from distill.output_layer import Head, logits_of
 from distill.streaming.distributions import Shelf, folders
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.files import find_weights
 from synthgen.lm.tokens import Tokens
 from synthgen.logits import Ints, LogitsMeta
@@ -240,10 +240,11 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scored:
-    """The run in which a teacher with another tokenizer scored a corpus's texts.
+    """The rows whose distributions come from a teacher with another tokenizer: those of the corpus itself, or those of
+    another run in which the teacher scored the corpus's texts.
 
-    `records` maps the id of a row of the corpus to the row of the run with the same text. `index` maps the id of a row
-    of the run to the place of its logits. `meta` is the metadata of the logits.
+    `records` maps the id of a row of the corpus to the row that was scored, which has the same text. `index` maps the
+    id of a scored row to the place of its logits. `meta` is the metadata of the logits.
     """
 
     folder: Path
@@ -252,12 +253,16 @@ class Scored:
     meta: LogitsMeta
 
     @classmethod
-    def open(cls, run: Path) -> Scored:
-        """Open the run. Raises CorpusError when the run has no logits that can be used across tokenizers."""
-        folder = corpus.resolve(run, prefer=("generated", "curated"))
+    def open(cls, source: Path, run: str | None) -> Scored:
+        """Open the distributions of `run`, or those of the corpus `source` when `run` is None. Raises CorpusError when
+        there are none that can be used across tokenizers.
+        """
+        folder = source if run is None else corpus.resolve(Path(run), prefer=("generated", "curated"))
         [stored] = folders(folder, ())
         index = _index(stored)
-        records = {r.seed_id: r for _, batch in corpus.records(folder) for r in batch if r.id in index}
+        parts = ("data", "rejected") if run is None else ("data",)
+        scored = [r for part in parts for _, batch in corpus.records(folder, part) for r in batch if r.id in index]
+        records = {r.id if run is None else r.seed_id: r for r in scored}
         meta = next(iter(index.values()))[1].meta if index else None
         if not meta or meta["kind"] != "topk" or meta["temperature"] != 1.0:
             raise CorpusError(
@@ -300,21 +305,25 @@ def _index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
     return index
 
 
-def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -> TrainingSet:
-    """Load the examples of a curated corpus, with the distributions of another run's teacher on the same texts.
+def load_across(
+    folder: Path, tokens: Tokens, section: Across, choice: Choice, tokenizer: str | None = None
+) -> TrainingSet:
+    """Load the examples of a curated corpus, with the distributions of a teacher with another tokenizer on the same
+    texts.
 
-    `tokens` are the student's. Raises CorpusError when the other run has not scored these rows, or has no suitable
-    logits.
+    `tokens` are the student's. `tokenizer` is the name of the teacher's tokenizer, if the section does not name it.
+    Raises CorpusError when the teacher has not scored these rows, or when there are no suitable logits.
     """
-    scored = Scored.open(Path(section.run))
-    teacher, student = Vocabulary.of(scored.tokens(section.tokenizer).tokenizer), Vocabulary.of(tokens.tokenizer)
+    scored = Scored.open(folder, section.run)
+    theirs = scored.tokens(section.tokenizer or tokenizer)
+    teacher, student = Vocabulary.of(theirs.tokenizer), Vocabulary.of(tokens.tokenizer, tokens.end)
     size, teacher_size = len(tokens.tokenizer), scored.meta["vocab_size"]
     translation = Translation(shared(student, teacher, teacher_size), size, teacher_size)
     left_out = {"too_long": 0, "not_scored": 0, "texts_differ": 0}
     examples: list[Example] = []
     for record, kept in rows(folder, choice.split):
-        prompt, completion = tokens.render(record.prompt), list(record.token_ids or ())
         other = scored.records.get(record.id)
+        prompt, completion = _own_ids(tokens, record, of_teacher=section.run is None)
         if len(prompt) + len(completion) > choice.max_length:
             left_out["too_long"] += 1
             continue
@@ -327,7 +336,7 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
             left_out["texts_differ"] += 1
             continue
         topk, differently = translation.translated(target, teacher_ids, parts, len(completion))
-        asked = tuple(record.prompt_token_ids or ())
+        asked = () if section.run is None else tuple(record.prompt_token_ids or ())
         examples.append(Example(record.id, prompt, completion, topk, kept, asked, parts=tuple(differently)))
     if not examples:
         raise CorpusError(
@@ -344,6 +353,19 @@ def load_across(folder: Path, tokens: Tokens, section: Across, choice: Choice) -
         "tokenizer": tokens.hash,
     }
     return TrainingSet(examples, meta, left_out)
+
+
+def _own_ids(tokens: Tokens, record: Record, *, of_teacher: bool) -> tuple[list[int], list[int]]:
+    """The row's prompt and completion in the student's tokens. With `of_teacher`, the row's stored ids are those of the
+    teacher with another tokenizer, so the completion's text is tokenized.
+    """
+    try:
+        prompt = tokens.render(record.prompt, record.tools)
+        if not of_teacher:
+            return prompt, list(record.token_ids or ())
+        return prompt, tokens.answer(record.prompt, record.completion, record.tools)
+    except TeacherError as error:
+        raise CorpusError(f"row {record.id}: {error.message}", error.hint) from None
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:

@@ -128,3 +128,25 @@ def cut(target: logits.Target, length: int) -> logits.Target:
         return logits.TopK(*(a[:length] for a in (target.ids, target.logprobs, target.log_tail, target.log_z)))
     end = int(target.uniques[:length].sum())
     return logits.Sampled(target.ids[:end], target.counts[:end], target.uniques[:length])
+
+
+def with_end(target: logits.Target, end: int) -> logits.Target:
+    """The target with one more position, at which the token `end` has probability 1. Servers that send the most
+    probable tokens do not send those at the end of a reply, but the reply's end is known.
+    """
+    if isinstance(target, logits.Sampled):
+        draws = int(target.counts.sum()) // max(1, len(target))
+        return logits.Sampled(
+            np.append(target.ids, np.asarray(end, target.ids.dtype)),
+            np.append(target.counts, np.asarray(draws, target.counts.dtype)),
+            np.append(target.uniques, np.asarray(1, target.uniques.dtype)),
+        )
+    width = target.ids.shape[1]
+    ids, logprobs = np.full((1, width), end, target.ids.dtype), np.full((1, width), logits.FLOOR, target.logprobs.dtype)
+    logprobs[0, 0] = 0.0
+    return logits.TopK(
+        np.concatenate([target.ids, ids]),
+        np.concatenate([target.logprobs, logprobs]),
+        np.append(target.log_tail, np.float32(-np.inf)),
+        np.append(target.log_z, np.float32(0.0)),
+    )

@@ -10,13 +10,14 @@ from synthgen.tables.section import ModelName, PathName, Section
 
 
 class Across(Section):
-    """Learn from a teacher with another tokenizer. That teacher's distributions along these rows are made by another
-    run first: its strategy is `score`, and its seeds are this corpus (`id: id`)."""
+    """Learn from the distributions of a teacher with another tokenizer. `{}` stands for the distributions that are
+    stored with this corpus. The stored distributions must be top-k at temperature 1."""
 
-    run: PathName
-    """Folder of the other run."""
+    run: PathName | None = None
+    """Folder of another run whose teacher scored the texts of this corpus: its strategy is `score`, and its seeds are
+    this corpus (`id: id`). When left out, the distributions are those that were stored with this corpus."""
     tokenizer: ModelName | None = None
-    """Hub id or folder of that teacher's tokenizer; the tokenizer of the other run's model when left out."""
+    """Hub id or folder of that teacher's tokenizer; when left out, that of the teacher's model."""
     uld_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the distance between sorted probabilities. This distance is the loss where the two tokenizers split the
     text at different places."""

@@ -103,7 +103,8 @@ def _students_have_distributions(recipe: Recipe) -> Iterator[Problem]:
     if train is None or recipe.logits or train.kd_weight == 0 or not _kind(train).learns_from_distributions:
         return
     dropped = train.rationale is not None and train.rationale.mode == "dropped"
-    if not (dropped or train.online or train.across) and STRATEGIES[recipe.strategy].keeps_distributions:
+    elsewhere = train.across is not None and train.across.run is not None
+    if not (dropped or train.online or elsewhere) and STRATEGIES[recipe.strategy].keeps_distributions:
         yield Problem(
             f"a student of kind '{train.student.kind}' needs distributions: add a 'logits' section or train.online, or "
             "set train.kd_weight to 0 to learn from the tokens alone",
@@ -115,10 +116,23 @@ def _losses_are_defined(recipe: Recipe) -> Iterator[Problem]:
     train = recipe.train
     if train is None or train.online or not _kind(train).learns_from_distributions:
         return
-    stored: TargetKind | None = "topk" if train.across else recipe.logits.kind if recipe.logits else None
+    elsewhere = train.across is not None and train.across.run is not None
+    stored: TargetKind | None = "topk" if elsewhere else recipe.logits.kind if recipe.logits else None
     reason = refusal(train.loss, stored) if stored else None
     if reason:
         yield Problem(f"this loss cannot be computed with logits.kind: {reason}", ("train.loss", "logits.kind"))
+
+
+def _aligned_targets_are_probabilities(recipe: Recipe) -> Iterator[Problem]:
+    train, kept = recipe.train, recipe.logits
+    if train is None or kept is None or train.across is None or train.across.run:
+        return
+    if kept.kind != "topk" or kept.temperature != 1:
+        yield Problem(
+            "train.across aligns top-k distributions at temperature 1: set logits: {kind: topk, temperature: 1}",
+            ("train.across", "logits.kind", "logits"),
+            named=False,
+        )
 
 
 def _targets_are_one(recipe: Recipe) -> Iterator[Problem]:
@@ -208,6 +222,7 @@ RULES: tuple[Rule, ...] = (
     _students_learn_by_this_loss,
     _students_have_distributions,
     _losses_are_defined,
+    _aligned_targets_are_probabilities,
     _targets_are_one,
     _targets_are_stored,
     _ensembles_have_weights,

@@ -125,7 +125,7 @@ class TrainSection(Section):
         if self.across and self.share < 1:
             yield "across", "'across' uses every row: leave out 'share'"
         if self.across and (self.teacher or self.ensemble):
-            yield "across", "'across' learns from the teacher of another run: leave out 'teacher' and 'ensemble'"
+            yield "across", "'across' learns from one teacher: leave out 'teacher' and 'ensemble'"
         for key in ("teacher", "ensemble", "across"):
             if getattr(self, key) and self.kd_weight == 0:
                 yield key, f"'{key}' needs stored distributions, and with kd_weight 0 the student learns from none"

@@ -168,4 +168,4 @@ def test_a_prompt_that_the_chat_template_cannot_show_names_the_row(tmp_path):
     )
     reader = reader_of(Tokens.of(tokenizer, None), ())
     with pytest.raises(CorpusError, match=r"^row \w{32} \('How near\?'\): the chat template of .* no system"):
-        open_stream(tmp_path / "corpus", reader, tmp_path / "cache", Choice(256))
+        open_stream(tmp_path / "corpus", reader, tmp_path / "cache", Choice(256, targets=False))
