@@ -150,16 +150,14 @@ def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, boo
         for part in ("data", "rejected")
         for name, records in corpus.records(folder, part, split)
         for record in records
-        if not _teaches_nothing(record)
-        and record.pair_role != "rejected"
-        and (split != "train" or _place(record.seed_id) < share)
+        if not _teaches_nothing(record) and (split != "train" or _place(record.seed_id) < share)
     ]
     return [(record, kept) for _, record, kept in sorted(taught, key=lambda row: (row[0], row[1].id))]
 
 
 def _teaches_nothing(record: Record) -> bool:
-    """Whether the row was rejected for a reason that forbids learning from it."""
-    return any(reason["teaches"] == "nothing" for reason in record.verdicts)
+    """Whether the row is the rejected side of a pair, or was rejected for a reason that forbids learning from it."""
+    return record.pair_role == "rejected" or any(reason["teaches"] == "nothing" for reason in record.verdicts)
 
 
 def _place(seed_id: str) -> float:

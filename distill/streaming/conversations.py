@@ -107,7 +107,7 @@ def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bo
 
 
 def _ended(tokens: Tokens, row: Row) -> list[int]:
-    """The ids of the corpus, with an end token. Servers do not list the end token of a reply that they call finished."""
+    """The ids of the corpus, with an end token. Servers do not list the end token of a finished reply."""
     is_open = row.finish_reason == FINISHED and row.token_ids[-1] not in tokens.eos and tokens.end is not None
     return [*row.token_ids, tokens.end] if is_open else list(row.token_ids)  # type: ignore[list-item]
 

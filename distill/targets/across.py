@@ -33,6 +33,7 @@ from distill.streaming.distributions import Shelf, folders
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.files import find_weights
+from synthgen.lm.sampling import with_end
 from synthgen.lm.tokens import Tokens
 from synthgen.logits import Ints, LogitsMeta
 from synthgen.recipe import Across
@@ -330,7 +331,7 @@ def load_across(
         if other is None:
             left_out["not_scored"] += 1
             continue
-        target, teacher_ids = scored.target(other), list(other.token_ids or ())
+        target, teacher_ids = _with_end(scored.target(other), other, teacher)
         parts = cuts(completion, student, teacher_ids, teacher)
         if not parts:
             left_out["texts_differ"] += 1
@@ -353,6 +354,19 @@ def load_across(
         "tokenizer": tokens.hash,
     }
     return TrainingSet(examples, meta, left_out)
+
+
+def _with_end(target: logits.TopK, record: Record, teacher: Vocabulary) -> tuple[logits.TopK, list[int]]:
+    """The distributions and the teacher's ids of a row. Servers do not list the end token of a finished reply, so that
+    it is added.
+    """
+    ids = list(record.token_ids or ())
+    ended = not ids or ids[-1] >= len(teacher.pieces) or teacher.pieces[ids[-1]] is None
+    if ended or record.finish_reason != "stop" or teacher.end is None:
+        return target, ids
+    longer = with_end(target, teacher.end)
+    assert isinstance(longer, logits.TopK)
+    return longer, [*ids, teacher.end]
 
 
 def _own_ids(tokens: Tokens, record: Record, *, of_teacher: bool) -> tuple[list[int], list[int]]:

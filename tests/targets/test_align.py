@@ -289,6 +289,6 @@ def test_what_is_refused(runs, tmp_path):
     wanted, run = runs(across={"run": str(run)})
     with pytest.raises(CorpusError, match="has no scores for rows"):
         train(wanted, run, tmp_path / "student")
-    for section, says in (({"teacher": "a"}, "the teacher of another run"), ({"kd_weight": 0}, "learns from none")):
+    for section, says in (({"teacher": "a"}, "learns from one teacher"), ({"kd_weight": 0}, "learns from none")):
         with pytest.raises(RecipeError, match=says):
             runs(**section)
