@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from synthgen import corpus
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, TeacherError
 from synthgen.lm.load import load_tokenizer
 from synthgen.lm.tokens import Tokens
-from synthgen.recipe import Recipe, TrainSection, has_local_teacher
+from synthgen.recipe import Recipe, TrainSection, has_local_teacher, local_teacher
+from synthgen.records import Message
 from synthgen.tables.students import KINDS
 
 
@@ -94,3 +95,37 @@ def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[s
 def tokenizer_of_teacher(recipe: Recipe) -> str | None:
     """The name of the tokenizer of a teacher behind a server. None when the recipe names none."""
     return getattr(recipe.teacher, "tokenizer", None)
+
+
+def check_student(recipe: Recipe, prompt: Sequence[Message]) -> None:
+    """Raise RecipeError when the student of a recipe cannot read `prompt`, or cannot learn from the recipe's teacher
+    because it has another tokenizer. No weights are loaded. See `Kind.check`.
+    """
+    section = recipe.train
+    assert section is not None
+    if has_local_teacher(recipe) and not _opens(local_teacher(recipe).model):
+        return  # the teacher's own error is reported when it is opened
+    try:
+        tokens = tokens_of(recipe, section, lambda: Tokens.open(local_teacher(recipe).model))
+        tokens.render(prompt)
+    except TeacherError as error:
+        raise RecipeError(f"train.student: {error.message}", error.hint) from None
+    theirs = tokenizer_of_teacher(recipe)
+    if theirs is None or learns_text(section) or section.across:
+        return
+    if load_tokenizer(theirs).get_vocab() != tokens.tokenizer.get_vocab():
+        raise RecipeError(
+            f"the student's tokenizer has another vocabulary than teacher.tokenizer '{theirs}', so the distributions "
+            "do not fit the student",
+            "set train.across: {} to align them, or train.kd_weight: 0 to learn the text alone",
+        )
+
+
+def _opens(model: str) -> bool:
+    """Whether the tokenizer of a local teacher can be opened without the hub."""
+    if not model.startswith(("/", ".", "package:")):
+        return False
+    try:
+        return Tokens.open(model) is not None
+    except TeacherError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from synthgen import durable
 from synthgen.auditing import audit
 from synthgen.curation import curate
-from synthgen.errors import GateDenied, RunChanged
+from synthgen.errors import GateDenied, RunChanged, missing_extra
 from synthgen.files import is_regular
 from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
@@ -88,6 +89,8 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
+    if recipe.train and importlib.util.find_spec("transformers") is None:
+        raise missing_extra("transformers", "train")  # now, and not after the teacher was asked
     check_run(folder)
     with durable.lock(folder):
         path = folder / "recipe.yaml"
@@ -115,7 +118,6 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
     """Train and evaluate the student. This is the only function of the package synthgen that calls the package distill.
     It recognizes a finished student without loading torch.
     """
-    from synthgen.errors import missing_extra
 
     def trained(again: bool) -> None:
         if recipe.train and not again and is_trained(recipe.train, folder / "curated", folder / "student"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from synthgen.errors import RecipeError, TeacherError
 from synthgen.logits import LogitsSpec
@@ -11,6 +12,7 @@ from synthgen.prompts import Prompt, load_prompt
 from synthgen.recipe import NO_TEACHER, Recipe, SeedSource
 from synthgen.records import ROLES, Message, Source
 from synthgen.tables.engines import ENGINES, AnyTeacher
+from synthgen.tables.reference import resolve
 from synthgen.tables.strategies import REWARDS, STRATEGIES
 from synthgen.tables.students import KINDS
 from synthgen.teachers.base import RemoteTeacher, Teacher
@@ -197,13 +199,19 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
 def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
     """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
     for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
-    not in it are not checked. The templates of servers are not known.
+    not in it are not checked. The templates of servers are not known. The recipe's student is checked likewise: raises
+    RecipeError when it cannot read the prompts, or cannot learn from the teacher. It is not checked when transformers
+    is not installed.
     """
     prompt = load_prompt(recipe.prompts, recipe.task)
     for name, messages in _conversations(recipe, prompt):
         render = _renderer(teachers.get(name))
         if render is not None:
             render(messages)
+    kind = KINDS[recipe.train.student.kind] if recipe.train else None
+    if kind is not None and kind.check is not None:
+        with suppress(ModuleNotFoundError):
+            resolve(kind.check)(recipe, _asked_of_student(prompt))
 
 
 def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
@@ -217,7 +225,6 @@ def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[M
     their own are not among them.
     """
     strategy, reward = STRATEGIES[recipe.strategy], REWARDS[recipe.steps.choose]
-    student = [*_system(prompt, "system"), _turn("user")]
     examples = [_turn(role) for _ in prompt.examples[:2] for role in ("user", "assistant")]
     asked = [
         *_system(prompt, "teacher_system" if "teacher_system" in prompt.templates else "system"),
@@ -226,14 +233,16 @@ def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[M
     ]
     for name in (*answerers(recipe), *scorers(recipe)):
         yield name, asked
-    if recipe.train and KINDS[recipe.train.student.kind].writes_text:  # the student reads the first teacher's template
-        yield next(iter(cast(recipe))), student
     steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
     rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
     for name in rewriters if strategy.rewrites else ():
         yield from ((name, [*_system(prompt, f"{step}_system"), _turn("user")]) for step in steps)
     if strategy.judged and reward.template:
         yield judge(recipe), [*_system(prompt, f"{reward.template}_system"), _turn("user")]
+
+
+def _asked_of_student(prompt: Prompt) -> list[Message]:
+    return [*_system(prompt, "system"), _turn("user")]
 
 
 def _system(prompt: Prompt, name: str) -> list[Message]:

@@ -98,6 +98,18 @@ def _students_learn_by_this_loss(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def _frequencies_have_no_zeros_in_the_loss(recipe: Recipe) -> Iterator[Problem]:
+    train = recipe.train
+    if train is None or not STRATEGIES[recipe.strategy].frequencies or _kind(train).divergences == ():
+        return
+    reason = refusal(train.loss, "sampled")
+    if reason:
+        yield Problem(
+            f"the label probabilities of strategy '{recipe.strategy}' are shares of several answers: {reason}",
+            ("train.loss", "strategy"),
+        )
+
+
 def _students_have_distributions(recipe: Recipe) -> Iterator[Problem]:
     train = recipe.train
     if train is None or recipe.logits or train.kd_weight == 0 or not _kind(train).learns_from_distributions:
@@ -220,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     _students_fit_the_rows,
     _students_accept_these_keys,
     _students_learn_by_this_loss,
+    _frequencies_have_no_zeros_in_the_loss,
     _students_have_distributions,
     _losses_are_defined,
     _aligned_targets_are_probabilities,

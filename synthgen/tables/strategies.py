@@ -80,6 +80,8 @@ class Strategy:
     """
     keeps_distributions: bool = True
     """Whether distributions over completion tokens can be stored, so that the recipe's `logits` apply."""
+    frequencies: bool = False
+    """Whether the label probabilities of a row are shares of several answers, so that many of them are zero."""
     completions_given: bool = False
     """Whether the seeds contain the completions. The teacher then writes nothing; it only computes distributions along
     the completions. Such a recipe needs `logits` and exactly one teacher.
@@ -179,6 +181,20 @@ STRATEGIES: dict[str, Strategy] = {
         "The teacher answers several times, and the most frequent answer is kept (self-consistency).",
         steps=("candidates",),
         most_requests=_candidates,
+    ),
+    "classify_votes": Strategy(
+        f"{_CHOOSING}:classify_votes",
+        "The teacher answers several times with one of `generate.labels`. The share of the answers that give a label "
+        "is the label's probability.",
+        rows="label probabilities",
+        keeps_distributions=False,
+        frequencies=True,
+        least_labels=2,
+        least_candidates=2,
+        steps=("candidates",),
+        most_requests=_candidates,
+        several_samples=False,
+        splits_answer=False,
     ),
     "best_of_n": Strategy(
         f"{_CHOOSING}:best_of_n",

@@ -162,10 +162,11 @@ class Kind:
 
     `section` is the class of its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns
     a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
-    `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device. `untrained`
-    takes a Job and opens the student as it was before its first step; None when the evaluation does not compare such a
-    student. `writes_text` says whether the student generates completions token by token. `evaluate` measures a trained
-    student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
+    `check` takes a recipe and a prompt, before any teacher is asked, and raises RecipeError when the student cannot
+    learn. `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device.
+    `untrained` takes a Job and opens the student as it was before its first step; None when the evaluation does not
+    compare such a student. `writes_text` says whether the student generates completions token by token. `evaluate`
+    measures a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
@@ -178,6 +179,7 @@ class Kind:
     section: type[Student]
     _: KW_ONLY
     train: Reference
+    check: Reference | None = None
     open: Reference | None = None
     untrained: Reference | None = None
     learns_from: str = "completions"
@@ -236,6 +238,7 @@ KINDS: dict[str, Kind] = {
     "decoder": Kind(
         DecoderStudent,
         train="distill.students.decoder:train",
+        check="distill.tokenizer:check_student",
         open="distill.students.decoder:open_student",
         untrained="distill.students.decoder:untrained",
         copies_teacher=_keeps_layers,
@@ -253,6 +256,7 @@ KINDS: dict[str, Kind] = {
     "seq2seq": Kind(
         Seq2SeqStudent,
         train="distill.students.seq2seq:train",
+        check="distill.tokenizer:check_student",
         open="distill.students.seq2seq:open_student",
         untrained="distill.students.seq2seq:untrained",
         needs_teacher=_has_no_checkpoint,

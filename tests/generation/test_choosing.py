@@ -65,6 +65,34 @@ def test_vote_asks_no_more_than_it_needs(jobs, said, winner, agreement):
     assert samples == list(range(job.index * 5, job.index * 5 + votes))
 
 
+LABELS = {"labels": ["red", "green", "blue"]}
+
+
+def test_shares_of_votes_are_label_probabilities(jobs):
+    job = jobs(strategy="classify_votes", generate=LABELS, steps={"candidates": 5})[1]
+    said = ["Green.", "red", " green\n", "a dark green, I think", "GREEN"]
+    [row], failed, asked = play(job, said)
+    assert not failed
+    assert row.label_probs == [0.25, 0.75, 0.0], "prose with a label in it is no vote"
+    assert (row.text, row.answer) == ("Green.", "green")
+    assert scores(row) == {"agreement": 0.75, "votes": 4}
+    everyone = [query.id for some in asked for query in some]
+    assert sorted([row.id, *row.parents]) == sorted(everyone)
+    samples = [query.sampling["sample_index"] for some in asked for query in some]
+    assert samples == list(range(job.index * 5, job.index * 5 + 5))
+
+
+def test_too_few_votes_are_a_failure(jobs):
+    job = jobs(strategy="classify_votes", generate=LABELS, steps={"candidates": 4})[0]
+    rows, failures, _ = play(job, ["red", "perhaps red", "red or green", BROKEN])
+    assert not rows
+    assert [failure.kind for failure in failures] == ["context", "label"]
+    assert "3 of 4 replies are not one of the labels" in failures[-1].reason
+    [row], failures, _ = play(job, ["red", "perhaps red", "blue", BROKEN])
+    assert (row.label_probs, failures) == ([0.5, 0.0, 0.5], [])
+    assert row.answer == "red", "of equal shares, the first label"
+
+
 def test_vote_never_guesses(jobs):
     job = jobs(strategy="vote", generate=MARKER, steps={"candidates": 4})[0]
     [], [failure], _ = play(job, ["Answer: 1", "Answer: 2", "Answer: 1"], ["Answer: 2"])

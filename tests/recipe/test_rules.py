@@ -30,6 +30,20 @@ CLASSIFIER = {"student": {"kind": "classifier"}}
 
 # (a change that breaks a rule, the key in the message, a part of the message). The line number is that of the key.
 BROKEN: list[tuple[dict, str, str]] = [
+    (
+        {
+            "strategy": "classify_votes",
+            "generate": {"labels": ["a", "b"]},
+            "train": {"student": {"kind": "encoder", "model": "org/e"}, "loss": "reverse_kl"},
+        },
+        "train.loss",
+        "shares of several answers: reverse_kl is not defined",
+    ),
+    (
+        {"logits": {"kind": "sampled"}, "train": {"student": {"kind": "decoder", "model": "org/s"}, "across": {}}},
+        "train.across",
+        "train.across aligns top-k distributions at temperature 1",
+    ),
     ({"teachers": {}}, "teachers", "key 'teacher' is missing"),
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
     (

@@ -4,6 +4,8 @@
   the reference as a hint.
 - `vote`: a completion with the most frequent answer among several samples. Sampling stops when no other answer can
   become more frequent.
+- `classify_votes`: a completion with the most frequent label among several samples. The row's label probabilities are
+  the shares of the samples that give each label.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
 - `consensus`: a completion with the most frequent answer among those of the recipe's teachers.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from synthgen.generation.jobs import Job
 from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
@@ -76,6 +78,33 @@ def vote(job: Job) -> Rounds:
         replies = yield queries
         asked += zip(queries, replies, strict=True)
     return _elected(job, asked)
+
+
+def classify_votes(job: Job) -> Rounds:
+    """Ask `steps.candidates` times for one of the recipe's labels. The shares of the labels among the replies are
+    unbiased estimates of the teacher's label probabilities at the sampling temperature. A reply votes for a label only
+    if the label is its whole answer. The job fails when fewer than half of the replies give a label.
+    """
+    labels, most = job.recipe.generate.labels, job.recipe.steps.candidates
+    queries = [job.answer(number=job.index * most + n) for n in range(most)]
+    replies = yield queries
+    asked = list(zip(queries, replies, strict=True))
+    places = {_party(label): place for place, label in enumerate(labels)}
+    votes = [
+        (places[_party(job.answer_of(reply))], query, reply)
+        for query, reply in asked
+        if not unfinished(query, reply) and _party(job.answer_of(reply)) in places
+    ]
+    if 2 * len(votes) < most:
+        reason = f"{most - len(votes)} of {most} replies are not one of the labels"
+        return [*_failures(asked), failure(queries[0], "label", reason)]
+    counts = Counter(place for place, _, _ in votes)
+    winner, lead = max(counts.items(), key=lambda item: (item[1], -item[0]))
+    query, reply = next((query, reply) for place, query, reply in votes if place == winner)
+    shares = [counts[place] / len(votes) for place in range(len(labels))]
+    chosen = replace(reply, label_probs=shares, answer=labels[winner])
+    scores = {"agreement": lead / len(votes), "votes": len(votes)}
+    return [job.row(query, chosen, scores=scores, parents=[q.id for q in queries if q is not query])]
 
 
 def consensus(job: Job) -> Rounds:
