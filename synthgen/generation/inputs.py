@@ -38,6 +38,7 @@ def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
     """Read templates and seeds. Raises RecipeError when a template or a seed is missing or cannot be used.
 
     With `hashed`, a fingerprint of the seeds is computed. A run needs the fingerprint, an estimate does not."""
+    casting.cast(recipe)  # raises RecipeError when the recipe has no teacher
     prompt = load_prompt(recipe.prompts, recipe.task)
     asked = question(recipe, prompt)
     return Inputs(recipe, prompt, load_seeds(recipe.seeds, recipe.split, asked, hashed=hashed))

@@ -27,7 +27,7 @@ class TrainSection(Section):
     """How the student learns. Its loss is kd_weight · divergence from the teacher's distribution
     + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
-    student: Annotated[Student, chosen_by(KINDS, "kind")] = DecoderStudent()
+    student: Annotated[Student, chosen_by(KINDS, "kind", "decoder")] = DecoderStudent()
     """The kind of student, and what it starts from."""
     rationale: RationaleSection | None = None
     """How the student learns from the reasoning before each answer."""

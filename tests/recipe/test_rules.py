@@ -90,7 +90,11 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot make answers match a pattern"),
     ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "needs a local teacher"),
     ({"strategy": "preference", "train": DECODER}, "train", "no kind of student learns from preference pairs"),
-    ({"train": CLASSIFIER}, "train.student.kind", "needs strategy 'classify', and 'answer' makes completions"),
+    (
+        {"train": CLASSIFIER},
+        "train.student.kind",
+        "needs a strategy that makes label probabilities, and 'answer' makes completions",
+    ),
     ({"train": SENTENCE}, "train.student.kind", "needs strategy 'embed'"),
     ({**CLASSIFY, "train": DECODER}, "train.student.kind", "needs a strategy that makes completions"),
     (
