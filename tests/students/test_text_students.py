@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from support.rows import dataset_of
 from support.serving import write_recipe
 from support.small import byte_tokenizer, small_teacher
+from support.wire import reply_with
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import synthgen
@@ -96,7 +98,7 @@ def test_the_most_probable_tokens_of_a_server_teach_by_kl(serve, tmp_path):
 
 def test_distributions_over_other_tokens_are_aligned_in_the_same_recipe(serve, tmp_path, student):
     tokenizer = byte_tokenizer()
-    vocabulary = [[tokenizer.convert_tokens_to_ids(letter), letter] for letter in "abcdefghijklmnoth"]
+    vocabulary = [[tokenizer.convert_tokens_to_ids(letter), letter] for letter in "thabc"]
     served = small_teacher(tmp_path / "served", seed=4)
     keep = {"teacher": {"tokenizer": str(served)}, "logits": {"kind": "topk", "k": 4}}
     with pytest.raises(RecipeError, match=r"another vocabulary than teacher\.tokenizer") as caught:
@@ -132,12 +134,23 @@ def test_two_servers_teach_one_student(serve, tmp_path, student):
     assert train(recipe, run).training.rows
 
 
+def choosing(labels: list[str], share: float) -> dict:
+    """A reply whose first token is one of two labels. The first label has the probability `share` of 0.9."""
+    shares = {labels[0]: 0.9 * share + 1e-4, labels[1]: 0.9 * (1 - share) + 1e-4}
+    top = [
+        {"token": label, "logprob": math.log(p), "bytes": list(label.encode())}
+        for label, p in sorted(shares.items(), key=lambda item: -item[1])
+    ]
+    return reply_with({"content": top[0]["token"]}, {"logprobs": {"content": [{**top[0], "top_logprobs": top}]}})
+
+
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
 @pytest.mark.parametrize("strategy", ["classify", "classify_votes"])
 def test_labels_of_a_server_teach_classifiers(serve, tmp_path, kind, strategy):
     labels = ["payment", "delivery"]
-    vocab = [[1, "payment"], [2, "delivery"], *[[i, f"w{i}"] for i in range(3, 30)]]
-    server = serve(vocab=vocab, tokens=1) if strategy == "classify" else serve(labels=["payment", "Delivery."])
+    server = serve(labels=["payment", "Delivery."])
+    if strategy == "classify":
+        server.set(answers={f"What is {n}?": [{"body": choosing(labels, n / 24)}] for n in range(24)})
     config = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     tokenizer = small_teacher(tmp_path / "words", seed=1)
     section = {"kind": kind}
