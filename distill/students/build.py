@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Sequence
 
 import torch
@@ -20,8 +18,6 @@ from transformers import (
 from distill.arms import StudentModel
 from synthgen.errors import RecipeError, missing_extra
 from synthgen.tables.students import Lora
-
-_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
 Config = dict[str, object]
 """Keys and values of a config.json."""
@@ -113,29 +109,6 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
             "name layers that the teacher has",
         )
     return list(layers)
-
-
-def from_layers(
-    teacher: PreTrainedModel, layers: Sequence[int], auto_class: type = AutoModelForCausalLM
-) -> PreTrainedModel:
-    """Build a float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
-
-    Embeddings, norms and the output layer are copied unchanged.
-    """
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = len(layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in layers]
-    student = _auto(auto_class).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    source = dict(teacher.named_parameters())
-    with torch.no_grad():
-        for name, parameter in student.named_parameters():
-            match = _LAYER.match(name)
-            origin = f"{match[1]}{layers[int(match[2])]}{match[3]}" if match else name
-            parameter.copy_(source[origin])
-    if teacher.can_generate():
-        student.generation_config = copy.deepcopy(teacher.generation_config)
-    return student
 
 
 def random_weights(

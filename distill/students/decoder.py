@@ -9,7 +9,8 @@ import torch
 from distill.arms import StudentModel
 from distill.job import Job
 from distill.students import completions, online
-from distill.students.build import check_vocabulary, from_config, from_layers, in_words, layer_map, with_adapter
+from distill.students.build import check_vocabulary, from_config, in_words, layer_map, with_adapter
+from distill.students.layers import from_layers
 from synthgen.lm.files import ModelFiles
 from synthgen.lm.load import load_model
 from synthgen.lm.tokens import Tokens

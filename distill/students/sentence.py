@@ -23,8 +23,9 @@ from distill.streaming.columns import PROMPT
 from distill.streaming.mapped import Mapped
 from distill.streaming.stream import cache_folder, open_stream
 from distill.streaming.tokencache import Floats, Reader, Row, Stored
-from distill.students.build import from_config, from_layers, in_words, layer_map
+from distill.students.build import from_config, in_words, layer_map
 from distill.students.labels import texts_of, tokenizer_identity
+from distill.students.layers import from_layers
 from synthgen import durable
 from synthgen.lm.load import load_weights
 from synthgen.recipe import local_teacher
@@ -80,7 +81,7 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
     elif student.config is not None:
         model = from_config(teacher.model.config, student.config, seed, AutoModel)
     else:
-        model = from_layers(teacher.model, layers_of(student, teacher), AutoModel)
+        model = from_layers(teacher.model, layers_of(student, teacher))
     if getattr(model, "pooler", None) is not None:
         model.pooler.requires_grad_(False)  # the pooler's output is not used
     torch.manual_seed(seed)
