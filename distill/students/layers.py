@@ -211,12 +211,18 @@ def _check_buffers(
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    """The numbers, words and flags that are attributes of a module."""
+    """The numbers, words, flags and lists of these that are attributes of a module."""
     return {
-        key: value
+        key: tuple(value) if isinstance(value, list) else value
         for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and isinstance(value, int | float | str | tuple | None)
+        if not key.startswith("_") and key != "training" and _is_plain(value)
     }
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, int | float | str | None)
 
 
 def _is_number(value: object, layer: int) -> bool:

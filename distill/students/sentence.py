@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from distill.arms import DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import Choice, validation_rows
@@ -27,12 +26,11 @@ from distill.students.build import from_config, in_words, layer_map
 from distill.students.labels import texts_of, tokenizer_identity
 from distill.students.layers import from_layers
 from synthgen import durable
-from synthgen.lm.load import load_weights
 from synthgen.recipe import local_teacher
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import SentenceStudent
-from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
+from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder, encoder_class, load_encoder
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,10 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
     """
     tokenizer, context = teacher.tokenizer, teacher.context
     if student.model is not None:
-        model, tokenizer, _ = load_weights(TeacherSection(model=student.model), AutoModel)
+        model, tokenizer, _ = load_encoder(TeacherSection(model=student.model))
         model = model.float()
     elif student.config is not None:
-        model = from_config(teacher.model.config, student.config, seed, AutoModel)
+        model = from_config(teacher.model.config, student.config, seed, encoder_class(teacher.model.config))
     else:
         model = from_layers(teacher.model, layers_of(student, teacher))
     if getattr(model, "pooler", None) is not None:
