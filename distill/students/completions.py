@@ -110,6 +110,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             lesson.validation,
             job.teacher.tokens.tokenizer,
             job.teacher.weights.device,
+            ends=job.teacher.tokens.eos,
             batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,

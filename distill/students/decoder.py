@@ -53,7 +53,24 @@ def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int
     else:
         model = from_layers(weights.model, layers_of(student, weights.layers))
     model.train()
-    return StudentModel(model) if student.lora is None else with_adapter(model, student.lora, seed)
+    if student.lora is None:
+        return StudentModel(model)
+    return with_adapter(model, student.lora, seed, _base(student, weights))
+
+
+def _base(student: DecoderStudent, weights: Weights) -> tuple[str, str | None] | None:
+    """(name, revision) of the checkpoint whose weights the untrained student has. None when there is no such checkpoint.
+
+    A local folder is named by its whole path, so that peft finds it from any folder.
+    """
+    files = ModelFiles.find(student.model) if student.model is not None else None
+    if student.model is None and student.config is None:
+        whole = layers_of(student, weights.layers) == list(range(weights.layers))
+        files = weights.files if whole else None
+    if files is None:
+        return None
+    name, arguments = files.whole()
+    return (name, arguments.get("revision")) if files.place is None else (str(Path(name).resolve()), None)
 
 
 def layers_of(student: DecoderStudent, depth: int) -> list[int]:

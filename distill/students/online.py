@@ -44,6 +44,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             validation,
             job.teacher.tokens.tokenizer,
             job.teacher.weights.device,
+            ends=job.teacher.tokens.eos,
         ),
         job,
     )
