@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill.ending import end_answers
-from distill.fits import check_rows
+from distill.fits import check_ids, check_rows, rows_of_table
 from distill.job import Job
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from distill.outputs import CHECKPOINTS
@@ -129,7 +129,14 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     objective = arms.objectives[name](student.model)
     order = Order(len(arms.rows), section.batch_size, section.seed)
     steps, rank, processes = steps_of(len(arms.rows), section), accelerator.process_index, accelerator.num_processes
-    with Ahead(lambda step: arms.read(order.rows(step), rank, processes), steps) as batch_of:
+    table = rows_of_table(student.model)
+
+    def read(step: int) -> list[Row]:
+        rows = arms.read(order.rows(step), rank, processes)
+        check_ids(rows, table, arms.tokenizer)  # a teacher can draw ids that its tokenizer does not have
+        return rows
+
+    with Ahead(read, steps) as batch_of:
         metrics = fit(
             objective,
             batch_of,
@@ -204,6 +211,20 @@ def save(
         write_metrics(folder, metrics)
 
 
+_ADAPTER_CARD = """---
+library_name: peft
+---
+# Low-rank adapter of a student
+
+The adapter belongs to {base}. The folder above holds the same student with the adapter merged into its weights.
+
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
+    student = PeftModel.from_pretrained(base, ADAPTER)
+
+`adapter_config.json` names the base by its path. If the files are moved, give the new path as BASE.
+"""
+
+
 def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path, later: Path) -> Any:
     """Save an adapter in `folder`, which will be renamed to `later`. Returns the model with the adapter merged into it.
 
@@ -217,6 +238,7 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
     config.base_model_name_or_path, config.revision = name, revision
     # peft would save the whole table of tokens beside an adapter of the output layer, and ask the hub for its size
     adapter.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").write_text(_ADAPTER_CARD.format(base=name if base else "the folder `base` beside this file"))
     if base is not None:
         return adapter.merge_and_unload()
     plain: Any = adapter.unload()

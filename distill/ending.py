@@ -63,6 +63,7 @@ def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
     if generation.pad_token_id is None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id < size:
         generation.pad_token_id = tokenizer.pad_token_id
+    generation._from_model_config = False  # otherwise `generate` would take the settings from config.json again
     for name in _OF_OTHER_TASKS:
         if hasattr(generation, name):
             setattr(generation, name, None)

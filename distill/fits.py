@@ -22,7 +22,7 @@ def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Seque
     """
     table = rows_of_table(model)
     if table is not None and rows and max(tokenizer.get_vocab().values()) >= table:
-        _check_ids(_read(rows), table, tokenizer)
+        check_ids(_read(rows), table, tokenizer)
     config = getattr(model, "config", None)
     if rows and config is not None and not config.is_encoder_decoder and hasattr(rows[0], "completion"):
         row, length = longest(rows)
@@ -31,7 +31,7 @@ def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Seque
 
 def rows_of_table(model: nn.Module) -> int | None:
     """The number of tokens in the model's embedding table. None when the model has none."""
-    inner = model if hasattr(model, "get_input_embeddings") else getattr(model, "model", None)
+    inner: Any = model if hasattr(model, "get_input_embeddings") else getattr(model, "model", None)
     table = getattr(inner.get_input_embeddings(), "weight", None) if hasattr(inner, "get_input_embeddings") else None
     return None if table is None else len(table)
 
@@ -68,14 +68,23 @@ def _read(rows: Sequence[Any]) -> Iterable[Any]:
     return rows.without_targets() if isinstance(rows, Stream) else rows
 
 
-def _check_ids(rows: Iterable[Any], table: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    for number, row in enumerate(rows):
-        ids = [i for part in ("ids", "prompt", "completion") for i in getattr(row, part, ())]
-        largest = max(ids, default=0)
+def check_ids(rows: Iterable[Any], table: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise RecipeError when a row has a token id for which an embedding table of `table` rows has no row."""
+    if table is None:
+        return
+    for row in rows:
+        largest = max((max(ids) for part in _PARTS if (ids := getattr(row, part, ()))), default=0)
         if largest >= table:
-            word = tokenizer.convert_ids_to_tokens(largest)
+            word = tokenizer.convert_ids_to_tokens(largest) if largest < len(tokenizer) else None
+            token = f"the token {word!r} (id {largest})" if word else f"the token id {largest}"
             raise RecipeError(
-                f"row {getattr(row, 'id', number)} has the token {word!r} (id {largest}), but the student's embedding "
-                f"table has {table} rows",
-                "name a model whose table has a row for each token of its tokenizer",
+                f"{_name(row)} has {token}, but the student's embedding table has only {table} rows",
+                "use a student whose table has a row for each token of the teacher, or leave out such rows",
             )
+
+
+_PARTS = ("ids", "prompt", "completion")
+
+
+def _name(row: Any) -> str:
+    return f"row {row.id}" if hasattr(row, "id") else "a row"

@@ -59,7 +59,7 @@ def decoder(student: DecoderStudent, tokens: Tokens, weights: Weights, seed: int
 
 
 def _base(student: DecoderStudent, weights: Weights) -> tuple[str, str | None] | None:
-    """(name, revision) of the checkpoint whose weights the untrained student has. None when there is no such checkpoint.
+    """(name, revision) of the checkpoint whose weights the untrained student has. None when there is none.
 
     A local folder is named by its whole path, so that peft finds it from any folder.
     """

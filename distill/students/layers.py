@@ -122,10 +122,12 @@ def _stack(teacher: PreTrainedModel, student: PreTrainedModel, layers: Sequence[
         if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) == len(layers)
     ]
     lists = [name for name in lists if isinstance(there.get(name), nn.ModuleList | nn.Sequential)]
-    lists = [name for name in lists if len(there[name]) == depth]  # type: ignore[arg-type]
+    lists = [name for name in lists if len(there[name]) == depth]
     outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
     if len(outer) != 1:
-        found = f"its layers are in several lists ({', '.join(outer)})" if outer else "it has no list of layers"
+        found = (
+            f"its layers are in several lists ({', '.join(outer)})" if outer else "it has no list of layers of its own"
+        )
         raise _refusal(teacher, layers, found)
     return outer[0]
 
@@ -193,7 +195,7 @@ def _check_settings(teacher: PreTrainedModel, student: PreTrainedModel, path: st
                 raise _refusal(teacher, layers, f"{where}, with {what} for '{name}' ({type(module).__name__})")
             for key, value in _settings(module).items():
                 other = _settings(ours[name]).get(key)
-                if value != other and not (_is_number(value, old) and _is_number(other, new)):
+                if not _same(value, other, (old, new), (layers, depth_of(teacher.config))):
                     raise _refusal(teacher, layers, f"{where}, with {other} for {key} ({value}) of '{name}'")
         _check_buffers(teacher, layers, (theirs, ours))
 
@@ -223,6 +225,16 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return isinstance(value, int | float | str | None)
+
+
+def _same(value: object, other: object, numbers: tuple[int, int], cut: tuple[Sequence[int], int]) -> bool:
+    """Whether a setting of a layer of the teacher is the same in the student. `numbers` are those of the layer there
+    and here. `cut` are the kept layers and the teacher's depth.
+    """
+    if value == other or (_is_number(value, numbers[0]) and _is_number(other, numbers[1])):
+        return True
+    layers, depth = cut
+    return isinstance(value, tuple) and len(value) == depth and other == tuple(value[i] for i in layers)
 
 
 def _is_number(value: object, layer: int) -> bool:

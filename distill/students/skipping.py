@@ -19,9 +19,7 @@ from transformers import PreTrainedModel
 Run = Callable[[], Tensor]
 
 
-def without_other_layers(
-    model: PreTrainedModel, path: str, layers: Sequence[int], run: Run
-) -> Tensor | None:
+def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int], run: Run) -> Tensor | None:
     """The result of `run`, which calls `model`, with only the layers with these numbers of the list of layers `path`.
 
     Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when the layers do not only
