@@ -125,7 +125,7 @@ def decoder_graph(model: Any) -> ir.Model:
     names = {value.name for value in graph.graph.inputs}
     caches = {f"past_key_values.{n}.{part}" for n in range(model.config.num_hidden_layers) for part in ("key", "value")}
     if names != {"input_ids", "attention_mask", "position_ids"} | caches:
-        raise _unsupported(model, "its cache is not one of keys and values, or it has no position_ids")
+        raise _unsupported(model, "the inputs of its graph are not tokens, mask, positions and the cache of each layer")
     return graph
 
 
@@ -134,7 +134,7 @@ def _supported(model: Any) -> Iterator[None]:
     """Turn any error of the exporters into a UserError: which architectures they support is theirs to decide."""
     try:
         yield
-    except (MemoryError, OSError):
+    except (MemoryError, OSError, UserError):
         raise
     except Exception as error:
         raise _unsupported(model, f"{type(error).__name__}: {first_line(error)}") from None
@@ -149,8 +149,6 @@ def _unsupported(model: Any, reason: str) -> UserError:
 
 def _traced(model: Any) -> ir.Model:
     from transformers import DynamicCache
-    from transformers.exporters import OnnxConfig, OnnxExporter
-    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
     # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
     # specializes these sizes.
@@ -158,6 +156,12 @@ def _traced(model: Any) -> ir.Model:
     past = DynamicCache()  # keeps all tokens also for layers with an attention window; the mask has the window
     with torch.no_grad():
         model(ids[:, :3], past_key_values=past)
+    if [layer.get_seq_length() for layer in past.layers] != [3] * model.config.num_hidden_layers:
+        raise _unsupported(model, "not every layer has a cache of keys and values")
+
+    from transformers.exporters import OnnxConfig, OnnxExporter
+    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
+
     inputs = {
         "input_ids": ids[:, 3:],
         "attention_mask": torch.ones_like(ids),

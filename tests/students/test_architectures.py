@@ -120,7 +120,7 @@ def test_a_student_of_this_architecture(name, tmp_path):
 
 
 def _train(model: Any, row: Row) -> None:
-    """Teach the model one row by heart, with the loss of the package. Two steps at least, and until the row is known."""
+    """Teach the model one row by heart, with the loss of the package: at least two steps, until the row is known."""
     objective = FromTokens(model, TrainSection.model_validate({"student": {"kind": "decoder"}}))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     for step in range(60):
