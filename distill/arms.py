@@ -198,7 +198,7 @@ def save(
     if isinstance(model, PreTrainedModel) and model.can_generate():
         end_answers(model, tokenizer, ends)
     if student.adapter is not None:
-        model = _save_adapter(student.adapter, student.base, temporary / "adapter", folder / "adapter")
+        model = _save_adapter(student.adapter, student.base, temporary / "adapter")
     model.save_pretrained(temporary)
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()  # earlier calls set truncation and padding, which must not be saved
@@ -221,26 +221,29 @@ The adapter belongs to {base}. The folder above holds the same student with the 
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
     student = PeftModel.from_pretrained(base, ADAPTER)
 
-`adapter_config.json` names the base by its path. If the files are moved, give the new path as BASE.
+ADAPTER is this folder, and BASE is {base}.
 """
 
 
-def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path, later: Path) -> Any:
-    """Save an adapter in `folder`, which will be renamed to `later`. Returns the model with the adapter merged into it.
+def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path) -> Any:
+    """Save an adapter in `folder`. Returns the model with the adapter merged into it.
 
-    The adapter names its base: the checkpoint `base`, or the folder `base` beside it, in which the model is saved as it
-    was before training.
+    `adapter_config.json` names the checkpoint `base`. Without a checkpoint, it names no base, because the name would be
+    a path that is wrong when the folder is moved. The model as it was before training is then saved beside the adapter,
+    in the folder `base`, and the adapter's README.md says so.
     """
     from peft import PeftModel
 
     (config,) = adapter.peft_config.values()
-    name, revision = base or (str(later.resolve() / "base"), None)
-    config.base_model_name_or_path, config.revision = name, revision
+    config.base_model_name_or_path, config.revision = base or ("", None)
     # peft would save the whole table of tokens beside an adapter of the output layer, and ask the hub for its size
     adapter.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").write_text(_ADAPTER_CARD.format(base=name if base else "the folder `base` beside this file"))
+    where = base[0] if base else "the folder `base` inside this folder"
+    durable.write_text(folder / "README.md", _ADAPTER_CARD.format(base=where))
     if base is not None:
         return adapter.merge_and_unload()
+    path = folder / "adapter_config.json"
+    durable.write_text(path, json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}, indent=2))
     plain: Any = adapter.unload()
     plain.save_pretrained(folder / "base")
     return PeftModel.from_pretrained(plain, folder).merge_and_unload()

@@ -217,8 +217,12 @@ def _settings(module: nn.Module) -> dict[str, object]:
     return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and _is_plain(value)
+        if not key.startswith("_") and key not in _IGNORED and _is_plain(value)
     }
+
+
+# `has_relative_attention_bias`: T5's first block computes the position bias of all blocks. The outputs are compared.
+_IGNORED = ("training", "has_relative_attention_bias")
 
 
 def _is_plain(value: object) -> bool:
