@@ -28,7 +28,8 @@ import torch
 
 from distill.data import target_batch
 from distill.losses import Dense, Sampled, Target, TopK, cut, divergence
-from distill.students.build import from_layers, layer_map
+from distill.students.build import layer_map
+from distill.students.layers import from_layers
 from synthgen import corpus, durable, logits
 from synthgen.lm.forward import completion_logits
 from synthgen.lm.sampling import invert, top_k

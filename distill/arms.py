@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from pydantic import TypeAdapter
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.ending import end_answers
+from distill.fits import check_ids, check_rows, rows_of_table
 from distill.job import Job
 from distill.loop import Checkpoints, Objective, accelerator_of, fit
 from distill.outputs import CHECKPOINTS
@@ -40,17 +42,24 @@ DISTILLED, BASELINE = "distilled", "cross-entropy"
 class Adapter(Protocol):
     """A peft model with low-rank adapters."""
 
-    def save_pretrained(self, folder: Path) -> object: ...
+    peft_config: dict[str, Any]
+
+    def save_pretrained(self, folder: Path, *, save_embedding_layers: bool) -> object: ...
+
+    def unload(self) -> nn.Module: ...
 
     def merge_and_unload(self) -> nn.Module: ...
 
 
 @dataclass
 class StudentModel:
-    """A student during training. With LoRA, `adapter` is the peft model that wraps `model`."""
+    """A student during training. With LoRA, `adapter` is the peft model that wraps `model`, and `base` is the name
+    and the revision of the checkpoint to which the adapter belongs. Without a base, the base is saved with the adapter.
+    """
 
     model: nn.Module
     adapter: Adapter | None = None
+    base: tuple[str, str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ class Arms(Generic[Row]):
 
     `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
     the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
-    measured on `validation`. The student is saved with `tokenizer`. `batch(numbers, rank, processes)` reads the rows of
+    measured on `validation`. The student is saved with `tokenizer`, and its answers end with one of the tokens `ends`,
+    the tokenizer's end token, or the token that ends a turn. `batch(numbers, rank, processes)` reads the rows of
     one step for process `rank` of `processes`; `numbers` are the indices of these rows in `rows`. If `batch` is None,
     the rows are taken from `rows`.
     """
@@ -71,6 +81,7 @@ class Arms(Generic[Row]):
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     batch: Callable[[Sequence[int], int, int], list[Row]] | None = None
+    ends: Collection[int] = ()
 
     def read(self, numbers: Sequence[int], rank: int, processes: int) -> list[Row]:
         """Return the rows of one step, whose indices are `numbers`, for process `rank` of `processes`."""
@@ -108,6 +119,8 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     if section.report_to:
         accelerator.init_trackers(name)
     student = arms.make()
+    for rows in (arms.rows, arms.validation):
+        check_rows(student.model, arms.tokenizer, rows)
     # move the student before making the objective, because the objective keeps references to the tensors of the output
     # layer
     student.model.to(accelerator.device)
@@ -116,7 +129,14 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
     objective = arms.objectives[name](student.model)
     order = Order(len(arms.rows), section.batch_size, section.seed)
     steps, rank, processes = steps_of(len(arms.rows), section), accelerator.process_index, accelerator.num_processes
-    with Ahead(lambda step: arms.read(order.rows(step), rank, processes), steps) as batch_of:
+    table = rows_of_table(student.model)
+
+    def read(step: int) -> list[Row]:
+        rows = arms.read(order.rows(step), rank, processes)
+        check_ids(rows, table, arms.tokenizer)  # a teacher can draw ids that its tokenizer does not have
+        return rows
+
+    with Ahead(read, steps) as batch_of:
         metrics = fit(
             objective,
             batch_of,
@@ -129,8 +149,8 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
         )
     if accelerator.is_main_process:
         for place, model in objective.beside().items():
-            save(StudentModel(model), arms.tokenizer, folder / place)
-        save(student, arms.tokenizer, folder, metrics)
+            save(StudentModel(model), arms.tokenizer, folder / place, ends=arms.ends)
+        save(student, arms.tokenizer, folder, metrics, ends=arms.ends)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -160,18 +180,25 @@ def write_metrics(folder: Path, metrics: Metrics) -> None:
 
 
 def save(
-    student: StudentModel, tokenizer: PreTrainedTokenizerBase, folder: Path, metrics: Metrics | None = None
+    student: StudentModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    metrics: Metrics | None = None,
+    *,
+    ends: Collection[int] = (),
 ) -> None:
     """Write weights, config and tokenizer under the names that transformers uses, then write the metrics.
 
-    An adapter is saved separately in `folder`/adapter, and then merged into the weights.
+    An adapter is saved separately in `folder`/adapter, and then merged into the weights. `ends` are the tokens that end
+    an answer (see `Arms`).
     """
     temporary = folder / f"{durable.TEMPORARY}model-{os.getpid()}"
     durable.new_folder(temporary)
     model = student.model.eval().float()
+    if isinstance(model, PreTrainedModel) and model.can_generate():
+        end_answers(model, tokenizer, ends)
     if student.adapter is not None:
-        student.adapter.save_pretrained(temporary / "adapter")
-        model = student.adapter.merge_and_unload()
+        model = _save_adapter(student.adapter, student.base, temporary / "adapter")
     model.save_pretrained(temporary)
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()  # earlier calls set truncation and padding, which must not be saved
@@ -182,3 +209,41 @@ def save(
     shutil.rmtree(temporary)
     if metrics is not None:
         write_metrics(folder, metrics)
+
+
+_ADAPTER_CARD = """---
+library_name: peft
+---
+# Low-rank adapter of a student
+
+The adapter belongs to {base}. The folder above holds the same student with the adapter merged into its weights.
+
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
+    student = PeftModel.from_pretrained(base, ADAPTER)
+
+ADAPTER is this folder, and BASE is {base}.
+"""
+
+
+def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path) -> Any:
+    """Save an adapter in `folder`. Returns the model with the adapter merged into it.
+
+    `adapter_config.json` names the checkpoint `base`. Without a checkpoint, it names no base, because the name would be
+    a path that is wrong when the folder is moved. The model as it was before training is then saved beside the adapter,
+    in the folder `base`, and the adapter's README.md says so.
+    """
+    from peft import PeftModel
+
+    (config,) = adapter.peft_config.values()
+    config.base_model_name_or_path, config.revision = base or ("", None)
+    # peft would save the whole table of tokens beside an adapter of the output layer, and ask the hub for its size
+    adapter.save_pretrained(folder, save_embedding_layers=False)
+    where = base[0] if base else "the folder `base` inside this folder"
+    durable.write_text(folder / "README.md", _ADAPTER_CARD.format(base=where))
+    if base is not None:
+        return adapter.merge_and_unload()
+    path = folder / "adapter_config.json"
+    durable.write_text(path, json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}, indent=2))
+    plain: Any = adapter.unload()
+    plain.save_pretrained(folder / "base")
+    return PeftModel.from_pretrained(plain, folder).merge_and_unload()

@@ -159,9 +159,12 @@ def output_head(model: PreTrainedModel) -> Head | None:
 
     The function computes logits with this output layer and compares them with the model's own logits. If they differ,
     the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The function then
-    returns None, and training uses the logits of the whole model.
+    returns None, and training uses the logits of the whole model. It also returns None when the output layer has an
+    adapter, because its weight alone is then not what the layer computes.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
+    if layer is None or hasattr(layer, "base_layer"):
+        return None
     scale = 1.0
     for name in ("logit_scale", "lm_head_multiplier", "output_multiplier", "logits_scaling"):
         value = getattr(config, name, None)

@@ -21,6 +21,7 @@ _MODEL = (
     r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?",
     r"\d+_(Pooling|Dense|Normalize)/(config\.json|model\.safetensors)",
     r"adapter/(README\.md|adapter_config\.json|adapter_model\.safetensors)",
+    r"adapter/base/((config|generation_config)\.json|model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)",
     *_TOKENIZER,
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"

@@ -143,7 +143,11 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
     add_special(writer, tokenizer, ("bos", "eos", "unk", "pad"))
     writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
-    writer.add_chat_template(tokenizer.chat_template)
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several templates; llama.cpp reads the one that is named default
+        template = [{"name": name, "template": text} for name, text in template.items()]
+    if template:
+        writer.add_chat_template(template)
 
 
 def add_special(writer: gguf.GGUFWriter, tokenizer: Any, names: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from distill.exporting.running import reader
 from distill.students.encoder import Encoder
 from synthgen import durable
 from synthgen.errors import UserError
+from synthgen.lm.files import first_line
 from synthgen.teachers.encoder import context_of
 
 _PREDICT = '''"""Labels of texts. python predict.py TEXT..."""
@@ -115,17 +116,52 @@ def quiet() -> Iterator[None]:
 
 
 def decoder_graph(model: Any) -> ir.Model:
-    """Export a transformers decoder to a float32 graph of standard operators, with the exporter of transformers."""
+    """Export a transformers decoder to a float32 graph of standard operators, with the exporter of transformers.
+
+    Raises UserError when the exporter does not support the architecture.
+    """
+    with _supported(model):
+        graph = _traced(model)
+    names = {value.name for value in graph.graph.inputs}
+    caches = {f"past_key_values.{n}.{part}" for n in range(model.config.num_hidden_layers) for part in ("key", "value")}
+    if names != {"input_ids", "attention_mask", "position_ids"} | caches:
+        raise _unsupported(model, "the inputs of its graph are not tokens, mask, positions and the cache of each layer")
+    return graph
+
+
+@contextmanager
+def _supported(model: Any) -> Iterator[None]:
+    """Turn any error of the exporters into a UserError: which architectures they support is theirs to decide."""
+    try:
+        yield
+    except (MemoryError, OSError, UserError):
+        raise
+    except Exception as error:
+        raise _unsupported(model, f"{type(error).__name__}: {first_line(error)}") from None
+
+
+def _unsupported(model: Any, reason: str) -> UserError:
+    return UserError(
+        f"this student ({model.config.model_type}) cannot be exported to ONNX: {reason}",
+        "transformers loads the student's folder directly",
+    )
+
+
+def _traced(model: Any) -> ir.Model:
     from transformers import DynamicCache
-    from transformers.exporters import OnnxConfig, OnnxExporter
-    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
 
     # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
     # specializes these sizes.
     ids = torch.zeros((2, 5), dtype=torch.long)
-    past = DynamicCache(config=model.config)
+    past = DynamicCache()  # keeps all tokens also for layers with an attention window; the mask has the window
     with torch.no_grad():
         model(ids[:, :3], past_key_values=past)
+    if [layer.get_seq_length() for layer in past.layers] != [3] * model.config.num_hidden_layers:
+        raise _unsupported(model, "not every layer has a cache of keys and values")
+
+    from transformers.exporters import OnnxConfig, OnnxExporter
+    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes
+
     inputs = {
         "input_ids": ids[:, 3:],
         "attention_mask": torch.ones_like(ids),
@@ -151,7 +187,8 @@ def encoder_graph(model: Any) -> ir.Model:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     varying = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     shapes = {name: dict(varying) for name in inputs}
-    graph: ir.Model = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
+    with _supported(model):
+        graph: ir.Model = OnnxExporter().export(model, inputs, OnnxConfig(dynamic=True, dynamic_shapes=shapes)).program
     return graph
 
 

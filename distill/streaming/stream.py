@@ -124,6 +124,18 @@ class Stream(Sequence[Example]):
             total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
         return total
 
+    def longest_row(self, new: int | None = None) -> tuple[str, int]:
+        """(id, length) of the row with the most tokens in prompt and completion together. With `new`, every completion
+        counts as long as that.
+        """
+        lengths = np.concatenate([self._lengths(place, new) for place in range(len(self._shards))])
+        number = int(lengths.argmax())
+        return self.rows([number], targets=False)[0].id, int(lengths[number])
+
+    def _lengths(self, place: int, new: int | None) -> npt.NDArray[np.int64]:
+        entries = self._entries(place)
+        return entries["prompt"].astype(np.int64) + (entries["completion"] if new is None else new)
+
     def without_targets(self) -> Stream:
         """The same rows without their distributions, for callers that only read the tokens."""
         other = copy.copy(self)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Sequence
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,10 +15,8 @@ from transformers import (
 )
 
 from distill.arms import StudentModel
-from synthgen.errors import RecipeError, missing_extra
+from synthgen.errors import RecipeError, missing_extra, nearest
 from synthgen.tables.students import Lora
-
-_LAYER = re.compile(r"^(.*\blayers?\.)(\d+)(\..*)$")
 
 Config = dict[str, object]
 """Keys and values of a config.json."""
@@ -59,8 +54,11 @@ def _auto(auto_class: type) -> type[AutoModelForCausalLM]:
     return auto_class
 
 
-def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
-    """Freeze `model` and add low-rank adapters to its linear layers (LoRA, arXiv 2106.09685).
+def with_adapter(
+    model: PreTrainedModel, lora: Lora, seed: int, base: tuple[str, str | None] | None = None
+) -> StudentModel:
+    """Freeze `model` and add low-rank adapters to its linear layers (LoRA, arXiv 2106.09685). `base` is the name and
+    revision of the checkpoint whose weights `model` has, if there is such a checkpoint.
 
     Raises RecipeError when `lora.target_modules` does not fit the model.
     """
@@ -68,6 +66,7 @@ def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
         import peft
     except ImportError:
         raise missing_extra("peft", "train") from None
+    _check_targets(model, lora)
     torch.manual_seed(seed)
     config = peft.LoraConfig(
         r=lora.r,
@@ -78,9 +77,41 @@ def with_adapter(model: nn.Module, lora: Lora, seed: int) -> StudentModel:
     )
     try:
         adapter = peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise RecipeError(f"train.student.lora: {str(error).splitlines()[0]}", "change target_modules") from None
-    return StudentModel(adapter.base_model.model, adapter)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecipeError(f"train.student.lora: {reason}", "change target_modules") from None
+    return StudentModel(adapter.base_model.model, adapter, base)
+
+
+def _check_targets(model: PreTrainedModel, lora: Lora) -> None:
+    """Raise RecipeError when a target does not exist, or when it shares its weights with another layer.
+
+    An adapter is merged into the weight of its layer. If another layer used the same weight, as the output layer of a
+    model with tied embeddings does, that layer would change too, though it had no adapter in training.
+    """
+    modules = dict(model.named_modules())
+    users: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.nn.Parameter):
+            users.setdefault(id(weight), []).append(name)
+    for target in lora.target_modules:
+        found = [name for name in modules if name == target or name.endswith(f".{target}")]
+        if not found:
+            names = {name.rpartition(".")[2] for name, module in modules.items() if not any(module.children())}
+            raise RecipeError(
+                f"train.student.lora.target_modules: the student has no module '{target}'"
+                f"{nearest(target, {name for name in names if not name.isdigit()})}",
+                "name modules of the student",
+            )
+        for name in found:
+            shared = [other for other in users.get(id(getattr(modules[name], "weight", None)), []) if other != name]
+            if shared:
+                raise RecipeError(
+                    f"train.student.lora.target_modules: '{name}' shares its weights with '{shared[0]}', which an "
+                    f"adapter of '{name}' would change too when it is merged",
+                    f"leave out '{target}'",
+                )
 
 
 def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
@@ -101,29 +132,6 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
             "name layers that the teacher has",
         )
     return list(layers)
-
-
-def from_layers(
-    teacher: PreTrainedModel, layers: Sequence[int], auto_class: type = AutoModelForCausalLM
-) -> PreTrainedModel:
-    """Build a float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
-
-    Embeddings, norms and the output layer are copied unchanged.
-    """
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = len(layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in layers]
-    student = _auto(auto_class).from_config(config, dtype=torch.float32, trust_remote_code=False)
-    source = dict(teacher.named_parameters())
-    with torch.no_grad():
-        for name, parameter in student.named_parameters():
-            match = _LAYER.match(name)
-            origin = f"{match[1]}{layers[int(match[2])]}{match[3]}" if match else name
-            parameter.copy_(source[origin])
-    if teacher.can_generate():
-        student.generation_config = copy.deepcopy(teacher.generation_config)
-    return student
 
 
 def random_weights(

@@ -114,6 +114,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             lesson.validation,
             job.tokens.tokenizer,
             job.device,
+            ends=job.tokens.eos,
             batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
         ),
         job,

@@ -10,7 +10,8 @@ import torch
 from distill.arms import StudentModel
 from distill.job import Job
 from distill.students import completions, online
-from distill.students.build import from_config, from_layers, in_words, layer_map, with_adapter
+from distill.students.build import from_config, in_words, layer_map, with_adapter
+from distill.students.layers import from_layers
 from synthgen.lm.files import ModelFiles
 from synthgen.lm.load import load_model
 from synthgen.lm.weights import Weights
@@ -52,7 +53,25 @@ def decoder(student: DecoderStudent, teacher: Callable[[], Weights], seed: int) 
     else:
         model = from_layers(teacher().model, layers_of(student, teacher().layers))
     model.train()
-    return StudentModel(model) if student.lora is None else with_adapter(model, student.lora, seed)
+    if student.lora is None:
+        return StudentModel(model)
+    return with_adapter(model, student.lora, seed, _base(student, teacher))
+
+
+def _base(student: DecoderStudent, teacher: Callable[[], Weights]) -> tuple[str, str | None] | None:
+    """(name, revision) of the checkpoint whose weights the untrained student has. None when there is none.
+
+    A local folder is named by its whole path, so that peft finds it from any folder.
+    """
+    files = ModelFiles.find(student.model) if student.model is not None else None
+    if student.model is None and student.config is None:
+        weights = teacher()
+        whole = layers_of(student, weights.layers) == list(range(weights.layers))
+        files = weights.files if whole else None
+    if files is None:
+        return None
+    name, arguments = files.whole()
+    return (name, arguments.get("revision")) if files.place is None else (str(Path(name).resolve()), None)
 
 
 def layers_of(student: DecoderStudent, depth: int) -> list[int]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from torch import nn
 from transformers import PreTrainedModel
 
-from distill.arms import BASELINE, DISTILLED, Arms, steps_of, train_arms
+from distill.arms import BASELINE, DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import validation_rows
+from distill.fits import check_length
 from distill.job import Job
 from distill.loop import Objective
 from distill.streaming.mapped import Mapped
@@ -38,12 +39,13 @@ def train(job: Job, make: Make, origin: str) -> Training:
     steps = steps_of(len(rows), section)
     curves = train_arms(
         Arms(
-            lambda: make(0),
+            lambda: _able_to_write(make(0), rows, online),
             _objectives(job, steps),
             rows,
             validation,
             job.teacher.tokens.tokenizer,
             job.teacher.weights.device,
+            ends=job.teacher.tokens.eos,
         ),
         job,
     )
@@ -59,6 +61,14 @@ def train(job: Job, make: Make, origin: str) -> Training:
         targets=Targets(kind="dense", temperature=online.loss_temperature, vocab_size=job.teacher.weights.vocab_size),
         metrics=curves,
     )
+
+
+def _able_to_write(student: StudentModel, rows: Mapped[Text], online: OnlineSection) -> StudentModel:
+    """Return the student. Raises RecipeError when it has too few positions for the completions that it shall write."""
+    if online.mode == "on_policy":
+        row, length = rows.stream.longest_row(online.max_new_tokens)
+        check_length(student.model, length, f"row {row} has {length} tokens with those that the student writes")
+    return student
 
 
 def _section(job: Job) -> OnlineSection:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from distill.arms import DISTILLED, Arms, StudentModel, steps_of, train_arms
 from distill.data import Choice, validation_rows
@@ -23,15 +22,15 @@ from distill.streaming.columns import PROMPT
 from distill.streaming.mapped import Mapped
 from distill.streaming.stream import cache_folder, open_stream
 from distill.streaming.tokencache import Floats, Reader, Row, Stored
-from distill.students.build import from_config, from_layers, in_words, layer_map
+from distill.students.build import from_config, in_words, layer_map
 from distill.students.labels import texts_of, tokenizer_identity
+from distill.students.layers import from_layers
 from synthgen import durable
-from synthgen.lm.load import load_weights
 from synthgen.recipe import local_teacher
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import SentenceStudent
-from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
+from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder, encoder_class, load_encoder
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
     """
     tokenizer, context = teacher.tokenizer, teacher.context
     if student.model is not None:
-        model, tokenizer, _ = load_weights(TeacherSection(model=student.model), AutoModel)
+        model, tokenizer, _ = load_encoder(TeacherSection(model=student.model))
         model = model.float()
     elif student.config is not None:
-        model = from_config(teacher.model.config, student.config, seed, AutoModel)
+        model = from_config(teacher.model.config, student.config, seed, encoder_class(teacher.model.config))
     else:
-        model = from_layers(teacher.model, layers_of(student, teacher), AutoModel)
+        model = from_layers(teacher.model, layers_of(student, teacher))
     if getattr(model, "pooler", None) is not None:
         model.pooler.requires_grad_(False)  # the pooler's output is not used
     torch.manual_seed(seed)

@@ -132,6 +132,7 @@ def batch_loss(
         np.repeat(np.array([e.kept for e in rows], np.float32), [len(e.completion) for e in rows])
     )
     if live is None:
+        _check_width(rows, states_ND.shape[-1] if head is None else len(head.weight_VD))
         targets = [e.target for e in rows if e.target is not None]
         if sum(map(len, targets)) != len(ids_N):
             raise CorpusError(
@@ -160,6 +161,18 @@ def batch_loss(
     loss, values_N2 = through_head(states_ND, head, both, means_N2 * mixed)
     kd, ce = (values_N2 * means_N2).sum(0).tolist()
     return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
+
+
+def _check_width(rows: Sequence[Example], width: int) -> None:
+    """Raise CorpusError when the stored distribution of a row has a token that the student lacks."""
+    for row in rows:
+        ids = getattr(row.target, "ids", None)
+        if ids is not None and ids.size and int(ids.max()) >= width:
+            raise CorpusError(
+                f"row {row.id}: its stored distribution has the token id {int(ids.max())}, but the student has only "
+                f"{width} tokens",
+                "train a student with as many tokens as the teacher has, or generate with a smaller logits.k",
+            )
 
 
 def _stored_targets(targets: Sequence[logits.Target], meta: LogitsMeta, device: torch.device) -> TargetOf:

@@ -14,11 +14,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
-from synthgen.lm.load import checkpoint_activations, load_weights, pick_device
+from synthgen.lm.files import ModelFiles
+from synthgen.lm.load import checkpoint_activations, load_weights, loaded, pick_device
 from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec
 from synthgen.requests import Request
@@ -52,7 +61,7 @@ class SentenceEncoder(nn.Module):
     @classmethod
     def open(cls, section: TeacherSection) -> tuple[SentenceEncoder, str]:
         """Return (encoder, exact revision). Raises TeacherError when the model has a module of an unknown kind."""
-        model, tokenizer, revision = load_weights(section, AutoModel)
+        model, tokenizer, revision = load_encoder(section)
         if tokenizer.pad_token_id is None:
             raise TeacherError(f"the tokenizer of '{section.model}' has no padding token", "use another model")
         more: dict[str, Any] = {}
@@ -144,6 +153,19 @@ class SentenceEncoder(nn.Module):
         (folder / "modules.json").write_text(json.dumps(modules, indent=2))
         lengths = {"max_seq_length": self.context, "do_lower_case": False}
         (folder / "sentence_bert_config.json").write_text(json.dumps(lengths, indent=2))
+
+
+def load_encoder(section: TeacherSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """Load a model without a head. See `load_weights`. Of an encoder-decoder model such as T5, only the encoder."""
+    name, arguments = ModelFiles.find(section.model, section.revision).description()
+    config = loaded(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments))
+    return load_weights(section, encoder_class(config))
+
+
+def encoder_class(config: PreTrainedConfig) -> type:
+    """The class of transformers that loads a model with this config as an encoder of texts."""
+    found = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+    return AutoModelForTextEncoding if getattr(found, "__name__", "").endswith("EncoderModel") else AutoModel
 
 
 def _pooling(config: dict[str, Any], name: str) -> str:

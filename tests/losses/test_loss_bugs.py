@@ -17,7 +17,7 @@ from distill import losses
 from distill.data import Choice, Example
 from distill.losses import Dense, Labels, TopK, cut, divergence
 from distill.output_layer import Head, completion_states, logits_of, output_head, through_head
-from distill.students.build import from_layers
+from distill.students.layers import from_layers
 from distill.targets.stored import Rows, batch_loss
 from synthgen import logits
 from synthgen.lm.sampling import invert, top_k

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distill import train
 from distill.data import Choice, rows
 from distill.intervals import interval
-from distill.students.build import from_layers, layer_map
+from distill.students.build import layer_map
 from distill.students.classifier import Classifier, features
 from distill.students.labels import last_question
+from distill.students.layers import from_layers
 from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus, curate, generate
 from synthgen.errors import RecipeError

@@ -15,7 +15,7 @@ from support.training import curve_of, metrics_of, training_of
 import synthgen
 from distill.data import Example
 from distill.output_layer import completion_states, output_head
-from distill.students.build import from_layers
+from distill.students.layers import from_layers
 from distill.targets.hidden import LayerTerms, hidden_term, layer_pairs, relation_term
 from distill.targets.layer_outputs import see
 from distill.targets.stored import FromStored

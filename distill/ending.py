@@ -1,0 +1,80 @@
+"""Where a student's answers end: the end tokens that plain `generate` of transformers must know."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from synthgen.errors import TeacherError
+from synthgen.lm.control import control_of
+from synthgen.lm.template import rendered
+
+# Settings of generation_config.json that force or forbid tokens or lengths. They are of the checkpoint's own task, and
+# would keep a student from writing what it learned, or from ending.
+_OF_OTHER_TASKS = (
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    "exponential_decay_length_penalty",
+    "length_penalty",
+)
+_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that the chat template puts after an answer. None when it puts another text there, and when
+    there is no template.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    word = f"end{secrets.token_hex(8)}end"
+    try:
+        text = rendered(
+            tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": word}], is_open=True
+        )
+    except TeacherError:
+        return None
+    _, found, after = text.rpartition(word)
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
+    return int(ids[0]) if ids and ids[0] in control_of(tokenizer).ids else None
+
+
+def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
+    """Write into the model's generation config what `generate` needs: `ends`, the tokenizer's end token and the token
+    that ends a turn, beside the model's own end tokens.
+
+    Settings that force or forbid tokens are removed, and so are settings of sampling that do not belong together.
+    """
+    generation = model.generation_config
+    own = generation.eos_token_id
+    own = own if isinstance(own, list) else [own]
+    found = dict.fromkeys([tokenizer.eos_token_id, turn_end(tokenizer), *own, *sorted(ends)])  # keeps the order
+    size = model.config.get_text_config().vocab_size
+    stops = [int(i) for i in found if i is not None and int(i) < size]
+    if stops:
+        generation.eos_token_id = stops if len(stops) > 1 else stops[0]
+    if generation.pad_token_id is None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id < size:
+        generation.pad_token_id = tokenizer.pad_token_id
+    generation._from_model_config = False  # otherwise `generate` would take the settings from config.json again
+    for name in _OF_OTHER_TASKS:
+        if hasattr(generation, name):
+            setattr(generation, name, None)
+    _make_valid(generation)
+
+
+def _make_valid(generation: GenerationConfig) -> None:
+    """Remove the settings of sampling if transformers would refuse to save them."""
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        for name in _OF_SAMPLING:
+            if hasattr(generation, name):
+                setattr(generation, name, None)
