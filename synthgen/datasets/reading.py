@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,14 @@ import pyarrow as pa
 
 from synthgen import durable
 from synthgen.datasets.columns import Survey, fitted
+from synthgen.datasets.files import has_rows
+from synthgen.datasets.messages import tool_list
+from synthgen.datasets.rows import is_typed, rows
 from synthgen.datasets.turns import Turns
-from synthgen.errors import CorpusError, RecipeError, nearest, told_in_one_line
+from synthgen.errors import CorpusError, RecipeError, nearest, one_line, told_in_one_line
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, Source, own_names
-from synthgen.seeds import has_rows, mask, read_rows, side
+from synthgen.seeds import Where, mask, side
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
 from synthgen.values import accepted, is_blank, is_null, text_of
@@ -28,10 +30,11 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is the format's name in the table DATASET_FORMATS. `taken` holds the names of columns that fill the
-    record's columns of the same names. Columns that the format reads are not among them. `own` holds the names (as in
-    the data set) and types of the user's own columns. `rows` is the number of rows. It can differ from the number of
-    records, because one row may become several records.
+    `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
+    holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
+    data set) and types of the user's own columns. `left_out` are the keys of messages that no record holds, such as a
+    time. `rows` is the number of rows. It can differ from the number of records, because one row may become several
+    records.
     """
 
     source: SeedSource
@@ -39,6 +42,19 @@ class Dataset:
     taken: frozenset[str]
     own: pa.Schema
     rows: int
+    columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line that says how the rows are read."""
+        parts = {
+            "columns": (*self.columns, *sorted(self.taken)),
+            "own columns": self.own.names,
+            "left out of messages": self.left_out,
+        }
+        listed = "".join(f"; {what}: {', '.join(names)}" for what, names in parts.items() if names)
+        name = Path(self.source.path).name if self.source.path else self.source.dataset
+        return one_line(f"{name}: format {self.format}, {self.rows:,} rows{listed}")
 
 
 def is_dataset(path: Path) -> bool:
@@ -51,22 +67,63 @@ def is_dataset(path: Path) -> bool:
     return not any((path / place / name).exists() for place in _PLACES for name in names)
 
 
+def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] | None = None) -> SeedSource:
+    """The source for the data set at `path`. `license` states the terms of all its rows; without it, they are unknown.
+    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}.
+    """
+    name = path.resolve().name
+    return SeedSource(path=str(path), license=license or "unknown", source=name, fields=dict(fields or {}))
+
+
 @told_in_one_line()
 def open_dataset(source: SeedSource) -> Dataset:
-    """Read every row of a data set once to detect its format and its columns.
+    """Read every row of a data set once to detect its format and its columns. An entry `column: name` in the source's
+    `fields` means that the data set has the format's column `column` under another `name`.
 
-    Raises CorpusError when there are no rows, and RecipeError when no format matches or a line cannot be read.
+    Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
+    holds something that a record cannot hold. The message names the row.
     """
     name, survey = "", Survey([])
-    for where, row in read_rows(source):
+    left_out: dict[str, None] = {}
+    for where, row, _ in _named(source):
         if not name:
             name = _format_of(row, str(where))
             survey = Survey(DATASET_FORMATS[name].columns)
         survey.see(row)
+        for turn in _turns(DATASET_FORMATS[name], row, str(where)):
+            left_out |= dict.fromkeys(turn.left_out)
     if not name:
         raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
     own = survey.own()
-    return Dataset(source, name, survey.taken(), own, survey.rows)
+    return Dataset(source, name, survey.taken(), own, survey.rows, tuple(survey.names()), tuple(left_out))
+
+
+def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:
+    """Yield each row with its place and its split. Columns have the names that the formats read."""
+    known = {column for entry in DATASET_FORMATS.values() for column in entry.columns}
+    fields = {column: name for column, name in source.fields.items() if column in known and column != name}
+    for where, row, split in rows(source):
+        if fields:
+            row = _renamed(row, fields, str(where))
+        if is_typed(where):
+            row = {name: without_nulls(value) if name in known else value for name, value in row.items()}
+        yield where, row, split
+
+
+def _renamed(row: Mapping[str, object], fields: Mapping[str, str], where: str) -> dict[str, object]:
+    absent = next((name for name in fields.values() if name not in row), None)
+    if absent:
+        raise RecipeError(f"{where}: no column '{absent}'{nearest(absent, row)}", "correct the name of the column")
+    others = {name: value for name, value in row.items() if name not in fields.values()}
+    kept = {f"source_{name}" if name in fields else name: value for name, value in others.items()}
+    return {**{column: row[name] for column, name in fields.items()}, **kept}
+
+
+def without_nulls(value: object) -> object:
+    """A JSON value without the keys whose values are null, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_nulls(part) for key, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _format_of(row: Mapping[str, object], where: str) -> str:
@@ -75,7 +132,11 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
             return name
     has = ", ".join(sorted(row)) or "nothing"
     known = "; ".join(f"{name}: {entry.about}" for name, entry in DATASET_FORMATS.items())
-    raise RecipeError(f"{where}: unknown format of rows; the columns are {has}", f"known formats: {known}")
+    raise RecipeError(
+        f"{where}: unknown format of rows; the columns are {has}",
+        "name columns as in `fields: {prompt: question, completion: answer}` in the recipe's `seeds`, or with --field; "
+        f"known formats: {known}",
+    )
 
 
 def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
@@ -96,7 +157,7 @@ def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, R
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
-    for where, row in read_rows(dataset.source):
+    for where, row, place in _named(dataset.source):
         for column in (dataset.source.reference, dataset.source.group):
             if column and column not in row:
                 raise RecipeError(
@@ -108,13 +169,16 @@ def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, R
             part = f"-{turn.pair_role or number}" if len(turns) > 1 else ""
             name = _id(dataset, row, turn, part, seen, str(where))
             try:
-                record = _record(dataset, row, turn, name, task, split)
+                record = _record(dataset, row, turn, name, task)
             except ValueError as error:
                 raise RecipeError(
                     f"{where}: the reference is {error}", "a reference is a text, a number, or a list of these"
                 ) from None
             if len(turns) > 1 and record.group_id is None:
                 record.group_id = name.removesuffix(part)
+            if turn.pair_role and len(turns) > 1 and "seed_id" not in dataset.taken:
+                record.seed_id = name.removesuffix(part)
+            record.split = record.split or place or _side(dataset, row, turn, split)
             record.own = own
             yield str(where), record
 
@@ -170,7 +234,16 @@ def _twice(where: str, name: str) -> CorpusError:
     )
 
 
-def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str, split: Split) -> Record:
+def _side(dataset: Dataset, row: Mapping[str, object], turn: Turns, split: Split) -> str:
+    """The split that the row's group determines: its value in the group column, or else what the user asked."""
+    group = row.get(dataset.source.group) if dataset.source.group else None
+    if not is_blank(group):
+        return side(str(group), split)
+    asked = [message for message in turn.prompt if message["role"] == "user"] or turn.prompt or turn.completion
+    return side(mask("\n".join(str(message.get("content") or "") for message in asked)), split)
+
+
+def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str) -> Record:
     source = dataset.source
 
     def text(column: str) -> str | None:
@@ -178,13 +251,11 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         return None if is_null(value) else text_of(value)
 
     reference = source.reference or ("reference" if "reference" in dataset.taken else None)
-    question = str(turn.prompt[-1].get("content") or "") if turn.prompt else ""
-    group = row.get(source.group) if source.group else None
-    tools = row.get("tools") if "tools" in dataset.taken else None
+    tools = tool_list(row.get("tools")) if "tools" in dataset.taken else None
     return Record(
         id=name,
         seed_id=text("seed_id") or name,
-        split=text("split") or side(mask(question) if is_blank(group) else str(group), split),
+        split=text("split"),
         task=task,
         strategy=None,
         prompt_version=None,
@@ -193,7 +264,8 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         teacher=None,
         group_id=text("group_id"),
         pair_role=turn.pair_role or text("pair_role"),
-        tools=tools if isinstance(tools, str | None) else json.dumps(tools, ensure_ascii=False),
+        tools=turn.tools or tools,
+        teaches=turn.teaches,
         rationale=text("rationale"),
         answer=text("answer"),
         reference=accepted(row.get(reference)) if reference else None,
