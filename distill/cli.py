@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 import synthgen
-from synthgen.cli import SET, conclude, recipe_of, report_errors
+from synthgen.cli import SET, conclude, recipe_of
+from synthgen.command import report_errors
 from synthgen.durable import writes
 from synthgen.errors import GateDenied
 from synthgen.tables.formats import MODEL_FORMATS

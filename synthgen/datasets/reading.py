@@ -139,12 +139,12 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
     )
 
 
-def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
+def records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    A row that names no split gets a split in the same way as a seed: the split settings and the row's group determine
-    it.
+    A row that names no split, and whose file names none, gets a split in the same way as a seed: the split settings and
+    the row's group determine it. Without split settings, it gets none.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
@@ -153,7 +153,7 @@ def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Re
         yield from _records(dataset, task, split)
 
 
-def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
+def _records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
@@ -165,20 +165,20 @@ def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, R
                 )
         own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
         turns = _turns(entry, row, str(where))
-        for number, turn in enumerate(turns, 1):
-            part = f"-{turn.pair_role or number}" if len(turns) > 1 else ""
-            name = _id(dataset, row, turn, part, seen, str(where))
+        for turn, (row_id, part) in zip(turns, _ids(dataset, row, turns, seen, str(where)), strict=True):
             try:
-                record = _record(dataset, row, turn, name, task)
+                record = _record(dataset, row, turn, row_id + part, task)
             except ValueError as error:
                 raise RecipeError(
                     f"{where}: the reference is {error}", "a reference is a text, a number, or a list of these"
                 ) from None
-            if len(turns) > 1 and record.group_id is None:
-                record.group_id = name.removesuffix(part)
-            if turn.pair_role and len(turns) > 1 and "seed_id" not in dataset.taken:
-                record.seed_id = name.removesuffix(part)
-            record.split = record.split or place or _side(dataset, row, turn, split)
+            if part:
+                record.group_id = record.group_id or row_id
+            if record.seed_id == record.id:
+                record.seed_id = row_id
+            record.split = record.split or place
+            if split is not None:
+                record.split = record.split or _side(dataset, row, turn, split)
             record.own = own
             yield str(where), record
 
@@ -191,30 +191,35 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
     return read
 
 
-def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """The id of a record. If the rows have ids, it is the row's id, followed by `part` when a row becomes several
-    records. Otherwise it is a hash of the record's content. The second of two identical rows gets an id of its own, and
-    so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
+def _ids(
+    dataset: Dataset, row: Mapping[str, object], turns: list[Turns], seen: dict[bytes, int], where: str
+) -> list[tuple[str, str]]:
+    """A pair (id of the row, what follows it in the id of the record) for each record that is made from the row.
+
+    The id of the row is the one that it has, or else a hash of its content. The second of two identical rows gets an id
+    of its own, and so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
     """
+    parts = [f"-{turn.pair_role or number}" if len(turns) > 1 else "" for number, turn in enumerate(turns, 1)]
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if not column:
-        content = [turn.prompt, turn.completion]
+        each = [[turn.prompt, turn.completion] for turn in turns]
+        content = each[0] if len(each) == 1 else each
         count = _count(seen, durable.digest(content))
-        return durable.digest(content if count == 1 else [*content, count])[:32]
+        name = durable.digest(content if count == 1 else [*content, count])[:32]
+        return [(name, part) for part in parts]
     if is_blank(row.get(column)):
         raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
-    name = f"{row[column]}{part}"
+    name = str(row[column])
     content_hash = int.from_bytes(bytes.fromhex(durable.digest(row)[:16]))
-    key = _key(name)
-    if key not in seen:
-        seen[key] = content_hash
-        return name
-    if seen[key] != content_hash:
+    before = [seen.setdefault(_key(f"{name}{part}"), content_hash) for part in parts]
+    if any(other != content_hash for other in before):
         raise _twice(where, name)
-    copy = f"{row[column]}#{_count(seen, name) + 1}{part}"
-    if seen.setdefault(_key(copy), -1) != -1:
-        raise _twice(where, copy)
-    return copy
+    number = _count(seen, name)
+    if number > 1:
+        name = f"{name}#{number}"
+        if any(seen.setdefault(_key(f"{name}{part}"), -1) != -1 for part in parts):
+            raise _twice(where, name)
+    return [(name, part) for part in parts]
 
 
 def _key(text: str) -> bytes:
