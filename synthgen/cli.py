@@ -254,7 +254,11 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
     type=click.Path(path_type=Path),
     help="Folder of the export, with a file for each split; or one file, if the name ends in `.jsonl`.",
 )
-@click.option("--license", metavar="ID", help="License of the rows, such as CC0-1.0. Default: that of a run's sources, or unknown.")
+@click.option(
+    "--license",
+    metavar="ID",
+    help="License of the rows, such as CC0-1.0. Default: that of a run's sources, or unknown.",
+)
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Export only rows of this split.")
 @click.option(
     "--field",

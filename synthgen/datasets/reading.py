@@ -143,8 +143,9 @@ def records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    A row that names no split, and whose file names none, gets a split in the same way as a seed: the split settings and
-    the row's group determine it. Without split settings, it gets none.
+    The column `split` says which split a row is in. Without such a column, the name of the row's file says it. A row
+    that gets no split this way gets one as a seed does: the split settings and the row's group determine it. Without
+    split settings, it gets none.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
@@ -176,7 +177,8 @@ def _records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple
                 record.group_id = record.group_id or row_id
             if record.seed_id == record.id:
                 record.seed_id = row_id
-            record.split = record.split or place
+            if "split" not in dataset.taken:
+                record.split = place
             if split is not None:
                 record.split = record.split or _side(dataset, row, turn, split)
             record.own = own

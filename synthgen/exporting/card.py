@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import yaml
 
 from synthgen import durable
 from synthgen.cards import environment
+from synthgen.exporting.files import MESSAGES
 from synthgen.manifest import SourceTerms
 from synthgen.tables.formats import ROW_FORMATS
 
@@ -53,11 +54,13 @@ class About:
     files: dict[str, str] = field(default_factory=dict)
     columns: dict[str, None] = field(default_factory=dict)
     languages: dict[str, None] = field(default_factory=dict)
+    has_tools: bool = False
 
     def see(self, split: str, row: Mapping[str, object]) -> None:
         """Take one row into account."""
         self.rows[split] = self.rows.get(split, 0) + 1
         self.columns |= dict.fromkeys(row)
+        self.has_tools |= "tools" in row or any("tool_calls" in one for one in _messages(row))
         for column in _LANGUAGE_COLUMNS:
             value = row.get(column)
             if isinstance(value, str) and re.fullmatch(r"[a-z]{2,3}", value):
@@ -70,6 +73,12 @@ class About:
             return self.license
         licenses = {source["license"] for source in self.sources}
         return licenses.pop() if len(licenses) == 1 else "other" if licenses else _UNKNOWN
+
+
+def _messages(row: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    for column in MESSAGES:
+        value = row.get(column)
+        yield from value if isinstance(value, list) else ()
 
 
 def header(about: About, digest: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,9 @@ from synthgen.exporting.rows import Columns, Row
 from synthgen.records import SCHEMA, SPLITS
 
 _GROUP = 1024  # rows of a row group
+MESSAGES = ("prompt", "completion", "chosen", "rejected")
+"""Columns of an export that hold messages in the form of records."""
+
 _SUFFIXES = ("_chosen", "_rejected")  # of the columns of the two sides of a pair
 
 
@@ -54,11 +57,14 @@ class JsonLines(Files):
 
 
 class Tables(Files):
-    """One Parquet file a split. `names` are the columns that have a value in any row."""
+    """One Parquet file a split. `names` are the columns that any row has. `has_tools` says whether any row has tools or
+    tool calls.
+    """
 
-    def __init__(self, folder: Path, columns: Columns, names: Mapping[str, None]) -> None:
+    def __init__(self, folder: Path, columns: Columns, names: Iterable[str], has_tools: bool) -> None:
         super().__init__(folder)
-        self._schema = pa.schema([(name, _kind(name, columns)) for name in names])
+        self._plain = pa.schema([(name, _kind(name, columns)) for name in names])
+        self._schema = _with_json(self._plain) if has_tools else self._plain
         self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
         self._open: dict[str, pq.ParquetWriter] = {}
 
@@ -72,7 +78,8 @@ class Tables(Files):
             path = self._folder / "data" / f"{split}-00000-of-00001.parquet"
             path.parent.mkdir(exist_ok=True)
             self._open[split] = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
-        self._open[split].write_table(pa.Table.from_pylist(self._rows[split], schema=self._schema))
+        table = pa.Table.from_pylist(self._rows[split], schema=self._plain)
+        self._open[split].write_table(table.cast(self._schema))
         self._rows[split].clear()
 
     def close(self) -> None:
@@ -95,11 +102,28 @@ def _kind(name: str, columns: Columns) -> pa.DataType:
     return pa.bool_() if name == "label" else pa.string()
 
 
+def _with_json(schema: pa.Schema) -> pa.Schema:
+    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. Other
+    readers find JSON text there. Versions of `datasets` before this type cannot read such files.
+    """
+    import datasets
+
+    if not hasattr(datasets, "Json"):
+        return schema
+    features = datasets.Features.from_arrow_schema(schema)
+    if "tools" in features:
+        features["tools"] = datasets.Json()
+    for name in MESSAGES:
+        if name in features:
+            features[name] = datasets.List({**features[name].feature, "tool_calls": datasets.Json()})
+    return features.arrow_schema
+
+
 def _stored(name: str, value: object) -> object:
     """The value of a column in a Parquet file. Tools and tool calls are JSON text, as they have no fixed type."""
     if name == "tools":
         return json.dumps(value, ensure_ascii=False)
-    if name not in ("prompt", "completion", "chosen", "rejected") or not isinstance(value, list):
+    if name not in MESSAGES or not isinstance(value, list):
         return value
     return [
         {key: json.dumps(part, ensure_ascii=False) if key == "tool_calls" else part for key, part in message.items()}

@@ -129,11 +129,11 @@ def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, 
     """Write the files and the card into a temporary folder. What an interrupted call left there is deleted."""
     durable.new_folder(folder)
     with durable.lock(folder):
-        for name in list(outputs.files_in(folder)):
-            if name != ".lock":
-                (folder / name).unlink()
+        for left in [path for path in folder.iterdir() if path.name != ".lock"]:
+            durable.remove(left)
         tables = ROW_FORMATS[about.to].like is not None
-        _write(rows, names, split, Tables(folder, names, about.columns) if tables else JsonLines(folder))
+        made = Tables(folder, names, about.columns, about.has_tools) if tables else JsonLines(folder)
+        _write(rows, names, split, made)
         place = "data/{}-00000-of-00001.parquet" if tables else "{}.jsonl"
         about.files = {name: place.format(name) for name in about.rows}
         write_card(folder, about)

@@ -107,7 +107,7 @@ def row_of(where: str, records: Sequence[Record], names: Columns) -> Row:
     for name in (*_KEPT, *(_MADE if names.made else ())):
         row |= _column(name, [getattr(record, name) for record in records], names.entry)
     for column, name in names.own.items():
-        row |= _column(name, [record.own.get(column) for record in records], names.entry)
+        row |= _column(name, [record.own.get(column) for record in records], names.entry) or {name: None}
     if row.get("seed_id") == row["id"]:
         del row["seed_id"]
     if names.entry.paired and row.get("group_id") == row["id"]:
