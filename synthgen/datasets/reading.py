@@ -95,7 +95,9 @@ def open_dataset(source: SeedSource) -> Dataset:
     if not name:
         raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
     own = survey.own()
-    return Dataset(source, name, survey.taken(), own, survey.rows, tuple(survey.names()), tuple(left_out))
+    return Dataset(
+        source, name, survey.taken(), own, survey.rows, columns=tuple(survey.names()), left_out=tuple(left_out)
+    )
 
 
 def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:

@@ -84,8 +84,8 @@ def _json(path: Path, skip: bool) -> Rows:
             yield from rows_of_file(path, skip, ".jsonl")
             return
         text.place += 1
-        closed = text.after_space() == "]"
-        while not closed:
+        mark = text.after_space()
+        while mark != "]":
             where = Where(str(path), "item", text.items + 1)
             try:
                 row = read_object(text.value().encode())
@@ -97,8 +97,8 @@ def _json(path: Path, skip: bool) -> Rows:
             mark = text.after_space()
             if mark not in (",", "]"):
                 raise bad_line(where, "no comma or ']' after the item")
-            text.place += 1
-            closed = mark == "]"
+            text.place += mark == ","
+        text.place += 1
         if text.after_space():
             raise bad_line(Where(str(path), "item", text.items), "more text after the end of the list")
 

@@ -121,7 +121,14 @@ def export(
         _write_folder(temporary, rows, names, split, about)
     durable.publish(temporary, out)
     return Exported(
-        out, to, about.rows, about.files, rows.rejected, about.terms, rows.read_as, columns=list(about.columns)
+        out,
+        to,
+        about.rows,
+        about.files,
+        rejected=rows.rejected,
+        license=about.terms,
+        read_as=rows.read_as,
+        columns=list(about.columns),
     )
 
 

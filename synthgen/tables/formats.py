@@ -29,43 +29,43 @@ class DatasetFormat:
 
 DATASET_FORMATS: dict[str, DatasetFormat] = {
     "preference": DatasetFormat(
-        about="`chosen` and `rejected`, and mostly `prompt`: pairs of completions, as text or as messages.",
+        about="`chosen` and `rejected`, maybe `prompt`.",
         recognize="synthgen.datasets.formats:has_pair",
         read="synthgen.datasets.formats:pair",
         columns=("prompt", "chosen", "rejected", "tools", "teaches"),
     ),
     "unpaired-preference": DatasetFormat(
-        about="`prompt`, `completion`, and a `label` of true or false: completions that are good or bad.",
+        about="`prompt`, `completion` and a `label` of true or false.",
         recognize="synthgen.datasets.formats:has_judged_completion",
         read="synthgen.datasets.formats:judged_completion",
         columns=("prompt", "completion", "label", "tools", "teaches"),
     ),
     "prompt-completion": DatasetFormat(
-        about="`prompt` and `completion`, each as text or as messages with roles.",
+        about="`prompt` and `completion`, as text or messages.",
         recognize="synthgen.datasets.formats:has_prompt_and_completion",
         read="synthgen.datasets.formats:prompt_and_completion",
         columns=("prompt", "completion", "tools", "teaches"),
     ),
     "messages": DatasetFormat(
-        about="`messages` with `role` and `content`, and maybe `tools` and `system`.",
+        about="`messages` with `role` and `content`.",
         recognize="synthgen.datasets.formats:has_messages",
         read="synthgen.datasets.formats:messages",
         columns=("messages", "system", "tools", "functions", "teaches"),
     ),
     "sharegpt": DatasetFormat(
-        about="`conversations` with `from` and `value`, and maybe `tools` and `system`.",
+        about="`conversations` with `from` and `value`.",
         recognize="synthgen.datasets.formats:has_conversations",
         read="synthgen.datasets.formats:sharegpt",
         columns=("conversations", "system", "tools", "teaches"),
     ),
     "alpaca": DatasetFormat(
-        about="`instruction` and `output`, and maybe `input`, `system` and `history`.",
+        about="`instruction` and `output`, maybe `input`.",
         recognize="synthgen.datasets.formats:has_instruction",
         read="synthgen.datasets.formats:alpaca",
         columns=("instruction", "input", "output", "system", "history", "tools", "teaches"),
     ),
     "text": DatasetFormat(
-        about="`text`: plain text, all of which is learnt.",
+        about="`text`: plain text.",
         recognize="synthgen.datasets.formats:has_text",
         read="synthgen.datasets.formats:text",
         columns=("text",),
