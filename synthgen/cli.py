@@ -246,7 +246,7 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
 
 @main.command()
 @_RUN
-@click.option("--to", required=True, type=click.Choice(list(ROW_FORMATS)), help="Format of the rows.")
+@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(ROW_FORMATS)}.")
 @click.option(
     "-o",
     "--out",

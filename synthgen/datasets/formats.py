@@ -8,12 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from synthgen.datasets.messages import Said, as_json, called, conversation, listed, read, tool_list, turns, with_system
+from synthgen.datasets.messages import (
+    MEDIA,
+    Said,
+    as_json,
+    called,
+    conversation,
+    listed,
+    read,
+    tool_list,
+    turns,
+    with_system,
+)
 from synthgen.datasets.turns import Row, Turns
 from synthgen.files import parse_json
 from synthgen.values import is_blank, is_null
 
-_MEDIA = ("images", "videos", "audios")  # columns of LLaMA-Factory and TRL
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -197,6 +207,6 @@ def _is_list_of(value: object, key: str) -> bool:
 
 
 def _check_media(row: Row) -> None:
-    column = next((name for name in _MEDIA if isinstance(row.get(name), list) and row[name]), None)
+    column = next((name for name in MEDIA if isinstance(row.get(name), list) and row[name]), None)
     if column:
         raise ValueError(f"the row has {column}, which cannot be learnt (the column '{column}')")

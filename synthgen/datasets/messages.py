@@ -15,6 +15,9 @@ from synthgen.files import parse_json
 from synthgen.records import Message
 from synthgen.values import is_blank, is_null
 
+MEDIA = ("images", "videos", "audios")
+"""Columns in which LLaMA-Factory and TRL expect what is shown in the messages of a row."""
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content

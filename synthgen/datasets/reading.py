@@ -12,8 +12,8 @@ import pyarrow as pa
 from synthgen import durable
 from synthgen.datasets.columns import Survey, fitted
 from synthgen.datasets.files import has_rows
-from synthgen.datasets.messages import tool_list
-from synthgen.datasets.rows import is_typed, rows
+from synthgen.datasets.messages import MEDIA, tool_list
+from synthgen.datasets.rows import column_names, is_typed, rows
 from synthgen.datasets.turns import Turns
 from synthgen.errors import CorpusError, RecipeError, nearest, one_line, told_in_one_line
 from synthgen.recipe import SeedSource, Split
@@ -33,7 +33,8 @@ class Dataset:
     `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
     holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
     data set) and types of the user's own columns. `left_out` are the keys of messages that no record holds, such as a
-    time. `rows` is the number of rows. It can differ from the number of records, because one row may become several
+    time. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
+    number of rows. It can differ from the number of records, because one row may become several
     records.
     """
 
@@ -44,6 +45,7 @@ class Dataset:
     rows: int
     columns: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def text(self) -> str:
         """One line that says how the rows are read."""
@@ -51,6 +53,7 @@ class Dataset:
             "columns": (*self.columns, *sorted(self.taken)),
             "own columns": self.own.names,
             "left out of messages": self.left_out,
+            "columns that are not read (bytes or the like)": self.unread,
         }
         listed = "".join(f"; {what}: {', '.join(names)}" for what, names in parts.items() if names)
         name = Path(self.source.path).name if self.source.path else self.source.dataset
@@ -95,9 +98,26 @@ def open_dataset(source: SeedSource) -> Dataset:
     if not name:
         raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
     own = survey.own()
+    known = {*survey.names(), *survey.taken(), *own.names, *source.fields.values()}
     return Dataset(
-        source, name, survey.taken(), own, survey.rows, columns=tuple(survey.names()), left_out=tuple(left_out)
+        source,
+        name,
+        survey.taken(),
+        own,
+        survey.rows,
+        columns=tuple(survey.names()),
+        left_out=tuple(left_out),
+        unread=_unread(source, known),
     )
+
+
+def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
+    """The columns that no row has. Raises RecipeError when such a column holds the images or sounds of the rows."""
+    unread = tuple(column for column in column_names(source) if column not in known)
+    media = next((column for column in unread if column in MEDIA), None)
+    if media:
+        raise RecipeError(f"the rows of '{source.path}' have {media}, which cannot be learnt", "use rows of text")
+    return unread
 
 
 def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:

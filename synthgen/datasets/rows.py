@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from synthgen.datasets.files import data_files, kind_of
 from synthgen.jsonl import read_object
@@ -42,6 +43,21 @@ def _rows(source: SeedSource) -> Iterator[tuple[Where, Row, str | None]]:
             yield where, row, file.split
 
 
+def column_names(source: SeedSource) -> list[str]:
+    """The names of all columns of the Parquet and Arrow files of a data set. Rows lack columns whose values are not
+    JSON values, such as bytes and images.
+    """
+    names: dict[str, None] = {}
+    for file in data_files(Path(source.path), source.config) if source.path else ():
+        kind = kind_of(file.path)
+        if kind in _SCHEMAS:
+            try:
+                names |= dict.fromkeys(_SCHEMAS[kind](file.path).names)
+            except (pa.ArrowException, OSError) as error:
+                raise unreadable(file.path, error) from None
+    return list(names)
+
+
 def is_typed(where: Where) -> bool:
     """Whether the row is from a file whose columns have types, such as Parquet. All objects of a column of such a file
     have the same keys, and a key that the writer's object did not have is null.
@@ -54,12 +70,9 @@ def _arrow(path: Path, skip: bool) -> Rows:
     file, number = str(path), 0
     try:
         with pa.memory_map(str(path)) as data:
-            try:
-                reader = pa.ipc.open_stream(data)
-                batches = iter(reader)
-            except pa.ArrowInvalid:
-                reader = pa.ipc.open_file(data)
-                batches = (reader.get_batch(place) for place in range(reader.num_record_batches))
+            reader = _reader(data)
+            is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
             check_names(reader.schema)
             convert = converter(reader.schema)
             for batch in batches:
@@ -74,6 +87,18 @@ def _arrow(path: Path, skip: bool) -> Rows:
                             raise bad_line(where, str(row))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(path, error, "Arrow") from None
+
+
+def _reader(data: pa.NativeFile) -> pa.ipc.RecordBatchStreamReader | pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_stream(data)
+    except pa.ArrowInvalid:
+        return pa.ipc.open_file(data)
+
+
+def _arrow_schema(path: Path) -> pa.Schema:
+    with pa.memory_map(str(path)) as data:
+        return _reader(data).schema
 
 
 def _json(path: Path, skip: bool) -> Rows:
@@ -160,3 +185,4 @@ class _Text:
 
 _decode = json.JSONDecoder().raw_decode
 _READERS: dict[str, Callable[[Path, bool], Rows]] = {".json": _json, ".arrow": _arrow}
+_SCHEMAS: dict[str, Callable[[Path], pa.Schema]] = {".parquet": pq.read_schema, ".arrow": _arrow_schema}

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of
-from synthgen.errors import GateDenied, RunChanged, UserError, nearest, one_line
+from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError, nearest, one_line
 from synthgen.exporting.card import MADE_BY, About, write_card
 from synthgen.exporting.files import Files, JsonLines, Tables
 from synthgen.exporting.rows import Columns, columns, groups, row_of
@@ -179,6 +179,11 @@ def _dataset(path: Path, license: str | None, fields: Mapping[str, str] | None, 
     dataset: Dataset = open_dataset(source_of(path, license, fields))
     if ui:
         ui.note(dataset.text())
+    if dataset.unread:
+        raise CorpusError(
+            one_line(f"'{path}' has columns that an export cannot hold: {', '.join(dataset.unread)}"),
+            "leave these columns out of the files; their values are bytes or the like",
+        )
     names = own_names(dataset.own.names)
     types = pa.schema([dataset.own.field(name).with_name(new) for name, new in names.items()])
     own = {new: name for name, new in names.items()}

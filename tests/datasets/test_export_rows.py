@@ -10,9 +10,11 @@ import datasets
 import pyarrow as pa
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 from support.corpora import corpus_of, curating, row
 
 import synthgen
+from synthgen.cli import main
 from synthgen.datasets import open_dataset, records, source_of
 from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError
 from synthgen.exporting.card import size_category
@@ -386,3 +388,34 @@ def test_an_earlier_export_is_replaced_only_with_fresh(tmp_path):
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(RunChanged, match=r"mine\.txt"):
         synthgen.export(path, "messages", tmp_path / "out", fresh=True)
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, words)])
+
+
+def test_the_command(tmp_path):
+    path = written(tmp_path / "rows.jsonl", [{"question": "a?", "response": "b", "topic": "sea"}])
+    named = ["--field", "prompt=question", "--field", "completion=response"]
+    done = command(path, "--to", "alpaca", "-o", tmp_path / "out.jsonl", *named, "--license", "MIT")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/out.jsonl: 1 rows as alpaca (train 1)",
+        "columns: id, instruction, input, output, topic",
+        "license: MIT",
+    ]
+    assert (
+        done.stderr == "rows.jsonl: format prompt-completion, 1 rows; columns: prompt, completion; own columns: topic\n"
+    )
+    assert lines(tmp_path / "out.jsonl")[0]["output"] == "b"
+    for words, code, message in (
+        (["--to", "text", "-o", tmp_path / "no", *named], 2, "line 1: text cannot hold the row"),
+        (["--to", "messages", "-o", tmp_path / "no"], 2, "unknown format of rows"),
+        (["--to", "messages", "-o", tmp_path / "no", "--field", "prompt"], 2, "'prompt' is not COLUMN=NAME"),
+        (["--to", "messages", "-o", tmp_path / "no", *named, "--split", "test"], 1, "there are no rows to export"),
+    ):
+        done = command(path, *words)
+        assert (done.exit_code, message in done.stderr) == (code, True), done
+    assert not (tmp_path / "no").exists()
+    done = command(path, "--to", "hub", "-o", tmp_path / "hub", *named, "--json")
+    assert json.loads(done.stdout)["files"] == {"train": "data/train-00000-of-00001.parquet"}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
+import synthgen
 from synthgen.datasets import is_dataset, open_dataset, records, source_of
 from synthgen.datasets.files import split_of
 from synthgen.errors import UserError
@@ -227,3 +228,16 @@ def test_a_folder_is_not_read_in_part(tmp_path):
     assert texts(tmp_path / "rows") == ["a"]
     (tmp_path / "rows" / "b.jsonl").symlink_to(tmp_path / "gone")
     assert "files that are not read: b.jsonl" in refused(tmp_path / "rows")
+
+
+def test_columns_that_no_row_has_are_named(tmp_path):
+    """Bytes are not JSON values, so rows lack them. An export would lose the column."""
+    table = pa.Table.from_pylist([{**row, "sound": b"x", "empty": None} for row in rows("a")])
+    pq.write_table(table, tmp_path / "a.parquet")
+    dataset = open_dataset(source_of(tmp_path / "a.parquet"))
+    assert (dataset.unread, dataset.own.names) == (("sound",), ["empty"])
+    assert "columns that are not read (bytes or the like): sound" in dataset.text()
+    with pytest.raises(UserError, match="columns that an export cannot hold: sound"):
+        synthgen.export(tmp_path / "a.parquet", "messages", tmp_path / "out")
+    Dataset.from_list([{**row, "images": [{"bytes": b"x"}]} for row in rows("a")]).save_to_disk(tmp_path / "seen")
+    assert "have images, which cannot be learnt" in refused(tmp_path / "seen")
