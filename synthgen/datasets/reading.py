@@ -211,7 +211,9 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
     try:
         read: list[Turns] = resolve(entry.read)(row)
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}", f"every row must have the format of the first: {entry.about}") from None
+        raise RecipeError(
+            f"{where}: {error}", f"correct the row, or leave it out; the first row has the format {entry.about}"
+        ) from None
     return read
 
 

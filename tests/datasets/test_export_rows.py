@@ -404,7 +404,8 @@ def test_the_command(tmp_path):
         "columns: id, instruction, input, output, topic",
         "license: MIT",
     ]
-    assert (
+    said = "rows.jsonl: format prompt-completion, 1 rows; columns: prompt, completion; own columns: topic"
+    assert done.stderr == f"{said}\n"
         done.stderr == "rows.jsonl: format prompt-completion, 1 rows; columns: prompt, completion; own columns: topic\n"
     )
     assert lines(tmp_path / "out.jsonl")[0]["output"] == "b"
