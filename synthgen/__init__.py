@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synthgen.curation.verdicts import Rejection, Verdicts
     from synthgen.display import show
     from synthgen.errors import SynthgenError, UserError
+    from synthgen.exporting.job import export
     from synthgen.generation.driver import generate
     from synthgen.generation.plan import plan
     from synthgen.generation.tune import tune
@@ -42,6 +43,7 @@ __all__ = [
     "audit",
     "check_recipe",
     "curate",
+    "export",
     "generate",
     "init",
     "load_recipe",
@@ -64,6 +66,7 @@ _HOMES = {
     "audit": "synthgen.auditing",
     "check_recipe": "synthgen.recipe",
     "curate": "synthgen.curation",
+    "export": "synthgen.exporting.job",
     "generate": "synthgen.generation.driver",
     "init": "synthgen.tasks.initial",
     "load_recipe": "synthgen.recipe",

@@ -6,100 +6,20 @@ Exit codes: 0 success · 1 a gate failed · 2 an error that the user can correct
 
 from __future__ import annotations
 
-import errno
-import functools
-import os
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
-from synthgen.errors import RecipeError, SynthgenError
+from synthgen.command import report_errors
+from synthgen.errors import RecipeError
+from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
     from synthgen.tally import Outcome
-
-_SPACE = "free some space, then give the same command"
-_DISK = {
-    errno.ENOSPC: ("the disk is full", _SPACE),
-    errno.EDQUOT: ("the disk quota is used up", _SPACE),
-    errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
-    errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
-}
-"""What each error of a disk means, and what to do."""
-
-
-def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json and --quiet to a command, pass it a UI, and turn its exceptions into a message and an exit code."""
-
-    @click.option("--json", is_flag=True, help="Print the result as one JSON document.")
-    @click.option("-q", "--quiet", is_flag=True, help="Print no progress, notes or hints.")
-    @functools.wraps(command)
-    def wrapped(json: bool, quiet: bool, **options: Any) -> None:
-        ui = UI(quiet=quiet, as_json=json)
-        signal.signal(signal.SIGTERM, _interrupt)
-        sys.unraisablehook = _unraisable
-        try:
-            command(ui=ui, **options)
-        except SynthgenError as error:
-            ui.error(error.message, error.hint)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            ui.error("interrupted; finished work is kept", "give the same command again to continue")
-            code = 130
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except Exception as error:
-            code = _unexpected(ui, error)
-        else:
-            return
-        sys.exit(code)
-
-    return wrapped
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    """Send an interruption again that Python ignored because it came while an object was deleted."""
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    else:
-        sys.__unraisablehook__(ignored)
-
-
-def _unexpected(ui: UI, error: Exception) -> int:
-    """Print an unexpected exception and return the exit code: 2 for a full disk or an unusable path, which the user can
-    correct, and 70 for anything else, which is a bug in synthgen.
-    """
-    number = error.errno if isinstance(error, OSError) else None
-    full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
-    if number in _DISK or full:
-        where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
-        what, hint = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
-        ui.error(f"{what}{where}; finished work is kept", hint)
-        return 2
-    if isinstance(error, OSError) and error.filename:
-        ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
-        return 2
-    if os.environ.get("SYNTHGEN_DEBUG"):
-        traceback.print_exc()
-    ui.error(
-        f"a bug in synthgen: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-        "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
-    )
-    return 70
-
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
@@ -322,6 +242,58 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
 
     found = synthgen.show(run, count, rejected=rejected, failures=failures, split=split)
     conclude(ui, found.to_dict(), found.text(), tally(found.folder), None)
+
+
+@main.command()
+@_RUN
+@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(ROW_FORMATS)}.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the export, with a file for each split; or one file, if the name ends in `.jsonl`.",
+)
+@click.option(
+    "--license",
+    metavar="ID",
+    help="License of the rows, such as CC0-1.0. Default: that of a run's sources, or unknown.",
+)
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Export only rows of this split.")
+@click.option(
+    "--field",
+    multiple=True,
+    metavar="COLUMN=NAME",
+    help="Name of the data set's column that holds a column of a format, such as prompt=question.",
+)
+@_FRESH
+@report_errors
+def export(
+    run: Path,
+    to: str,
+    out: Path,
+    license: str | None,
+    split: str | None,
+    field: tuple[str, ...],
+    fresh: bool,
+    ui: UI,
+) -> None:
+    """Write the kept rows of a run, or the rows of any data set, in a format of other tools.
+
+    A row that the format cannot hold without loss is an error, and nothing is written. Your own columns and ids are
+    kept.
+
+    \b
+    synthgen export runs/first --to messages -o exports/first
+    synthgen export runs/first --to hub --license CC-BY-4.0 -o exports/hub
+    synthgen export rows.csv --field prompt=question --field completion=answer --to alpaca -o rows.jsonl
+    """
+    pairs = [text.partition("=") for text in field]
+    if bad := next((text for text, (_, _, name) in zip(field, pairs, strict=True) if not name), None):
+        raise click.BadParameter(f"'{bad}' is not COLUMN=NAME", param_hint="--field")
+    fields = {column: name for column, _, name in pairs}
+    done = synthgen.export(run, to, out, license=license, split=split, fields=fields, fresh=fresh, ui=ui)
+    ui.result(done.to_dict(), done.text())
 
 
 @main.command()

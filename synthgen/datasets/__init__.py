@@ -3,14 +3,21 @@
     dataset = open_dataset(SeedSource(path="rows.jsonl", license="CC0-1.0", source="mine"))
     for where, record in records(dataset, "my task", recipe.split): ...
 
-A data set is a JSONL, CSV or Parquet file, a folder of such files, or a dataset on the Hugging Face hub. The table
-DATASET_FORMATS lists formats. All rows are read in the first format that recognizes the first row. The data set's own
-ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`). If the name NAME
-of such a column is also the name of a column of records, the column is kept as `source_NAME`.
+A data set is a JSONL, CSV, Parquet, Arrow or JSON file, a folder of such files, a folder that `datasets.save_to_disk`
+wrote, or a dataset repository of the Hugging Face hub or a copy of one. The table DATASET_FORMATS lists formats. All
+rows are read in the first format that recognizes the first row. `Dataset.text()` says which format this is, and which
+columns it reads.
+
+Every record has exactly one completion, a message of the assistant. The prompt holds all messages before it. If it is
+empty, the completion is plain text and not a turn of a conversation. What a record cannot hold, such as an image, is
+refused; the error names the row.
+
+The data set's own ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`).
+If the name NAME of such a column is also the name of a column of records, the column is kept as `source_NAME`.
 """
 
-from synthgen.datasets.reading import Dataset, is_dataset, open_dataset, records
+from synthgen.datasets.reading import Dataset, is_dataset, open_dataset, records, source_of
 from synthgen.datasets.store import store
 from synthgen.datasets.turns import Turns
 
-__all__ = ["Dataset", "Turns", "is_dataset", "open_dataset", "records", "store"]
+__all__ = ["Dataset", "Turns", "is_dataset", "open_dataset", "records", "source_of", "store"]

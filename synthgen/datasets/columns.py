@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pyarrow as pa
 
+from synthgen.datasets.messages import tool_list
 from synthgen.records import SPLITS
 from synthgen.values import is_blank, is_null
 
@@ -31,13 +32,21 @@ def _references(value: object) -> bool:
     return _scalar(value) or (isinstance(value, list) and all(one is None or _scalar(one) for one in value))
 
 
+def _tools(value: object) -> bool:
+    try:
+        tool_list(value)
+    except ValueError:
+        return False
+    return True
+
+
 TAKEN: dict[str, Callable[[object], bool]] = {
     "id": lambda value: _scalar(value) and not is_blank(value),
     "seed_id": _scalar,
     "split": lambda value: value in SPLITS,
     "group_id": _scalar,
     "pair_role": lambda value: isinstance(value, str),
-    "tools": lambda value: isinstance(value, str | list),
+    "tools": _tools,
     "rationale": _scalar,
     "answer": _scalar,
     "reference": _references,
@@ -75,6 +84,11 @@ class Survey:
         """The names of the data set's columns that fill the record's columns of the same names."""
         fits = {name for name in self._seen if self._fits.get(name)} - self._read
         return frozenset(fits - ({"id"} if self._ids < self.rows else set()))
+
+    def names(self) -> list[str]:
+        """The names of the columns that the data set's format reads, in order of first appearance."""
+        self._look()
+        return [name for name in self._seen if name in self._read]
 
     def own(self) -> pa.Schema:
         """The user's own columns with their names in the data set, in order of first appearance."""

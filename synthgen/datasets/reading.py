@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,14 @@ import pyarrow as pa
 
 from synthgen import durable
 from synthgen.datasets.columns import Survey, fitted
+from synthgen.datasets.files import has_rows
+from synthgen.datasets.messages import MEDIA, tool_list
+from synthgen.datasets.rows import column_names, is_typed, rows
 from synthgen.datasets.turns import Turns
-from synthgen.errors import CorpusError, RecipeError, nearest, told_in_one_line
+from synthgen.errors import CorpusError, RecipeError, nearest, one_line, told_in_one_line
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, Source, own_names
-from synthgen.seeds import has_rows, mask, read_rows, side
+from synthgen.seeds import Where, mask, side
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
 from synthgen.values import accepted, is_blank, is_null, text_of
@@ -28,10 +30,12 @@ _PLACES = ("", "curated", "generated")
 class Dataset:
     """A data set whose columns are known.
 
-    `format` is the format's name in the table DATASET_FORMATS. `taken` holds the names of columns that fill the
-    record's columns of the same names. Columns that the format reads are not among them. `own` holds the names (as in
-    the data set) and types of the user's own columns. `rows` is the number of rows. It can differ from the number of
-    records, because one row may become several records.
+    `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
+    holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
+    data set) and types of the user's own columns. `left_out` are the keys of messages that no record holds, such as a
+    time. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
+    number of rows. It can differ from the number of records, because one row may become several
+    records.
     """
 
     source: SeedSource
@@ -39,6 +43,21 @@ class Dataset:
     taken: frozenset[str]
     own: pa.Schema
     rows: int
+    columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line that says how the rows are read."""
+        parts = {
+            "columns": (*self.columns, *sorted(self.taken)),
+            "own columns": self.own.names,
+            "left out of messages": self.left_out,
+            "columns that are not read (bytes or the like)": self.unread,
+        }
+        listed = "".join(f"; {what}: {', '.join(names)}" for what, names in parts.items() if names)
+        name = Path(self.source.path).name if self.source.path else self.source.dataset
+        return one_line(f"{name}: format {self.format}, {self.rows:,} rows{listed}")
 
 
 def is_dataset(path: Path) -> bool:
@@ -51,22 +70,82 @@ def is_dataset(path: Path) -> bool:
     return not any((path / place / name).exists() for place in _PLACES for name in names)
 
 
+def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] | None = None) -> SeedSource:
+    """The source for the data set at `path`. `license` states the terms of all its rows; without it, they are unknown.
+    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}.
+    """
+    name = path.resolve().name
+    return SeedSource(path=str(path), license=license or "unknown", source=name, fields=dict(fields or {}))
+
+
 @told_in_one_line()
 def open_dataset(source: SeedSource) -> Dataset:
-    """Read every row of a data set once to detect its format and its columns.
+    """Read every row of a data set once to detect its format and its columns. An entry `column: name` in the source's
+    `fields` means that the data set has the format's column `column` under another `name`.
 
-    Raises CorpusError when there are no rows, and RecipeError when no format matches or a line cannot be read.
+    Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
+    holds something that a record cannot hold. The message names the row.
     """
     name, survey = "", Survey([])
-    for where, row in read_rows(source):
+    left_out: dict[str, None] = {}
+    for where, row, _ in _named(source):
         if not name:
             name = _format_of(row, str(where))
             survey = Survey(DATASET_FORMATS[name].columns)
         survey.see(row)
+        for turn in _turns(DATASET_FORMATS[name], row, str(where)):
+            left_out |= dict.fromkeys(turn.left_out)
     if not name:
         raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
     own = survey.own()
-    return Dataset(source, name, survey.taken(), own, survey.rows)
+    known = {*survey.names(), *survey.taken(), *own.names, *source.fields.values()}
+    return Dataset(
+        source,
+        name,
+        survey.taken(),
+        own,
+        survey.rows,
+        columns=tuple(survey.names()),
+        left_out=tuple(left_out),
+        unread=_unread(source, known),
+    )
+
+
+def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
+    """The columns that no row has. Raises RecipeError when such a column holds the images or sounds of the rows."""
+    unread = tuple(column for column in column_names(source) if column not in known)
+    media = next((column for column in unread if column in MEDIA), None)
+    if media:
+        raise RecipeError(f"the rows of '{source.path}' have {media}, which cannot be learnt", "use rows of text")
+    return unread
+
+
+def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:
+    """Yield each row with its place and its split. Columns have the names that the formats read."""
+    known = {column for entry in DATASET_FORMATS.values() for column in entry.columns}
+    fields = {column: name for column, name in source.fields.items() if column in known and column != name}
+    for where, row, split in rows(source):
+        if fields:
+            row = _renamed(row, fields, str(where))
+        if is_typed(where):
+            row = {name: without_nulls(value) if name in known else value for name, value in row.items()}
+        yield where, row, split
+
+
+def _renamed(row: Mapping[str, object], fields: Mapping[str, str], where: str) -> dict[str, object]:
+    absent = next((name for name in fields.values() if name not in row), None)
+    if absent:
+        raise RecipeError(f"{where}: no column '{absent}'{nearest(absent, row)}", "correct the name of the column")
+    others = {name: value for name, value in row.items() if name not in fields.values()}
+    kept = {f"source_{name}" if name in fields else name: value for name, value in others.items()}
+    return {**{column: row[name] for column, name in fields.items()}, **kept}
+
+
+def without_nulls(value: object) -> object:
+    """A JSON value without the keys whose values are null, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_nulls(part) for key, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 def _format_of(row: Mapping[str, object], where: str) -> str:
@@ -75,15 +154,20 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
             return name
     has = ", ".join(sorted(row)) or "nothing"
     known = "; ".join(f"{name}: {entry.about}" for name, entry in DATASET_FORMATS.items())
-    raise RecipeError(f"{where}: unknown format of rows; the columns are {has}", f"known formats: {known}")
+    raise RecipeError(
+        f"{where}: unknown format of rows; the columns are {has}",
+        "name columns as in `fields: {prompt: question, completion: answer}` in the recipe's `seeds`, or with --field; "
+        f"known formats: {known}",
+    )
 
 
-def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
+def records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    A row that names no split gets a split in the same way as a seed: the split settings and the row's group determine
-    it.
+    The column `split` says which split a row is in. Without such a column, the name of the row's file says it. A row
+    that gets no split this way gets one as a seed does: the split settings and the row's group determine it. Without
+    split settings, it gets none.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row.
@@ -92,11 +176,11 @@ def records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Re
         yield from _records(dataset, task, split)
 
 
-def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, Record]]:
+def _records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
-    for where, row in read_rows(dataset.source):
+    for where, row, place in _named(dataset.source):
         for column in (dataset.source.reference, dataset.source.group):
             if column and column not in row:
                 raise RecipeError(
@@ -104,17 +188,21 @@ def _records(dataset: Dataset, task: str, split: Split) -> Iterator[tuple[str, R
                 )
         own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
         turns = _turns(entry, row, str(where))
-        for number, turn in enumerate(turns, 1):
-            part = f"-{turn.pair_role or number}" if len(turns) > 1 else ""
-            name = _id(dataset, row, turn, part, seen, str(where))
+        for turn, (row_id, part) in zip(turns, _ids(dataset, row, turns, seen, str(where)), strict=True):
             try:
-                record = _record(dataset, row, turn, name, task, split)
+                record = _record(dataset, row, turn, row_id + part, task)
             except ValueError as error:
                 raise RecipeError(
                     f"{where}: the reference is {error}", "a reference is a text, a number, or a list of these"
                 ) from None
-            if len(turns) > 1 and record.group_id is None:
-                record.group_id = name.removesuffix(part)
+            if part:
+                record.group_id = record.group_id or row_id
+            if record.seed_id == record.id:
+                record.seed_id = row_id
+            if "split" not in dataset.taken:
+                record.split = place
+            if split is not None:
+                record.split = record.split or _side(dataset, row, turn, split)
             record.own = own
             yield str(where), record
 
@@ -123,34 +211,41 @@ def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[
     try:
         read: list[Turns] = resolve(entry.read)(row)
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}", f"every row must have the format of the first: {entry.about}") from None
+        raise RecipeError(
+            f"{where}: {error}", f"correct the row, or leave it out; the first row has the format {entry.about}"
+        ) from None
     return read
 
 
-def _id(dataset: Dataset, row: Mapping[str, object], turn: Turns, part: str, seen: dict[bytes, int], where: str) -> str:
-    """The id of a record. If the rows have ids, it is the row's id, followed by `part` when a row becomes several
-    records. Otherwise it is a hash of the record's content. The second of two identical rows gets an id of its own, and
-    so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
+def _ids(
+    dataset: Dataset, row: Mapping[str, object], turns: list[Turns], seen: dict[bytes, int], where: str
+) -> list[tuple[str, str]]:
+    """A pair (id of the row, what follows it in the id of the record) for each record that is made from the row.
+
+    The id of the row is the one that it has, or else a hash of its content. The second of two identical rows gets an id
+    of its own, and so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
     """
+    parts = [f"-{turn.pair_role or number}" if len(turns) > 1 else "" for number, turn in enumerate(turns, 1)]
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
     if not column:
-        content = [turn.prompt, turn.completion]
+        each = [[turn.prompt, turn.completion] for turn in turns]
+        content = each[0] if len(each) == 1 else each
         count = _count(seen, durable.digest(content))
-        return durable.digest(content if count == 1 else [*content, count])[:32]
+        name = durable.digest(content if count == 1 else [*content, count])[:32]
+        return [(name, part) for part in parts]
     if is_blank(row.get(column)):
         raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
-    name = f"{row[column]}{part}"
+    name = str(row[column])
     content_hash = int.from_bytes(bytes.fromhex(durable.digest(row)[:16]))
-    key = _key(name)
-    if key not in seen:
-        seen[key] = content_hash
-        return name
-    if seen[key] != content_hash:
+    before = [seen.setdefault(_key(f"{name}{part}"), content_hash) for part in parts]
+    if any(other != content_hash for other in before):
         raise _twice(where, name)
-    copy = f"{row[column]}#{_count(seen, name) + 1}{part}"
-    if seen.setdefault(_key(copy), -1) != -1:
-        raise _twice(where, copy)
-    return copy
+    number = _count(seen, name)
+    if number > 1:
+        name = f"{name}#{number}"
+        if any(seen.setdefault(_key(f"{name}{part}"), -1) != -1 for part in parts):
+            raise _twice(where, name)
+    return [(name, part) for part in parts]
 
 
 def _key(text: str) -> bytes:
@@ -170,7 +265,16 @@ def _twice(where: str, name: str) -> CorpusError:
     )
 
 
-def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str, split: Split) -> Record:
+def _side(dataset: Dataset, row: Mapping[str, object], turn: Turns, split: Split) -> str:
+    """The split that the row's group determines: its value in the group column, or else what the user asked."""
+    group = row.get(dataset.source.group) if dataset.source.group else None
+    if not is_blank(group):
+        return side(str(group), split)
+    asked = [message for message in turn.prompt if message["role"] == "user"] or turn.prompt or turn.completion
+    return side(mask("\n".join(str(message.get("content") or "") for message in asked)), split)
+
+
+def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str, task: str) -> Record:
     source = dataset.source
 
     def text(column: str) -> str | None:
@@ -178,13 +282,11 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         return None if is_null(value) else text_of(value)
 
     reference = source.reference or ("reference" if "reference" in dataset.taken else None)
-    question = str(turn.prompt[-1].get("content") or "") if turn.prompt else ""
-    group = row.get(source.group) if source.group else None
-    tools = row.get("tools") if "tools" in dataset.taken else None
+    tools = tool_list(row.get("tools")) if "tools" in dataset.taken else None
     return Record(
         id=name,
         seed_id=text("seed_id") or name,
-        split=text("split") or side(mask(question) if is_blank(group) else str(group), split),
+        split=text("split"),
         task=task,
         strategy=None,
         prompt_version=None,
@@ -193,7 +295,8 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         teacher=None,
         group_id=text("group_id"),
         pair_role=turn.pair_role or text("pair_role"),
-        tools=tools if isinstance(tools, str | None) else json.dumps(tools, ensure_ascii=False),
+        tools=turn.tools or tools,
+        teaches=turn.teaches,
         rationale=text("rationale"),
         answer=text("answer"),
         reference=accepted(row.get(reference)) if reference else None,

@@ -41,7 +41,8 @@ class SeedSource(Section):
     reference: str | None = None
     """Column with the correct answer, or with a list of accepted answers. Null, NaN and empty text are no answer."""
     fields: dict[str, str] = {}
-    """Variable of a template → column. Needed only for a variable whose column has another name."""
+    """Variable of a template → column. Needed only for a variable whose column has another name. For a data set to
+    train on: column of its format → column, as in `{prompt: question, completion: response}`."""
     limit: Count | None = None
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"

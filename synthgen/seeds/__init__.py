@@ -12,7 +12,20 @@ settings. It is therefore known before anything is generated, and it does not ch
 from synthgen.seeds.files import SUFFIXES, has_rows, is_readable
 from synthgen.seeds.groups import mask, side
 from synthgen.seeds.load import load_seeds
-from synthgen.seeds.rows import read_rows
+from synthgen.seeds.rows import Row, Rows, Where, read_rows
 from synthgen.seeds.store import Seed, Seeds
 
-__all__ = ["SUFFIXES", "Seed", "Seeds", "has_rows", "is_readable", "load_seeds", "mask", "read_rows", "side"]
+__all__ = [
+    "SUFFIXES",
+    "Row",
+    "Rows",
+    "Seed",
+    "Seeds",
+    "Where",
+    "has_rows",
+    "is_readable",
+    "load_seeds",
+    "mask",
+    "read_rows",
+    "side",
+]

@@ -47,10 +47,17 @@ def split_name(name: str) -> tuple[str, str]:
     """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
     one is empty for a file without compression, and both are empty for a file that cannot be read.
     """
+    kind, packed = suffixes(name)
+    return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
+
+
+def suffixes(name: str) -> tuple[str, str]:
+    """The suffix of a file's name and the suffix of its compression, in lower case, such as (".json", ".gz"). The
+    second one is empty for a file without compression.
+    """
     path = PurePath(name.lower())
     packed = path.suffix if path.suffix in _OPENERS else ""
-    kind = PurePath(path.stem).suffix if packed else path.suffix
-    return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
+    return (PurePath(path.stem).suffix if packed else path.suffix), packed
 
 
 def is_readable(path: Path) -> bool:
@@ -60,7 +67,7 @@ def is_readable(path: Path) -> bool:
 
 def has_rows(folder: Path) -> bool:
     """Whether there is a folder at the path, and it has a file of rows at any depth."""
-    return folder.is_dir() and any(is_readable(path) for path in _walk(folder))
+    return folder.is_dir() and any(is_readable(path) for path in walk(folder))
 
 
 def row_files(path: Path) -> list[Path]:
@@ -83,10 +90,10 @@ def row_files(path: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     files, unread = [], []
-    for path in sorted(_walk(folder)):
+    for path in sorted(walk(folder)):
         if is_readable(path) and path.is_file():
             files.append(path)
-        elif not (path.is_file() and _is_document(path)):
+        elif not (path.is_file() and is_document(path)):
             unread.append(path)
     if unread:
         names = ", ".join(str(path.relative_to(folder)) for path in unread[:_NAMED])
@@ -105,11 +112,12 @@ def _json(*paths: Path) -> str:
     return " (JSONL has one JSON object in each line)" if any(p.suffix.lower() == ".json" for p in paths) else ""
 
 
-def _is_document(path: Path) -> bool:
+def is_document(path: Path) -> bool:
+    """Whether the file describes the rows of its folder and holds no rows itself, by its name."""
     return path.suffix.lower() in _DOCUMENTS or path.name.lower().split(".")[0] in _DOCUMENT_NAMES
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Every path below a folder that is not a folder. Links to folders are followed, and each folder is read once."""
     seen: set[str] = set()
 
@@ -128,5 +136,5 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def opened(path: Path) -> IO[bytes]:
     """Open a file of text for reading. A compressed file is decompressed while it is read."""
-    packed = split_name(path.name)[1]
-    return _OPENERS[packed](str(path)) if packed else path.open("rb")
+    packed = path.suffix.lower()
+    return _OPENERS[packed](str(path)) if packed in _OPENERS else path.open("rb")

@@ -52,7 +52,14 @@ def read_rows(source: SeedSource) -> Rows:
         yield from _dataset(source)
         return
     for file in row_files(Path(source.path or "")):
-        yield from _READERS[split_name(file.name)[0]](file, source.on_bad_lines == "skip")
+        yield from rows_of_file(file, source.on_bad_lines == "skip")
+
+
+def rows_of_file(path: Path, skip: bool, kind: str = "") -> Rows:
+    """Yield every row of one file with its place. With `skip`, lines that cannot be read are left out. `kind` is one of
+    SUFFIXES; without it, the file's name says how the file is read.
+    """
+    yield from _READERS[kind or split_name(path.name)[0]](path, skip)
 
 
 def bad_line(where: Where, problem: str) -> RecipeError:
@@ -65,18 +72,26 @@ def bad_line(where: Where, problem: str) -> RecipeError:
 def _lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file. A line that is too long, and a compressed file that is damaged, raise RecipeError."""
     number = 0
+    with whole(path, lambda: f"line {number}"), opened(path) as file:
+        for line in iter(partial(file.readline, _LONGEST), b""):
+            number += 1
+            if len(line) == _LONGEST:
+                raise RecipeError(f"{path}, line {number}: longer than {_LONGEST:,} bytes", "divide the line")
+            yield line
+
+
+@contextmanager
+def whole(path: Path, last: Callable[[], str]) -> Iterator[None]:
+    """A context in which the file at `path` is read. A compressed file that is damaged raises RecipeError. `last` names
+    the last place that was read.
+    """
     try:
-        with opened(path) as file:
-            for line in iter(partial(file.readline, _LONGEST), b""):
-                number += 1
-                if len(line) == _LONGEST:
-                    raise RecipeError(f"{path}, line {number}: longer than {_LONGEST:,} bytes", "divide the line")
-                yield line
+        yield
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise RecipeError(
-            f"{path}, after line {number}: the compressed file is damaged ({error})", "make the file again"
+            f"{path}, after {last()}: the compressed file is damaged ({error})", "make the file again"
         ) from None
 
 
@@ -168,14 +183,14 @@ def _parquet(path: Path, skip: bool) -> Rows:
         check_names(opened_file.schema_arrow)
         convert = converter(opened_file.schema_arrow)
     except Exception as error:  # pyarrow raises errors of many kinds for damaged files
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     with opened_file:
         batches = opened_file.iter_batches(batch_size=_SLICE)
         while True:
             try:
                 batch = next(batches, None)
             except Exception as error:
-                raise _unreadable(path, error) from None
+                raise unreadable(path, error) from None
             if batch is None:
                 return
             for row in json_rows(batch, convert):
@@ -187,11 +202,12 @@ def _parquet(path: Path, skip: bool) -> Rows:
                     raise bad_line(where, str(row))
 
 
-def _unreadable(path: Path, error: Exception) -> Exception:
+def unreadable(path: Path, error: Exception, kind: str = "Parquet") -> Exception:
+    """The error for a file that Arrow cannot read. `kind` is the name of the file's format."""
     if isinstance(error, OSError) and error.filename:
         return error
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    return RecipeError(f"{path}: not a readable Parquet file ({first})", "check the file")
+    return RecipeError(f"{path}: not a readable {kind} file ({first})", "check the file")
 
 
 _READERS: dict[str, Callable[[Path, bool], Rows]] = {

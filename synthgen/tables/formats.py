@@ -1,5 +1,6 @@
-"""DATASET_FORMATS: the formats of data sets that synthgen did not make. MODEL_FORMATS: the formats in which
-`distill export` writes students. An entry holds all facts about a format.
+"""DATASET_FORMATS: the formats of data sets that synthgen did not make. ROW_FORMATS: the formats in which `synthgen
+export` writes rows. MODEL_FORMATS: the formats in which `distill export` writes students. An entry holds all facts
+about a format.
 """
 
 from __future__ import annotations
@@ -27,14 +28,130 @@ class DatasetFormat:
 
 
 DATASET_FORMATS: dict[str, DatasetFormat] = {
+    "preference": DatasetFormat(
+        about="`chosen` and `rejected`, maybe `prompt`.",
+        recognize="synthgen.datasets.formats:has_pair",
+        read="synthgen.datasets.formats:pair",
+        columns=("prompt", "chosen", "rejected", "tools", "teaches"),
+    ),
+    "unpaired-preference": DatasetFormat(
+        about="`prompt`, `completion` and a `label` of true or false.",
+        recognize="synthgen.datasets.formats:has_judged_completion",
+        read="synthgen.datasets.formats:judged_completion",
+        columns=("prompt", "completion", "label", "tools", "teaches"),
+    ),
     "prompt-completion": DatasetFormat(
-        about="`prompt` and `completion`, each as text or as messages with roles.",
-        recognize="synthgen.datasets.turns:has_prompt_and_completion",
-        read="synthgen.datasets.turns:prompt_and_completion",
-        columns=("prompt", "completion"),
+        about="`prompt` and `completion`, as text or messages.",
+        recognize="synthgen.datasets.formats:has_prompt_and_completion",
+        read="synthgen.datasets.formats:prompt_and_completion",
+        columns=("prompt", "completion", "tools", "teaches"),
+    ),
+    "messages": DatasetFormat(
+        about="`messages` with `role` and `content`.",
+        recognize="synthgen.datasets.formats:has_messages",
+        read="synthgen.datasets.formats:messages",
+        columns=("messages", "system", "tools", "functions", "teaches"),
+    ),
+    "sharegpt": DatasetFormat(
+        about="`conversations` with `from` and `value`.",
+        recognize="synthgen.datasets.formats:has_conversations",
+        read="synthgen.datasets.formats:sharegpt",
+        columns=("conversations", "system", "tools", "teaches"),
+    ),
+    "alpaca": DatasetFormat(
+        about="`instruction` and `output`, maybe `input`.",
+        recognize="synthgen.datasets.formats:has_instruction",
+        read="synthgen.datasets.formats:alpaca",
+        columns=("instruction", "input", "output", "system", "history", "tools", "teaches"),
+    ),
+    "text": DatasetFormat(
+        about="`text`: plain text.",
+        recognize="synthgen.datasets.formats:has_text",
+        read="synthgen.datasets.formats:text",
+        columns=("text",),
     ),
 }
 """Formats are tried in this order. The first one that recognizes the first row is used."""
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """One format in which `synthgen export` writes the rows of a corpus or a data set.
+
+    `about` describes the format in one line, and `cannot_hold` what it has no place for. `write(records)` returns the
+    format's own columns of one row, as JSON values. It gets a list of one record, or, if `paired`, of the two sides of
+    a pair. It raises ValueError, which says what it cannot hold. `reads` is the entry of DATASET_FORMATS that reads the
+    rows again; a row that would not be read as it was is refused. `rejected` says whether readers of the format know
+    which completions were rejected.
+
+    If `like` is given, the files are Parquet and have the columns of another format: `like(record)` gets the first
+    record and returns the name of this format.
+    """
+
+    about: str
+    cannot_hold: str
+    write: Reference | None = None
+    reads: str = ""
+    paired: bool = False
+    rejected: bool = False
+    like: Reference | None = None
+
+
+_HOW_MADE = "columns that say how a run made the row"
+ROW_FORMATS: dict[str, RowFormat] = {
+    "messages": RowFormat(
+        about="JSONL with `messages`, the form of OpenAI, TRL and chat templates.",
+        cannot_hold=f"a completion that continues the assistant's own beginning, plain text, pairs, {_HOW_MADE}",
+        write="synthgen.exporting.writers:messages",
+        reads="messages",
+    ),
+    "sharegpt": RowFormat(
+        about="JSONL with `conversations` of `from` and `value`, as LLaMA-Factory reads them.",
+        cannot_hold="reasoning, names and ids of tools, a tool call with other text in the same message, the role "
+        "developer, and what `messages` cannot hold",
+        write="synthgen.exporting.writers:sharegpt",
+        reads="sharegpt",
+    ),
+    "alpaca": RowFormat(
+        about="JSONL with `instruction`, `input` and `output`, and where needed `system` and `history`.",
+        cannot_hold="tools, reasoning, turns that are not question and answer, and what `messages` cannot hold",
+        write="synthgen.exporting.writers:alpaca",
+        reads="alpaca",
+    ),
+    "prompt-completion": RowFormat(
+        about="JSONL with `prompt` and `completion` as messages, the form of TRL.",
+        cannot_hold=f"plain text, pairs, {_HOW_MADE}",
+        write="synthgen.exporting.writers:prompt_and_completion",
+        reads="prompt-completion",
+    ),
+    "text": RowFormat(
+        about="JSONL with `text`.",
+        cannot_hold=f"conversations, {_HOW_MADE}",
+        write="synthgen.exporting.writers:text",
+        reads="text",
+    ),
+    "preference": RowFormat(
+        about="JSONL with `prompt`, `chosen` and `rejected` as messages, the form of TRL.",
+        cannot_hold=f"rows that are not in a pair, {_HOW_MADE}",
+        write="synthgen.exporting.writers:pair",
+        reads="preference",
+        paired=True,
+        rejected=True,
+    ),
+    "unpaired-preference": RowFormat(
+        about="JSONL with `prompt`, `completion` and a `label` of true or false, the form of TRL.",
+        cannot_hold=f"rows that are neither chosen nor rejected, plain text, {_HOW_MADE}",
+        write="synthgen.exporting.writers:judged_completion",
+        reads="unpaired-preference",
+        rejected=True,
+    ),
+    "hub": RowFormat(
+        about="A dataset repository of the Hugging Face hub: Parquet files and a card. The columns are those of "
+        "`prompt-completion`, `preference` or `text`, and those that say how a run made the row.",
+        cannot_hold="rows of several of these three kinds together",
+        like="synthgen.exporting.writers:like",
+    ),
+}
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def test_content_in_parts_of_text_is_text(tmp_path, content):
         (said("How far?", tool_call_id={}), "a message has a tool_call_id that is not text"),
         (said("How far?", reasoning=["Hm."]), "a message has a reasoning_content that is not text"),
         (said(" \n"), "the last message of the prompt is empty"),
-        (said(None), "the last message of the prompt is empty"),
+        (said(None), "a message of the user has no content"),
         (said([]), "the last message of the prompt is empty"),
         ("  ", "no prompt"),
         (["How far?"], "no prompt"),
@@ -145,7 +145,7 @@ def test_a_dataset_with_bad_lines_is_refused_as_seeds_are(tmp_path):
     assert f"{path}, line 1: half of a surrogate pair" in refused(path)
     path.write_text('{"prompt": "a?", "completion": "b", "completion": "c"}\n')
     assert f"{path}, line 1: the key 'completion' occurs twice" in refused(path)
-    (tmp_path / "b.json").write_text("[]")
+    (tmp_path / "b.txt").write_text("[]")
     assert is_dataset(tmp_path)
-    assert "has files that are not read: b.json" in refused(tmp_path)
+    assert "has files that are not read: b.txt" in refused(tmp_path)
     assert not is_dataset(tmp_path / ".hidden.jsonl")

@@ -18,7 +18,7 @@ from support.reading import read
 
 import synthgen
 from synthgen import corpus, durable, outputs
-from synthgen.cli import _unexpected
+from synthgen.command import _unexpected
 from synthgen.errors import CorpusError, RunChanged, UserError
 from synthgen.generation.cache import Cache
 from synthgen.ui import UI

@@ -18,6 +18,7 @@ PAGE = REPOSITORY / "docs" / "extending.md"
 TABLES = {
     **{"CHECKS": curation.CHECKS, "STRATEGIES": strategies.STRATEGIES, "ENGINES": engines.ENGINES},
     **{"KINDS": students.KINDS, "DATASET_FORMATS": formats.DATASET_FORMATS, "MODEL_FORMATS": formats.MODEL_FORMATS},
+    "ROW_FORMATS": formats.ROW_FORMATS,
 }
 
 
@@ -28,7 +29,10 @@ def example(heading: str) -> str:
     return str(code)
 
 
-EXAMPLES = ("A check", "A strategy", "An engine", "A kind of student", "A dataset format", "A model format")
+EXAMPLES = (
+    *("A check", "A strategy", "An engine", "A kind of student"),
+    *("A dataset format", "An export format", "A model format"),
+)
 
 
 @contextmanager

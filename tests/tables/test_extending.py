@@ -124,6 +124,15 @@ def test_the_dataset_format(tmp_path, run_example):
     assert [record.text for _, record in records(dataset, "t", Split())] == ["4", "four"]
 
 
+def test_the_export_format(tmp_path, run_example):
+    run_example("An export format")
+    row = {"instruction": "Two and two?", "output": "4", "id": "a"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    command("synthgen", "export", tmp_path / "rows.jsonl", "--to", "alpaca-flat", "-o", tmp_path / "out")
+    (line,) = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    assert json.loads(line) == {**row, "system": "", "input": ""}
+
+
 def test_the_model_format(tmp_path, run_example, finished):
     import shutil
 

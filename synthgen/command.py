@@ -1,0 +1,92 @@
+"""What every command does around its own work: options that all commands have, errors, exit codes, interruptions."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+
+from synthgen.errors import SynthgenError
+from synthgen.ui import UI
+
+_SPACE = "free some space, then give the same command"
+_DISK = {
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
+    errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
+    errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
+}
+"""What each error of a disk means, and what to do."""
+
+
+def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --quiet to a command, pass it a UI, and turn its exceptions into a message and an exit code."""
+
+    @click.option("--json", is_flag=True, help="Print the result as one JSON document.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print no progress, notes or hints.")
+    @functools.wraps(command)
+    def wrapped(json: bool, quiet: bool, **options: Any) -> None:
+        ui = UI(quiet=quiet, as_json=json)
+        signal.signal(signal.SIGTERM, _interrupt)
+        sys.unraisablehook = _unraisable
+        try:
+            command(ui=ui, **options)
+        except SynthgenError as error:
+            ui.error(error.message, error.hint)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            ui.error("interrupted; finished work is kept", "give the same command again to continue")
+            code = 130
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            code = _unexpected(ui, error)
+        else:
+            return
+        sys.exit(code)
+
+    return wrapped
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """Send an interruption again that Python ignored because it came while an object was deleted."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _unexpected(ui: UI, error: Exception) -> int:
+    """Print an unexpected exception and return the exit code: 2 for a full disk or an unusable path, which the user can
+    correct, and 70 for anything else, which is a bug in synthgen.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    full = "no space left" in str(error).lower() or "os error 28" in str(error).lower()
+    if number in _DISK or full:
+        where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        what, hint = _DISK.get(number or errno.ENOSPC, _DISK[errno.ENOSPC])
+        ui.error(f"{what}{where}; finished work is kept", hint)
+        return 2
+    if isinstance(error, OSError) and error.filename:
+        ui.error(f"{error.filename}: {error.strerror}", "check the path and its permissions")
+        return 2
+    if os.environ.get("SYNTHGEN_DEBUG"):
+        traceback.print_exc()
+    ui.error(
+        f"a bug in synthgen: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
+    )
+    return 70

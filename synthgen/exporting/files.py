@@ -1,0 +1,131 @@
+"""Writes the files of an export: JSONL, or Parquet, one file a split."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen import durable
+from synthgen.exporting.rows import Columns, Row
+from synthgen.records import SCHEMA, SPLITS
+
+_GROUP = 1024  # rows of a row group
+MESSAGES = ("prompt", "completion", "chosen", "rejected")
+"""Columns of an export that hold messages in the form of records."""
+
+_SUFFIXES = ("_chosen", "_rejected")  # of the columns of the two sides of a pair
+
+
+class Files(ABC):
+    """The files of an export in `folder`. `add` must be called for every row, and `close` at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @abstractmethod
+    def add(self, split: str, row: Row) -> None:
+        """Write one row."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish all files."""
+
+
+class JsonLines(Files):
+    """One file of JSONL a split, or one file in all if `whole` is its path."""
+
+    def __init__(self, folder: Path, whole: Path | None = None) -> None:
+        super().__init__(folder)
+        self._whole = whole
+        self._open: dict[str, BinaryIO] = {}
+
+    def add(self, split: str, row: Row) -> None:
+        name = "" if self._whole else split
+        if name not in self._open:
+            self._open[name] = durable.new_file(self._whole or self._folder / f"{split}.jsonl")
+        self._open[name].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+
+
+class Tables(Files):
+    """One Parquet file a split. `names` are the columns that any row has. `has_tools` says whether any row has tools or
+    tool calls.
+    """
+
+    def __init__(self, folder: Path, columns: Columns, names: Iterable[str], has_tools: bool) -> None:
+        super().__init__(folder)
+        self._plain = pa.schema([(name, _kind(name, columns)) for name in names])
+        self._schema = _with_json(self._plain) if has_tools else self._plain
+        self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        self._open: dict[str, pq.ParquetWriter] = {}
+
+    def add(self, split: str, row: Row) -> None:
+        self._rows[split].append({name: _stored(name, value) for name, value in row.items()})
+        if len(self._rows[split]) == _GROUP:
+            self._flush(split)
+
+    def _flush(self, split: str) -> None:
+        if split not in self._open:
+            path = self._folder / "data" / f"{split}-00000-of-00001.parquet"
+            path.parent.mkdir(exist_ok=True)
+            self._open[split] = pq.ParquetWriter(path, self._schema, compression="zstd", write_page_checksum=True)
+        table = pa.Table.from_pylist(self._rows[split], schema=self._plain)
+        self._open[split].write_table(table.cast(self._schema))
+        self._rows[split].clear()
+
+    def close(self) -> None:
+        for split, rows in self._rows.items():
+            if rows:
+                self._flush(split)
+        for file in self._open.values():
+            file.close()
+
+
+def _kind(name: str, columns: Columns) -> pa.DataType:
+    """The Arrow type of a column. A column that only exports have holds text, messages, or true and false."""
+    for column in (name, *(name.removesuffix(suffix) for suffix in _SUFFIXES)):
+        if column in columns.kinds:
+            return columns.kinds[column]
+        if column in SCHEMA.names:
+            return SCHEMA.field(column).type
+    if name in ("chosen", "rejected"):
+        return SCHEMA.field("completion").type
+    return pa.bool_() if name == "label" else pa.string()
+
+
+def _with_json(schema: pa.Schema) -> pa.Schema:
+    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. Other
+    readers find JSON text there. Versions of `datasets` before this type cannot read such files.
+    """
+    import datasets
+
+    if not hasattr(datasets, "Json"):
+        return schema
+    features = datasets.Features.from_arrow_schema(schema)
+    if "tools" in features:
+        features["tools"] = datasets.Json()
+    for name in MESSAGES:
+        if name in features:
+            features[name] = datasets.List({**features[name].feature, "tool_calls": datasets.Json()})
+    return features.arrow_schema
+
+
+def _stored(name: str, value: object) -> object:
+    """The value of a column in a Parquet file. Tools and tool calls are JSON text, as they have no fixed type."""
+    if name == "tools":
+        return json.dumps(value, ensure_ascii=False)
+    if name not in MESSAGES or not isinstance(value, list):
+        return value
+    return [
+        {key: json.dumps(part, ensure_ascii=False) if key == "tool_calls" else part for key, part in message.items()}
+        for message in value
+    ]

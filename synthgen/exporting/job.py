@@ -1,0 +1,229 @@
+"""`export`: reads the rows of a run or a data set twice, first to check them and then to write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from synthgen import corpus, durable, outputs
+from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of
+from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError, nearest, one_line
+from synthgen.exporting.card import MADE_BY, About, write_card
+from synthgen.exporting.files import Files, JsonLines, Tables
+from synthgen.exporting.rows import Columns, columns, groups, row_of
+from synthgen.manifest import SourceTerms
+from synthgen.records import SCHEMA, SPLITS, Record, own_names
+from synthgen.tables.formats import ROW_FORMATS
+from synthgen.tally import tally
+from synthgen.ui import UI
+
+EXPORTED = outputs.Output(
+    "synthgen export",
+    (("README.md", MADE_BY),),
+    (r"README\.md", r"(train|validation|test)\.jsonl", r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet"),
+)
+_LINES = ".jsonl"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The result of `export`. `rows` are the rows of each split, and `files` their paths below `out`, or the path `out`
+    itself. `rejected` is the number of rejected rows of a run, which are not exported. `license` is the license that
+    the card states. `read_as` says how the rows of a data set were read; it is empty for a run.
+    """
+
+    out: Path
+    to: str
+    rows: dict[str, int]
+    files: dict[str, str]
+    rejected: int
+    license: str
+    read_as: str = ""
+    columns: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {**vars(self), "out": str(self.out)}
+
+    def text(self) -> str:
+        """For people."""
+        splits = ", ".join(f"{split} {count:,}" for split, count in self.rows.items())
+        left = f"; {self.rejected:,} rejected rows were left out" if self.rejected else ""
+        return "\n".join(
+            [
+                f"{self.out}: {sum(self.rows.values()):,} rows as {self.to} ({splits}){left}",
+                f"columns: {', '.join(self.columns)}",
+                f"license: {self.license}",
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows to export. `read` yields pairs (place, record). `own` maps names of own columns in a corpus to their
+    original names, and `types` has the types of all columns in a corpus.
+    """
+
+    read: Callable[[], Iterator[tuple[str, Record]]]
+    own: Mapping[str, str]
+    types: pa.Schema
+    is_run: bool
+    sources: tuple[SourceTerms, ...] = ()
+    rejected: int = 0
+    read_as: str = ""
+
+
+def export(
+    path: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    license: str | None = None,
+    split: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    ui: UI | None = None,
+) -> Exported:
+    """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS.
+
+    The folder gets a file for each split and a card. Rows of a data set without a split are in the file `train`. If the
+    name of `out` ends in `.jsonl`, all rows are written to this one file instead, without a card. `license` is the
+    license of the exported rows; without it, the card states that of the run's sources, or `unknown`. With `split`,
+    only rows of this split are written. `fields` maps columns of a format to the columns of the data set that hold
+    them, as in {"prompt": "question"}. `fresh` replaces an earlier export.
+
+    Raises UserError when the output folder is not free, and CorpusError, which names the row, when the format cannot
+    hold a row without loss. Nothing is written then. Raises GateDenied when there are no rows.
+    """
+    path, out = Path(path), Path(out)
+    if to not in ROW_FORMATS:
+        raise UserError(f"there is no format '{to}'{nearest(to, ROW_FORMATS)}", "name a format with --to")
+    rows = _dataset(path, license, fields, ui) if is_dataset(path) else _run(path, fields)
+    _check_out(out, path, to, fresh)
+    about = About(path.resolve().name, to, rows.is_run, license, rows.sources)
+    names = _checked(rows, to, split, about)
+    if names is None:
+        raise GateDenied(
+            f"there are no rows to export in '{path}'" + (f" (split {split})" if split else ""),
+            "see what it has: `synthgen show RUN`" if rows.is_run else "give a data set that has rows",
+        )
+    about.rows = {name: about.rows[name] for name in SPLITS if name in about.rows}
+    temporary = out.absolute().with_name(durable.TEMPORARY + out.name)
+    durable.make_folder(temporary.parent)
+    if out.suffix == _LINES:
+        _write(rows, names, split, JsonLines(out.parent, temporary))
+        about.files = {"all": out.name}
+    else:
+        _write_folder(temporary, rows, names, split, about)
+    durable.publish(temporary, out)
+    return Exported(
+        out,
+        to,
+        about.rows,
+        about.files,
+        rejected=rows.rejected,
+        license=about.terms,
+        read_as=rows.read_as,
+        columns=list(about.columns),
+    )
+
+
+def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:
+    """Write the files and the card into a temporary folder. What an interrupted call left there is deleted."""
+    durable.new_folder(folder)
+    with durable.lock(folder):
+        for left in [path for path in folder.iterdir() if path.name != ".lock"]:
+            durable.remove(left)
+        tables = ROW_FORMATS[about.to].like is not None
+        made = Tables(folder, names, about.columns, about.has_tools) if tables else JsonLines(folder)
+        _write(rows, names, split, made)
+        place = "data/{}-00000-of-00001.parquet" if tables else "{}.jsonl"
+        about.files = {name: place.format(name) for name in about.rows}
+        write_card(folder, about)
+        (folder / ".lock").unlink()
+
+
+def _checked(rows: _Rows, to: str, split: str | None, about: About) -> Columns | None:
+    """Check that the format can hold every row, and count the rows. Returns null when there are no rows."""
+    names: Columns | None = None
+    for _, record in rows.read():
+        names = columns(to, record, rows.own, rows.types, rows.is_run)
+        break
+    if names is None:
+        return None
+    for where, sides in groups(rows.read(), names.entry):
+        if split in (None, _split(sides)):
+            about.see(_split(sides), row_of(where, sides, names))
+    return names if about.rows else None
+
+
+def _write(rows: _Rows, names: Columns, split: str | None, files: Files) -> None:
+    try:
+        for where, sides in groups(rows.read(), names.entry):
+            if split in (None, _split(sides)):
+                files.add(_split(sides), row_of(where, sides, names))
+    finally:
+        files.close()
+
+
+def _split(records: list[Record]) -> str:
+    """The split of a row. Rows of a data set that has no splits are training rows."""
+    return records[0].split or SPLITS[0]
+
+
+def _dataset(path: Path, license: str | None, fields: Mapping[str, str] | None, ui: UI | None) -> _Rows:
+    dataset: Dataset = open_dataset(source_of(path, license, fields))
+    if ui:
+        ui.note(dataset.text())
+    if dataset.unread:
+        raise CorpusError(
+            one_line(f"'{path}' has columns that an export cannot hold: {', '.join(dataset.unread)}"),
+            "leave these columns out of the files; their values are bytes or the like",
+        )
+    names = own_names(dataset.own.names)
+    types = pa.schema([dataset.own.field(name).with_name(new) for name, new in names.items()])
+    own = {new: name for name, new in names.items()}
+    return _Rows(lambda: records(dataset, "", None), own, types, False, read_as=dataset.text())
+
+
+def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
+    if fields:
+        raise UserError(f"'{path}' is a run, whose columns have names already", "leave out --field")
+    folder = corpus.resolve(path)
+    manifest = corpus.verify(folder)
+    types = corpus.own_columns(folder)
+    known = {f"source_{name}": name for name in SCHEMA.names}
+    own = {name: known.get(name, name) for name in types.names}
+
+    def read() -> Iterator[tuple[str, Record]]:
+        for name, shard in corpus.records(folder):
+            for number, record in enumerate(shard, 1):
+                yield f"{folder}/data/{name}.parquet, row {number}", record
+
+    return _Rows(read, own, types, True, tuple(manifest["sources"]), tally(folder).rejected)
+
+
+def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:
+    """Raise an error when the output cannot be written to `out`: it is or holds an input, or somebody else's files."""
+    outputs.not_around(out, path)
+    if path.is_dir():
+        inside = [path]
+        with suppress(UserError):
+            folder = corpus.resolve(path)
+            inside = [folder, *outputs.stages(folder, "")]
+        outputs.not_inside(out, inside)
+    if out.suffix == _LINES:
+        if ROW_FORMATS[to].like is not None:
+            raise UserError(f"{out} is the name of a file, and {to} is a folder", "give a folder with -o")
+        if out.exists():
+            raise RunChanged(f"{out} is there already", "give another name with -o, or delete the file")
+        return
+    if out.is_dir() and EXPORTED.begun(out) and not fresh:
+        raise RunChanged(
+            one_line(f"{out} holds an earlier export"), "give another folder with -o, or replace it with --fresh"
+        )
+    outputs.check(out, EXPORTED, fresh)
