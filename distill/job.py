@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from synthgen.lm.model import LanguageModel
+from synthgen.lm.tokens import Tokens
 from synthgen.recipe import Recipe, TrainSection, local_teacher
 from synthgen.ui import UI
 
@@ -37,3 +38,8 @@ class Job:
         not local.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The student's tokenizer, chat template and end tokens."""
+        return self.teacher.tokens

@@ -6,40 +6,28 @@ Every student of a run is compared on the same held-out completions. The teacher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Protocol
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from distill.cost import MEASURES as COSTS
-from distill.cost import measure, row_of
 from distill.data import Choice
-from distill.evaluation.asking import Question, question, student_section
+from distill.evaluation.answers import ASK_TEACHER, Writer, accuracy, apart, marker_of, writers
+from distill.evaluation.asking import question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, interval
-from distill.job import Job
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
-from synthgen.requests import Request
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, shown
-from synthgen.tables.engines import TeacherSection
-from synthgen.tables.reference import resolve
-from synthgen.tables.students import KINDS
-from synthgen.teachers.base import Reply
-from synthgen.verify import matches_any
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
-_ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
-_ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
 
 MEASURES = {
     "kl": Measure(
@@ -74,39 +62,20 @@ MODELS = {
 }
 
 
-class Writer(Protocol):
-    """A student that writes text. The functions `open` and `untrained` of its kind return such an object."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-
-    def sample(self, requests: Sequence[Request], spec: None) -> list[Reply]:
-        """Return one reply for each request."""
-
-
-def evaluate_decoder(subject: Subject) -> Evaluation:
-    """Compare a causal language model with its teacher."""
-    return _evaluate(subject, _ASK_TEACHER)
-
-
-def evaluate_seq2seq(subject: Subject) -> Evaluation:
-    """Compare an encoder-decoder model with its teacher."""
-    return _evaluate(subject, _ASK_SEQ2SEQ)
-
-
-def _evaluate(subject: Subject, ask: str) -> Evaluation:
-    """Compare students with their teacher. `ask` names the function that asks a student in a separate process."""
+def evaluate_live(subject: Subject, ask: str) -> Evaluation:
+    """Compare students with their live teacher. `ask` names the function that asks a student in a separate process."""
     recipe, section, source = subject.recipe, subject.recipe.evaluate, subject.source
     held_out = subject.held_out(section.max_rows)
     job = subject.job()
     teacher = job.teacher
-    models = _models(job)
+    weights = teacher.weights
+    models = {name: made() for name, made in writers(job, teacher.batch_size, weights.device).items()}
     subject.ui.note(f"evaluate: {len(held_out)} held-out completions")
     taught = _taught(subject, teacher.tokens)
     found = distances(
         teacher,
         {name: writer.model for name, writer in models.items()},
-        unigram(source, teacher.weights.vocab_size),
+        unigram(source, weights.vocab_size),
         held_out,
         ui=subject.ui,
         taught=taught,
@@ -142,23 +111,6 @@ def _evaluate(subject: Subject, ask: str) -> Evaluation:
         counts={"tokens": tokens, "seeds": seeds, "prompts_answered": prompts},
         learned_from=subject.training.learned_from,
     )
-
-
-def _models(job: Job) -> dict[str, Writer]:
-    """Open the models to compare: the untrained student, and the trained models in the student's folder."""
-    kind, teacher = KINDS[job.section.student.kind], job.teacher
-    assert kind.untrained is not None
-    assert kind.open is not None
-    models: dict[str, Writer] = {"untrained": resolve(kind.untrained)(job)}
-    folders = {
-        "cross-entropy": job.folder / "baseline",
-        "distilled": job.folder,
-        "teacher, trained too": job.folder / "teacher",
-    }
-    for name, folder in folders.items():
-        if (folder / "model.safetensors").exists():
-            models[name] = resolve(kind.open)(folder, teacher.batch_size, teacher.weights.device)
-    return models
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
@@ -231,51 +183,30 @@ def _answers(
     local = local_teacher(subject.recipe)
     rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
     subject.ui.note(f"evaluate: {len(rows)} prompts; the teacher and each student answer greedily")
-    apart = {"teacher": (_ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
+    elsewhere = {"teacher": (ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
     found: dict[str, Row] = {}
     texts: dict[str, list[str]] = {}
     for name in ("teacher", *models):
         asked = [question(r, as_teacher=name == "teacher", max_new_tokens=section.max_new_tokens) for r in rows]
-        if name in apart:
-            function, model = apart[name]
-            found[name], texts[name] = _apart(function, model, asked)
+        if name in elsewhere:
+            function, model = elsewhere[name]
+            found[name], texts[name] = apart(function, model, asked)
         else:
             found[name] = {}
             texts[name] = [reply.text for reply in models[name].sample([q.request() for q in asked], None)]
-        found[name]["accuracy"] = _accuracy(_marker(subject, name), rows, texts[name], section.seed)
-    order = [*apart, *(name for name in texts if name not in apart)]
+        found[name]["accuracy"] = accuracy(
+            marker_of(subject.recipe, as_teacher=name == "teacher"),
+            rows,
+            texts[name],
+            [row.seed_id for row in rows],
+            section.seed,
+        )
+    order = [*elsewhere, *(name for name in texts if name not in elsewhere)]
     samples = [
         Sample(str(row.prompt[-1]["content"]), {name: texts[name][n] for name in order if name in texts})
         for n, row in enumerate(rows[:_SAMPLES])
     ]
     return found, samples, len(rows)
-
-
-def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> tuple[Row, list[str]]:
-    """Ask a model in a separate process. Returns (row of the model's measures, answers of the model)."""
-    arguments = {"teacher": model.model_dump(mode="json"), "questions": [asdict(q) for q in asked]}
-    measured = measure(function, arguments)
-    texts = measured.pop("texts")
-    return row_of(measured), texts
-
-
-def _marker(subject: Subject, model: str) -> str | None:
-    """The marker before the answer in this model's texts. None when the whole text is the answer."""
-    rationale = subject.recipe.train.rationale if subject.recipe.train else None
-    answers_alone = model != "teacher" and rationale is not None and rationale.mode != "then_answer"
-    return None if answers_alone else subject.recipe.generate.answer_marker
-
-
-def _accuracy(marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str], seed: int) -> Interval | None:
-    """Return the share of correct answers with its interval, or None when no seed has a reference."""
-    checked = [(r, t) for r, t in zip(rows, texts, strict=True) if r.reference]
-    if not checked:
-        return None
-    right = []
-    for row, text in checked:
-        answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text
-        right.append(float(matches_any(None if marker and marker not in text else answer, row.reference or [])))
-    return interval(np.array(right), np.ones(len(right)), [r.seed_id for r, _ in checked], seed)
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:

@@ -38,6 +38,7 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
     named = [(f"mixture.{name}", name) for name in recipe.mixture]
     named += [(f"logits.score_by.{place}", name) for place, name in enumerate(scoring(recipe))]
     named += [("steps.judge", recipe.steps.judge)] if recipe.steps.judge else []
+    named += [("evaluate.judge", recipe.evaluate.judge)] if recipe.evaluate.judge else []
     named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
