@@ -46,9 +46,7 @@ def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs
 
 def settings_of(section: TrainSection) -> dict[str, Any]:
     """Those settings of the section `train` that decide the student, as JSON."""
-    return section.model_dump(
-        mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}}
-    )
+    return section.model_dump(mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}})
 
 
 def _logits(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:

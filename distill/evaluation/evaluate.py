@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from distill.card import write_model_card
 from distill.evaluation.subject import Subject
 from distill.finished import settings_of
@@ -110,7 +112,11 @@ def _as_trained(recipe: Recipe, training: Training) -> Recipe:
     given = recipe.train
     if not training.train or (given is not None and settings_of(given) == training.train):
         return recipe
-    return recipe.model_copy(update={"train": TrainSection.model_validate(training.train)})
+    try:
+        return recipe.model_copy(update={"train": TrainSection.model_validate(training.train)})
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CorpusError(f"{FILE} has settings that this version does not know: 'train.{key}'", _TRAIN) from None
 
 
 def _function(kind: str, folder: Path) -> Reference:

@@ -26,6 +26,7 @@ from distill.held_out import HeldOut, groups
 from distill.intervals import RESAMPLES, Array, interval
 from synthgen import corpus
 from synthgen.lm.load import pick_device
+from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, Value, middle, shown
 from synthgen.tables.engines import TeacherSection
@@ -67,7 +68,7 @@ _MODELS = {
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """How means and their intervals are computed: the rows' groups, and the seed of the bootstrap."""
 
     groups: Sequence[str]
@@ -89,7 +90,7 @@ class _Scale:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class Answers:
     """Greedy answers to the held-out prompts: the row of each prompt, the text that each model wrote, and the costs of
     the models that were measured in a process of their own.
     """
@@ -109,10 +110,10 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     made = writers(job, local.batch_size, pick_device(local.device))
     subject.ui.note(f"evaluate: {len(recorded.rows)} recorded answers")
     nll, answers = _measured(subject, recorded, made, ask)
-    scale = _Scale(recorded.groups, section.seed)
-    table: Table = {TEACHER: _spent(answers.rows), **_likelihoods(nll, recorded, scale)}
-    asked = _Scale(groups(answers.rows), section.seed)
-    points = _points(subject, answers)
+    scale = Scale(recorded.groups, section.seed)
+    table: Table = {TEACHER: spent(answers.rows), **_likelihoods(nll, recorded, scale)}
+    asked = Scale(groups(answers.rows), section.seed)
+    points = points_of(subject.recipe, answers)
     for name, values in points.items():
         table[name].update({key: _mean(asked, values_P) for key, values_P in values.items()})
     for name, row in answers.costs.items():
@@ -122,13 +123,14 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
         table["distilled"].update({key: _mean(asked, values_P) for key, values_P in verdicts.shares().items()})
     comparisons = _comparisons(nll, recorded, scale, points, asked)
     authors = _authors(subject, recorded.rows)
+    table = {name: row for name, row in table.items() if any(value is not None for value in row.values())}
     return Evaluation(
         kind=subject.training.kind,
         rows=len(recorded.rows),
         unit="recorded answers",
-        headline=_headline(len(recorded.rows), authors, table, comparisons),
+        headline=headline_of(len(recorded.rows), authors, table, comparisons),
         measures=MEASURES,
-        table={name: row for name, row in table.items() if row},
+        table=table,
         notes=[*_notes(recorded, len(answers.rows), authors), *(verdicts.notes() if verdicts else ())],
         models={name: {**_MODELS, TEACHER: f"the recorded answers of {authors}"}[name] for name in table},
         figures=_figures(table),
@@ -156,7 +158,7 @@ def _local(subject: Subject) -> TeacherSection:
 
 def _measured(
     subject: Subject, recorded: Recorded, made: dict[str, Callable[[], Writer]], ask: str
-) -> tuple[dict[str, Array], _Answers]:
+) -> tuple[dict[str, Array], Answers]:
     """Open one model after the other, and measure it. Returns −log q of each row by model, and the answers.
 
     The distilled student answers in a separate process, because peak memory is known only for a whole process. The
@@ -170,7 +172,7 @@ def _measured(
     questions = [question(row, as_teacher=False, max_new_tokens=section.max_new_tokens) for row in rows]
     subject.ui.note(f"evaluate: {len(rows)} prompts; each student answers greedily")
     nll: dict[str, Array] = {}
-    answers = _Answers(rows, {}, {})
+    answers = Answers(rows, {}, {})
     for name, make in made.items():
         writer = make()
         nll[name] = surprise(writer.model, recorded, name, subject.ui)
@@ -183,7 +185,7 @@ def _measured(
     return nll, answers
 
 
-def _likelihoods(nll: dict[str, Array], recorded: Recorded, scale: _Scale) -> Table:
+def _likelihoods(nll: dict[str, Array], recorded: Recorded, scale: Scale) -> Table:
     """The measures of likelihood of every model. Bits a byte are left out when some text is unknown to the tokenizer,
     because the likelihood of such text is not known.
     """
@@ -216,12 +218,12 @@ def recorded_text(row: HeldOut) -> str:
     return str(row.completion[-1].get("content") or "") if row.completion else ""
 
 
-def _points(subject: Subject, answers: _Answers) -> dict[str, dict[str, Array]]:
+def points_of(recipe: Recipe, answers: Answers) -> dict[str, dict[str, Array]]:
     """For each model and measure, (P,): 1 for each prompt whose answer is right or the teacher's, 0 for other answers,
     and NaN where there is nothing to compare with.
     """
-    theirs = marker_of(subject.recipe, as_teacher=True)
-    marker = marker_of(subject.recipe, as_teacher=False)
+    theirs = marker_of(recipe, as_teacher=True)
+    marker = marker_of(recipe, as_teacher=False)
     said = [recorded_answer(row, theirs) for row in answers.rows]
     none = float("nan")
 
@@ -239,13 +241,13 @@ def _points(subject: Subject, answers: _Answers) -> dict[str, dict[str, Array]]:
     return found
 
 
-def _mean(scale: _Scale, values_P: Array) -> Value:
+def _mean(scale: Scale, values_P: Array) -> Value:
     """The mean of the values that are not NaN, with its interval. None when all are NaN."""
     known = np.flatnonzero(~np.isnan(values_P))
     return scale.of(values_P, places=[int(n) for n in known])
 
 
-def _spent(rows: Sequence[HeldOut]) -> Row:
+def spent(rows: Sequence[HeldOut]) -> Row:
     """What the teacher's answers cost when they were made. Empty where a row does not record it."""
     tokens = [(row.usage or {}).get("completion_tokens") for row in rows]
     usd = [row.cost_usd for row in rows]
@@ -260,9 +262,9 @@ def _spent(rows: Sequence[HeldOut]) -> Row:
 def _comparisons(
     nll: dict[str, Array],
     recorded: Recorded,
-    scale: _Scale,
+    scale: Scale,
     points: dict[str, dict[str, Array]],
-    asked: _Scale,
+    asked: Scale,
 ) -> list[Comparison]:
     """The paired differences of the student from the other models. Without several groups there are none."""
     own = nll["distilled"]
@@ -285,7 +287,7 @@ def _parts(nll: dict[str, Array], recorded: Recorded, seed: int) -> list[Part]:
     """−log q of the untrained and the trained student in each slice of the rows."""
     parts = []
     for name, places in slices(recorded.rows).items():
-        scale = _Scale([recorded.groups[n] for n in places], seed)
+        scale = Scale([recorded.groups[n] for n in places], seed)
         tokens_R = recorded.tokens_R[places]
         table: Table = {
             model: {"nll": scale.of(nll[model][places], tokens_R)}
@@ -296,7 +298,7 @@ def _parts(nll: dict[str, Array], recorded: Recorded, seed: int) -> list[Part]:
     return parts
 
 
-def _samples(answers: _Answers) -> list[Sample]:
+def _samples(answers: Answers) -> list[Sample]:
     """The first prompts with the teacher's recorded text and the text of each model."""
     order = ["distilled", *(name for name in answers.texts if name != "distilled")]
     return [
@@ -318,7 +320,7 @@ def _authors(subject: Subject, rows: Sequence[HeldOut]) -> str:
     return " and ".join(dict.fromkeys(named)) or "a teacher that is not stated"
 
 
-def _headline(rows: int, authors: str, table: Table, comparisons: Sequence[Comparison]) -> str:
+def headline_of(rows: int, authors: str, table: Table, comparisons: Sequence[Comparison]) -> str:
     """The result in one sentence: the paired difference in −log q, and the shares of right answers."""
     before, after = (middle(table[name]["nll"]) for name in ("untrained", "distilled"))
     assert before is not None
@@ -358,7 +360,7 @@ def _notes(recorded: Recorded, prompts: int, authors: str) -> list[str]:
         f"No teacher was asked. The answers of {authors} were recorded when the rows were made. They have {tokens:,} "
         f"tokens of the student's tokenizer and come from {count:,} groups of seeds.",
         "Bits a byte divide −log q by the bytes of the text, so they can be compared between tokenizers. All students "
-        "have the same architecture and the same weights before training.",
+        "have the same architecture.",
         f"Each student answered {prompts:,} prompts greedily. Speed and peak memory were measured in a separate "
         "process on batches of all prompts. The time of one answer is the median over prompts asked one at a time.",
     ]
