@@ -115,7 +115,8 @@ def _request(recipe: Recipe, name: str, row: HeldOut, a: str, b: str) -> Request
         .render(question=_question(row.prompt), reference=" or ".join(row.reference or ()), a=a, b=b)
     )
     messages: list[Message] = [{"role": "user", "content": text.strip()}]
-    sampling: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": recipe.steps.max_new_tokens}
+    limit = recipe.steps.max_new_tokens
+    sampling: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": limit, "seed": 0, "sample_index": 0}
     identifier = durable.digest([name, messages, sampling])[:32]
     return Request("sample", messages, sampling, target=False, teacher=name, id=identifier)
 

@@ -47,12 +47,12 @@ def recipe_of(folder: Path, teacher: Path, **train: object) -> Recipe:
     section = {
         "student": {"kind": "decoder", "model": str(teacher)},
         "kd_weight": 0,
-        "num_train_epochs": 12,
+        "num_train_epochs": 40,
         "learning_rate": 5e-3,
         "batch_size": 8,
         **train,
     }
-    evaluate = {"max_new_tokens": 6, "max_prompts": 6}
+    evaluate = {"max_new_tokens": 12, "max_prompts": 6}
     return load_recipe(small_task(folder, teacher, split={"test": 0.4}, train=section, evaluate=evaluate))
 
 
@@ -104,6 +104,9 @@ def test_a_student_of_the_held_out_text_finds_it_likelier(sung):
     assert not {"kl", "agreement"} & set(found.measures)
     assert list(found.table) == ["untrained", "distilled"], "the rows record nothing of the teacher but its words"
     assert found.samples[0].texts[TEACHER] == "la li lu"
+    assert found.samples[0].texts["distilled"] == "la li lu"
+    assert difference(found, "same_answer").low > 0
+    assert "accuracy" not in table["distilled"] or table["distilled"]["accuracy"] is None, "there are no references"
     assert table["distilled"]["parameters"] == table["distilled"]["weights_bytes"] / 4
     assert table["distilled"]["answer_ms"].p50 > 0
 
@@ -142,16 +145,18 @@ def test_a_student_that_did_not_change_differs_by_exactly_zero(teacher, tmp_path
 
 def test_a_students_folder_is_enough(sung, tmp_path):
     """The command needs the folder, and a recipe beside it or in it."""
-    from support.commands import call
+    from click.testing import CliRunner
+
+    from distill.cli import main
 
     recipe, _, student, found = sung
     own = Path(shutil.copytree(student, tmp_path / "mine"))
     (own / "evaluation.json").unlink()
     (own / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(recipe))
     with measured_here():
-        code, out, _ = call("distill", "eval", own, "--json")
-    assert code == 0
-    assert json.loads(out)["table"]["distilled"]["nll"] == found.to_dict()["table"]["distilled"]["nll"]
+        done = CliRunner().invoke(main, ["eval", str(own), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["table"]["distilled"]["nll"] == found.to_dict()["table"]["distilled"]["nll"]
     assert (own / "evaluation.json").exists()
     shutil.rmtree(own / "corpus")
     with pytest.raises(UserError, match="are not beside it") as caught:
@@ -408,7 +413,7 @@ def test_the_headline_says_what_the_intervals_say():
     text = recorded.headline_of(40, "gpt-x", table, [comparison])
     assert text == (
         "On 40 held-out answers of gpt-x, training changed the student's −log q from 2.000 to 1.500 nats a token "
-        "(paired difference -0.500 [-0.600, -0.400]), and its right answers from 10.0% to 30.0%; of the recorded answers 50.0% "
-        "are right."
+        "(paired difference -0.500 [-0.600, -0.400]), and its right answers from 10.0% to 30.0%; of the "
+        "recorded answers 50.0% are right."
     )
     assert "no interval" in recorded.headline_of(4, "x", table, [])
