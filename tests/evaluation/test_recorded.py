@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from support.corpora import list_again
 from support.measuring import measured_here
 from support.small import small_task, small_teacher
@@ -417,3 +419,120 @@ def test_the_headline_says_what_the_intervals_say():
         "recorded answers 50.0% are right."
     )
     assert "no interval" in recorded.headline_of(4, "x", table, [])
+
+
+# Whole evaluations
+
+
+@pytest.fixture
+def stranger(run, tmp_path):
+    """(recipe, run) whose manifest names a teacher that is not on this machine."""
+    recipe, folder = run
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    for stage in ("generated", "curated"):
+        facts = corpus.manifest(copy / stage)
+        hosted = {"engine": "openai", "model": "hosted-model", "revision": "2026-01", "dtype": "", "tokenizer": ""}
+        teachers = {name: {**known, **hosted, "vocab_size": 0} for name, known in facts["teachers"].items()}
+        (copy / stage / "manifest.json").write_text(json.dumps({**facts, "teachers": teachers}))
+    return recipe, copy
+
+
+def test_page_and_card_show_the_recorded_evaluation(stranger):
+    recipe, folder = stranger
+    with measured_here():
+        found = distill.evaluate(recipe, folder)
+    assert list(found.table) == [TEACHER, "untrained", "cross-entropy", "distilled"]
+    assert "answers of hosted-model" in found.headline
+    assert found.models[TEACHER] == "the recorded answers of hosted-model"
+    assert {part.name.partition(":")[0] for part in found.parts} <= {"length", "answer", "strategy"}
+    page = html.unescape(synthgen.report(folder).path.read_text())
+    card = (folder / "student" / "README.md").read_text()
+    for shown in (page, card):
+        assert found.headline in shown
+        assert "the recorded answers of hosted-model" in shown
+        assert "bits a byte" in shown
+        assert "KL to the teacher" not in shown
+        assert "same most likely token" not in shown
+    assert page.index(found.headline) < page.index('<dl class="figures">'), "the page opens with the result"
+    assert str(recipe.teacher.model) not in card.partition("Sources of the student")[0]
+    head = ModelCard.load(folder / "student" / "README.md").data
+    results = {one.metric_type: one.metric_value for one in head.eval_results}
+    assert results["nll"] == found.table["distilled"]["nll"].mean
+    assert head.license == "apache-2.0", "its layers are the teacher's"
+    assert head.base_model is None, "the teacher of the recipe is a folder"
+
+
+def test_rates_of_right_answers_stand_beside_the_teachers(stranger):
+    """The seeds have references, so teacher and students are checked alike."""
+    recipe, folder = stranger
+    with measured_here():
+        found = distill.evaluate(recipe, folder)
+    rows = [row for _, some in corpus.records(folder / "curated", "data", "test") for row in some]
+    first = {repr(row.prompt): row for row in sorted(rows, key=lambda row: row.id, reverse=True)}
+    right = [synthgen.verify.matches_any(row.text, row.reference) for row in first.values()]
+    assert found.counts["prompts_answered"] == len(right)
+    assert found.table[TEACHER]["accuracy"].mean == pytest.approx(np.mean(right))
+    assert {c.name for c in found.comparisons if c.measure == "accuracy"} == {
+        "distilled − untrained",
+        "distilled − cross-entropy",
+        f"distilled − {TEACHER}",
+    }
+    tokens = [row.usage["completion_tokens"] for row in first.values()]
+    assert found.table[TEACHER]["answer_tokens"] == pytest.approx(np.mean(tokens))
+
+
+def test_a_judge_belongs_to_the_evaluation(teacher, tmp_path, serve):
+    """The judge always prefers the first answer, so all pairs tie. The student's folder keeps what the judge cost."""
+    from distill.evaluation import judged
+
+    server = serve()
+    recipe = recipe_of(tmp_path / "task", teacher, learning_rate=SAME, num_train_epochs=1)
+    critic = {"engine": "openai", "model": "critic", "base_url": server.url, "api_key_env": "LOOPBACK_KEY"}
+    values = recipe.model_dump(mode="json")
+    values["teachers"] = {"writer": values.pop("teacher"), "critic": {**critic, "prices": {"input": 1, "output": 1}}}
+    values["evaluate"]["judge"] = "critic"
+    recipe = Recipe.model_validate(values)
+    rows = dataset(tmp_path / "rows", songs())
+    student = distill.train(recipe, rows, tmp_path / "student").folder
+    asked: dict[str, list[str]] = {}
+    real = judged._request
+
+    def request(*arguments):
+        made = real(*arguments)
+        asked[str(made.messages[0]["content"])] = ["A"]
+        server.set(answers=asked)
+        return made
+
+    with measured_here(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judged, "_request", request)
+        found = distill.evaluate(recipe, student)
+    row = found.table["distilled"]
+    assert [row[f"judge_{name}"].mean for name in ("win", "tie", "loss")] == [0, 1, 0]
+    assert row["position_bias"].mean == 1
+    assert found.counts["judged"] == found.counts["prompts_answered"] == len(asked) / 2
+    assert "judge critic saw each pair of answers twice" in found.notes[-1]
+    assert "judge prefers the student" in (student / "README.md").read_text()
+    assert list((student / "ledger").glob("*.jsonl"))
+    assert (student / "evaluation.json").exists()
+    distill.train(recipe, rows, student, fresh=True)
+    assert list((student / "ledger").glob("*.jsonl")), "what was paid is not forgotten"
+
+
+def test_an_encoder_decoder_is_measured_too(teacher, tmp_path):
+    config = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    recipe = recipe_of(tmp_path / "task", teacher, student={"kind": "seq2seq", "config": config}, num_train_epochs=10)
+    student = distill.train(recipe, dataset(tmp_path / "rows", songs()), tmp_path / "student").folder
+    with measured_here():
+        found = distill.evaluate(recipe, student)
+    assert difference(found, "nll").high < -0.5
+
+
+def test_text_that_the_tokenizer_does_not_know_has_no_bits_a_byte(sung, monkeypatch):
+    recipe, _, student, _ = sung
+    real = recorded.recorded_rows
+    monkeypatch.setattr(recorded, "recorded_rows", lambda *given: replace(real(*given), unknown=3))
+    with measured_here():
+        found = distill.evaluate(recipe, student, fresh=True)
+    assert found.table["distilled"]["bits_per_byte"] is None
+    assert not [c for c in found.comparisons if c.measure == "bits_per_byte"]
+    assert any("does not know 3 parts" in note for note in found.notes)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from support.corpora import corpus_of, row
+from support.corpora import corpus_of, curating, row
 
 import synthgen
 from distill.card import authors, write_model_card, written_in
@@ -93,14 +93,8 @@ def run(tmp_path) -> Path:
         source = {"id": "big-model", "role": "generator", "license": "x", "terms_date": date}
         record.sources = [{**source, "made_by": None, "account": None, "tools": []}]  # type: ignore[typeddict-item]
     run = corpus_of(tmp_path / "run", records)
-    synthgen.curate(curating_nothing(), run)
+    synthgen.curate(curating(answer=False, truncated=False, repetition=None, length=None, duplicates=False), run)
     return run
-
-
-def curating_nothing() -> Recipe:
-    from support.corpora import curating
-
-    return curating(answer=False, truncated=False, repetition=None, length=None, duplicates=False)
 
 
 def facts_of(run: Path, **changes: Any) -> Manifest:
@@ -236,23 +230,3 @@ def test_texts_of_users_do_not_break_the_header(run, tmp_path):
     assert head["license"] == "other"
     assert card.data.base_model == ["org/base"]
     assert f"# {flat}: a student of {flat}" in text
-
-
-def test_training_and_evaluation_write_such_a_card(small_run, tmp_path):
-    """The cards of real commands load too."""
-    from support.measuring import measured_here
-    from support.training import LOOSE
-
-    import distill
-
-    recipe, run = small_run(curate=LOOSE)
-    student = distill.train(recipe, run, tmp_path / "student").folder
-    head = ModelCard.load(student / "README.md").data.to_dict()
-    assert "model-index" not in head
-    assert head["license"] == "apache-2.0", "its layers are the teacher's"
-    assert "base_model" not in head, "the teacher is a folder"
-    with measured_here():
-        found = distill.evaluate(recipe, run, student)
-    results = {one.metric_type: one.metric_value for one in ModelCard.load(student / "README.md").data.eval_results}
-    assert results["kl"] == found.table["distilled"]["kl"].mean
-    assert corpus.manifest(run / "generated")["teachers"]
