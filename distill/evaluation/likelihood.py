@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distill import losses
 from distill.data import Choice
@@ -23,8 +22,9 @@ from distill.streaming.stream import cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets.rationale import shape
 from synthgen.errors import UserError
+from synthgen.lm.files import ModelFiles
 from synthgen.lm.forward import completion_logits
-from synthgen.lm.load import loaded
+from synthgen.lm.load import load_configs
 from synthgen.lm.tokens import Tokens
 from synthgen.ui import UI
 
@@ -85,14 +85,14 @@ def recorded_rows(subject: Subject, job: Job) -> Recorded:
     texts = [[_text(tokens, answer) for _, answer in some] for some in pieces]
     none = tokens.tokenizer.unk_token_id
     return Recorded(
-        rows,
-        pieces,
-        groups(rows),
-        np.array([len(row.token_ids or ()) for row in rows]),
-        np.array([sum(len(text.encode()) for text in some) for some in texts]),
-        sum(i == none for row in rows for i in row.token_ids or ()),
-        len(known) - len(fits),
-        len(asked) - len(known),
+        rows=rows,
+        pieces=pieces,
+        groups=groups(rows),
+        tokens_R=np.array([len(row.token_ids or ()) for row in rows]),
+        bytes_R=np.array([sum(len(text.encode()) for text in some) for some in texts]),
+        unknown=sum(i == none for row in rows for i in row.token_ids or ()),
+        too_long=len(known) - len(fits),
+        left_out=len(asked) - len(known),
     )
 
 
@@ -117,8 +117,7 @@ class _Room:
 
 
 def _room(subject: Subject) -> _Room:
-    read = partial(AutoConfig.from_pretrained, subject.folder, trust_remote_code=False)
-    config = loaded(str(subject.folder), read)
+    config, _ = load_configs(ModelFiles.find(str(subject.folder)))
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return _Room(int(positions) if positions else None, bool(config.is_encoder_decoder))
 

@@ -29,7 +29,7 @@ from synthgen.lm.load import pick_device
 from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, Value, middle, shown
-from synthgen.tables.engines import TeacherSection
+from synthgen.tables.engines import ENGINES, TeacherSection
 from synthgen.verify import matches
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
@@ -149,11 +149,12 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
 
 
 def _local(subject: Subject) -> TeacherSection:
-    """A section whose batch size and device are used for the students. They are those of the recipe's teacher if it
-    runs in this process, otherwise the defaults.
+    """A section whose batch size and device are used for the students. They are those of the recipe's teacher if
+    transformers can load it, otherwise the defaults.
     """
     teacher = subject.recipe.teacher
-    return teacher if isinstance(teacher, TeacherSection) else TeacherSection(model="student")
+    weights = ENGINES[teacher.engine].weights if teacher else None
+    return weights(teacher) if weights else TeacherSection(model="student")
 
 
 def _measured(
