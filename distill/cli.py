@@ -91,7 +91,9 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, s
     """
     from distill.evaluation.evaluate import evaluate as evaluate_
 
-    result = evaluate_(synthgen.load_recipe(recipe_of(run, recipe), set), run, student, fresh=fresh, ui=ui)
+    own = student is not None and (student / "recipe.yaml").is_file()  # a student of a dataset has its recipe
+    named = recipe_of(student if student is not None and own else run, recipe)
+    result = evaluate_(synthgen.load_recipe(named, set), run, student, fresh=fresh, ui=ui)
     ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}" if (run / "generated").is_dir() else f"read {student or run}/README.md")
 

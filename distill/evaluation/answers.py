@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from distill.cost import measure, row_of
 from distill.evaluation.asking import Question
 from distill.held_out import HeldOut
-from distill.intervals import interval
+from distill.intervals import Array
 from distill.job import Job
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
-from synthgen.results.measures import Interval, Row
+from synthgen.results.measures import Row
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
@@ -57,7 +57,7 @@ def writers(job: Job, batch_size: int, device: torch.device) -> dict[str, Callab
         "teacher, trained too": job.folder / "teacher",
     }
     for name, folder in folders.items():
-        if (folder / "model.safetensors").exists():
+        if any(folder.glob("model*.safetensors")):
             found[name] = partial(resolve(kind.open), folder, batch_size, device)
     return found
 
@@ -88,19 +88,11 @@ def answer_in(text: str, marker: str | None) -> str | None:
     return text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker in text else None
 
 
-def is_right(text: str, marker: str | None, accepted: Sequence[str]) -> float:
-    """1.0 when the answer in a text agrees with one of the accepted answers, otherwise 0.0."""
-    return float(matches_any(answer_in(text, marker), accepted))
-
-
-def accuracy(
-    marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str], clusters: Sequence[str], seed: int
-) -> Interval | None:
-    """The share of right answers with its interval, or None when no row has a reference. `clusters` are the rows'
-    groups.
+def right(answers: Sequence[str | None], rows: Sequence[HeldOut]) -> Array:
+    """Return (R,): 1 where an answer agrees with a reference of its row, 0 where it does not or is None. NaN where the
+    row has no reference.
     """
-    checked = [(row, text, c) for row, text, c in zip(rows, texts, clusters, strict=True) if row.reference]
-    if not checked:
-        return None
-    right = [is_right(text, marker, row.reference or []) for row, text, _ in checked]
-    return interval(np.array(right), np.ones(len(right)), [c for *_, c in checked], seed)
+    pairs = zip(answers, rows, strict=True)
+    return np.array(
+        [float(matches_any(answer, row.reference)) if row.reference else np.nan for answer, row in pairs], float
+    )

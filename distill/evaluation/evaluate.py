@@ -59,10 +59,12 @@ def evaluate(
     if not (folder / FILE).exists():
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")
     manifest = corpus.verify(source)
+    judge = recipe.evaluate.judge
     inputs = {
         "training_sha256": durable.digest(read_text(folder / FILE, _TRAIN)),
         "curated_sha256": durable.digest(manifest["files"]),
         "evaluate": recipe.evaluate.model_dump(mode="json"),
+        **({"judge": recipe.teachers[judge].model_dump(mode="json")} if judge else {}),
     }
     path = folder / "evaluation.json"
     if path.exists() and not fresh:

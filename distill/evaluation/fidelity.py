@@ -6,18 +6,21 @@ Every student of a run is compared on the same held-out completions. The teacher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from distill.cost import MEASURES as COSTS
 from distill.data import Choice
-from distill.evaluation.answers import ASK_TEACHER, Writer, accuracy, apart, marker_of, writers
+from distill.evaluation import judged
+from distill.evaluation.answers import ASK_TEACHER, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
+from distill.evaluation.grouped import Scale
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
-from distill.intervals import RESAMPLES, interval
+from distill.intervals import RESAMPLES, Array, interval
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets.ensemble import Merge
@@ -25,7 +28,7 @@ from distill.targets.rationale import explaining
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
-from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, shown
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, middle, shown
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
 
@@ -42,6 +45,7 @@ MEASURES = {
     "perplexity": Measure("perplexity", "significant", True),
     "calibration": Measure("calibration error", "percent", True),
     "accuracy": Measure("answers right", "percent", False),
+    **judged.MEASURES,
     "parameters": COSTS["parameters"],
     "weights_bytes": COSTS["weights_bytes"],
     "peak_rss_bytes": COSTS["peak_rss_bytes"],
@@ -84,8 +88,8 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table = _table(found, held_out, section.seed)
-    answers, samples, prompts = _answers(subject, models, held_out, ask)
-    for name, row in answers.items():
+    answers = _answers(subject, models, held_out, ask)
+    for name, row in answers.table.items():
         table.setdefault(name, {}).update(row)
     pairs = [("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram")]
     comparisons = [
@@ -98,17 +102,17 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
         kind=subject.training.kind,
         rows=len(held_out),
         unit="completions",
-        headline=_headline(len(held_out), comparisons),
+        headline=" ".join(filter(None, [_of_answers(answers), _headline(len(held_out), comparisons)])),
         measures=MEASURES,
         table=table,
-        notes=_notes(tokens, seeds, prompts),
+        notes=[*_notes(tokens, seeds, answers.prompts), *answers.notes],
         models={name: MODELS[name] for name in table if name in MODELS},
         figures=_figures(table),
-        comparisons=comparisons,
+        comparisons=[*comparisons, *answers.comparisons],
         parts=_parts(found, held_out, section.seed),
-        samples=samples,
+        samples=answers.samples,
         bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out seed"),
-        counts={"tokens": tokens, "seeds": seeds, "prompts_answered": prompts},
+        counts={"tokens": tokens, "seeds": seeds, "prompts_answered": answers.prompts},
         learned_from=subject.training.learned_from,
     )
 
@@ -170,11 +174,21 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
     return parts
 
 
-def _answers(
-    subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str
-) -> tuple[dict[str, Row], list[Sample], int]:
-    """Get greedy answers to the held-out prompts. Returns accuracy and cost by model, samples, and the number of
-    prompts.
+@dataclass(frozen=True)
+class _Answers:
+    """Greedy answers to held-out prompts: accuracy and cost by model, the paired differences in accuracy, samples,
+    notes on the judge, and the number of prompts.
+    """
+
+    table: Table = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    prompts: int = 0
+
+
+def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str) -> _Answers:
+    """Get greedy answers to the held-out prompts.
 
     Teacher and distilled student answer in separate processes, because peak memory is known only for a whole process.
     The other students have the same architecture as the distilled student, so their cost is not measured.
@@ -182,10 +196,12 @@ def _answers(
     section = subject.recipe.evaluate
     local = local_teacher(subject.recipe)
     rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
+    scale = Scale([row.seed_id for row in rows], section.seed)
     subject.ui.note(f"evaluate: {len(rows)} prompts; the teacher and each student answer greedily")
     elsewhere = {"teacher": (ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
-    found: dict[str, Row] = {}
+    found: Table = {}
     texts: dict[str, list[str]] = {}
+    points: dict[str, Array] = {}
     for name in ("teacher", *models):
         asked = [question(r, as_teacher=name == "teacher", max_new_tokens=section.max_new_tokens) for r in rows]
         if name in elsewhere:
@@ -194,19 +210,35 @@ def _answers(
         else:
             found[name] = {}
             texts[name] = [reply.text for reply in models[name].sample([q.request() for q in asked], None)]
-        found[name]["accuracy"] = accuracy(
-            marker_of(subject.recipe, as_teacher=name == "teacher"),
-            rows,
-            texts[name],
-            [row.seed_id for row in rows],
-            section.seed,
-        )
+        marker = marker_of(subject.recipe, as_teacher=name == "teacher")
+        points[name] = right([answer_in(text, marker) for text in texts[name]], rows)
+        found[name]["accuracy"] = scale.known(points[name])
+    verdicts = judged.judge(subject, rows, texts["distilled"])
+    if verdicts is not None:
+        found["distilled"].update({key: scale.known(values_R) for key, values_R in verdicts.shares().items()})
     order = [*elsewhere, *(name for name in texts if name not in elsewhere)]
     samples = [
         Sample(str(row.prompt[-1]["content"]), {name: texts[name][n] for name in order if name in texts})
         for n, row in enumerate(rows[:_SAMPLES])
     ]
-    return found, samples, len(rows)
+    own = points["distilled"]
+    apart_by = {f"distilled − {name}": scale.known(own - points[name]) for name in points if name != "distilled"}
+    comparisons = [Comparison(name, "accuracy", v) for name, v in apart_by.items() if isinstance(v, Interval)]
+    return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows))
+
+
+def _of_answers(answers: _Answers) -> str:
+    """The result of the answers in one sentence. Empty when no prompt has a reference."""
+    found = next((c.difference for c in answers.comparisons if c.name == "distilled − untrained"), None)
+    teacher, student = (middle(answers.table[name]["accuracy"]) for name in ("teacher", "distilled"))
+    if found is None or teacher is None or student is None:
+        return ""
+    doubt = "" if found.low * found.high > 0 else "; the interval includes zero"
+    points = f"{100 * found.mean:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return (
+        f"{shown(student, 'percent')} of the student's answers to {answers.prompts} held-out prompts are right (paired "
+        f"difference from before training {points}{doubt}), and {shown(teacher, 'percent')} of its teacher's."
+    )
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:

@@ -17,13 +17,14 @@ import numpy as np
 
 from distill.cost import MEASURES as COSTS
 from distill.evaluation import judged
-from distill.evaluation.answers import Writer, answer_in, apart, is_right, marker_of, writers
+from distill.evaluation.answers import Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
+from distill.evaluation.grouped import Scale
 from distill.evaluation.likelihood import Recorded, recorded_rows, surprise
 from distill.evaluation.slices import slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
-from distill.intervals import RESAMPLES, Array, interval
+from distill.intervals import RESAMPLES, Array
 from synthgen import corpus
 from synthgen.lm.load import pick_device
 from synthgen.recipe import Recipe
@@ -68,28 +69,6 @@ _MODELS = {
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How means and their intervals are computed: the rows' groups, and the seed of the bootstrap."""
-
-    groups: Sequence[str]
-    seed: int
-
-    def of(self, sums_R: Array, weights_R: Array | None = None, places: Sequence[int] | None = None) -> Value:
-        """Σ sums / Σ weights over the rows, or over the rows `places`. The value is a plain number when these rows are
-        all of one group, because then there is nothing to draw. None when there are no rows, or when a group has no
-        weight.
-        """
-        chosen = np.arange(len(self.groups)) if places is None else np.asarray(places, int)
-        weights_R = np.ones(len(self.groups)) if weights_R is None else weights_R
-        names, group_of = np.unique(np.asarray(self.groups)[chosen], return_inverse=True)
-        if not len(chosen) or not np.bincount(group_of, weights_R[chosen]).all():
-            return None
-        if len(names) == 1:
-            return float(sums_R[chosen].sum() / weights_R[chosen].sum())
-        return interval(sums_R[chosen], weights_R[chosen], list(names[group_of]), self.seed)
-
-
-@dataclass(frozen=True)
 class Answers:
     """Greedy answers to the held-out prompts: the row of each prompt, the text that each model wrote, and the costs of
     the models that were measured in a process of their own.
@@ -115,12 +94,12 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     asked = Scale(groups(answers.rows), section.seed)
     points = points_of(subject.recipe, answers)
     for name, values in points.items():
-        table[name].update({key: _mean(asked, values_P) for key, values_P in values.items()})
+        table[name].update({key: asked.known(values_P) for key, values_P in values.items()})
     for name, row in answers.costs.items():
         table[name].update(row)
     verdicts = judged.judge(subject, answers.rows, answers.texts["distilled"])
     if verdicts is not None:
-        table["distilled"].update({key: _mean(asked, values_P) for key, values_P in verdicts.shares().items()})
+        table["distilled"].update({key: asked.known(values_P) for key, values_P in verdicts.shares().items()})
     comparisons = _comparisons(nll, recorded, scale, points, asked)
     authors = _authors(subject, recorded.rows)
     table = {name: row for name, row in table.items() if any(value is not None for value in row.values())}
@@ -226,26 +205,13 @@ def points_of(recipe: Recipe, answers: Answers) -> dict[str, dict[str, Array]]:
     theirs = marker_of(recipe, as_teacher=True)
     marker = marker_of(recipe, as_teacher=False)
     said = [recorded_answer(row, theirs) for row in answers.rows]
-    none = float("nan")
-
-    def right(texts: Sequence[str | None], marker: str | None) -> Array:
-        pairs = zip(texts, answers.rows, strict=True)
-        return np.array([is_right(t or "", marker, r.reference) if r.reference else none for t, r in pairs], float)
-
-    found: dict[str, dict[str, Array]] = {TEACHER: {"accuracy": right(said, None)}}
+    found: dict[str, dict[str, Array]] = {TEACHER: {"accuracy": right(said, answers.rows)}}
     for name, texts in answers.texts.items():
-        same = [
-            none if known is None else float(matches(answer_in(text, marker), known))
-            for text, known in zip(texts, said, strict=True)
-        ]
-        found[name] = {"accuracy": right(texts, marker), "same_answer": np.array(same, float)}
+        given = [answer_in(text, marker) for text in texts]
+        pairs = zip(given, said, strict=True)
+        same = [np.nan if known is None else float(matches(answer, known)) for answer, known in pairs]
+        found[name] = {"accuracy": right(given, answers.rows), "same_answer": np.array(same, float)}
     return found
-
-
-def _mean(scale: Scale, values_P: Array) -> Value:
-    """The mean of the values that are not NaN, with its interval. None when all are NaN."""
-    known = np.flatnonzero(~np.isnan(values_P))
-    return scale.of(values_P, places=[int(n) for n in known])
 
 
 def spent(rows: Sequence[HeldOut]) -> Row:
@@ -280,7 +246,7 @@ def _comparisons(
         for measure in ("accuracy", "same_answer"):
             if measure in points.get(other, {}):
                 values = points["distilled"][measure] - points[other][measure]
-                found.append((f"distilled − {other}", measure, _mean(asked, values)))
+                found.append((f"distilled − {other}", measure, asked.known(values)))
     return [Comparison(name, measure, value) for name, measure, value in found if isinstance(value, Interval)]
 
 

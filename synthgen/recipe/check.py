@@ -228,6 +228,12 @@ _ABOUT = {
 }
 
 
+def _judges_read_text(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.evaluate.judge and recipe.train and not _kind(recipe.train).writes_text:
+        kind = recipe.train.student.kind
+        yield Problem(f"students of kind '{kind}' write no text to judge", ("evaluate.judge", "train.student.kind"))
+
+
 def _students_accept_these_keys(recipe: Recipe) -> Iterator[Problem]:
     train = recipe.train
     if train is None:
@@ -365,6 +371,7 @@ RULES: tuple[Rule, ...] = (
     _engines_keep_a_form,
     _students_need_a_teacher_here,
     _students_fit_the_rows,
+    _judges_read_text,
     _students_accept_these_keys,
     _students_learn_by_this_loss,
     _students_have_distributions,

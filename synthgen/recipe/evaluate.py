@@ -15,8 +15,8 @@ class EvaluateSection(Section):
     max_new_tokens: Count = 64
     """Maximum number of tokens of an answer."""
     judge: str | None = None
-    """Name of a teacher that compares the student's answers with the teacher's recorded answers, when no live teacher
-    can be compared. It sees every pair twice, with the positions swapped, and what it costs counts for
-    `generate.budget`. No judge is asked when left out."""
+    """Name of a teacher that compares the student's answers with the teacher's recorded answers. It sees every pair
+    twice, with the positions swapped, and what it costs counts for `generate.budget`. No judge is asked when left
+    out."""
     seed: int = 0
     """Random seed of the bootstrap, from which the intervals are computed."""

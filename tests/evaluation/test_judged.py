@@ -16,7 +16,7 @@ from distill.evaluation import judged
 from distill.evaluation.judged import Verdicts, choice
 from distill.held_out import HeldOut
 from synthgen.errors import RecipeError
-from synthgen.recipe import Recipe, load_recipe
+from synthgen.recipe import Recipe, check_recipe, load_recipe
 from synthgen.records import Message
 from synthgen.ui import UI
 
@@ -143,9 +143,15 @@ def test_a_judge_that_is_no_teacher_is_refused_before_anything_is_done(tmp_path)
     recipe = recipe_of(tmp_path, api("http://127.0.0.1:1/v1"))
     values = recipe.model_dump(mode="json")
     values["evaluate"]["judge"] = "critc"
-    from synthgen.recipe import check_recipe
-
     with pytest.raises(RecipeError, match="there is no teacher 'critc' in 'teachers'; did you mean 'critic'"):
+        check_recipe(Recipe.model_validate(values))
+
+
+def test_a_judge_needs_a_student_that_writes(tmp_path):
+    recipe = recipe_of(tmp_path, api("http://127.0.0.1:1/v1"), strategy="embed")
+    values = recipe.model_dump(mode="json")
+    values["train"] = {"student": {"kind": "sentence"}}
+    with pytest.raises(RecipeError, match="students of kind 'sentence' write no text to judge"):
         check_recipe(Recipe.model_validate(values))
 
 

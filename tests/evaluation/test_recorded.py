@@ -23,7 +23,8 @@ from support.training import LOOSE
 import distill
 import synthgen
 from distill.evaluation import recorded
-from distill.evaluation.recorded import TEACHER, Scale, recorded_answer, spent
+from distill.evaluation.grouped import Scale
+from distill.evaluation.recorded import TEACHER, recorded_answer, spent
 from distill.evaluation.subject import Subject
 from distill.evaluation.texts import has_live_teacher
 from distill.held_out import HeldOut, groups
