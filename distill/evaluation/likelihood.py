@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from distill import losses
 from distill.data import Choice
@@ -22,9 +22,8 @@ from distill.streaming.stream import cache_folder, open_stream
 from distill.streaming.tokencache import reader_of
 from distill.targets.rationale import shape
 from synthgen.errors import UserError
-from synthgen.lm.files import ModelFiles
 from synthgen.lm.forward import completion_logits
-from synthgen.lm.load import load_configs
+from synthgen.lm.load import loaded
 from synthgen.lm.tokens import Tokens
 from synthgen.ui import UI
 
@@ -117,7 +116,8 @@ class _Room:
 
 
 def _room(subject: Subject) -> _Room:
-    config, _ = load_configs(ModelFiles.find(str(subject.folder)))
+    name = str(subject.folder)
+    config = loaded(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return _Room(int(positions) if positions else None, bool(config.is_encoder_decoder))
 
