@@ -47,6 +47,12 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+def _judges_read_text(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.evaluate.judge and recipe.train and not KINDS[recipe.train.student.kind].writes_text:
+        kind = recipe.train.student.kind
+        yield Problem(f"students of kind '{kind}' write no text to judge", ("evaluate.judge", "train.student.kind"))
+
+
 def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
     for place, name in enumerate(scoring(recipe)):
         if name in answering(recipe) and STRATEGIES[recipe.strategy].answered_by == "one":
@@ -228,12 +234,6 @@ _ABOUT = {
 }
 
 
-def _judges_read_text(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.evaluate.judge and recipe.train and not _kind(recipe.train).writes_text:
-        kind = recipe.train.student.kind
-        yield Problem(f"students of kind '{kind}' write no text to judge", ("evaluate.judge", "train.student.kind"))
-
-
 def _students_accept_these_keys(recipe: Recipe) -> Iterator[Problem]:
     train = recipe.train
     if train is None:
@@ -357,6 +357,7 @@ Rule = Callable[[Recipe], Iterator[Problem]]
 RULES: tuple[Rule, ...] = (
     _one_way_to_name_teachers,
     _teachers_exist,
+    _judges_read_text,
     _scoring_teachers_do_not_answer,
     _needs_answer_marker,
     _needs_labels,
@@ -371,7 +372,6 @@ RULES: tuple[Rule, ...] = (
     _engines_keep_a_form,
     _students_need_a_teacher_here,
     _students_fit_the_rows,
-    _judges_read_text,
     _students_accept_these_keys,
     _students_learn_by_this_loss,
     _students_have_distributions,
