@@ -94,23 +94,28 @@ def train(
 
 
 @main.command("eval")
-@_RUN
+@click.argument("run", metavar="RUN|STUDENT", type=click.Path(path_type=Path))
 @click.option("--student", type=click.Path(path_type=Path), help="Folder of the student. Default: RUN/student.")
 @_RECIPE
 @_FRESH
 @SET
 @report_errors
 def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
-    """Measure a student against its live teacher on the run's held-out rows.
+    """Measure a student on held-out rows: against its live teacher, or against the recorded answers of any teacher.
+
+    A student's folder is enough if its corpus or its run is there.
 
     \b
     distill eval runs/first
+    distill eval students/mine
     """
     from distill.evaluation.evaluate import evaluate as evaluate_
 
-    result = evaluate_(synthgen.load_recipe(recipe_of(run, recipe), set), run, student, fresh=fresh, ui=ui)
+    own = student is not None and (student / "recipe.yaml").is_file()  # a student of a dataset has its recipe
+    named = recipe_of(student if student is not None and own else run, recipe)
+    result = evaluate_(synthgen.load_recipe(named, set), run, student, fresh=fresh, ui=ui)
     ui.result(result.to_dict(), result.text())
-    ui.hint(f"synthgen report {run}")
+    ui.hint(f"synthgen report {run}" if (run / "generated").is_dir() else f"read {student or run}/README.md")
 
 
 @main.command()

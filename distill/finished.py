@@ -29,9 +29,7 @@ def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs
     with it when they are read. The other run of `train.across` is verified here.
     """
     inputs: Inputs = {
-        "train": section.model_dump(
-            mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}}
-        ),
+        "train": settings_of(section),
         "curated_sha256": durable.digest(manifest["files"]),
     }
     if reads_logits(section):
@@ -44,6 +42,11 @@ def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs
         other = corpus.resolve(Path(section.across.run), prefer=("generated", "curated"))
         inputs["across_sha256"] = durable.digest(corpus.verify(other)["files"])
     return inputs
+
+
+def settings_of(section: TrainSection) -> dict[str, Any]:
+    """Those settings of the section `train` that decide the student, as JSON."""
+    return section.model_dump(mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}})
 
 
 def _logits(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:

@@ -9,7 +9,7 @@ forbids learning from them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from distill.intervals import Array
 from synthgen import corpus
-from synthgen.records import Message, Score
+from synthgen.records import Message, Score, Usage
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class HeldOut:
     label_probs: Sequence[float] | None
     reference: list[str] | None
     scores: list[Score]
+    group_id: str | None = None
+    completion: list[Message] = field(default_factory=list)
+    answer: str | None = None
+    teacher: str | None = None
+    served_model: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
     @property
     def text(self) -> str:
@@ -52,6 +59,23 @@ def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOu
     docstring of the module says which rejected rows are included.
     """
     return list(islice(_in_order(source, split), most))
+
+
+def groups(rows: Sequence[HeldOut]) -> list[str]:
+    """The name of each row's group. Two rows are in one group if they have the same seed or the same `group_id`, or if
+    a chain of such rows joins them. Rows of different groups are independent, so intervals draw whole groups.
+    """
+    first: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while first.setdefault(name, name) != name:
+            first[name] = name = first[first[name]]
+        return name
+
+    for row in rows:
+        if row.group_id is not None:
+            first[root(f"group {row.group_id}")] = root(f"seed {row.seed_id}")
+    return [root(f"seed {row.seed_id}") for row in rows]
 
 
 def training_tokens(source: Path) -> Iterator[Array]:

@@ -26,7 +26,7 @@ _MODEL = (
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
 _EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
-PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers")
+PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers", "ledger")
 """The folders inside a student's folder."""
 _CORPUS = corpus_files("rejected")
 _SEGMENT = SHARD.replace("parquet", "bin")
@@ -58,6 +58,7 @@ def trained() -> Output:
             r"recipe\.yaml",
             r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
             rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
+            r"ledger/[^/]+\.jsonl",  # what a judge has cost
         ),
     )
 

@@ -119,7 +119,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
         **inputs,
     )
     if durable.writes():
-        write_model_card(job.folder, recipe, manifest, training)
+        write_model_card(job.folder, recipe, manifest, training, source=job.source)
         durable.write_json(job.folder / FILE, training.to_dict())  # last, because it marks the student as finished
     return TrainedStudent(job.folder, training)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -12,16 +13,99 @@ from synthgen import durable
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.results.measures import Measure, Value, shown
+from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
 
-_HF_LICENSES = {
-    "CC0-1.0": "cc0-1.0",
-    "CC-BY-4.0": "cc-by-4.0",
-    "CC-BY-SA-4.0": "cc-by-sa-4.0",
-    "CC-BY-NC-4.0": "cc-by-nc-4.0",
-    "MIT": "mit",
-    "Apache-2.0": "apache-2.0",
+_HUB_LICENSES = frozenset(
+    re.findall(
+        r"\S+",
+        """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma
+    """,
+    )
+)
+"""The license tags of the Hugging Face hub, from https://huggingface.co/docs/hub/repositories-licenses."""
+
+_OTHER_SPELLINGS = {
+    "odc-by-1.0": "odc-by",
+    "odbl-1.0": "odbl",
+    "pddl-1.0": "pddl",
+    "llama-2": "llama2",
+    "llama-3": "llama3",
+    "llama-3.1": "llama3.1",
+    "gemma-2025-03-24": "gemma",
 }
+_UNKNOWN = ("", "unknown", "other", "none")
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
+
+_TASKS = {"completions": "text-generation", "label probabilities": "text-classification", "texts": "feature-extraction"}
+"""What the rows of a strategy hold → the task category of the hub."""
+
+_SIZES = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**12, "1B<n<1T"),
+)
+
+
+def hub_license(terms: Iterable[str]) -> dict[str, str]:
+    """The keys `license` and `license_name` of a card's header for these licenses, which are SPDX ids or keys of
+    data/licenses.yaml.
+
+    A license that the hub has no tag for is `other` with its name, and so are several different licenses. Empty when
+    one of them is unknown, or when there are none.
+    """
+    plain = {_spelling(one) for one in terms}
+    if not plain or plain & set(_UNKNOWN):
+        return {}
+    if len(plain) > 1:
+        return {"license": "other", "license_name": "several-see-the-sources"}
+    [name] = plain
+    return {"license": name} if name in _HUB_LICENSES else {"license": "other", "license_name": _slug(name)}
+
+
+def _spelling(license: str) -> str:
+    name = license.strip().lower()
+    name = _OTHER_SPELLINGS.get(name, name)
+    return re.sub(r"^(a?gpl|lgpl|gfdl)(-[\d.]+)-(only|or-later)$", r"\1\2", name)
+
+
+def _slug(text: str) -> str:
+    """The text in lower case, with only letters, digits, dots and dashes, as the hub's ids have them."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name of a model or data set is an id of the hub, and not a folder, a file or a package."""
+    return bool(_HUB_ID.fullmatch(name)) and not name.endswith((".gguf", ".git")) and not Path(name).exists()
+
+
+def header(values: Mapping[str, object]) -> str:
+    """The YAML header of a card. Values that are None or empty are left out. Texts lose hidden characters and line
+    breaks, and are quoted where YAML needs it.
+    """
+    kept = {key: _shown(value) for key, value in values.items() if value not in (None, "", [], {}, ())}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=float("inf")).strip()
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {key: _shown(one) for key, one in value.items()}
+    return [_shown(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def environment() -> Environment:
@@ -78,10 +162,14 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
             files = [{"split": split, "path": f"{part}/{split}-*.parquet"} for split in named]
             values = {"config_name": config, "description": about, "data_files": files}
             configs.append({**values, **({"default": True} if part == "data" else {})})
-    licenses = sorted({source["license"] for source in manifest["sources"]})
+    total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith("data/"))
+    strategy = STRATEGIES.get(manifest["strategy"])
     head = {
         "pretty_name": title,
-        "license": _HF_LICENSES.get(licenses[0], "other") if len(licenses) == 1 else "other",
+        **hub_license(source["license"] for source in manifest["sources"]),
+        "size_categories": [next((name for most, name in _SIZES if total < most), "n>1T")],
+        "task_categories": [task] if (task := _TASKS.get(strategy.rows if strategy else "completions")) else [],
+        "source_datasets": _source_datasets(manifest),
         "tags": ["synthetic", "distillation", "synthgen"],
         "configs": configs,
     }
@@ -89,7 +177,8 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
         environment()
         .get_template("dataset_card.md.j2")
         .render(
-            head=yaml.safe_dump(head, sort_keys=False).strip(),
+            head=header(head),
+            has_license="license" in head,
             title=title,
             manifest=manifest,
             configs=configs,
@@ -97,6 +186,20 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
         )
     )
     durable.write_text(folder / "README.md", text)
+
+
+def _source_datasets(manifest: Manifest) -> list[str]:
+    """The hub ids of the data sets that the seeds or rows come from, as far as their sources are addresses of the
+    hub.
+    """
+    addresses = (f"https://{host}/datasets/" for host in ("huggingface.co", "hf.co"))
+    found = [
+        source["source"].removeprefix(address).strip("/")
+        for address in addresses
+        for source in manifest["sources"]
+        if source["role"] in ("seed", "dataset") and source["source"].startswith(address)
+    ]
+    return sorted({name for name in found if is_hub_id(name)})
 
 
 def _rows_of_splits(manifest: Manifest, part: str) -> dict[str, int]:

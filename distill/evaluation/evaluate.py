@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from distill.card import write_model_card
 from distill.evaluation.subject import Subject
+from distill.finished import settings_of
 from distill.held_out import first_rows
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError, nearest
 from synthgen.files import read_text
-from synthgen.recipe import Recipe, check_recipe
+from synthgen.recipe import Recipe, TrainSection, check_recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
-from synthgen.results.training import read_training
+from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import Reference, resolve
 from synthgen.tables.students import KINDS
 from synthgen.ui import UI
@@ -43,24 +46,25 @@ def evaluate(
 ) -> Evaluation:
     """Measure a student on the held-out rows. Writes evaluation.json, and rewrites the model card.
 
-    `student` is the student's folder, by default `run`/student. An evaluation of the same student, corpus and settings
-    is not repeated unless `fresh` is true. Raises CorpusError when there is no trained student, and UserError when the
-    corpus has no held-out rows.
+    `run` is a run or corpus, or the student's folder alone. `student` is the student's folder, by default
+    `run`/student. The student is measured with the settings that it was trained with, whatever the section `train` of
+    the recipe says. An evaluation of the same student, corpus and settings is not repeated unless `fresh` is true.
+
+    Raises CorpusError when there is no trained student, and UserError when the corpus is unknown or has no held-out
+    rows.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
-    if student and (Path(student) / "corpus" / "manifest.json").exists():  # the student was trained on a dataset
-        source = Path(student) / "corpus"
-    else:
-        source = corpus.resolve(Path(run), prefer=("curated",))
-    folder = Path(student) if student else source.parent / "student"
-    if not (folder / "training.json").exists():
+    source, folder = _places(Path(run), Path(student) if student else None)
+    if not (folder / FILE).exists():
         raise CorpusError(f"there is no trained student at {folder}", f"train one: `distill train {run}`")
     manifest = corpus.verify(source)
+    judge = recipe.evaluate.judge
     inputs = {
-        "training_sha256": durable.digest(read_text(folder / "training.json", _TRAIN)),
+        "training_sha256": durable.digest(read_text(folder / FILE, _TRAIN)),
         "curated_sha256": durable.digest(manifest["files"]),
         "evaluate": recipe.evaluate.model_dump(mode="json"),
+        **({"judge": recipe.teachers[judge].model_dump(mode="json")} if judge else {}),
     }
     path = folder / "evaluation.json"
     if path.exists() and not fresh:
@@ -69,7 +73,8 @@ def evaluate(
         if isinstance(old, dict) and {key: old.get(key) for key in same} == same:
             ui.note(f"{folder} is already evaluated; nothing to do")
             return read_evaluation(path)
-    training = read_training(folder / "training.json")
+    training = read_training(folder / FILE)
+    recipe = _as_trained(recipe, training)
     measure = resolve(_function(training.kind, folder))
     if not first_rows(source, "test", 1):
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
@@ -77,9 +82,43 @@ def evaluate(
     result = replace(found, kind=training.kind, inputs=inputs)
     # the model card describes the training corpus, so it is written only for the same corpus
     if training.curated_sha256 == inputs["curated_sha256"]:
-        write_model_card(folder, recipe, manifest, evaluation=result)
+        write_model_card(folder, recipe, manifest, evaluation=result, source=source)
     durable.write_json(path, result.to_dict())  # last, because it marks the student as evaluated
     return result
+
+
+def _places(run: Path, student: Path | None) -> tuple[Path, Path]:
+    """(curated corpus, student's folder) for the arguments of `evaluate`. Raises CorpusError when there is no corpus,
+    and UserError when `run` is a student's folder beside no corpus.
+    """
+    alone = student is None and (run / FILE).exists()
+    folder = run if alone else student
+    if folder is not None and (folder / "corpus" / "manifest.json").exists():  # it was trained on a dataset
+        return folder / "corpus", folder
+    if not alone:
+        source = corpus.resolve(run, prefer=("curated",))
+        return source, folder or source.parent / "student"
+    beside = run.resolve().parent / "curated"
+    if not (beside / "manifest.json").exists():
+        raise UserError(
+            f"{run} is a student, but the rows that it was trained on are not beside it",
+            f"name its run too: `distill eval RUN --student {run}`",
+        )
+    return beside, run
+
+
+def _as_trained(recipe: Recipe, training: Training) -> Recipe:
+    """The recipe with the section `train` that the student was trained with. The untrained student is built from this
+    section, so another section would give another student.
+    """
+    given = recipe.train
+    if not training.train or (given is not None and settings_of(given) == training.train):
+        return recipe
+    try:
+        return recipe.model_copy(update={"train": TrainSection.model_validate(training.train)})
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CorpusError(f"{FILE} has settings that this version does not know: 'train.{key}'", _TRAIN) from None
 
 
 def _function(kind: str, folder: Path) -> Reference:

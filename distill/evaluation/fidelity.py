@@ -6,22 +6,21 @@ Every student of a run is compared on the same held-out completions. The teacher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from distill.cost import MEASURES as COSTS
-from distill.cost import measure, row_of
 from distill.data import Choice
-from distill.evaluation.asking import Question, question, student_section
+from distill.evaluation import judged
+from distill.evaluation.answers import ASK_TEACHER, Writer, answer_in, apart, marker_of, right, writers
+from distill.evaluation.asking import question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
+from distill.evaluation.grouped import Scale
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
-from distill.intervals import RESAMPLES, interval
-from distill.job import Job
+from distill.intervals import RESAMPLES, Array, interval
 from distill.streaming.conversations import reader_of
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets.ensemble import Merge
@@ -29,18 +28,10 @@ from distill.targets.rationale import explaining
 from distill.tokenizer import written_with
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
-from synthgen.requests import Request
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
-from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, shown
-from synthgen.tables.engines import TeacherSection
-from synthgen.tables.reference import resolve
-from synthgen.tables.students import KINDS
-from synthgen.teachers.base import Reply
-from synthgen.verify import matches_any
+from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, middle, shown
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
-_ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
-_ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
 
 MEASURES = {
     "kl": Measure(
@@ -55,6 +46,7 @@ MEASURES = {
     "perplexity": Measure("perplexity", "significant", True),
     "calibration": Measure("calibration error", "percent", True),
     "accuracy": Measure("answers right", "percent", False),
+    **judged.MEASURES,
     "parameters": COSTS["parameters"],
     "weights_bytes": COSTS["weights_bytes"],
     "peak_rss_bytes": COSTS["peak_rss_bytes"],
@@ -75,39 +67,20 @@ MODELS = {
 }
 
 
-class Writer(Protocol):
-    """A student that writes text. The functions `open` and `untrained` of its kind return such an object."""
-
-    @property
-    def model(self) -> PreTrainedModel: ...
-
-    def sample(self, requests: Sequence[Request], spec: None) -> list[Reply]:
-        """Return one reply for each request."""
-
-
-def evaluate_decoder(subject: Subject) -> Evaluation:
-    """Compare a causal language model with its teacher."""
-    return _evaluate(subject, _ASK_TEACHER)
-
-
-def evaluate_seq2seq(subject: Subject) -> Evaluation:
-    """Compare an encoder-decoder model with its teacher."""
-    return _evaluate(subject, _ASK_SEQ2SEQ)
-
-
-def _evaluate(subject: Subject, ask: str) -> Evaluation:
-    """Compare students with their teacher. `ask` names the function that asks a student in a separate process."""
+def evaluate_live(subject: Subject, ask: str) -> Evaluation:
+    """Compare students with their live teacher. `ask` names the function that asks a student in a separate process."""
     recipe, section, source = subject.recipe, subject.recipe.evaluate, subject.source
     held_out = subject.held_out(section.max_rows)
     job = subject.job()
     teacher = job.teacher
-    models = _models(job)
+    weights = teacher.weights
+    models = {name: made() for name, made in writers(job, teacher.batch_size, weights.device).items()}
     subject.ui.note(f"evaluate: {len(held_out)} held-out completions")
     taught = _taught(subject, teacher.tokens)
     found = distances(
         teacher,
         {name: writer.model for name, writer in models.items()},
-        unigram(source, teacher.weights.vocab_size),
+        unigram(source, weights.vocab_size),
         held_out,
         ui=subject.ui,
         taught=taught,
@@ -116,8 +89,8 @@ def _evaluate(subject: Subject, ask: str) -> Evaluation:
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table = _table(found, held_out, section.seed)
-    answers, samples, prompts = _answers(subject, models, held_out, ask)
-    for name, row in answers.items():
+    answers = _answers(subject, models, held_out, ask)
+    for name, row in answers.table.items():
         table.setdefault(name, {}).update(row)
     pairs = [("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram")]
     comparisons = [
@@ -130,36 +103,19 @@ def _evaluate(subject: Subject, ask: str) -> Evaluation:
         kind=subject.training.kind,
         rows=len(held_out),
         unit="completions",
-        headline=_headline(len(held_out), comparisons),
+        headline=" ".join(filter(None, [_of_answers(answers), _headline(len(held_out), comparisons)])),
         measures=MEASURES,
         table=table,
-        notes=_notes(tokens, seeds, prompts),
+        notes=[*_notes(tokens, seeds, answers.prompts), *answers.notes],
         models={name: MODELS[name] for name in table if name in MODELS},
         figures=_figures(table),
-        comparisons=comparisons,
+        comparisons=[*comparisons, *answers.comparisons],
         parts=_parts(found, held_out, section.seed),
-        samples=samples,
+        samples=answers.samples,
         bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out seed"),
-        counts={"tokens": tokens, "seeds": seeds, "prompts_answered": prompts},
+        counts={"tokens": tokens, "seeds": seeds, "prompts_answered": answers.prompts},
         learned_from=subject.training.learned_from,
     )
-
-
-def _models(job: Job) -> dict[str, Writer]:
-    """Open the models to compare: the untrained student, and the trained models in the student's folder."""
-    kind, teacher = KINDS[job.section.student.kind], job.teacher
-    assert kind.untrained is not None
-    assert kind.open is not None
-    models: dict[str, Writer] = {"untrained": resolve(kind.untrained)(job)}
-    folders = {
-        "cross-entropy": job.folder / "baseline",
-        "distilled": job.folder,
-        "teacher, trained too": job.folder / "teacher",
-    }
-    for name, folder in folders.items():
-        if (folder / "model.safetensors").exists():
-            models[name] = resolve(kind.open)(folder, teacher.batch_size, teacher.weights.device)
-    return models
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
@@ -219,11 +175,21 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
     return parts
 
 
-def _answers(
-    subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str
-) -> tuple[dict[str, Row], list[Sample], int]:
-    """Get greedy answers to the held-out prompts. Returns accuracy and cost by model, samples, and the number of
-    prompts.
+@dataclass(frozen=True)
+class _Answers:
+    """Greedy answers to held-out prompts: accuracy and cost by model, the paired differences in accuracy, samples,
+    notes on the judge, and the number of prompts.
+    """
+
+    table: Table = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    prompts: int = 0
+
+
+def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str) -> _Answers:
+    """Get greedy answers to the held-out prompts.
 
     Teacher and distilled student answer in separate processes, because peak memory is known only for a whole process.
     The other students have the same architecture as the distilled student, so their cost is not measured.
@@ -231,52 +197,49 @@ def _answers(
     section = subject.recipe.evaluate
     local = local_teacher(subject.recipe)
     rows = list({r.seed_id: r for r in held_out}.values())[: section.max_prompts]
+    scale = Scale([row.seed_id for row in rows], section.seed)
     subject.ui.note(f"evaluate: {len(rows)} prompts; the teacher and each student answer greedily")
-    apart = {"teacher": (_ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
-    found: dict[str, Row] = {}
+    elsewhere = {"teacher": (ASK_TEACHER, local), "distilled": (ask, student_section(subject.folder, local))}
+    found: Table = {}
     texts: dict[str, list[str]] = {}
+    points: dict[str, Array] = {}
     for name in ("teacher", *models):
         asked = [question(r, as_teacher=name == "teacher", max_new_tokens=section.max_new_tokens) for r in rows]
-        if name in apart:
-            function, model = apart[name]
-            found[name], texts[name] = _apart(function, model, asked)
+        if name in elsewhere:
+            function, model = elsewhere[name]
+            found[name], texts[name] = apart(function, model, asked)
         else:
             found[name] = {}
             texts[name] = [reply.text for reply in models[name].sample([q.request() for q in asked], None)]
-        found[name]["accuracy"] = _accuracy(_marker(subject, name), rows, texts[name], section.seed)
-    order = [*apart, *(name for name in texts if name not in apart)]
+        marker = marker_of(subject.recipe, as_teacher=name == "teacher")
+        points[name] = right([answer_in(text, marker) for text in texts[name]], rows)
+        found[name]["accuracy"] = scale.known(points[name])
+    verdicts = judged.judge(subject, rows, texts["distilled"])
+    if verdicts is not None:
+        found["distilled"].update({key: scale.known(values_R) for key, values_R in verdicts.shares().items()})
+    order = [*elsewhere, *(name for name in texts if name not in elsewhere)]
     samples = [
         Sample(str(row.prompt[-1]["content"]), {name: texts[name][n] for name in order if name in texts})
         for n, row in enumerate(rows[:_SAMPLES])
     ]
-    return found, samples, len(rows)
+    own = points["distilled"]
+    apart_by = {f"distilled − {name}": scale.known(own - points[name]) for name in points if name != "distilled"}
+    comparisons = [Comparison(name, "accuracy", v) for name, v in apart_by.items() if isinstance(v, Interval)]
+    return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows))
 
 
-def _apart(function: str, model: TeacherSection, asked: Sequence[Question]) -> tuple[Row, list[str]]:
-    """Ask a model in a separate process. Returns (row of the model's measures, answers of the model)."""
-    arguments = {"teacher": model.model_dump(mode="json"), "questions": [asdict(q) for q in asked]}
-    measured = measure(function, arguments)
-    texts = measured.pop("texts")
-    return row_of(measured), texts
-
-
-def _marker(subject: Subject, model: str) -> str | None:
-    """The marker before the answer in this model's texts. None when the whole text is the answer."""
-    rationale = subject.recipe.train.rationale if subject.recipe.train else None
-    answers_alone = model != "teacher" and rationale is not None and rationale.mode != "then_answer"
-    return None if answers_alone else subject.recipe.generate.answer_marker
-
-
-def _accuracy(marker: str | None, rows: Sequence[HeldOut], texts: Sequence[str], seed: int) -> Interval | None:
-    """Return the share of correct answers with its interval, or None when no seed has a reference."""
-    checked = [(r, t) for r, t in zip(rows, texts, strict=True) if r.reference]
-    if not checked:
-        return None
-    right = []
-    for row, text in checked:
-        answer = text.rpartition(marker)[2].strip().split("\n", 1)[0] if marker and marker in text else text
-        right.append(float(matches_any(None if marker and marker not in text else answer, row.reference or [])))
-    return interval(np.array(right), np.ones(len(right)), [r.seed_id for r, _ in checked], seed)
+def _of_answers(answers: _Answers) -> str:
+    """The result of the answers in one sentence. Empty when no prompt has a reference."""
+    found = next((c.difference for c in answers.comparisons if c.name == "distilled − untrained"), None)
+    teacher, student = (middle(answers.table[name]["accuracy"]) for name in ("teacher", "distilled"))
+    if found is None or teacher is None or student is None:
+        return ""
+    doubt = "" if found.low * found.high > 0 else "; the interval includes zero"
+    points = f"{100 * found.mean:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return (
+        f"{shown(student, 'percent')} of the student's answers to {answers.prompts} held-out prompts are right (paired "
+        f"difference from before training {points}{doubt}), and {shown(teacher, 'percent')} of its teacher's."
+    )
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:

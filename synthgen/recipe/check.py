@@ -42,12 +42,19 @@ def _teachers_exist(recipe: Recipe) -> Iterator[Problem]:
     named = [(f"mixture.{name}", name) for name in recipe.mixture]
     named += [(f"logits.score_by.{place}", name) for place, name in enumerate(scoring(recipe))]
     named += [("steps.judge", recipe.steps.judge)] if recipe.steps.judge else []
+    named += [("evaluate.judge", recipe.evaluate.judge)] if recipe.evaluate.judge else []
     named += [("steps.rewriter", recipe.steps.rewriter)] if recipe.steps.rewriter else []
     for key, name in named:
         if name not in recipe.teachers:
             yield Problem(
                 f"there is no teacher '{name}' in 'teachers'{nearest(name, recipe.teachers)}", (key, "teachers")
             )
+
+
+def _judges_read_text(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.evaluate.judge and recipe.train and not KINDS[recipe.train.student.kind].writes_text:
+        kind = recipe.train.student.kind
+        yield Problem(f"students of kind '{kind}' write no text to judge", ("evaluate.judge", "train.student.kind"))
 
 
 def _scoring_teachers_do_not_answer(recipe: Recipe) -> Iterator[Problem]:
@@ -194,6 +201,7 @@ RULES: tuple[Rule, ...] = (
     _teacher_is_named,
     _one_way_to_name_teachers,
     _teachers_exist,
+    _judges_read_text,
     _scoring_teachers_do_not_answer,
     _needs_answer_marker,
     _needs_labels,

@@ -9,10 +9,14 @@ class EvaluateSection(Section):
     """How the student is measured on the test split."""
 
     max_rows: Count | None = None
-    """Number of rows on which student and teacher are compared token by token: the first rows, or all when left out."""
+    """Number of rows on which the models are compared token by token: the first rows, or all when left out."""
     max_prompts: Count | None = None
     """Number of prompts that the student answers, to measure accuracy and speed; all when left out."""
     max_new_tokens: Count = 64
     """Maximum number of tokens of an answer."""
+    judge: str | None = None
+    """Name of a teacher that compares the student's answers with the teacher's recorded answers. It sees every pair
+    twice, with the positions swapped, and what it costs counts for `generate.budget`. No judge is asked when left
+    out."""
     seed: int = 0
     """Random seed of the bootstrap, from which the intervals are computed."""

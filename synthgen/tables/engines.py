@@ -286,6 +286,11 @@ class Engine:
     """Keys of the section that do not affect the answers. Their values may change when a run is resumed."""
 
 
+ASK_ONE: Reference = "synthgen.generation.one_teacher:ask_one"
+"""(recipe, teacher's name, requests, folder of the generated rows, ui) → replies. It asks one teacher of a recipe, of
+any engine, outside of generation.
+"""
+
 _PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")
 
 ENGINES: dict[str, Engine] = {

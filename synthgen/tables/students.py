@@ -172,7 +172,8 @@ class Kind:
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
     `not_exported` is set for kinds without export formats. It says how to get the student in other formats. `files` are
     regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other files.
-    `library_name` and `how_to_run` are shown in the model card. `loss_unit` and `loss_note` are shown with the plot of
+    `library_name`, `pipeline_tag` (the hub's name of the task, "" for none) and `how_to_run` are shown in the model
+    card. `loss_unit` and `loss_note` are shown with the plot of
     the loss.
     """
 
@@ -210,6 +211,7 @@ class Kind:
     not_exported: str = ""
     files: tuple[str, ...] = ()
     library_name: str = "transformers"
+    pipeline_tag: str = ""
     how_to_run: str = ""
     loss_unit: str = "nats"
     loss_note: str = ""
@@ -248,7 +250,8 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
         divergences=None,
         writes_text=True,
-        evaluate="distill.evaluation.fidelity:evaluate_decoder",
+        evaluate="distill.evaluation.texts:evaluate_decoder",
+        pipeline_tag="text-generation",
         how_to_run='`transformers.pipeline("text-generation", model=folder, trust_remote_code=False)` runs it',
         loss_unit="nats a token",
         loss_note=_ENTROPY,
@@ -266,8 +269,9 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
         divergences=None,
         writes_text=True,
-        evaluate="distill.evaluation.fidelity:evaluate_seq2seq",
+        evaluate="distill.evaluation.texts:evaluate_seq2seq",
         not_exported="transformers loads the student's folder directly",
+        pipeline_tag="text-generation",
         how_to_run="`transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)` loads it",
         loss_unit="nats a token",
         loss_note=_ENTROPY,
@@ -282,6 +286,7 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight",),
         divergences=None,
         evaluate="distill.evaluation.classifiers:evaluate_encoder",
+        pipeline_tag="text-classification",
         how_to_run='`transformers.pipeline("text-classification", model=folder, trust_remote_code=False)` runs it',
     ),
     "sentence": Kind(
@@ -296,6 +301,7 @@ KINDS: dict[str, Kind] = {
         not_exported="sentence-transformers loads the student's folder directly and can export it: "
         "SentenceTransformer(folder, backend='onnx')",
         library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
         how_to_run="`sentence_transformers.SentenceTransformer(folder).encode(texts)` runs it",
     ),
     "classifier": Kind(
@@ -308,6 +314,7 @@ KINDS: dict[str, Kind] = {
         divergences=("forward_kl",),
         evaluate="distill.evaluation.classifiers:evaluate_mlp",
         library_name="synthgen-distill",
+        pipeline_tag="text-classification",
         how_to_run="`distill.students.classifier.Classifier.load(folder).predict(texts)` runs it, on numpy alone",
     ),
 }

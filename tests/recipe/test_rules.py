@@ -53,6 +53,12 @@ BROKEN: list[tuple[dict, str, str]] = [
     ),
     ({"teachers": TWO, "steps": {"judge": "x"}}, "steps.judge", "no teacher 'x' in 'teachers'; known: large, small"),
     ({"teachers": TWO, "steps": {"rewriter": "x"}}, "steps.rewriter", "no teacher 'x'"),
+    ({"teachers": TWO, "evaluate": {"judge": "x"}}, "evaluate.judge", "no teacher 'x'"),
+    (
+        {"teachers": TWO, "strategy": "embed", "train": SENTENCE, "evaluate": {"judge": "large"}},
+        "evaluate.judge",
+        "students of kind 'sentence' write no text to judge",
+    ),
     ({"teachers": TWO, "logits": {"score_by": ["larg"]}}, "logits.score_by.0", "did you mean 'large'?"),
     (
         {"teachers": TWO, "logits": {"score_by": ["small"]}},

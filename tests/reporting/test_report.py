@@ -153,7 +153,9 @@ def test_trained_and_evaluated(run):
         if row.get("kl"):
             shown = "{mean:z.3f} <small>[{low:z.3f}, {high:z.3f}]".format(**row["kl"])
             assert re.search(f"<td>{re.escape(name.replace(chr(39), '&#39;'))} .*{re.escape(shown)}", html), name
-    [found] = [c for c in evaluation["comparisons"] if c["name"] == "distilled − cross-entropy"]
+    [found] = [
+        c for c in evaluation["comparisons"] if c["name"] == "distilled − cross-entropy" and c["measure"] == "kl"
+    ]
     assert "{mean:z.3f} [{low:z.3f}, {high:z.3f}]".format(**found["difference"]) in page.text
     assert evaluation["samples"]
     for sample in evaluation["samples"]:

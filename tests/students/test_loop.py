@@ -63,7 +63,7 @@ def test_measuring_on_another_run_leaves_the_card(small_run, tmp_path, monkeypat
     learned from. The evaluation itself is replaced by an empty one.
     """
     nothing = Evaluation("decoder", 0, "completions", "", {}, {})
-    monkeypatch.setattr("distill.evaluation.fidelity.evaluate_decoder", lambda subject: nothing)
+    monkeypatch.setattr("distill.evaluation.texts.evaluate_decoder", lambda subject: nothing)
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     other, elsewhere = small_run(seeds=16)
     student = student_of(recipe, run, tmp_path / "student", baseline=False)

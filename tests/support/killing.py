@@ -58,7 +58,7 @@ IMPORTS = (
     "distill.students.classifier_train",
     "distill.cli",
     "distill.evaluation.evaluate",
-    "distill.evaluation.fidelity",
+    "distill.evaluation.texts",
     "distill.students.decoder",
     "distill.students.encoder",
     "distill.targets.live",

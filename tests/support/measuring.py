@@ -17,7 +17,7 @@ import pytest
 from distill.cost import peak_rss
 from synthgen.tables.reference import resolve
 
-_EVALUATIONS = tuple(f"distill.evaluation.{name}.measure" for name in ("classifiers", "fidelity", "similarity"))
+_EVALUATIONS = tuple(f"distill.evaluation.{name}.measure" for name in ("answers", "classifiers", "similarity"))
 _EXPORTS = ("distill.exporting.parity.measure",)
 
 

@@ -17,6 +17,7 @@ import synthgen
 from distill import evaluate, losses, train
 from distill.card import write_model_card
 from distill.data import Choice, sampled_batch, topk_batch
+from distill.evaluation.fidelity import _Answers
 from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError
@@ -333,7 +334,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def unanswered(monkeypatch):
     """Evaluation without greedy answers, which these tests do not need."""
-    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: ({}, [], 0))
+    monkeypatch.setattr("distill.evaluation.fidelity._answers", lambda *arguments: _Answers())
 
 
 def test_a_student_of_an_ensemble_says_so(run, tmp_path, unanswered):

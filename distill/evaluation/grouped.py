@@ -1,0 +1,38 @@
+"""Means over held-out rows, with intervals that draw whole groups of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.intervals import Array, interval
+from synthgen.results.measures import Value
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How means and their intervals are computed: the rows' groups, and the seed of the bootstrap."""
+
+    groups: Sequence[str]
+    seed: int
+
+    def of(self, sums_R: Array, weights_R: Array | None = None, places: Sequence[int] | None = None) -> Value:
+        """Σ sums / Σ weights over the rows, or over the rows `places`. The value is a plain number when these rows are
+        all of one group, because then there is nothing to draw. None when there are no rows, or when a group has no
+        weight.
+        """
+        chosen = np.arange(len(self.groups)) if places is None else np.asarray(places, int)
+        weights_R = np.ones(len(self.groups)) if weights_R is None else weights_R
+        names, group_of = np.unique(np.asarray(self.groups)[chosen], return_inverse=True)
+        if not len(chosen) or not np.bincount(group_of, weights_R[chosen]).all():
+            return None
+        if len(names) == 1:
+            return float(sums_R[chosen].sum() / weights_R[chosen].sum())
+        return interval(sums_R[chosen], weights_R[chosen], list(names[group_of]), self.seed)
+
+    def known(self, values_R: Array) -> Value:
+        """The mean of the values that are not NaN, with its interval. None when all are NaN."""
+        places = np.flatnonzero(~np.isnan(values_R))
+        return self.of(values_R, places=[int(n) for n in places])
