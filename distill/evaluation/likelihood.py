@@ -18,8 +18,8 @@ from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
 from distill.intervals import Array
 from distill.job import Job
+from distill.streaming.conversations import reader_of
 from distill.streaming.stream import cache_folder, open_stream
-from distill.streaming.tokencache import reader_of
 from distill.targets.rationale import shape
 from synthgen.errors import UserError
 from synthgen.lm.forward import completion_logits
@@ -64,7 +64,8 @@ def recorded_rows(subject: Subject, job: Job) -> Recorded:
     identity = [section.rationale.model_dump(mode="json"), marker] if how and section.rationale else None
     cache = cache_folder(subject.source, subject.folder)
     choice = Choice(1 << 30, "test", targets=False)
-    stream = open_stream(subject.source, reader_of(tokens, how, identity), cache, choice)
+    reader = reader_of(tokens, job.own_teachers, how, identity, reasoning=how is None)
+    stream = open_stream(subject.source, reader, cache, choice)
     asked = subject.held_out(subject.recipe.evaluate.max_rows)
     wanted, room = {row.id for row in asked}, _room(subject)
     learned = {e.id: [(one.prompt, one.completion) for one in (e, *e.also)] for e in stream if e.id in wanted}

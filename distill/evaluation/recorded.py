@@ -27,10 +27,10 @@ from distill.held_out import HeldOut, groups
 from distill.intervals import RESAMPLES, Array
 from synthgen import corpus
 from synthgen.lm.load import pick_device
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, has_local_teacher, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, Value, middle, shown
-from synthgen.tables.engines import ENGINES, TeacherSection
+from synthgen.tables.engines import TeacherSection
 from synthgen.verify import matches
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
@@ -131,9 +131,8 @@ def _local(subject: Subject) -> TeacherSection:
     """A section whose batch size and device are used for the students. They are those of the recipe's teacher if
     transformers can load it, otherwise the defaults.
     """
-    teacher = subject.recipe.teacher
-    weights = ENGINES[teacher.engine].weights if teacher else None
-    return weights(teacher) if weights else TeacherSection(model="student")
+    recipe = subject.recipe
+    return local_teacher(recipe) if has_local_teacher(recipe) else TeacherSection(model="student")
 
 
 def _measured(

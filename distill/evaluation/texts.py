@@ -15,6 +15,7 @@ from distill.evaluation.recorded import evaluate_recorded
 from distill.evaluation.subject import Subject
 from synthgen import corpus
 from synthgen.lm.model import LanguageModel
+from synthgen.recipe import has_local_teacher
 from synthgen.results.evaluation import Evaluation
 from synthgen.tables.engines import ENGINES
 
@@ -41,7 +42,7 @@ def has_live_teacher(subject: Subject) -> bool:
     teacher must have the same tokenizer and chat template. Every held-out row must have the teacher's tokens.
     """
     section = subject.recipe.teacher
-    if section is None or not ENGINES[section.engine].in_process or ENGINES[section.engine].weights is None:
+    if section is None or not ENGINES[section.engine].in_process or not has_local_teacher(subject.recipe):
         return False
     job = subject.job()
     if job.tokens.hash != job.teacher.tokens.hash:

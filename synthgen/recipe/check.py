@@ -18,6 +18,7 @@ from synthgen.recipe.root import Recipe
 from synthgen.recipe.speakers import NO_TEACHER, answering, scoring, speaking
 from synthgen.tables.engines import ENGINES
 from synthgen.tables.strategies import STRATEGIES
+from synthgen.tables.students import KINDS
 
 
 def broken_rules(recipe: Recipe) -> list[Problem]:

@@ -63,7 +63,7 @@ def test_wrong_sections_and_broken_rules_are_told_together(tmp_path):
     assert [line for line, _ in lines] == [11, 14, 16, 17]
     assert "generate.top_p" in lines[0][1]
     assert lines[1][1].startswith("logits.temperature is 2.0: the normalizer")
-    assert lines[2][1].startswith("train.student.kind: a student of kind 'classifier' needs a strategy that makes label")
+    assert lines[2][1].startswith("train.student.kind: a student of kind 'classifier' needs a strategy that makes")
     assert lines[3][1] == "train.loss is 'mse', but a student of kind 'classifier' learns by forward_kl"
 
 
