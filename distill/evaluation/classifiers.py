@@ -18,7 +18,7 @@ from distill.intervals import RESAMPLES, Array, interval
 from distill.students.classifier import Classifier
 from distill.students.labels import Predicts
 from synthgen.errors import CorpusError
-from synthgen.recipe import Recipe, local_teacher
+from synthgen.recipe import Recipe, has_local_teacher, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table
 
@@ -88,13 +88,14 @@ def _evaluate(
     references = _references(held_out, labels)
     seed = recipe.evaluate.seed
     table: Table = {name: _quality(p, teacher_RL, references, clusters, seed) for name, p in probs_RL.items()}
-    subject.ui.note("evaluate: speed and memory of teacher and student, each in a separate process")
-    table["teacher"] |= _teacher_cost(recipe, held_out, labels)
+    subject.ui.note("evaluate: speed and memory, each model in a separate process")
+    if has_local_teacher(recipe):
+        table["teacher"] |= _teacher_cost(recipe, held_out, labels)
     table["distilled"] |= row_of(measure(run, {"folder": str(folder.resolve()), "texts": texts}))
     agrees = {name: p.argmax(-1) == teacher_RL.argmax(-1) for name, p in probs_RL.items()}
     margin = agrees["distilled"].astype(float) - agrees["majority class"]
     above = interval(margin, np.ones(len(held_out)), clusters, seed)
-    faster = _rate(table["distilled"]) / _rate(table["teacher"])
+    faster = _rate(table["distilled"]) / _rate(table["teacher"]) if has_local_teacher(recipe) else None
     return Evaluation(
         kind=subject.training.kind,
         rows=len(held_out),
@@ -106,12 +107,12 @@ def _evaluate(
         models={name: MODELS[name] for name in table},
         figures=[
             Figure("agrees with the teacher", float(agrees["distilled"].mean()), "percent"),
-            Figure("times the teacher's speed", faster, "rate"),
+            *([] if faster is None else [Figure("times the teacher's speed", faster, "rate")]),
         ],
         comparisons=[Comparison("distilled − majority class", "agreement", above)],
         matrix=_matrix(teacher_RL, probs_RL["distilled"], labels),
         bootstrap=Bootstrap(RESAMPLES, seed, "held-out seed"),
-        counts={"speed_up": faster},
+        counts={} if faster is None else {"speed_up": faster},
         learned_from=subject.training.learned_from,
     )
 
@@ -159,13 +160,15 @@ def _matrix(teacher_RL: Array, student_RL: Array, labels: list[str]) -> Matrix:
     return Matrix(labels, counts_LL.tolist(), "teacher says", "student says", caption)
 
 
-def _headline(rows: int, above: Interval, faster: float) -> str:
-    times = f"{faster:,.0f}" if faster >= 100 else f"{faster:,.1f}"
-    return (
+def _headline(rows: int, above: Interval, faster: float | None) -> str:
+    """The result in one sentence. `faster` is None when the teacher runs elsewhere, so that its speed is not known."""
+    line = (
         f"On {rows} held-out texts the student agrees with the teacher {100 * above.mean:.1f} points "
-        f"[{100 * above.low:.1f}, {100 * above.high:.1f}] more often than the majority class does, at {times} times "
-        "the teacher's speed."
+        f"[{100 * above.low:.1f}, {100 * above.high:.1f}] more often than the majority class does"
     )
+    if faster is None:
+        return f"{line}."
+    return f"{line}, at {f'{faster:,.0f}' if faster >= 100 else f'{faster:,.1f}'} times the teacher's speed."
 
 
 def _notes() -> list[str]:

@@ -164,10 +164,16 @@ def batch_loss(
 
 
 def _check_width(rows: Sequence[Example], width: int) -> None:
-    """Raise CorpusError when the stored distribution of a row has a token that the student lacks."""
+    """Raise CorpusError when the stored distribution of a row has a token that the student lacks. Entries of a top-k
+    without probability stand for no token.
+    """
     for row in rows:
         ids = getattr(row.target, "ids", None)
-        if ids is not None and ids.size and int(ids.max()) >= width:
+        if ids is None or not ids.size or int(ids.max()) < width:
+            continue
+        if isinstance(row.target, logits.TopK):
+            ids = ids[np.isfinite(row.target.logprobs)]
+        if ids.size and int(ids.max()) >= width:
             raise CorpusError(
                 f"row {row.id}: its stored distribution has the token id {int(ids.max())}, but the student has only "
                 f"{width} tokens",

@@ -90,7 +90,7 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
     [
         ({"question": "a", "answer": "b"}, "no prompt .*; the row has answer, question", RecipeError),
         ({"prompt": "a"}, "no completion", RecipeError),
-        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "the completion is empty", CorpusError),
+        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "has no content", RecipeError),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
