@@ -9,8 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from synthgen import corpus
 from synthgen.errors import RecipeError, TeacherError
+from synthgen.files import read_text
 from synthgen.lm.load import load_tokenizer
 from synthgen.lm.tokens import Tokens
+from synthgen.lm.turns import turn_end
 from synthgen.recipe import Recipe, TrainSection, has_local_teacher, local_teacher
 from synthgen.records import Message
 from synthgen.tables.students import KINDS
@@ -29,7 +31,7 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
     name = getattr(section.student, "model", None)
     if name is None:
         return teacher()
-    own = Tokens.open(name, any_template=True)
+    own = _own_tokens(name, getattr(section.student, "chat_template_path", None))
     if own.tokenizer.chat_template is None and KINDS[section.student.kind].reads_plain_text:
         own.tokenizer.chat_template = PLAIN
     aligned = section.across is not None and section.across.run is None
@@ -37,10 +39,25 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
         return own
     if not has_local_teacher(recipe):
         raise RecipeError(
-            f"the tokenizer of train.student.model '{name}' has no chat template", "name an instruction-tuned model"
+            f"the tokenizer of train.student.model '{name}' has no chat template",
+            "name an instruction-tuned model, or a template in train.student.chat_template_path",
         )
     check_vocabulary(own.tokenizer, teacher().tokenizer, name)
     return teacher()
+
+
+def _own_tokens(model: str, template: str | None) -> Tokens:
+    """The tokenizer of a checkpoint, with the chat template in the file `template`, or with that of the model
+    `template`.
+    """
+    own = Tokens.open(model, any_template=True)
+    if template is None:
+        return own
+    path = Path(template)
+    own.tokenizer.chat_template = read_text(path, "") if path.is_file() else load_tokenizer(template).chat_template
+    if own.tokenizer.chat_template is None:
+        raise RecipeError(f"train.student.chat_template_path: '{template}' has no chat template", "name another model")
+    return Tokens(own.tokenizer, own.eos | {end for end in [turn_end(own.tokenizer)] if end is not None})
 
 
 PLAIN = (

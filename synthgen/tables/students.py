@@ -40,6 +40,11 @@ def _at_most_one(student: Student, *keys: str) -> Iterator[Rule]:
         yield given[1], f"give at most one of {names}, not {' and '.join(given)}"
 
 
+def _template(student: DecoderStudent | Seq2SeqStudent) -> Iterator[Rule]:
+    if student.chat_template_path is not None and student.model is None:
+        yield "chat_template_path", "'chat_template_path' is the template of 'model', which is left out"
+
+
 def _license(student: DecoderStudent | EncoderStudent | Seq2SeqStudent | SentenceStudent) -> Iterator[Rule]:
     if student.license is not None and student.model is None:
         yield "license", "'license' is the license of 'model', which is left out"
@@ -59,10 +64,14 @@ class DecoderStudent(Student):
     """Layers of the teacher to keep: a list of indexes from 0, or a number of layers, which are spread evenly from the
     first to the last. 6 when `layers`, `model` and `config` are all left out."""
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
+    """A checkpoint with its own tokenizer and chat template. Its name has one of the forms that `teacher.model`
+    accepts. To learn from distributions, the tokenizer must be the teacher's, unless `train.across` aligns them."""
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
+    chat_template_path: ModelName | None = None
+    """Chat template for `model`, for a checkpoint that has none, or to replace its own: a Jinja file, or a model whose
+    template is used. The trained student keeps it."""
     config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -71,6 +80,7 @@ class DecoderStudent(Student):
 
     def rules(self) -> Iterator[Rule]:
         yield from _at_most_one(self, "layers", "model", "config")
+        yield from _template(self)
         yield from _license(self)
 
 
@@ -116,16 +126,21 @@ class Seq2SeqStudent(Student):
 
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
-    """A checkpoint with the teacher's tokenizer. Its name has one of the forms that `teacher.model` accepts."""
+    """A checkpoint with its own tokenizer and chat template. Its name has one of the forms that `teacher.model`
+    accepts. To learn from distributions, the tokenizer must be the teacher's, unless `train.across` aligns them."""
     license: str | None = None
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
+    chat_template_path: ModelName | None = None
+    """Chat template for `model`, for a checkpoint that has none, or to replace its own: a Jinja file, or a model whose
+    template is used. The trained student keeps it."""
     config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
     differ from the defaults of that type."""
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
+        yield from _template(self)
         yield from _license(self)
         if self.config is not None and "model_type" not in self.config:
             yield "config", "'config' needs a 'model_type', such as t5"

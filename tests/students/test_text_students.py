@@ -222,6 +222,24 @@ def test_plan_refuses_a_student_that_cannot_learn(serve, tmp_path, student):
     assert server.stats()["requests"] == 0
 
 
+def test_a_checkpoint_without_a_template_gets_one(tmp_path, student):
+    bare = small_teacher(tmp_path / "bare", seed=3)
+    tokenizer = AutoTokenizer.from_pretrained(bare)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(bare)
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    rows = [{"prompt": f"{n}?", "completion": "b"} for n in range(6)]
+    (tmp_path / "mine.jinja").write_text("{% for m in messages %}{{ m['role'] }}={{ m['content'] }}\n{% endfor %}")
+    for name, template in ((str(tmp_path / "mine.jinja"), "user="), (str(student), "<|im_start|>user")):
+        recipe, source = dataset_of(tmp_path, rows, bare, **{"train.student.chat_template_path": name})
+        folder = train(recipe, source, tmp_path / f"student-{len(name)}").folder
+        written = AutoTokenizer.from_pretrained(folder)
+        assert written.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False).startswith(template)
+    recipe, source = dataset_of(tmp_path, rows, bare, **{"train.student.chat_template_path": str(bare)})
+    with pytest.raises(RecipeError, match="has no chat template"):
+        train(recipe, source, tmp_path / "none")
+
+
 def test_a_tokenizer_without_an_end_token_is_said(tmp_path):
     endless = small_teacher(tmp_path / "endless", seed=3)
     tokenizer = AutoTokenizer.from_pretrained(endless)
