@@ -41,10 +41,10 @@ FLOORS_OF_DISTILL = [
     {"training", "evaluation", "exporting"},
     {"students"},
     {"adopted", "arms", "targets"},
-    {"loop"},
+    {"fits", "loop"},
     {"streaming"},
     {"data", "held_out"},
-    {"card", "cost", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
+    {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {
