@@ -232,7 +232,7 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
     a path that is wrong when the folder is moved. The model as it was before training is then saved beside the adapter,
     in the folder `base`, and the adapter's README.md says so.
     """
-    from peft import PeftModel
+    import peft
 
     (config,) = adapter.peft_config.values()
     config.base_model_name_or_path, config.revision = base or ("", None)
@@ -244,6 +244,9 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
         return adapter.merge_and_unload()
     path = folder / "adapter_config.json"
     durable.write_text(path, json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}, indent=2))
+    learned = peft.get_peft_model_state_dict(adapter, save_embedding_layers=False)
     plain: Any = adapter.unload()
     plain.save_pretrained(folder / "base")
-    return PeftModel.from_pretrained(plain, folder).merge_and_unload()
+    again = peft.get_peft_model(plain, config)
+    peft.set_peft_model_state_dict(again, learned)
+    return again.merge_and_unload()

@@ -5,7 +5,7 @@ Every student of a run is compared on the same held-out completions. The teacher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,7 @@ MEASURES = {
     "calibration": Measure("calibration error", "percent", True),
     "accuracy": Measure("answers right", "percent", False),
     **judged.MEASURES,
+    "prompt_tokens": Measure("tokens of a prompt", "rate", True, "cost"),
     "parameters": COSTS["parameters"],
     "weights_bytes": COSTS["weights_bytes"],
     "peak_rss_bytes": COSTS["peak_rss_bytes"],
@@ -92,6 +93,9 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
     answers = _answers(subject, models, held_out, ask)
     for name, row in answers.table.items():
         table.setdefault(name, {}).update(row)
+    lengths = _prompt_tokens(held_out, teacher.tokens)
+    for name, length in lengths.items():
+        table[name]["prompt_tokens"] = length
     pairs = [("distilled", "cross-entropy"), ("distilled", "unigram"), ("cross-entropy", "unigram")]
     comparisons = [
         Comparison(f"{a} − {b}", "kl", interval(found.kl[a] - found.kl[b], tokens_R, clusters, section.seed))
@@ -103,7 +107,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
         kind=subject.training.kind,
         rows=len(held_out),
         unit="completions",
-        headline=" ".join(filter(None, [_of_answers(answers), _headline(len(held_out), comparisons)])),
+        headline=" ".join(filter(None, [_of_answers(answers, lengths), _headline(len(held_out), comparisons)])),
         measures=MEASURES,
         table=table,
         notes=[*_notes(tokens, seeds, answers.prompts), *answers.notes],
@@ -116,6 +120,15 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
         counts={"tokens": tokens, "seeds": seeds, "prompts_answered": answers.prompts},
         learned_from=subject.training.learned_from,
     )
+
+
+def _prompt_tokens(held_out: Sequence[HeldOut], tokens: Tokens) -> dict[str, float]:
+    """The mean number of tokens in the prompts of the teacher and of the student."""
+    students = {repr(row.prompt): len(tokens.render(row.prompt)) for row in held_out}
+    return {
+        "teacher": float(np.mean([len(row.prompt_token_ids or ()) for row in held_out])),
+        "distilled": float(np.mean([students[repr(row.prompt)] for row in held_out])),
+    }
 
 
 def _prompt(rationale: RationaleSection | None) -> Prompt:
@@ -228,7 +241,7 @@ def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[Hel
     return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows))
 
 
-def _of_answers(answers: _Answers) -> str:
+def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
     """The result of the answers in one sentence. Empty when no prompt has a reference."""
     found = next((c.difference for c in answers.comparisons if c.name == "distilled − untrained"), None)
     teacher, student = (middle(answers.table[name]["accuracy"]) for name in ("teacher", "distilled"))
@@ -236,9 +249,11 @@ def _of_answers(answers: _Answers) -> str:
         return ""
     doubt = "" if found.low * found.high > 0 else "; the interval includes zero"
     points = f"{100 * found.mean:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    shorter = prompt_tokens["teacher"] / prompt_tokens["distilled"]
     return (
         f"{shown(student, 'percent')} of the student's answers to {answers.prompts} held-out prompts are right (paired "
-        f"difference from before training {points}{doubt}), and {shown(teacher, 'percent')} of its teacher's."
+        f"difference from before training {points}{doubt}), and {shown(teacher, 'percent')} of its teacher's"
+        f"{f', whose prompts are {shorter:.1f} times longer' if shorter > 1.05 else ''}."
     )
 
 

@@ -14,6 +14,7 @@ whose other layers are skipped, and a student that computes something else is re
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -249,14 +250,14 @@ def _is_number(value: object, layer: int) -> bool:
 def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str, layers: Sequence[int]) -> None:
     """Raise RecipeError when the student's outputs differ from those of the teacher with these layers alone."""
     ids = _probe(teacher)
-    found = without_other_layers(teacher, path, layers, lambda: outputs(teacher, ids))
+    try:
+        found = without_other_layers(teacher, path, layers, lambda: outputs(teacher, ids))
+        own = outputs(student, ids.cpu())
+    except Exception as error:  # whatever a model raises, what cannot be compared is refused
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise _refusal(teacher, layers, f"they cannot be run and compared ({reason})") from None
     if found is None:
         raise _refusal(teacher, layers, "its layers do not only follow each other")
-    try:
-        own = outputs(student, ids.cpu())
-    except Exception as error:  # whatever a model raises, a student that cannot run is refused
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise _refusal(teacher, layers, f"the student cannot run ({reason})") from None
     wanted = found.cpu()
     largest = float(wanted.abs().max())
     difference = float((own - wanted).abs().max()) if own.shape == wanted.shape else float("inf")
@@ -285,7 +286,9 @@ _WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_chunk
 
 def outputs(model: nn.Module, ids_BT: Tensor) -> Tensor:
     """The logits (B, T, V) of a language model, or the last hidden states (B, T, D) of an encoder, in float32."""
-    more = {"use_cache": False} if isinstance(model, PreTrainedModel) and model.can_generate() else {}
+    accepted = inspect.signature(model.forward).parameters.values()
+    caches = any(a.name == "use_cache" or a.kind is inspect.Parameter.VAR_KEYWORD for a in accepted)
+    more = {"use_cache": False} if caches and hasattr(model.config, "use_cache") else {}
     found = model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), **more)
     value: Tensor = found.logits if getattr(found, "logits", None) is not None else found.last_hidden_state
     return value.float()

@@ -89,6 +89,8 @@ class _Chain:
     def _like_result(self, number: int, hidden: Any) -> Any:
         """The recorded result of a layer with other hidden states."""
         result = self.calls[number][2]
+        if isinstance(result, dict):
+            return {**result, next(iter(result)): hidden}
         return (hidden, *result[1:]) if isinstance(result, tuple | list) else hidden
 
 
@@ -97,6 +99,8 @@ def _hidden(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
 
 
 def _first(result: Any) -> Any:
+    if isinstance(result, dict):
+        return next(iter(result.values()))
     return result[0] if isinstance(result, tuple | list) else result
 
 

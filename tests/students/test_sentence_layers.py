@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.small import word_tokenizer
-from transformers import ModernBertConfig, ModernBertModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    ModernBertConfig,
+    ModernBertModel,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from distill.students.sentence import sentence
 from synthgen.errors import RecipeError
@@ -68,3 +75,14 @@ def test_the_first_layer_of_modernbert_is_special(tmp_path):
     ]
     with pytest.raises(RecipeError, match=r"'layers.1.attn_norm.weight' of the teacher has no place"):
         sentence(SentenceStudent(layers=[1, 3]), teacher, 0)
+
+
+def test_layers_of_an_embedding_model_that_was_a_decoder(tmp_path):
+    """Such a model fills a cache when it reads a text."""
+    tokenizer = word_tokenizer(tmp_path)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=4, head_dim=8, **sizes)
+    teacher = SentenceEncoder(Qwen3Model(config).eval(), tokenizer)
+    student = sentence(SentenceStudent(layers=[1, 3]), teacher, 0)
+    ours, theirs = student.model.layers[0], teacher.model.layers[1]
+    assert torch.equal(ours.mlp.up_proj.weight, theirs.mlp.up_proj.weight)
