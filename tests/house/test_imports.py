@@ -44,12 +44,8 @@ FLOORS_OF_DISTILL = [
     {"fits", "loop"},
     {"streaming"},
     {"data", "held_out"},
-<<<<<<< HEAD
-    {"card", "cost", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
-    {"tokenizer"},
-=======
     {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
->>>>>>> w2-structure
+    {"tokenizer"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {
