@@ -83,12 +83,16 @@ def test_a_run_of_tokens_alone_needs_no_logits(made, tmp_path):
     assert not (student.folder / "baseline").exists(), "it would be the same student"
 
 
+CALLS = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+
+
 @pytest.mark.parametrize(
     ("row", "says", "kind"),
     [
         ({"question": "a", "answer": "b"}, "no prompt .*; the row has answer, question", RecipeError),
         ({"prompt": "a"}, "no completion", RecipeError),
-        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "not one message of text", CorpusError),
+        ({"prompt": "a", "completion": [{"role": "assistant"}]}, "has no content", RecipeError),
+        ({"prompt": "a", "completion": [CALLS]}, "not one message of text", CorpusError),
     ],
 )  # fmt: skip
 def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
