@@ -40,6 +40,7 @@ _REFUSED = {
 """Keys whose values change what a message means. A record has no place for them, so a message with such a value is
 refused.
 """
+_PLAIN = {"role", "content"}
 _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call", *_REASONING, *_LEARNT, *_REFUSED)
 
 
@@ -76,6 +77,8 @@ def read(value: object) -> Said:
     if not isinstance(value, Mapping):
         raise ValueError("a message is not an object with a role")
     role = value.get("role")
+    if value.keys() == _PLAIN and role in ROLES and isinstance(value["content"], str):  # by far the most frequent case
+        return Said({"role": role, "content": value["content"]})
     if is_blank(role):
         raise ValueError("a message has no role")
     if not isinstance(role, str):

@@ -165,7 +165,7 @@ def _write(rows: _Rows, names: Columns, split: str | None, files: Files) -> None
     try:
         for where, sides in groups(rows.read(), names.entry):
             if split in (None, _split(sides)):
-                files.add(_split(sides), row_of(where, sides, names))
+                files.add(_split(sides), row_of(where, sides, names, checked=True))
     finally:
         files.close()
 

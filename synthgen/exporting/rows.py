@@ -95,8 +95,10 @@ def _plain(messages: list[Message]) -> list[Message]:
     return [{key: value for key, value in one.items() if value is not None} for one in messages]  # type: ignore[misc]
 
 
-def row_of(where: str, records: Sequence[Record], names: Columns) -> Row:
-    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold it without loss."""
+def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool = False) -> Row:
+    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold it without loss. With
+    `checked`, this is known already, and the row is not read again.
+    """
     try:
         own = _write(records, names.entry)
     except ValueError as error:
@@ -112,10 +114,11 @@ def row_of(where: str, records: Sequence[Record], names: Columns) -> Row:
         del row["seed_id"]
     if names.entry.paired and row.get("group_id") == row["id"]:
         del row["group_id"]
-    try:
-        _check(row, records, names.entry)
-    except ValueError as error:
-        raise _cannot_hold(where, records, names, str(error)) from None
+    if not checked:
+        try:
+            _check(row, records, names.entry)
+        except ValueError as error:
+            raise _cannot_hold(where, records, names, str(error)) from None
     return row
 
 

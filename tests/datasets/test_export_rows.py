@@ -406,8 +406,6 @@ def test_the_command(tmp_path):
     ]
     said = "rows.jsonl: format prompt-completion, 1 rows; columns: prompt, completion; own columns: topic"
     assert done.stderr == f"{said}\n"
-        done.stderr == "rows.jsonl: format prompt-completion, 1 rows; columns: prompt, completion; own columns: topic\n"
-    )
     assert lines(tmp_path / "out.jsonl")[0]["output"] == "b"
     for words, code, message in (
         (["--to", "text", "-o", tmp_path / "no", *named], 2, "line 1: text cannot hold the row"),

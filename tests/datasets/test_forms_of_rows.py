@@ -181,6 +181,8 @@ def test_the_sides_of_a_pair_belong_together(tmp_path):
     assert len({record.id for record in found}) == 4
     assert [record.group_id for record in found][::2] == [record.group_id for record in found][1::2]
     assert len({record.group_id for record in found}) == 2
+    _, other = read(tmp_path, {"prompt": "How much?", "chosen": "Two.", "rejected": "Six."})
+    assert other[0].group_id not in {record.group_id for record in found}
 
 
 def test_a_bad_completion_of_unpaired_preferences_is_rejected(tmp_path):
@@ -243,6 +245,7 @@ def messages(*said: dict, **more) -> dict:
         (MESSAGES, messages(ASKED, ANSWERED, teaches="first"), "neither `last` nor `all`"),
         (MESSAGES, messages(ASKED, ANSWERED, tools="hammer"), "the column 'tools' is not a list of tools"),
         (MESSAGES, messages(ASKED, ANSWERED, tools=["hammer"]), "the column 'tools' is not a list of tools"),
+        (MESSAGES, messages(ASKED, ANSWERED, tools=[TOOL], functions=[TOOL]), "both `tools` and `functions`"),
         (MESSAGES, messages(ASKED, said("assistant", "x", tool_calls="add")), "tool_calls of a message is not a list"),
         (MESSAGES, messages(ASKED, said("assistant", "x", tool_calls=[{"id": "c"}])), "no name of a function"),
         (MESSAGES, messages(said("user", "x", tool_calls=[CALL]), ANSWERED), "which only the assistant makes"),
