@@ -208,8 +208,9 @@ def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
         render = _renderer(teachers.get(name))
         if render is not None:
             render(messages)
-    kind = KINDS[recipe.train.student.kind] if recipe.train else None
-    if kind is not None and kind.check is not None:
+    train = recipe.train
+    kind = KINDS[train.student.kind] if train else None
+    if train and kind and kind.check and not kind.needs_teacher(train.student):
         with suppress(ModuleNotFoundError):
             resolve(kind.check)(recipe, _asked_of_student(prompt))
 
@@ -233,6 +234,9 @@ def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[M
     ]
     for name in (*answerers(recipe), *scorers(recipe)):
         yield name, asked
+    kind = KINDS[recipe.train.student.kind] if recipe.train else None
+    if recipe.train and kind and kind.writes_text and kind.needs_teacher(recipe.train.student):
+        yield next(iter(cast(recipe))), _asked_of_student(prompt)  # such a student has the first teacher's template
     steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
     rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
     for name in rewriters if strategy.rewrites else ():

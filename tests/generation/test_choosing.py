@@ -86,7 +86,7 @@ def test_too_few_votes_are_a_failure(jobs):
     job = jobs(strategy="classify_votes", generate=LABELS, steps={"candidates": 4})[0]
     rows, failures, _ = play(job, ["red", "perhaps red", "red or green", BROKEN])
     assert not rows
-    assert [failure.kind for failure in failures] == ["context", "label"]
+    assert [failure.kind for failure in failures] == ["context", "schema"]
     assert "3 of 4 replies are not one of the labels" in failures[-1].reason
     [row], failures, _ = play(job, ["red", "perhaps red", "blue", BROKEN])
     assert (row.label_probs, failures) == ([0.5, 0.0, 0.5], [])

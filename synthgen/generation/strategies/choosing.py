@@ -97,7 +97,7 @@ def classify_votes(job: Job) -> Rounds:
     ]
     if 2 * len(votes) < most:
         reason = f"{most - len(votes)} of {most} replies are not one of the labels"
-        return [*_failures(asked), failure(queries[0], "label", reason)]
+        return [*_failures(asked), failure(queries[0], "schema", reason)]
     counts = Counter(place for place, _, _ in votes)
     winner, lead = max(counts.items(), key=lambda item: (item[1], -item[0]))
     query, reply = next((query, reply) for place, query, reply in votes if place == winner)
