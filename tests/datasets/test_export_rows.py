@@ -18,7 +18,7 @@ from synthgen.cli import main
 from synthgen.datasets import open_dataset, records, source_of
 from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError
 from synthgen.exporting.card import size_category
-from synthgen.tables.formats import DATASET_FORMATS, ROW_FORMATS
+from synthgen.tables.formats import DATASET_FORMATS, ROW_FORMATS, RowFormat
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bergen", "day": None}}}
 AS_TEXT = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":  "Bergen"}'}}
@@ -418,3 +418,24 @@ def test_the_command(tmp_path):
     assert not (tmp_path / "no").exists()
     done = command(path, "--to", "hub", "-o", tmp_path / "hub", *named, "--json")
     assert json.loads(done.stdout)["files"] == {"train": "data/train-00000-of-00001.parquet"}
+
+
+def test_a_row_that_would_be_read_as_another_is_refused(tmp_path, monkeypatch):
+    """A writer that loses something, and own columns that make the row one of another format."""
+
+    def forgetful(sides: list) -> dict:
+        (record,) = sides
+        return {
+            "messages": [{"role": m["role"], "content": m.get("content")} for m in [*record.prompt, *record.completion]]
+        }
+
+    entry = RowFormat(about="", cannot_hold="", write=forgetful, reads="messages")
+    monkeypatch.setitem(ROW_FORMATS, "forgetful", entry)
+    more = {"reasoning_content": "So."}
+    path = written(tmp_path / "rows.jsonl", [{"messages": [asked(0), said("assistant", "yes", **more)]}])
+    with pytest.raises(CorpusError, match="the completion would change"):
+        synthgen.export(path, "forgetful", tmp_path / "out")
+    own = pa.schema([("label", pa.bool_())])
+    run = corpus_of(tmp_path / "run", [row("yes", own={"label": True})], own=own)
+    with pytest.raises(CorpusError, match="the row would be read as unpaired-preference"):
+        synthgen.export(run, "prompt-completion", tmp_path / "out")
