@@ -15,44 +15,34 @@ from pathlib import Path
 
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
-from synthgen.datasets import Dataset, is_dataset, open_dataset, records, store
+from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of, store
 from synthgen.errors import CorpusError
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource, recipe_of_values
 from synthgen.records import Record
+from synthgen.ui import UI
 
-__all__ = ["adopt", "is_dataset", "recipe_of_dataset", "with_license"]
+__all__ = ["adopt", "is_dataset", "recipe_of_dataset"]
 
 
-def recipe_of_dataset(path: Path, student: str, license: str | None = None) -> Recipe:
-    """The recipe that trains the checkpoint `student` on the rows of the data set at `path`. `license` states the terms
-    of the rows; "unknown" when left out. All other settings have their defaults. Raises RecipeError.
+def recipe_of_dataset(source: SeedSource, student: str) -> Recipe:
+    """The recipe that trains the checkpoint `student` on the rows of the data set `source`. All other settings have
+    their defaults. Raises RecipeError.
     """
-    seeds = [{"path": str(path.resolve()), "license": license or "unknown", "source": path.name}]
-    values = {"task": path.stem, "seeds": seeds, "train": {"student": {"model": student}}}
+    values = {"task": source.source, "seeds": [source.model_dump()], "train": {"student": {"model": student}}}
     return recipe_of_values(values)
 
 
-def with_license(recipe: Recipe, path: Path, license: str | None) -> Recipe:
-    """The recipe with `license` as the terms of the data set at `path`. The recipe itself when `license` is None."""
-    if license is None:
-        return recipe
-    source = SeedSource(path=str(path.resolve()), license=license, source=path.name)
-    return recipe.model_copy(update={"seeds": (source, *recipe.seeds)})
-
-
-def adopt(path: Path, recipe: Recipe, folder: Path) -> Path:
-    """Write a data set's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`.
+def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None) -> Path:
+    """Write a data set's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`. A note says
+    in which format the rows were read, and which columns are the user's own.
 
     If an entry of the recipe's `seeds` has the data set's path, the rows get the license of that entry, otherwise
     "unknown". Raises the errors of `synthgen.datasets.open_dataset` and `records`.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
-    source = named or SeedSource(path=str(path.resolve()), license="unknown", source=path.name, fields={})
-    inputs = {
-        "dataset": str(path.resolve()),
-        "split": recipe.split.model_dump(mode="json"),
-    }
+    source = named or source_of(path.resolve())
+    inputs = {"dataset": source.model_dump(mode="json"), "split": recipe.split.model_dump(mode="json")}
     outputs.check(folder, ADOPTED, fresh=False)
     outputs.sweep(folder, ADOPTED)
     corpus.claim(folder, inputs, "train")
@@ -60,6 +50,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path) -> Path:
         corpus.verify(folder)
         return folder
     dataset = open_dataset(source)
+    (ui or UI(quiet=True)).note(f"train: {dataset.text()}")
     counts: Counter[str] = Counter()
     facts: Facts = {
         "description": f"Rows of {source.source}",

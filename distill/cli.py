@@ -8,7 +8,7 @@ import click
 
 import synthgen
 from synthgen.cli import SET, conclude, recipe_of
-from synthgen.command import report_errors
+from synthgen.command import FIELD, fields_of, report_errors
 from synthgen.durable import writes
 from synthgen.errors import GateDenied, UserError
 from synthgen.recipe.overrides import parse_settings, read
@@ -46,6 +46,7 @@ def main() -> None:
 @_FRESH
 @click.option("--student", metavar="CHECKPOINT", help="Model that the student starts as; train.student.model.")
 @click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
+@FIELD
 @click.option(
     "--override-audit", is_flag=True, help="Train even if the audit did not pass. The model card will say so."
 )
@@ -58,6 +59,7 @@ def train(
     fresh: bool,
     student: str | None,
     license: str | None,
+    field: tuple[str, ...],
     override_audit: bool,
     set: tuple[str, ...],
     ui: UI,
@@ -72,24 +74,28 @@ def train(
     distill train runs/first --set train.learning_rate=1e-4 -o students/slower
     distill train my-rows.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --license CC0-1.0 -o students/mine
     """
-    from distill.adopted import is_dataset, recipe_of_dataset, with_license
+    from distill.adopted import is_dataset, recipe_of_dataset
     from distill.training import places
     from distill.training import train as train_
+    from synthgen.datasets import source_of
     from synthgen.tally import tally
 
     rows = is_dataset(run)
-    if license and not rows:
-        raise UserError(f"--license states the license of a data set, and '{run}' is none", "leave it out")
+    if (license or field) and not rows:
+        raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
+    source = source_of(run.resolve(), license, fields_of(field))
     if rows and student and not recipe:
-        loaded = synthgen.with_values(recipe_of_dataset(run, student, license), read(parse_settings(set)))
+        loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(set)))
     else:
-        named = (*set, f"train.student.model={student}") if student else set
-        loaded = with_license(synthgen.load_recipe(recipe_of(run, recipe), named), run, license)
-    source, _ = places(run, out, fresh=fresh)
+        named = (f"train.student.model={student}",) if student else ()
+        loaded = synthgen.load_recipe(recipe_of(run, recipe), (*set, *named))
+        if license or field:
+            loaded = loaded.model_copy(update={"seeds": (source, *loaded.seeds)})
+    rows_of_student, _ = places(run, out, fresh=fresh)
     trained = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
     if not writes():
         return
-    conclude(ui, trained.to_dict(), trained.text(), tally(source), None)
+    conclude(ui, trained.to_dict(), trained.text(), tally(rows_of_student), None)
     ui.hint(f"distill eval {trained.folder if rows else run}")
 
 

@@ -149,7 +149,7 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
 def _adopt(rows: Path, job: Job) -> None:
     """Write a dataset's rows as a corpus, or wait until the process that writes files has done so."""
     if durable.writes():
-        adopt(rows, job.recipe, job.source)
+        adopt(rows, job.recipe, job.source, job.ui)
     while not (job.source / "manifest.json").exists():
         time.sleep(0.1)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import synthgen
-from synthgen.command import report_errors
+from synthgen.command import FIELD, fields_of, report_errors
 from synthgen.errors import RecipeError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
@@ -260,12 +260,7 @@ def show(run: Path, count: int, rejected: bool, failures: bool, split: str | Non
     help="License of the rows, such as CC0-1.0. Default: that of a run's sources, or unknown.",
 )
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Export only rows of this split.")
-@click.option(
-    "--field",
-    multiple=True,
-    metavar="COLUMN=NAME",
-    help="Name of the data set's column that holds a column of a format, such as prompt=question.",
-)
+@FIELD
 @_FRESH
 @report_errors
 def export(
@@ -288,10 +283,7 @@ def export(
     synthgen export runs/first --to hub --license CC-BY-4.0 -o exports/hub
     synthgen export rows.csv --field prompt=question --field completion=answer --to alpaca -o rows.jsonl
     """
-    pairs = [text.partition("=") for text in field]
-    if bad := next((text for text, (_, _, name) in zip(field, pairs, strict=True) if not name), None):
-        raise click.BadParameter(f"'{bad}' is not COLUMN=NAME", param_hint="--field")
-    fields = {column: name for column, _, name in pairs}
+    fields = fields_of(field)
     done = synthgen.export(run, to, out, license=license, split=split, fields=fields, fresh=fresh, ui=ui)
     ui.result(done.to_dict(), done.text())
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,6 +26,23 @@ _DISK = {
     errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
 }
 """What each error of a disk means, and what to do."""
+
+
+FIELD = click.option(
+    "--field",
+    multiple=True,
+    metavar="COLUMN=NAME",
+    help="Name of the data set's column that holds a column of a format, such as prompt=question.",
+)
+"""An option for commands that read a data set. `fields_of` reads its values."""
+
+
+def fields_of(texts: Sequence[str]) -> dict[str, str]:
+    """The values of the option --field: column of a format → column of the data set. Raises BadParameter."""
+    pairs = [text.partition("=") for text in texts]
+    if bad := next((text for text, (_, _, name) in zip(texts, pairs, strict=True) if not name), None):
+        raise click.BadParameter(f"'{bad}' is not COLUMN=NAME", param_hint="--field")
+    return {column: name for column, _, name in pairs}
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from distill.streaming.conversations import _COLUMNS
 from distill.streaming.stream import open_stream
 from distill.streaming.tokencache import Reader, Turn
 from synthgen import corpus
+from synthgen.datasets import source_of
 from synthgen.recipe import Recipe, with_values
 
 
@@ -39,6 +40,6 @@ def dataset_of(folder: Path, rows: list[dict], student: Path, **settings: Any) -
     """Writes rows as a data set. Returns (recipe that trains the checkpoint `student` on it in 3 steps, its path)."""
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = recipe_of_dataset(path, str(student))
+    recipe = recipe_of_dataset(source_of(path), str(student))
     few = {"train.batch_size": 4, "train.max_steps": 3, "train.baseline": False, **settings}
     return with_values(recipe, few), path
