@@ -246,7 +246,9 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
     durable.write_text(path, json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}, indent=2))
     learned = peft.get_peft_model_state_dict(adapter, save_embedding_layers=False)
     plain: Any = adapter.unload()
+    vars(plain).pop("peft_config", None)  # peft would warn that the model has adapters already
     plain.save_pretrained(folder / "base")
+    config.base_model_name_or_path = None
     again = peft.get_peft_model(plain, config)
     peft.set_peft_model_state_dict(again, learned)
     return again.merge_and_unload()

@@ -171,18 +171,31 @@ def test_the_pipeline_writes_what_generate_writes(small_run, tmp_path):
     assert text == tokenizer.decode(answer, skip_special_tokens=True)
 
 
-def test_rows_longer_than_a_table_of_positions_are_refused(small_run, tmp_path):
+def student_with_positions(folder: Path, positions: int) -> dict[str, Any]:
+    """The recipe's section of a student that has a table of positions."""
     tokenizer = byte_tokenizer()
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=20, n_embd=16, n_layer=1, n_head=2)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    tokenizer.save_pretrained(tmp_path / "gpt2")
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"kind": "decoder", "model": str(folder)}
+
+
+def test_rows_longer_than_a_table_of_positions_are_refused(small_run, tmp_path):
     recipe, run = small_run(seeds=8)
-    student = {"kind": "decoder", "model": str(tmp_path / "gpt2")}
-    says = r"row [0-9a-f]+ has \d+ tokens.*only 20 positions"
-    for online in (None, {"mode": "on_policy", "max_new_tokens": 4}):
-        with pytest.raises(RecipeError, match=says) as caught:
-            train(changed(recipe, student=student, online=online), run, tmp_path / f"student-{bool(online)}")
-        assert "train.max_length" in caught.value.hint
+    student = student_with_positions(tmp_path / "gpt2", 20)
+    with pytest.raises(RecipeError, match=r"row [0-9a-f]+ has \d+ tokens.*only 20 positions") as caught:
+        train(changed(recipe, student=student), run, tmp_path / "student")
+    assert "train.max_length" in caught.value.hint
+
+
+def test_completions_that_the_student_would_have_no_positions_for_are_refused(small_run, tmp_path):
+    recipe, run = small_run(seeds=8)
+    student = student_with_positions(tmp_path / "gpt2", 90)
+    online = {"mode": "on_policy", "max_new_tokens": 80}
+    with pytest.raises(RecipeError, match=r"with those that the student writes.*only 90 positions"):
+        train(changed(recipe, student=student, online=online), run, tmp_path / "student")
+    shorter = changed(recipe, student=student, online=online | {"max_new_tokens": 4}, baseline=False, max_steps=1)
+    train(shorter, run, tmp_path / "student")
 
 
 def test_rotary_positions_have_no_such_limit(small_run, tmp_path):
