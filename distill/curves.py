@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.evaluation.evaluate import evaluate
+from distill.tokenizer import learns_text
 from distill.training import train
 from synthgen import corpus, durable, outputs
 from synthgen.errors import UserError
@@ -52,9 +53,11 @@ def curve(
 def _curve_of(recipe: Recipe, run: str | Path, student: Path, shares: Sequence[float], fresh: bool, ui: UI) -> Curve:
     """`curve` in a folder that is locked."""
     assert recipe.train is not None
-    writes = KINDS[recipe.train.student.kind].writes_text
+    section, kind = recipe.train, KINDS[recipe.train.student.kind]
+    reads = kind.needs_teacher(section.student) or not learns_text(section)
     # one object for all points, so that its weights are loaded only once
-    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if writes and has_local_teacher(recipe) else None
+    shared = kind.writes_text and reads and has_local_teacher(recipe)
+    teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if shared else None
     points: list[Point] = []
     for share in shares:
         whole = share == 1.0

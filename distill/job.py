@@ -44,6 +44,12 @@ class Job:
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)
 
+    def unload_teacher(self) -> None:
+        """Release the teacher's weights if the teacher was opened. They are loaded again when they are next needed."""
+        opened = self.open_teacher or self.__dict__.get("teacher")
+        if opened is not None:
+            opened.weights.unload()
+
     @cached_property
     def tokens(self) -> Tokens:
         """The student's own tokenizer, chat template and end tokens. Raises RecipeError and TeacherError."""

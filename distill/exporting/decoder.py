@@ -16,7 +16,9 @@ from distill.exporting.job import Job, no_rows
 from distill.exporting.parity import Pair
 from distill.exporting.running import CONTEXT, open_model
 from distill.exporting.usage import usage
-from distill.held_out import first_rows
+from distill.streaming.conversations import reader_of
+from distill.streaming.tokencache import first_turns
+from distill.tokenizer import written_with
 from synthgen.results.export import Export, ExportedFile
 from synthgen.results.measures import Table
 from synthgen.tables.engines import TeacherSection
@@ -93,8 +95,8 @@ def calibration_pairs(source: Path, student: LocalModel) -> list[Pair]:
 def held_out_pairs(source: Path, split: str, student: LocalModel, most: int) -> list[Pair]:
     """Return (prompt, completion) in the student's tokens for the first `most` rows of a split.
 
-    Rows without tokens and rows that are too long are left out.
+    Rows without a completion and rows that are too long are left out.
     """
-    rows = first_rows(source, split, most)
-    pairs = [(student.render(r.prompt), list(r.token_ids or ())) for r in rows]
+    reader = reader_of(student.tokens, written_with(source, student.tokens), reasoning=False)
+    pairs = [(turn.prompt, turn.completion) for turn in first_turns(source, split, reader, most)]
     return [(p, c) for p, c in pairs if c and len(p + c) < CONTEXT - 32 and len(p + c) <= student.context]

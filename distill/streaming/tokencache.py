@@ -32,6 +32,7 @@ from distill.streaming.columns import (
     TOKENS,
     TOOLS,
     Teaching,
+    shards,
     teaching,
 )
 from distill.streaming.segment import Entries
@@ -143,6 +144,18 @@ class Stored:
 def key_of(reader: Reader, hashes: Sequence[str]) -> str:
     """The key of a segment: a hash of the format, the reader, and the hashes of the shard's files."""
     return durable.digest([*reader.key, list(hashes)])
+
+
+def first_turns(folder: Path, split: str, reader: Reader, most: int) -> Iterator[Turn]:
+    """Yield the first turn of each of the first `most` learnable rows of a split. Nothing is stored."""
+    for shard in shards(folder, split):
+        for batch in teaching(folder, shard, reader.columns).table.to_batches(_BATCH):
+            rows = [_row(values, True, reader) for values in batch.slice(0, most).to_pylist()]
+            for first, *_ in reader.read(rows):
+                yield first
+            most -= len(rows)
+            if most <= 0:
+                return
 
 
 def make(folder: Path, shard: str, reader: Reader, path: Path, key: str) -> None:

@@ -140,8 +140,8 @@ def train(job: Job, make: Make, origin: str) -> Training:
 def _begin(job: Job, make: Make, lesson: Lesson, terms: _Terms | None) -> StudentModel:
     """Make the student. Unloads the teacher's weights if training does not need them."""
     student = make(lesson.longest)
-    if (terms is None or terms.stored) and has_local_teacher(job.recipe):
-        job.teacher.weights.unload()
+    if terms is None or terms.stored:
+        job.unload_teacher()
     return student
 
 

@@ -86,7 +86,7 @@ def test_a_list_of_objects_is_read_in_parts(tmp_path, monkeypatch, chunk):
         (b'[{"prompt": "a", "completion": "b", "completion": "c"}]', "item 1: the key 'completion' occurs twice"),
         (b'[{"prompt": "a", "completion": "b"}, \xff]', "no UTF-8 text"),
         (b'{"rows": [1]}', "line 1: unknown format of rows; the columns are rows"),
-        (gzip.compress(b"[" + b" " * 99)[:-4], "damaged|not a"),
+        (gzip.compress(b"[" + b" " * 99, mtime=0)[:-4], "damaged|not a"),
     ],
 )
 def test_a_damaged_list_names_the_item(tmp_path, content, words):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.rows import dataset_of
 from support.small import byte_tokenizer
 
+from distill.adopted import adopt
 from distill.streaming.conversations import reader_of
-from distill.streaming.tokencache import Row
+from distill.streaming.tokencache import Row, first_turns
 from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.turns import turn_end
@@ -172,3 +174,17 @@ def test_stored_tokens_are_used_for_teachers_with_this_tokenizer():
     stored = {"token_ids": [1, 2, 3], "teacher": "mine", "prompt": [USER], "completion": [assistant("red")]}
     [[turn]] = reader_of(tokens, ["mine"]).read([Row("r", True, **stored)])
     assert turn.completion == [1, 2, 3]
+
+
+def test_rows_are_read_without_a_cache_in_the_tokens_of_the_student(tmp_path):
+    """Exports compare a student on the tokens that it learned, whoever wrote the rows."""
+    rows = [{"prompt": f"{word}?", "completion": f"{word}!", "split": "test"} for word in ("a", "b", "c")]
+    recipe, source = dataset_of(tmp_path, rows, tmp_path)
+    adopt(source, recipe, tmp_path / "corpus")
+    tokens = tokens_with(PLAIN)
+    turns = list(first_turns(tmp_path / "corpus", "test", reader_of(tokens, ()), 2))
+    assert len(turns) == 2
+    for turn in turns:
+        asked, said = (tokens.tokenizer.decode(ids) for ids in (turn.prompt, turn.completion))
+        assert asked[asked.index("?") - 1] + "!<|im_end|>" == said
+    assert list(first_turns(tmp_path / "corpus", "train", reader_of(tokens, ()), 2)) == []
