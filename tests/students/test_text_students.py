@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.measuring import measured_here
 from support.rows import dataset_of
 from support.serving import write_recipe
 from support.small import byte_tokenizer, small_teacher
@@ -21,6 +22,7 @@ from distill.students.completions import read_lesson
 from synthgen import corpus, logits
 from synthgen.errors import RecipeError, UserError
 from synthgen.lm.sampling import with_end
+from synthgen.results.evaluation import read_evaluation
 from synthgen.ui import UI
 
 MERGES = (("t", "h"), ("e", "Ġ"), ("Ġ", "t"))
@@ -257,3 +259,24 @@ def test_a_last_position_for_the_end():
     longer = with_end(drawn, 9)
     assert (longer.ids.tolist(), longer.counts.tolist()) == ([1, 2, 2, 9], [3, 1, 4, 4])
     assert longer.uniques.tolist() == [2, 1, 1]
+
+
+def test_one_command_from_a_server_to_a_measured_student(serve, tmp_path, student):
+    server = serve()
+    keys = {"student": {"model": str(student), "license": "MIT"}, **SHORT, "max_steps": 12, "learning_rate": 1e-2}
+    path = write_recipe(tmp_path / "task", server.url, train=keys, curate=LOOSE, evaluate={"max_prompts": 2})
+    recipe, run = synthgen.load_recipe(path), tmp_path / "run"
+    with measured_here():
+        assert synthgen.run(recipe, run).worked
+        sent = server.stats()["requests"]
+        assert not synthgen.run(recipe, run).worked
+    assert server.stats()["requests"] == sent
+    found = read_evaluation(run / "student" / "evaluation.json")
+    change = next(c.difference for c in found.comparisons if c.measure == "nll")
+    assert change.mean < change.high < 0, "held-out answers are more likely after training"
+    assert "kl" not in found.measures, "a teacher that was not asked is not compared"
+    card = (run / "student" / "README.md").read_text()
+    assert f"base_model:\n- {student}" not in card, "a local folder is no model of the hub"
+    assert "# sums: a student of m" in card
+    assert "terms Apache-2.0" in card
+    assert "−log q" in (run / "report.html").read_text()
