@@ -248,7 +248,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         sys.path[0] = str(folder)
         import pytest
 
-        status = int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"]))
+        status = int(pytest.main([*tests, "-x", "-q", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"]))
         import synthgen
 
         if not str(synthgen.__file__).startswith(str(folder)):
