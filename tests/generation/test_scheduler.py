@@ -76,21 +76,3 @@ def test_the_quota_learns_from_what_replies_used(serve, tmp_path, made, usage):
         assert 0.5 < scheduler.quota.used < 0.9, "prompts have fewer tokens than bytes"
     else:
         assert scheduler.quota.used == 1, "nothing is known"
-
-
-def test_a_server_that_asks_to_wait_costs_no_try(serve, tmp_path):
-    busy = ["429:0"] * 3
-    server = serve(
-        script=[["What is 1?", [*busy, "500", "500", "ok"]], ["What is 2?", [*busy, "500", "ok"]]],
-    )
-    rows, failures, _ = generated(tmp_path, server, seeds=4, teacher={"max_retries": 1})
-    assert [f["seed_id"] for f in failures] == ["q1"]
-    assert server.stats()["requests"] == 2 + (3 + 2) + (3 + 2)
-
-
-def test_a_retry_waits(serve, tmp_path):
-    server = serve(script=[["What is 1?", ["500", "ok"]], ["What is 2?", ["500:1", "ok"]]])
-    rows, _, _ = generated(tmp_path, server, seeds=4)
-    assert len(rows) == 4
-    short, asked = sorted(server.stats()["again_after"])
-    assert 0.125 <= short < 0.95 < asked
