@@ -36,6 +36,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from changes import changes, line_of
@@ -246,6 +247,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         tempfile.tempdir = None
         os.chdir(folder)
         sys.path[0] = str(folder)
+        sys.modules["__main__"] = ModuleType("__main__")  # else processes of the tests would run this script first
         import pytest
 
         status = int(pytest.main([*tests, "-x", "-q", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"]))

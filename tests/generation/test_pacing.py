@@ -95,11 +95,11 @@ def test_a_limit_of_requests_in_flight():
         grown += [number] if pace.limit > before else []
     assert grown == [5, 10, 15, 40, 65, 90, 115], "fast below 90% of the ceiling, slow above it"
     assert (pace.limit, pace.ceiling) == (22, 22)
-    for number in range(4):
+    for _ in range(4):
         pace.success()
     pace.refused(7.0, 9, 8.0)
     assert (pace.limit, pace.ceiling, pace.cuts) == (6.75, 9, 2)
-    for number in range(4):
+    for _ in range(4):
         pace.success()
     assert pace.limit == 6.75, "the count of successes begins anew"
     pace.refused(9.0, 1000, 10.0)
