@@ -277,6 +277,19 @@ def test_the_search_for_weights_ends_when_they_stand_still(monkeypatch):
         assert best_weights(rows, how, steps=1) != pytest.approx(found, abs=1e-6)
 
 
+def test_a_first_step_that_is_too_long_is_halved():
+    logp = teachers(2, scale=20.0)
+    even = combined(logp, (0.5, 0.5), "pool").exp()
+    tokens = torch.multinomial(even, 20, replacement=True, generator=torch.Generator().manual_seed(0))
+    rows = [([stored(q, 9, 1.0) for q in logp], metas(2, 1.0, 9), tokens[:, i].tolist()) for i in range(20)]
+    assert best_weights(rows, "pool", steps=1) == (0.5, 0.5)
+    weights = best_weights(rows, "pool")
+    assert weights == pytest.approx((0.54, 0.46), abs=0.04)
+    assert weights[0] > 0.51
+    (alone,) = rows[:1]
+    assert sum(best_weights([alone], "pool")) == pytest.approx(1)
+
+
 def test_a_teacher_that_knows_nothing_gets_no_weight():
     logp = teachers(2)
     flat = torch.zeros(N, V, dtype=torch.float64).log_softmax(-1)
