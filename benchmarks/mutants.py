@@ -60,8 +60,8 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         for name in ("budget", "ledger", "account", "prices")
     },
     "pacing": {
-        "synthgen/generation/pacing.py": ("teachers/test_api.py",),
-        "synthgen/generation/scheduler.py": API,
+        "synthgen/generation/pacing.py": ("generation/test_pacing.py", "generation/test_scheduling.py"),
+        "synthgen/generation/scheduler.py": ("generation/test_scheduling.py", "generation/test_scheduler.py", *API),
     },
     "seeds": {"synthgen/seeds/*.py": SEEDS},
     "records": {
