@@ -78,11 +78,12 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "corpus": {
         "synthgen/corpus.py": (
+            "corpus/test_folder.py",
             "corpus/test_corpus.py",
             "corpus/test_load_dataset.py",
+            "curation/test_order.py",
             "generation/test_stream.py",
             "commands/test_damage.py",
-            "curation/test_order.py",
         )
     },
     "checks": {"synthgen/curation/*.py": CURATION},
@@ -250,7 +251,9 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         sys.modules["__main__"] = ModuleType("__main__")  # else processes of the tests would run this script first
         import pytest
 
-        status = int(pytest.main([*tests, "-x", "-q", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"]))
+        status = int(
+            pytest.main([*tests, "-x", "-q", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"])
+        )
         import synthgen
 
         if not str(synthgen.__file__).startswith(str(folder)):
