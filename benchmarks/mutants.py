@@ -50,7 +50,7 @@ VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "ar
 MONEY = ("generation/test_money.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
-CURATION = ("curation/test_curate.py", "tables/test_curation.py", "curation/test_order.py", "curation/test_killed.py")
+CURATION = ("curation/test_order.py", "tables/test_curation.py", "curation/test_curate.py", "curation/test_killed.py")
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {

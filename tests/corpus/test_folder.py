@@ -279,6 +279,6 @@ def test_a_run_holds_the_corpus_that_is_finished(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert corpus.resolve(Path("curated")) == Path("curated")
     monkeypatch.chdir(tmp_path / "curated")
-    assert corpus.resolve(Path(".")) == tmp_path / "curated"
+    assert corpus.resolve(Path()) == tmp_path / "curated"
     monkeypatch.chdir(tmp_path / "curated" / "data")
     assert corpus.resolve(Path("..")) == tmp_path / "curated"

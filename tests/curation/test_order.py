@@ -35,6 +35,18 @@ def test_copies_are_dropped_for_the_first_of_them(tmp_path):
     assert (done.counts["kept"], done.counts["rejected"], done.rejected_by) == (3, 2, {"duplicates": 2})
 
 
+def test_a_damaged_result_is_made_again_only_when_asked(tmp_path):
+    run = corpus_of(tmp_path, [row("one", 0), row("two", 1)], size=1)
+    synthgen.curate(curating(), run)
+    whole = contents(run / "curated")
+    for name in ("data/train-00001.parquet", "rejected/train-00000.parquet"):
+        (run / "curated" / name).write_bytes(b"PAR1")
+        with pytest.raises(CorpusError, match="damaged"):
+            synthgen.curate(curating(), run)
+        synthgen.curate(curating(), run, repair=True)
+        assert contents(run / "curated") == whole
+
+
 def test_no_row_is_dropped_for_a_twin_that_was_rejected(tmp_path):
     rows = [row("Nine.", 0, finish_reason="length"), row("Nine.", 1), row("nine.", 2)]
     run = corpus_of(tmp_path, rows)
