@@ -47,7 +47,7 @@ WANTED = 0.9
 MEMORY = 8 << 30  # bytes that a process of a test may allocate
 
 VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "arithmetic", "time", "mathematics"))
-MONEY = ("generation/test_money.py", "teachers/test_completion.py")
+MONEY = ("generation/test_money.py", "generation/test_ledger.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
 CURATION = ("curation/test_order.py", "tables/test_curation.py", "curation/test_curate.py", "curation/test_killed.py")

@@ -185,6 +185,7 @@ class Answering:
         self.reply, self.paid = reply, paid
 
     def read(self, request, body: bytes):
+        assert body == b"body"
         return self.reply
 
 
@@ -211,6 +212,8 @@ def test_the_most_a_request_costs():
         (answered(bill=Bill(None, None, None)), 125, 15),
         (answered(bill=Bill(None, None, "fast")), 999, 15),
         (broken("schema"), 999, 777),
+        (answered(completion=None), 10 * 7, 10),
+        (answered(prompt=None), 5 * 11, 5),
     ],
 )
 def test_what_a_reply_costs(reply, usd, tokens):
@@ -242,6 +245,10 @@ def test_reservations_grow_after_a_reply_that_cost_too_much():
     assert account().overspent(Spent(9, 75), Spent(9, 25), 1.5) is None, "without a budget"
     assert books.overspent(Spent(9, 1), Spent(9, 0), 1.0) is None
     assert books.overspent(Spent(1, 2), Spent(0, 1), 1.0) is None
+    for usd, tokens in ((9, 1), (1, 9), (9, 0)):
+        books.budget.excess = 1.0
+        books.overspent(Spent(usd, tokens), Spent(1, 1), 1.0)
+        assert books.budget.excess == pytest.approx(9 * 1.25)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +313,11 @@ def test_which_replies_are_found_in_the_cache(tmp_path):
         failed = Item((None, 0), None, Call(b"f", b"f" * 32, 1, 1, 1))
         assert books.look_up(failed, True).failure == ("refusal", "no")
         cache.close()
-        assert account(answered()).look_up(item, True) is None, "there is no cache"
+        alone = account(answered())
+        alone.read_ahead([item])
+        assert alone.look_up(item, True) is None, "there is no cache"
+        await alone.settle(Spent(1, 1), Spent(2, 2), Spent(), (b"n" * 32, Entry(b"body", None)))
+        assert alone.budget.spent == Spent(2, 2)
 
     asyncio.run(use())
     again = Cache(tmp_path / "replies.sqlite", retry_failed=True)

@@ -104,7 +104,7 @@ class Questions:
         self.delivered.setdefault(item.call.payload.decode(), []).append(said)
 
 
-def answered(completion: int = COMPLETION, prompt: int = PROMPT, **more: Any) -> Reply:
+def answered(completion: int | None = COMPLETION, prompt: int | None = PROMPT, **more: Any) -> Reply:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": None}
     return Reply(text="fine", finish_reason="stop", usage=usage, **more)
 
