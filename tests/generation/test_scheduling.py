@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.scheduling import answered, broken, busy, failing, of_tier, schedule
 
-from synthgen.errors import TeacherError
+from synthgen.errors import TeacherError, UserError
 from synthgen.generation.budget import Budget
 from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import Prices
@@ -247,10 +247,18 @@ def test_a_tier_without_a_price_stops_a_run_with_a_budget_in_dollars(usd, tier, 
 
 def test_the_figures_of_the_progress_bar():
     cut = answered(completion=3, scores=(("prompt_was_cut", 1.0), ("other", 1.0)))
-    found = schedule({"a": [cut], "b": ["ok"], "c": [broken("refusal")], "d": [broken("refusal")], "e": [cut]})
+    other = answered(scores=(("mass", 1.0),))
+    found = schedule({"a": [cut], "b": [other], "c": [broken("refusal")], "d": [broken("refusal")], "e": [cut]})
     live = found.scheduler.live
     assert (live.tokens, live.cut_prompts, live.failures) == (3 + 5 + 3, 2, {"refusal": 2})
     assert (live.sent, live.retried, live.cached, live.idle) == (5, 0, 0, "server slow")
+
+
+def test_an_error_of_the_questions_stops_the_run():
+    bad = UserError("a seed has no question", "add one")
+    found = schedule({"a": [(3, "ok")]}, asked=["a", *["a"] * 20, bad], error=UserError, match="no question")
+    assert found.seconds == pytest.approx(3), "what is in flight ends"
+    assert found.delivered["a"][0] == "fine"
 
 
 def test_an_error_of_the_program_stops_the_run():

@@ -81,14 +81,11 @@ class Scripted:
 
 
 class Questions:
-    """The questions in order, and what was delivered for each."""
+    """The questions in order, and what was delivered for each. An error among the names is raised in its turn."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.waiting = [
-            Item((None, number), None, Call(name.encode(), name.encode(), PROMPT, 2 * PROMPT, COMPLETION))
-            for number, name in enumerate(names)
-        ]
-        self.taken = self.most = 0
+    def __init__(self, names: list[str | Exception]) -> None:
+        self.waiting = list(names)
+        self.taken = 0
         self.delivered: dict[str, list[str]] = {}
 
     @property
@@ -96,8 +93,14 @@ class Questions:
         return not self.waiting
 
     def take(self, teacher: str) -> Item | None:
-        self.taken += bool(self.waiting)
-        return self.waiting.pop(0) if self.waiting else None
+        if not self.waiting:
+            return None
+        self.taken += 1
+        name = self.waiting.pop(0)
+        if isinstance(name, Exception):
+            raise name
+        call = Call(name.encode(), name.encode(), PROMPT, 2 * PROMPT, COMPLETION)
+        return Item((None, self.taken), None, call)
 
     def deliver(self, item: Item, reply: Reply) -> None:
         said = reply.failure[0] if reply.failure else reply.text
@@ -128,7 +131,7 @@ def failing(after: float | None = None, kind: str = "server", retry: bool = True
 def schedule(
     script: dict[str, list[Any]],
     *,
-    asked: list[str] | None = None,
+    asked: list[str | Exception] | None = None,
     living: bool = True,
     error: type[Exception] | None = None,
     match: str | None = None,
