@@ -80,6 +80,23 @@ def test_what_nobody_waits_for_is_written_soon_and_together(tmp_path):
     assert spent(tmp_path) == Spent(51, 51)
 
 
+def test_only_what_nobody_waits_for_is_written_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PAUSE", 30)
+
+    async def use() -> None:
+        await asyncio.wait_for(ledger.reserve(Spent(5, 5)), 20)
+        await asyncio.wait_for(ledger.add(Spent(1, 1)), 20)
+        ledger.settle(Spent(5, 5), Spent(2, 2))
+        await asyncio.sleep(0.2)
+        assert spent(tmp_path) == Spent(6, 6), "the last line is from before"
+
+    ledger = Ledger(tmp_path)
+    assert ledger.path.stat().st_mode & 0o133 == 0, "nobody else writes to it"
+    asyncio.run(use())
+    ledger.close()
+    assert spent(tmp_path) == Spent(3, 3)
+
+
 def test_a_ledger_works_in_one_loop_after_another(tmp_path):
     ledger = Ledger(tmp_path)
     for number in range(1, 4):
