@@ -50,7 +50,10 @@ VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "ar
 MONEY = ("generation/test_money.py", "generation/test_ledger.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
-CURATION = ("curation/test_order.py", "tables/test_curation.py", "curation/test_curate.py", "curation/test_killed.py")
+CURATION = tuple(
+    f"{name}.py"
+    for name in ("curation/test_plain", "curation/test_order", "tables/test_curation", "curation/test_curate")
+)
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -72,7 +75,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "datasets/test_odd_rows.py",
             "auditing/test_lineage.py",
             "generation/test_single.py",
-            *CURATION[:2],
+            *CURATION[2:],
             "teachers/test_api_replies.py",
         )
     },
@@ -86,7 +89,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "commands/test_damage.py",
         )
     },
-    "checks": {"synthgen/curation/*.py": CURATION},
+    "checks": {"synthgen/curation/*.py": (*CURATION, "curation/test_killed.py")},
     "licenses": {
         source: ("auditing/test_audit.py", "tables/test_audits.py", "auditing/test_lineage.py")
         for source in ("synthgen/auditing/*.py", "synthgen/lineage.py")
