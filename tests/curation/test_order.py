@@ -82,6 +82,21 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
     assert reasons(rejected) == {"r1": [("group", "r2")], "r2": [("duplicates", "r0")]}
 
 
+def test_the_reason_of_a_group_is_found_in_every_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_TASK_ROWS", 2)
+    rows = [row("fish", 0), row("cow", 1), row("bird", 2, group_id="a"), row("ant", 3, group_id="b")]
+    rows += [row("fish", 4, group_id="a"), row("cow", 5, group_id="b"), row("cow", 6, group_id="b")]
+    run = corpus_of(tmp_path, rows, size=1)
+    synthgen.curate(curating(), run, workers=1)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r0", "r1"]
+    assert reasons(rejected)["r6"] == [("duplicates", "r1")]
+    for lost, cause, twin in (("r2", "r4", "r0"), ("r3", "r5", "r1")):
+        (verdict,) = rejected[lost].verdicts
+        words = f"because {cause} was rejected by duplicates: same as {twin}"
+        assert verdict["reason"] == f"its whole group is rejected, {words}"
+
+
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):
     """r0 is a copy of "fish", so its group, r0 and r1, is rejected. r1 was the first "bird". As r1 is rejected, r3, the
     second "bird", is kept.
