@@ -37,7 +37,8 @@ def changes(text: bytes) -> list[tuple[int, int, str]]:
     """Every change of a file as (first byte, byte behind the last, new text), in the order of the file.
 
     Left out is what decides nothing when the code runs: docstrings, annotations, decorators, asserts, formatted texts,
-    `__all__`, the bodies of `if TYPE_CHECKING`, and `strict` in `zip`.
+    `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, `strict` in `zip`, and −2 instead of −1 in
+    `reshape`, where NumPy takes every negative number for the rest.
     """
     starts = [0]
     for line in text.split(b"\n"):
@@ -103,6 +104,7 @@ def walked(node: ast.AST) -> Iterator[ast.AST]:
     skipped: set[str] = {"decorator_list", "annotation", "returns"}
     if isinstance(node, ast.ClassDef):
         skipped |= {"bases"}
+        skipped |= {"keywords"} if any(ast.unparse(base) == "TypedDict" for base in node.bases) else set()
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         skipped |= {"body"}
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
@@ -110,10 +112,13 @@ def walked(node: ast.AST) -> Iterator[ast.AST]:
         skipped |= {"value"} if isinstance(target, ast.Name) and target.id == "__all__" else set()
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
         skipped |= {"keywords"}
+    rest = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reshape"
     for name, value in ast.iter_fields(node):
         if name not in skipped:
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
+                if rest and isinstance(child, ast.UnaryOp) and isinstance(child.operand, ast.Constant):
+                    yield child
+                elif isinstance(child, ast.AST):
                     yield from walked(child)
 
 

@@ -36,6 +36,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from changes import changes, line_of
@@ -46,10 +47,13 @@ WANTED = 0.9
 MEMORY = 8 << 30  # bytes that a process of a test may allocate
 
 VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "arithmetic", "time", "mathematics"))
-MONEY = ("generation/test_money.py", "teachers/test_completion.py")
+MONEY = ("generation/test_money.py", "generation/test_ledger.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
-CURATION = ("curation/test_curate.py", "tables/test_curation.py", "curation/test_order.py", "curation/test_killed.py")
+CURATION = tuple(
+    f"{name}.py"
+    for name in ("curation/test_plain", "curation/test_order", "tables/test_curation", "curation/test_curate")
+)
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -59,8 +63,8 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         for name in ("budget", "ledger", "account", "prices")
     },
     "pacing": {
-        "synthgen/generation/pacing.py": ("teachers/test_api.py",),
-        "synthgen/generation/scheduler.py": API,
+        "synthgen/generation/pacing.py": ("generation/test_pacing.py", "generation/test_scheduling.py"),
+        "synthgen/generation/scheduler.py": ("generation/test_scheduling.py", "generation/test_scheduler.py", *API),
     },
     "seeds": {"synthgen/seeds/*.py": SEEDS},
     "records": {
@@ -71,20 +75,21 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "datasets/test_odd_rows.py",
             "auditing/test_lineage.py",
             "generation/test_single.py",
-            *CURATION[:2],
+            *CURATION[2:],
             "teachers/test_api_replies.py",
         )
     },
     "corpus": {
         "synthgen/corpus.py": (
+            "corpus/test_folder.py",
             "corpus/test_corpus.py",
             "corpus/test_load_dataset.py",
+            "curation/test_order.py",
             "generation/test_stream.py",
             "commands/test_damage.py",
-            "curation/test_order.py",
         )
     },
-    "checks": {"synthgen/curation/*.py": CURATION},
+    "checks": {"synthgen/curation/*.py": (*CURATION, "curation/test_killed.py")},
     "licenses": {
         source: ("auditing/test_audit.py", "tables/test_audits.py", "auditing/test_lineage.py")
         for source in ("synthgen/auditing/*.py", "synthgen/lineage.py")
@@ -246,9 +251,12 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         tempfile.tempdir = None
         os.chdir(folder)
         sys.path[0] = str(folder)
+        sys.modules["__main__"] = ModuleType("__main__")  # else processes of the tests would run this script first
         import pytest
 
-        status = int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"]))
+        status = int(
+            pytest.main([*tests, "-x", "-q", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp' / 'b'}"])
+        )
         import synthgen
 
         if not str(synthgen.__file__).startswith(str(folder)):

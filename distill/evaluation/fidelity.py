@@ -244,7 +244,7 @@ def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[Hel
 def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
     """The result of the answers in one sentence. Empty when no prompt has a reference."""
     found = next((c.difference for c in answers.comparisons if c.name == "distilled − untrained"), None)
-    teacher, student = (middle(answers.table[name]["accuracy"]) for name in ("teacher", "distilled"))
+    teacher, student = (middle(answers.table.get(name, {}).get("accuracy")) for name in ("teacher", "distilled"))
     if found is None or teacher is None or student is None:
         return ""
     doubt = "" if found.low * found.high > 0 else "; the interval includes zero"

@@ -20,7 +20,6 @@ from synthgen.teachers.usage import BadReply, Bill, bill_of, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
-_SENTINEL = -9998.0  # servers write -9999 for an unknown log-probability
 _MOST_NAME = 300  # characters of a model's name
 _MOST_ERROR = 500  # characters of an error's message
 # Codes of errors without a number, and the HTTP status with the same meaning.
@@ -292,7 +291,7 @@ def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
     if not np.isfinite(numbers).all() or numbers.max(initial=0.0) > _MOST_LOGPROB:
         raise BadReply("logprobs", f"a log-probability is {numbers.max():g}, but log-probabilities are at most 0")
     lengths = np.array([len(top) for top in tops])
-    top = np.where(numbers > _SENTINEL, np.exp(np.minimum(numbers, 0.0)), 0.0)[len(content) :]
+    top = np.exp(np.minimum(numbers, 0.0))[len(content) :]
     mass = np.bincount(np.repeat(np.arange(len(content)), lengths), top, len(content))
     if mass.max(initial=0.0) > _MOST_MASS:
         raise BadReply("logprobs", f"the most probable tokens have a total probability of {mass.max():.2f}")

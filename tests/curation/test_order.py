@@ -35,6 +35,18 @@ def test_copies_are_dropped_for_the_first_of_them(tmp_path):
     assert (done.counts["kept"], done.counts["rejected"], done.rejected_by) == (3, 2, {"duplicates": 2})
 
 
+def test_a_damaged_result_is_made_again_only_when_asked(tmp_path):
+    run = corpus_of(tmp_path, [row("one", 0), row("two", 1)], size=1)
+    synthgen.curate(curating(), run)
+    whole = contents(run / "curated")
+    for name in ("data/train-00001.parquet", "rejected/train-00000.parquet"):
+        (run / "curated" / name).write_bytes(b"PAR1")
+        with pytest.raises(CorpusError, match="damaged"):
+            synthgen.curate(curating(), run)
+        synthgen.curate(curating(), run, repair=True)
+        assert contents(run / "curated") == whole
+
+
 def test_no_row_is_dropped_for_a_twin_that_was_rejected(tmp_path):
     rows = [row("Nine.", 0, finish_reason="length"), row("Nine.", 1), row("nine.", 2)]
     run = corpus_of(tmp_path, rows)
@@ -68,6 +80,21 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
     synthgen.curate(curating(), run)
     _, rejected = parts(run)
     assert reasons(rejected) == {"r1": [("group", "r2")], "r2": [("duplicates", "r0")]}
+
+
+def test_the_reason_of_a_group_is_found_in_every_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_TASK_ROWS", 2)
+    rows = [row("fish", 0), row("cow", 1), row("bird", 2, group_id="a"), row("ant", 3, group_id="b")]
+    rows += [row("fish", 4, group_id="a"), row("cow", 5, group_id="b"), row("cow", 6, group_id="b")]
+    run = corpus_of(tmp_path, rows, size=1)
+    synthgen.curate(curating(), run, workers=1)
+    kept, rejected = parts(run)
+    assert list(kept) == ["r0", "r1"]
+    assert reasons(rejected)["r6"] == [("duplicates", "r1")]
+    for lost, cause, twin in (("r2", "r4", "r0"), ("r3", "r5", "r1")):
+        (verdict,) = rejected[lost].verdicts
+        words = f"because {cause} was rejected by duplicates: same as {twin}"
+        assert verdict["reason"] == f"its whole group is rejected, {words}"
 
 
 def test_a_row_stays_when_its_twin_goes_with_its_group(tmp_path):

@@ -43,6 +43,10 @@ def mutants():
         ("not a", ["a"]),
         ("if not (a): pass", ["if (a): pass"]),
         ("-a", ["+a"]),
+        ("a.reshape(b, -1)", ["a.reshape(b, +1)"]),
+        ("a.reshape(-b, 2)", ["a.reshape(+b, 2)", "a.reshape(-b, 3)"]),
+        ("a.view(-1)", ["a.view(+1)", "a.view(-2)"]),
+        ("class A(B, total=False): a: int", ["class A(B, total=True): a: int"]),
         ("f(-1, 0.5, True, x=False)", ["f(+1, 0.5, True, x=False)", "f(-2, 0.5, True, x=False)"]),
         ("a = (b  # a remark, a < b\n    < c)", ["a = (b  # a remark, a < b\n    <= c)"]),
         ("match a:\n    case 1: b", ["match a:\n    case 2: b"]),
@@ -73,6 +77,7 @@ def test_every_operator_and_number_has_its_change(mutants, line, changed):
         "__all__ = ['a'] * 2",
         "a | b & c ^ d << e",
         "zip(a, b, strict=True)",
+        "class A(TypedDict, total=False): a: int",
         "# a < 1",
     ],
 )

@@ -86,6 +86,7 @@ class Row:
 
     def __init__(self, prompt: list[int], completion: list[int]) -> None:
         self.id, self.prompt, self.completion = "r", prompt, completion
+        self.also: tuple[Row, ...] = ()
 
 
 def logits_in_training(model: Any, row: Row) -> torch.Tensor:

@@ -65,6 +65,11 @@ def test_texts_that_differ_and_a_space_of_its_own():
     assert cuts([0, 6, 1], STUDENTS, [1, 0], TEACHERS) is None, "a special token within"
     # The tokens " a" and "a" differ, so the first part is left out.
     assert cuts([4, 1, 0], STUDENTS, [1, 0, 1], TEACHERS) == [(slice(1, 2), slice(1, 2)), (slice(2, 3), slice(2, 3))]
+    assert cuts([1, 0], STUDENTS, [4, 0, 1], TEACHERS) is None, "the space is a token of its own"
+    assert cuts([6], STUDENTS, [1, 5], TEACHERS) is None
+    assert cuts([0, 6], STUDENTS, [5], TEACHERS) is None
+    assert cuts([6], STUDENTS, [4, 5], TEACHERS) is None
+    assert cuts([6], STUDENTS, [5], TEACHERS) == [(slice(0, 1), slice(0, 1))]
 
 
 def test_shared_tokens_have_the_same_bytes():

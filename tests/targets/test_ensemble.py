@@ -18,6 +18,7 @@ from distill import evaluate, losses, train
 from distill.card import write_model_card
 from distill.data import Choice, sampled_batch, topk_batch
 from distill.evaluation.fidelity import _Answers
+from distill.targets import ensemble
 from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
 from synthgen import corpus, logits
 from synthgen.errors import CorpusError, RecipeError
@@ -261,6 +262,33 @@ def test_weights_by_likelihood_are_the_best_of_a_grid():
             assert weights[0] == pytest.approx(best, abs=0.01), (how, k)
             if how == "mean" and k == V:
                 assert weights[0] == pytest.approx(0.8, abs=0.06), "what the tokens were drawn with"
+
+
+def test_the_search_for_weights_ends_when_they_stand_still(monkeypatch):
+    logp = teachers(2)
+    tokens = torch.multinomial(logp.exp().mean(0), 20, replacement=True, generator=torch.Generator().manual_seed(0))
+    rows = [([stored(q, 9, 1.0) for q in logp], metas(2, 1.0, 9), tokens[:, i].tolist()) for i in range(20)]
+    tries = []
+    monkeypatch.setattr(ensemble, "_logsumexp", lambda x, real=ensemble._logsumexp: tries.append(1) or real(x))
+    for how in HOWS:
+        tries.clear()
+        found = best_weights(rows, how)
+        assert 2 < len(tries) / len(rows) < 150, how
+        assert found == pytest.approx(best_weights(rows, how, steps=2000), abs=1e-6)
+        assert best_weights(rows, how, steps=1) != pytest.approx(found, abs=1e-6)
+
+
+def test_a_first_step_that_is_too_long_is_halved():
+    logp = teachers(2, scale=20.0)
+    even = combined(logp, (0.5, 0.5), "pool").exp()
+    tokens = torch.multinomial(even, 20, replacement=True, generator=torch.Generator().manual_seed(0))
+    rows = [([stored(q, 9, 1.0) for q in logp], metas(2, 1.0, 9), tokens[:, i].tolist()) for i in range(20)]
+    assert best_weights(rows, "pool", steps=1) == (0.5, 0.5)
+    weights = best_weights(rows, "pool")
+    assert weights == pytest.approx((0.54, 0.46), abs=0.04)
+    assert weights[0] > 0.51
+    (alone,) = rows[:1]
+    assert sum(best_weights([alone], "pool")) == pytest.approx(1)
 
 
 def test_a_teacher_that_knows_nothing_gets_no_weight():

@@ -293,6 +293,24 @@ def test_states_that_are_not_numbers_are_refused(folder, tmp_path):
     assert not list(there.folder.glob("layer-01/*"))
 
 
+def test_a_process_that_does_not_write_waits_for_the_states(teacher, tmp_path, counted, monkeypatch):
+    there, waits = States(tmp_path, teacher), []
+    monkeypatch.setattr(durable, "writes", lambda: False)
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:  # what another process does meanwhile
+            States(tmp_path, teacher).make(teacher, [1], texts(), 4)
+
+    monkeypatch.setattr(states.time, "sleep", sleep)
+    store(there, teacher, [1], rows(), 4, UI(quiet=True))
+    assert waits == [0.5] * 3
+    assert sum(counted) == 7
+    assert there.complete([1], texts())
+    store(there, teacher, [1], rows(), 4, UI(quiet=True))
+    assert len(waits) == 3
+
+
 def test_states_of_unknown_weights_are_refused(teacher, tmp_path):
     for revision in ("unknown", "main", ""):
         vague = Weights.of(teacher.model, teacher.name, revision, teacher.dtype)

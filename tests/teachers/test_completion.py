@@ -325,6 +325,12 @@ def test_errors_inside_a_reply(value, expected):
     assert error_in(value) == expected
 
 
+def test_a_long_error_is_cut():
+    code, message, _ = error_in({"error": {"code": "c" * 999, "message": "m" * 999}})
+    assert (len(code), len(message)) == (100, 500)
+    assert len(error_in({"error": "m" * 999})[1]) == 500
+
+
 def test_an_error_that_quotes_the_prompt_does_not_stop_the_run():
     def refused(**error) -> Refused:
         return error_with_200(json.dumps({"error": error}).encode(), {}, str)

@@ -1,0 +1,39 @@
+"""The plain form of texts in Arrow is the one that Python gives."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow as pa
+import pytest
+
+from synthgen.curation.plain import completion_text, plain
+
+SPACES = [chr(i) for i in range(0x3001) if chr(i).isspace()]
+LETTERS = ["a", "B", "É", "ß", "Σ", "σ", "İ", "I", "ı", "ᲀ", "Ა", "Ꙁ", "Ɪ", "ꭰ", "𐐀", "𝔄", "漢", "1", ".", "\u200b"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plain_form_is_the_one_of_python(seed):
+    draw = random.Random(seed)
+    texts = ["".join(draw.choices([*SPACES, " ", " ", *LETTERS], k=draw.randint(0, 9))) for _ in range(60)]
+    texts = [None if draw.random() < 0.1 else text for text in texts]
+    wanted = [text and " ".join(text.lower().split()) for text in texts]
+    assert plain(pa.array(texts, pa.string())).to_pylist() == wanted
+
+
+def test_few_texts():
+    for texts in ([], [None], [None, None], ["Σ"], ["A  b"], ["Σ", None, "A"]):
+        wanted = [text and " ".join(text.lower().split()) for text in texts]
+        assert plain(pa.array(texts, pa.string())).to_pylist() == wanted
+
+
+def test_the_text_of_a_row_without_a_completion_is_its_last_message():
+    kind = pa.list_(pa.struct([("content", pa.string())]))
+
+    def messages(*rows: list[str | None]) -> pa.Array:
+        return pa.array([[{"content": text} for text in row] for row in rows], kind)
+
+    asked = messages(["a", "b"], ["c"], [], [None])
+    assert completion_text(messages(["x"], ["y", None], ["z"], ["w"]), asked).to_pylist() == ["x", "y\n", "z", "w"]
+    assert completion_text(messages([], ["x"], [], []), asked).to_pylist() == ["b", "x", "", ""]
