@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import secrets
@@ -33,7 +34,7 @@ _TAIL = 4096  # bytes at the end of a file in which the last complete line lies
 _NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spent:
     """An amount of picodollars (1e-12 $) and tokens."""
 
@@ -45,6 +46,10 @@ class Spent:
 
     def __sub__(self, other: Spent) -> Spent:
         return Spent(self.usd - other.usd, self.tokens - other.tokens)
+
+    def times(self, factor: float) -> Spent:
+        """The amount multiplied by a factor, rounded up."""
+        return self if factor == 1 else Spent(math.ceil(self.usd * factor), math.ceil(self.tokens * factor))
 
 
 class Ledger:

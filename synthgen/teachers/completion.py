@@ -16,7 +16,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from synthgen.teachers.finish import ERROR, finish_reason
-from synthgen.teachers.usage import BadReply, Bill, bill_of, credible
+from synthgen.teachers.usage import BadReply, Bill, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
@@ -136,11 +136,6 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     return Completion(
         text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=paid
     )
-
-
-def bill(value: Mapping[str, object], asked_tier: object = None) -> Bill:
-    """The bill of a reply (see `synthgen.teachers.usage.bill_of`). Raises BadReply."""
-    return bill_of(value, asked_tier)
 
 
 class ErrorIn(NamedTuple):

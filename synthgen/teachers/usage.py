@@ -32,7 +32,8 @@ _CACHED = (
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
 # Service tiers with the usual price. The price of every other tier is another one.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
-CHEAPER_TIERS = ("flex", "batch")
+_BATCH = "batch"
+CHEAPER_TIERS = ("flex", _BATCH)
 """Service tiers whose price is at most the usual price."""
 
 
@@ -56,9 +57,9 @@ class Bill(NamedTuple):
     tier: str | None
 
 
-def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
-    """The bill of a reply. `asked_tier` is the service tier that the request named. Raises BadReply when a count has
-    the wrong type or size.
+def bill_of(reply: Mapping[str, object], asked_tier: object = None, *, batched: bool = False) -> Bill:
+    """The bill of a reply. `asked_tier` is the service tier that the request named. With `batched`, the reply is from a
+    batch, whose usual tier may be called "batch". Raises BadReply when a count has the wrong type or size.
 
     Some servers count reasoning beside the completion. Then the total is larger than the sum of its parts, and the
     difference is added to the completion's tokens.
@@ -67,6 +68,8 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
     if tier is not None and not isinstance(tier, str):
         raise BadReply("usage", f"service_tier is {_shown(tier)}, not text")
     unusual = unusual_tier(tier or asked_tier)
+    if batched and unusual == _BATCH:
+        unusual = None
     given = reply.get("usage")
     if given is None:
         return Bill(None, None, unusual)
