@@ -139,6 +139,18 @@ def test_a_batch_with_another_tier_and_a_budget_in_dollars(serve, tmp_path, tier
         assert row.cost_usd == pytest.approx((row.usage["prompt_tokens"] + 2 * row.usage["completion_tokens"]) / 1e6)
 
 
+def test_a_server_that_does_not_name_the_tier_and_one_that_names_the_usual_tier(serve, tmp_path):
+    server = serve(batch={"polls": 0})
+    asked = {"extra": {"service_tier": "flex"}, "prices": {"input": 1.0, "output": 2.0, "service_tier": "flex"}}
+    recipe = {"seeds": 3, "teacher": asked, "generate": {"budget": {"usd": 1.0}}}
+    rows, _, _ = command(tmp_path, server, **recipe)()
+    for row in rows:
+        assert row.cost_usd == pytest.approx((row.usage["prompt_tokens"] + 2 * row.usage["completion_tokens"]) / 1e6)
+    server.set(batch={"polls": 0, "changes": [[EVERY, {"service_tier": "default"}]]})
+    with pytest.raises(TeacherError, match="service tier 'default', whose price is not known"):
+        command(tmp_path, server, "usual", sets=["generate.seed=1"], **recipe)()
+
+
 def test_prices_in_a_batch():
     assert Prices(7, 11, 2).in_batch() == Prices(4, 6, 1, halved=True)
     assert Prices(7, 11, 2).in_batch().in_batch() == Prices(4, 6, 1, halved=True)
