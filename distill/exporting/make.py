@@ -17,7 +17,7 @@ from distill.outputs import PARTS, exported
 from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
-from synthgen.files import read_text
+from synthgen.files import check_regular, read_text
 from synthgen.recipe import differences
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import columns
@@ -62,6 +62,8 @@ def export(
     outputs.not_around(target, folder)
     outputs.not_inside(target, [*(folder / name for name in PARTS), *outputs.stages(folder, "student")])
     outputs.apart(target, source, "student", nested=True)
+    for path in (folder / "model.safetensors", *_carried(folder)):
+        check_regular(path, f"make the student again: `distill train {folder.parent} --fresh`")
     inputs = {
         "to": to,
         "student": {p.name: durable.sha256(p) for p in [folder / "model.safetensors", *_carried(folder)]},

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from synthgen.errors import TeacherError
-from synthgen.lm.files import ModelFiles, cannot_load, first_line
+from synthgen.lm.files import ModelFiles, cannot_load, first_line, refuse_pipes
 from synthgen.tables.engines import TeacherSection
 
 T = TypeVar("T")
@@ -104,6 +104,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     inside_file = name.startswith("package:") or name.endswith(".gguf")
     path, arguments = ModelFiles.find(name).description() if inside_file else (name, {})
+    refuse_pipes(path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **arguments)
     except Exception as error:  # the hub client and tokenizers raise several kinds of error
@@ -137,6 +138,7 @@ def _architectures(section: TeacherSection) -> list[str]:
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []
     try:
+        refuse_pipes(section.model)
         return list(
             AutoConfig.from_pretrained(section.model, revision=section.revision, trust_remote_code=False).architectures
             or ()
@@ -147,6 +149,7 @@ def _architectures(section: TeacherSection) -> list[str]:
 
 def loaded(name: str, load: Callable[[], T]) -> T:
     """Call `load` and return its result. When `load` fails, raises TeacherError with a message of one line."""
+    refuse_pipes(name)
     try:
         return load()
     except TeacherError:
