@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from distill.card import write_model_card
 from distill.evaluation.subject import Subject
 from distill.held_out import first_rows
+from distill.outputs import check_student
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError, nearest
 from synthgen.files import read_text
@@ -70,6 +71,7 @@ def evaluate(
             ui.note(f"{folder} is already evaluated; nothing to do")
             return read_evaluation(path)
     training = read_training(folder / "training.json")
+    check_student(folder, training.files)
     measure = resolve(_function(training.kind, folder))
     if not first_rows(source, "test", 1):
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")

@@ -18,7 +18,7 @@ from distill.job import Job
 from distill.students import completions
 from distill.students.build import check_vocabulary, in_words, random_weights
 from synthgen.errors import RecipeError
-from synthgen.lm.load import load_tokenizer, load_weights, loaded
+from synthgen.lm.load import load_tokenizer, load_weights, load_whole
 from synthgen.lm.render import render
 from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
@@ -114,12 +114,7 @@ class Seq2SeqModel:
     @classmethod
     def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
         """Open a trained student from the folder that training wrote. See `Kind.open`."""
-        model = loaded(
-            str(folder),
-            lambda: AutoModelForSeq2SeqLM.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            ),
-        )
+        model = load_whole(str(folder), "float32", AutoModelForSeq2SeqLM)
         return cls(model.eval().to(device), load_tokenizer(str(folder)), batch_size)
 
     @torch.inference_mode()

@@ -85,9 +85,10 @@ class TeacherOptions:
     spec: LogitsSpec | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reply:
-    """The reply to one request: an answer, or `failure` = (kind, reason).
+    """The reply to one request: an answer, or `failure` = (kind, reason). Nothing changes a reply; `replace` makes
+    another one. The class is not frozen, because a frozen class takes four times as long to make an object.
 
     `label_probs` sums to 1 over the request's labels (kind 'classify' only). `answer` is the label that the text names,
     when the text has more than the label. `token_logprobs` are the log-probabilities

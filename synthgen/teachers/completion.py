@@ -225,6 +225,8 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
     """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
     for name in _REASONING_KEYS:
         value = message.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, dict | list):
