@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from synthgen.errors import TeacherError
 from synthgen.generation.budget import Budget
@@ -107,10 +106,10 @@ class Account:
         When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when even
         a request that reserved more cost more than that, so the server's counts have no limit.
         """
-        ratios = [spent.tokens / max(1, most.tokens), spent.usd / max(1, most.usd) if most.usd else 0.0]
-        if max(ratios) <= 1:
+        if spent.tokens <= max(1, most.tokens) and (spent.usd <= most.usd or not most.usd):
             return None
-        self.budget.excess = max(self.budget.excess, excess * max(ratios) * _MARGIN)
+        ratio = max(spent.tokens / max(1, most.tokens), spent.usd / most.usd if most.usd else 0.0)
+        self.budget.excess = max(self.budget.excess, excess * ratio * _MARGIN)
         if excess > 1 and self.budget.limited:
             return (
                 f"a request used {spent.tokens:,} tokens, and at most {most.tokens:,} were expected after an earlier "
@@ -130,7 +129,7 @@ class Account:
     def priced(self, reply: Reply) -> Reply:
         """A copy of the reply with its cost in `cost_usd`. The cost is None when it is unknown."""
         usd = self._cost(reply)
-        return replace(reply, cost_usd=None if usd is None else usd / PICO)
+        return reply.costing(None if usd is None else usd / PICO)
 
     def read_ahead(self, items: Sequence[Item]) -> None:
         """Read the cached entries of all `items` in one query."""

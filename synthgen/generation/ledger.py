@@ -18,8 +18,8 @@ import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,14 +34,13 @@ _TAIL = 4096  # bytes at the end of a file in which the last complete line lies
 _NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """An amount of picodollars (1e-12 $) and tokens."""
 
     usd: int = 0
     tokens: int = 0
 
-    def __add__(self, other: Spent) -> Spent:
+    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
         return Spent(self.usd + other.usd, self.tokens + other.tokens)
 
     def __sub__(self, other: Spent) -> Spent:

@@ -18,7 +18,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from synthgen.errors import SynthgenError, TeacherError
 from synthgen.generation.account import Account
@@ -45,8 +45,7 @@ _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
 _REPEATED = ("schema", "empty", "server")
 
 
-@dataclass(frozen=True)
-class _Reservation:
+class _Reservation(NamedTuple):
     """The maximum and the actual cost of a request, and what was reserved for it in the ledger."""
 
     most: Spent

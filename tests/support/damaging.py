@@ -9,6 +9,7 @@ The damage is seeded: the same test makes the same damage again.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -63,6 +64,26 @@ def in_process(command: list[object], limit: int = 10) -> tuple[int | str, str]:
         signal.signal(signal.SIGALRM, before)
     known = done.exception is None or isinstance(done.exception, SystemExit)
     return done.exit_code if known else repr(done.exception), done.output
+
+
+def preload() -> None:
+    """Import what the commands import, so that the forks of this process need not import it again."""
+    for module in (
+        "distill.students.decoder",
+        "distill.training",
+        "distill.evaluation.evaluate",
+        "distill.exporting.decoder",
+        "distill.exporting.gguf",
+        "pandas",
+        "pyarrow.parquet",
+        "synthgen.curation",
+        "synthgen.reporting.page",
+        "synthgen.reporting.plots",
+        "torch._dynamo",
+        "transformers.masking_utils",
+        "transformers.models.llama.modeling_llama",
+    ):
+        importlib.import_module(module)
 
 
 def in_fork(command: list[object], folder: Path, limit: float) -> tuple[int | str, str]:
