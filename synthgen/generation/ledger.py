@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synthgen import durable
 from synthgen.errors import CorpusError
+from synthgen.parquet import read_columns
 
 FOLDER = "ledger"
 _PAUSE = 0.1  # seconds to wait for further amounts before a line is written for which nobody waits
@@ -211,7 +211,7 @@ def _last(path: Path) -> Spent:
 def _cost_of_rows(shards: Sequence[Path]) -> Spent:
     usd = tokens = 0
     for path in shards:
-        table = pq.read_table(path, columns=["cost_usd", "usage"])
+        table = read_columns(path, ["cost_usd", "usage"])
         usd += round((pc.sum(table["cost_usd"]).as_py() or 0.0) * 10**12)
         usage = table["usage"].combine_chunks()
         for name in ("prompt_tokens", "completion_tokens"):
