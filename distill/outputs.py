@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from synthgen import durable
+from synthgen.errors import CorpusError
+from synthgen.files import is_regular
 from synthgen.outputs import SHARD, Output, corpus_files
 from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.tables.students import KINDS
@@ -61,6 +68,27 @@ def trained() -> Output:
             r"ledger/[^/]+\.jsonl",  # what a judge has cost
         ),
     )
+
+
+def student_files(folder: Path) -> dict[str, str]:
+    """The sha256 of each file that loading a student reads, by its path inside `folder`."""
+    names = re.compile("|".join((*_MODEL, *(pattern for kind in KINDS.values() for pattern in kind.files))))
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if is_regular(path)}
+    return {name: durable.sha256(path) for name, path in found.items() if names.fullmatch(name)}
+
+
+def check_student(folder: Path, files: Mapping[str, str]) -> None:
+    """Raise CorpusError when a file of the student in `folder` is not as training wrote it. `files` is the field of
+    this name in training.json. It is empty in folders that an older version wrote, and then nothing is checked.
+    """
+    found = student_files(folder) if files else {}
+    for name in sorted({*files, *found}):
+        if found.get(name) != files.get(name):
+            what = "is missing" if name not in found else "is not as training wrote it" if name in files else "is new"
+            raise CorpusError(
+                f"the student at {folder} has been changed: {name} {what}",
+                f"make the student again: `distill train {folder.parent} --fresh`",
+            )
 
 
 def exported(to: str) -> Output:

@@ -19,7 +19,7 @@ from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
 from distill.finished import made_from
 from distill.job import Job
-from distill.outputs import trained
+from distill.outputs import student_files, trained
 from synthgen import corpus, durable, outputs
 from synthgen.errors import GateDenied, UserError
 from synthgen.lineage import student_sources
@@ -120,6 +120,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
     )
     if durable.writes():
         write_model_card(job.folder, recipe, manifest, training, source=job.source)
+        training = replace(training, files=student_files(job.folder))
         durable.write_json(job.folder / FILE, training.to_dict())  # last, because it marks the student as finished
     return TrainedStudent(job.folder, training)
 

@@ -40,7 +40,7 @@ def scan(path: Path, columns: Sequence[str] | None = None, size: int = 1024) -> 
     `columns` may also name a field inside a column, in Parquet's notation: `verdicts.list.element.check`.
     """
     with open_parquet(path) as file:
-        _check_names(path, file, [name.split(".")[0] for name in columns or ()])
+        _check_names(path, file, columns or ())
         yield from file.iter_batches(size, columns=None if columns is None else list(columns))
 
 
@@ -101,6 +101,8 @@ def check_columns(schema: pa.Schema, path: Path) -> None:
 
 
 def _check_names(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in file.schema_arrow.names]
+    """Raise CorpusError unless the file has these columns and fields inside columns."""
+    inside = {file.schema.column(place).path for place in range(len(file.schema)) if any("." in c for c in columns)}
+    missing = [name for name in columns if name not in file.schema_arrow.names and name not in inside]
     if missing:
         raise CorpusError(f"{path} has no column '{missing[0]}'", "make the corpus again, or name another corpus")

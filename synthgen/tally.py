@@ -14,12 +14,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synthgen import corpus
-from synthgen.errors import CorpusError, GateDenied
+from synthgen.errors import GateDenied
+from synthgen.parquet import metadata
 
 _TOP = 3  # number of reasons that a command prints
 _CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
@@ -167,11 +166,4 @@ def _shards(folder: Path, part: str, split: str | None = None) -> list[Path]:
 
 def _rows(folder: Path, part: str) -> int:
     """The number of rows of all shards in the subfolder `part` of a corpus. Raises CorpusError for a damaged file."""
-    rows = 0
-    for path in _shards(folder, part):
-        try:
-            rows += pq.read_metadata(path).num_rows
-        except (pa.ArrowException, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise CorpusError(f"{path} is damaged: {reason}", "repeat the command that made it with --repair") from None
-    return rows
+    return sum(metadata(path)[1] for path in _shards(folder, part))

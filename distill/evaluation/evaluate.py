@@ -18,6 +18,7 @@ from distill.card import write_model_card
 from distill.evaluation.subject import Subject
 from distill.finished import settings_of
 from distill.held_out import first_rows
+from distill.outputs import check_student
 from synthgen import corpus, durable
 from synthgen.errors import CorpusError, UserError, nearest
 from synthgen.files import read_text
@@ -74,6 +75,7 @@ def evaluate(
             ui.note(f"{folder} is already evaluated; nothing to do")
             return read_evaluation(path)
     training = read_training(folder / FILE)
+    check_student(folder, training.files)
     recipe = _as_trained(recipe, training)
     measure = resolve(_function(training.kind, folder))
     if not first_rows(source, "test", 1):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.exporting.job import Job
-from distill.outputs import PARTS, exported
+from distill.outputs import PARTS, check_student, exported
 from synthgen import corpus, durable, outputs
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
-from synthgen.files import read_text
+from synthgen.files import check_regular, read_text
 from synthgen.recipe import differences
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import columns
@@ -52,7 +52,8 @@ def export(
     ui = ui or UI(quiet=True)
     format = _format(to)
     folder = _student(Path(student))
-    kind = read_training(folder / "training.json").kind
+    training = read_training(folder / "training.json")
+    kind = training.kind
     write = _writer(to, kind, folder)
     for package in format.packages:
         if importlib.util.find_spec(package) is None:
@@ -62,6 +63,9 @@ def export(
     outputs.not_around(target, folder)
     outputs.not_inside(target, [*(folder / name for name in PARTS), *outputs.stages(folder, "student")])
     outputs.apart(target, source, "student", nested=True)
+    for path in (folder / "model.safetensors", *_carried(folder)):
+        check_regular(path, f"make the student again: `distill train {folder.parent} --fresh`")
+    check_student(folder, training.files)
     inputs = {
         "to": to,
         "student": {p.name: durable.sha256(p) for p in [folder / "model.safetensors", *_carried(folder)]},

@@ -15,6 +15,7 @@ import numpy as np
 from distill.cost import measure, row_of
 from distill.exporting.job import Job
 from distill.exporting.running import Array, Model
+from synthgen.errors import CorpusError, UserError
 from synthgen.results.export import ExportedFile, Gate
 from synthgen.results.measures import Measure, Row, Table
 from synthgen.ui import Progress
@@ -61,6 +62,8 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
     In the result, `agreement` is the share of completion tokens at which both models have the same most likely token.
     `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
     the mean KL(student ‖ exported) in nats a token.
+
+    Raises CorpusError and UserError when the logits of the student or of `model` are not finite numbers.
     """
     import torch
 
@@ -74,6 +77,7 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
         first = model.feed(prompt)[-1:]
         rest = [model.feed(completion[:-1])] if completion[1:] else []
         logq_TV = _logprobs(np.concatenate([first, *rest])[:, : logp_TV.shape[1]])
+        _check_finite(logp_TV, logq_TV)
         same += int((logp_TV.argmax(-1) == logq_TV.argmax(-1)).sum())
         tokens += len(completion)
         largest = max(largest, float(np.abs(logp_TV - logq_TV).max()))
@@ -87,6 +91,19 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
     }
 
 
+def _check_finite(student: Array, exported: Array) -> None:
+    """Raise CorpusError or UserError for results that are not finite numbers. NumPy would find the same most likely
+    token or label in them.
+    """
+    if not np.isfinite(student).all():
+        raise CorpusError(
+            "the student's results are not finite numbers, so its weights are damaged",
+            "make the student again: `distill train RUN --fresh`",
+        )
+    if not np.isfinite(exported).all():
+        raise UserError("the exported model's results are not finite numbers", "export the student in another format")
+
+
 def _logprobs(z_TV: Array) -> Array:
     shifted = z_TV.astype(np.float64) - z_TV.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
@@ -95,8 +112,10 @@ def _logprobs(z_TV: Array) -> Array:
 def same_labels(expected: Array, found: Array) -> Row:
     """Compare the label probabilities (texts, labels) of the student and its export.
 
-    The result has the measures that the function `agreement` returns, except `tokens` and `kl`.
+    The result has the measures that the function `agreement` returns, except `tokens` and `kl`. Raises the same
+    errors.
     """
+    _check_finite(expected, found)
     return {
         "agreement": float((expected.argmax(-1) == found.argmax(-1)).mean()),
         "max_logprob_difference": float(np.abs(np.log(expected) - np.log(found)).max()),

@@ -31,7 +31,7 @@ from distill.students.build import in_words, random_weights
 from distill.students.labels import labels_reader, learns_by, tokenizer_identity
 from distill.targets.stored import shape_of
 from synthgen.errors import CorpusError, RecipeError
-from synthgen.lm.load import load_tokenizer, load_weights, loaded
+from synthgen.lm.load import load_tokenizer, load_weights, load_whole
 from synthgen.recipe import TrainSection, local_teacher
 from synthgen.results.training import Training
 from synthgen.tables.engines import TeacherSection
@@ -215,11 +215,7 @@ class Encoder:
         """Load an encoder from the folder that training wrote. Raises CorpusError when there is no config.json."""
         if not (Path(folder) / "config.json").exists():
             raise CorpusError(f"'{folder}' holds no student (no config.json)", "train one: `distill train RUN`")
-        auto = AutoModelForSequenceClassification
-        model = loaded(
-            str(folder),
-            lambda: auto.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False),
-        )
+        model = load_whole(str(folder), "float32", AutoModelForSequenceClassification)
         names = {int(number): str(name) for number, name in (model.config.id2label or {}).items()}
         return cls([names[i] for i in sorted(names)], model.to(device).eval(), load_tokenizer(str(folder)))
 

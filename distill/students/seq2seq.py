@@ -19,7 +19,7 @@ from distill.students import completions
 from distill.students.build import in_words, random_weights
 from synthgen.errors import RecipeError
 from synthgen.lm.files import ModelFiles
-from synthgen.lm.load import load_model, load_tokenizer, loaded
+from synthgen.lm.load import load_model, load_tokenizer, load_whole
 from synthgen.lm.render import render
 from synthgen.lm.tokens import Tokens
 from synthgen.requests import Request
@@ -115,12 +115,7 @@ class Seq2SeqModel:
     @classmethod
     def open(cls, folder: str | Path, batch_size: int, device: torch.device) -> Seq2SeqModel:
         """Open a trained student from the folder that training wrote. See `Kind.open`."""
-        model = loaded(
-            str(folder),
-            lambda: AutoModelForSeq2SeqLM.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-            ),
-        )
+        model = load_whole(str(folder), "float32", AutoModelForSeq2SeqLM)
         return cls(model.eval().to(device), load_tokenizer(str(folder)), batch_size)
 
     @torch.inference_mode()

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
+from synthgen.errors import TeacherError
 from synthgen.generation.budget import Budget
 from synthgen.generation.cache import Cache, Entry
 from synthgen.generation.ledger import Ledger, Spent
@@ -47,9 +47,12 @@ class Account:
         """The maximum cost of the request whose content is `call`. It is larger when an earlier reply cost more than
         the maximum of its request.
         """
+        return self.expected(call).times(self.budget.excess)
+
+    def expected(self, call: Call) -> Spent:
+        """The maximum cost of the request whose content is `call`, if the server counts honestly."""
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
-        tokens = call.most_prompt + call.most_completion
-        return Spent(math.ceil(usd * self.budget.excess), math.ceil(tokens * self.budget.excess))
+        return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
         """The cost of a reply. When the server reports no usage or an impossible one, it is `most`, the maximum cost of
@@ -60,6 +63,42 @@ class Account:
         usd = self._cost(reply)
         return Spent(most.usd if usd is None else usd, tokens)
 
+    def unbounded(self, reply: Reply, spent: Spent, most: Spent, excess: float) -> TeacherError | None:
+        """The error that must stop the run because the cost of replies has no known limit although the recipe has a
+        budget, or None. `spent` is the cost of `reply`. See `overspent` for `most` and `excess`.
+        """
+        if (problem := self.overspent(spent, most, excess)) is not None:
+            return self.uncounted(problem)
+        if self.budget.usd is None:
+            return None
+        if spent.usd and not most.usd:
+            return TeacherError(
+                f"{self.where} states a price of ${spent.usd / PICO:.6f} for a reply, and teacher.prices says that its "
+                "replies cost nothing",
+                "give the model's real prices in teacher.prices",
+            )
+        tier = self.unpriced(reply)
+        if tier is None:
+            return None
+        return TeacherError(
+            f"{self.where} answered with service tier '{tier}', whose price is not known",
+            f"set teacher.extra: {{service_tier: {tier}}} and teacher.prices: {{…, service_tier: {tier}}}",
+        )
+
+    def uncounted(self, problem: str) -> TeacherError:
+        """The error of a server whose counts have no limit. `problem` is the result of `overspent`."""
+        return TeacherError(
+            f"{self.where} does not keep to the limit of tokens, so the budget cannot be kept: {problem}",
+            "ask the provider how it counts; raise generate.max_new_tokens to what replies use, or leave out the "
+            "budget",
+        )
+
+    @property
+    def where(self) -> str:
+        """The server in a message."""
+        identity = self.teacher.identity
+        return f"the server at {identity.get('base_url', identity['model'])}"
+
     def overspent(self, spent: Spent, most: Spent, excess: float) -> str | None:
         """Take into account that a request cost `spent`, and that `most` was reserved for it when `budget.excess` was
         `excess`.
@@ -67,10 +106,10 @@ class Account:
         When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when even
         a request that reserved more cost more than that, so the server's counts have no limit.
         """
-        ratios = [spent.tokens / max(1, most.tokens), spent.usd / max(1, most.usd) if most.usd else 0.0]
-        if max(ratios) <= 1:
+        if spent.tokens <= max(1, most.tokens) and (spent.usd <= most.usd or not most.usd):
             return None
-        self.budget.excess = max(self.budget.excess, excess * max(ratios) * _MARGIN)
+        ratio = max(spent.tokens / max(1, most.tokens), spent.usd / most.usd if most.usd else 0.0)
+        self.budget.excess = max(self.budget.excess, excess * ratio * _MARGIN)
         if excess > 1 and self.budget.limited:
             return (
                 f"a request used {spent.tokens:,} tokens, and at most {most.tokens:,} were expected after an earlier "
@@ -85,12 +124,12 @@ class Account:
         bill = reply.bill
         if bill is None or bill.usd is not None or self.prices is None or self.prices.covers(bill.tier):
             return None
-        return bill.tier
+        return bill.tier or "default"
 
     def priced(self, reply: Reply) -> Reply:
         """A copy of the reply with its cost in `cost_usd`. The cost is None when it is unknown."""
         usd = self._cost(reply)
-        return replace(reply, cost_usd=None if usd is None else usd / PICO)
+        return reply.costing(None if usd is None else usd / PICO)
 
     def read_ahead(self, items: Sequence[Item]) -> None:
         """Read the cached entries of all `items` in one query."""
@@ -148,4 +187,5 @@ class Account:
             return None
         if bill is not None and bill.tier != self.prices.tier:
             return None
-        return 0 if reply.usage is None else int(self.prices.cost(reply.usage) * reply.price_share)
+        prices = self.prices.in_batch() if reply.batched else self.prices
+        return 0 if reply.usage is None else prices.cost(reply.usage)

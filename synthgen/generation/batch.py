@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -21,20 +20,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synthgen import durable
 from synthgen.errors import TeacherError, UserError
+from synthgen.generation.account import Account
+from synthgen.generation.batch_output import Output
 from synthgen.generation.batching import Batching
 from synthgen.generation.budget import Budget
-from synthgen.generation.cache import Cache, Entry, Statement
+from synthgen.generation.cache import Cache
 from synthgen.generation.inputs import most_requests, runner
 from synthgen.generation.jobs import Job
 from synthgen.generation.ledger import Ledger, Spent
-from synthgen.generation.prices import PICO, Prices, prices
+from synthgen.generation.prices import prices
 from synthgen.generation.work import BudgetReached
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Reply
-from synthgen.teachers.completion import bill, completion, error_in, parsed
-from synthgen.teachers.openai import BATCH_SHARE, INVALID, ApiModel, as_batched
-from synthgen.teachers.refusals import refusal
-from synthgen.teachers.usage import BadReply, Bill
+from synthgen.teachers.openai import ApiModel
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -57,14 +55,21 @@ class Batches:
     wanted: Batching
     _: KW_ONLY
     cache: Cache
-    budget: Budget
-    prices: Prices | None
+    account: Account
     ledger: Ledger
     salt: str
     path: Path
     client: AsyncOpenAI
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
+    expected: dict[bytes, Spent] = field(default_factory=dict)
+    """The maximum cost of each request of the open batches, by its key, if the server counts honestly. Empty until the
+    first batch is sent or found."""
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of the run."""
+        return self.account.budget
 
     @property
     def ui(self) -> UI:
@@ -97,11 +102,10 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
     Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
     last round, and TeacherError when the provider does not accept a batch.
     """
-    journal = wanted.folder / "batches.json"
+    journal, usual = wanted.folder / "batches.json", prices(teacher.section)
     batches = Batches(
-        teacher, wanted, cache=cache, budget=budget, prices=prices(teacher.section), ledger=ledger,
-        salt=_run_id(wanted.folder), path=journal,
-        client=teacher.client(),
+        teacher, wanted, cache=cache, ledger=ledger, salt=_run_id(wanted.folder), path=journal, client=teacher.client(),
+        account=Account(teacher, cache, budget=budget, prices=usual and usual.in_batch(), ledger=ledger),
     )  # fmt: skip
     try:
         await _recover(batches)
@@ -188,14 +192,15 @@ async def _submit(batches: Batches) -> tuple[bool, bool]:
     size, most, some, short = 0, Spent(), False, False
     for call in _missing(batches):
         line = _line(call)
-        more = _most(batches, call)
-        both = Spent(most.usd + more.usd, most.tokens + more.tokens)
+        more = batches.account.most(call)
+        both = most + more
         if not batches.budget.fits(both):
             short = True
             break
         if len(lines) == _MOST_REQUESTS or size + len(line) > _MOST_BYTES:
             await _create(batches, lines, most)
             lines, size, both, some = [], 0, more, True
+        batches.expected[call.key] = batches.account.expected(call)
         lines.append(line)
         size, most = size + len(line), both
     if lines:
@@ -211,11 +216,6 @@ def _line(call: Call) -> bytes:
     return head[:-1].encode() + b', "body": ' + call.payload + b"}\n"
 
 
-def _most(batches: Batches, call: Call) -> Spent:
-    usd = batches.prices.most(call.most_prompt, call.most_completion) if batches.prices else 0
-    return Spent(int(usd * BATCH_SHARE), call.most_prompt + call.most_completion)
-
-
 async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
     """Upload the requests of one batch and create the batch. `lines` are the requests, and `most` is their maximum
     cost. Each action is recorded in the journal before the next action begins.
@@ -229,6 +229,7 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
         "requests": len(lines),
         "reserved": [most.usd, most.tokens],
         "ledger": batches.ledger.path.name,
+        "excess": batches.budget.excess,
     }
     batches.budget.hold(most)
     batches.held.add(digest)
@@ -267,6 +268,9 @@ async def _recover(batches: Batches) -> None:
         entries = [entry for entry in entries if "batch" in entry]
         batches.save(entries)
         await batches.ledger.add(back)
+    batches.budget.excess = max([batches.budget.excess, *(float(entry.get("excess", 1.0)) for entry in entries)])
+    if any(not entry.get("done") for entry in entries):
+        batches.expected = {call.key: batches.account.expected(call) for call in _missing(batches)}
     await _wait(batches)
 
 
@@ -287,46 +291,29 @@ async def _wait(batches: Batches) -> int:
 
 async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
     """Put the answers of an ended batch into the cache. In the ledger, replace the batch's maximum cost by its actual
-    cost. Returns the number of answers. Raises TeacherError when the provider did not accept the batch.
+    cost. Returns the number of answers. Raises TeacherError when the provider did not accept the batch, or when the
+    cost of replies has no known limit although the recipe has a budget.
     """
-    statements: list[Statement] = []
-    lines = 0
-    usd = tokens = answered = unknown = 0
+    output = Output(batches.teacher, batches.account, entry, batches.expected)
     for file in (batch.output_file_id, batch.error_file_id):
-        if not file:
-            continue
-        content = await batches.client.with_options(max_retries=5).files.content(file)
-        for line in content.content.splitlines():
-            lines += 1
-            key, response = _result(line)
-            kept, paid = _entry(batches, response)
-            if paid is not None and paid.usage is not None:
-                usd += _cost(batches, paid)
-                tokens += (paid.usage["prompt_tokens"] or 0) + (paid.usage["completion_tokens"] or 0)
-            elif paid is not None:
-                unknown += 1
-            if kept is None or key is None:
-                continue
-            answered += 1
-            statements.append(batches.cache.put(key, kept, str(batches.teacher.identity["model"])))
-    reserved = Spent(*entry["reserved"])
-    if batch.status == "completed":
-        unknown += max(0, entry["requests"] - lines)
-    if unknown:  # the batch's maximum cost is divided equally among its requests
-        usd += -(-reserved.usd * unknown // entry["requests"])
-        tokens += -(-reserved.tokens * unknown // entry["requests"])
+        if file:
+            content = await batches.client.with_options(max_retries=5).files.content(file)
+            for line in content.content.splitlines():
+                output.add(line)
+    output.end(batch.status)
     counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # otherwise, the ledger was deleted
-    difference = Spent(usd, tokens) - (reserved if counted else Spent())
-    if statements:
-        await batches.cache.commit(statements)
+    difference = output.spent - (output.reserved if counted else Spent())
+    model, answered = str(batches.teacher.identity["model"]), len(output.answers)
+    if output.answers:
+        await batches.cache.commit([batches.cache.put(key, kept, model) for key, kept in output.answers])
     if entry["digest"] in batches.held:
-        batches.budget.settle(reserved, Spent(usd, tokens))
+        batches.budget.settle(output.reserved, output.spent)
     else:
         batches.budget.settle(Spent(), difference)
     entries = batches.load()
     for other in entries:
         if other["digest"] == entry["digest"]:
-            other |= {"done": True, "status": batch.status, "answered": answered}
+            other |= {"done": True, "status": batch.status, "answered": answered, "excess": batches.budget.excess}
     batches.save(entries)
     # After a kill at this point, the batch's maximum cost counts as spent. In the other order, the difference would be
     # taken from the ledger twice.
@@ -337,58 +324,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             f"batch {batch.id} was not accepted: {problems[0].message if problems else 'no reason given'}",
             "correct the recipe, or leave out --batch",
         )
+    if output.problem is not None:
+        raise output.problem
     batches.ui.note(f"batch {batch.id} {batch.status}: {answered:,} of {entry['requests']:,} answered")
     return answered
-
-
-def _result(line: bytes) -> tuple[bytes | None, dict[str, Any]]:
-    """Return (key of the request, response) from a line of a batch's output. The key is None when the line is not
-    valid. The response then has status 200, because it may have been billed.
-    """
-    try:
-        row = parsed(line)
-        if isinstance(row, dict):
-            response = row.get("response")
-            return bytes.fromhex(row["custom_id"]), response if isinstance(response, dict) else {}
-    except (ValueError, KeyError, TypeError):
-        pass
-    return None, {"status_code": 200}
-
-
-def _cost(batches: Batches, paid: Bill) -> int:
-    """The cost of a reply in picodollars."""
-    if paid.usd is not None:
-        return math.ceil(paid.usd * PICO)
-    return int(batches.prices.cost(paid.usage) * BATCH_SHARE) if batches.prices and paid.usage else 0
-
-
-def _entry(batches: Batches, response: dict[str, Any]) -> tuple[Entry | None, Bill | None]:
-    """Return (entry for the cache, bill) of a response in a batch's output. The entry is None for an error that might
-    not occur again if the request is repeated, because such an error is not cached. The bill is None when nothing is
-    billed.
-    """
-    status = response.get("status_code")
-    body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")
-    if status == 200:
-        return _answer(response.get("body"), as_batched(body))
-    if isinstance(status, int):
-        problem = refusal(status, {}, body, batches.teacher.clean)
-        if not (problem.retry or problem.fatal):
-            return Entry(None, (problem.kind, problem.reason)), None
-    return None, None
-
-
-def _answer(value: object, body: bytes) -> tuple[Entry | None, Bill]:
-    """The entry and the bill of a response with status 200. Whether the answer itself is valid is checked when it is
-    read from the cache, where the failure is stored too.
-    """
-    paid: Bill | None = None
-    try:
-        if not isinstance(value, dict):
-            raise BadReply("schema", "the body is not an object")
-        paid = bill(value)
-        paid = completion(value, paid).bill
-    except BadReply as problem:
-        known = Bill(None, None, None) if paid is None else paid
-        return (None if problem.kind in INVALID else Entry(body)), known
-    return (None if error_in(value) else Entry(body)), paid

@@ -336,13 +336,15 @@ class Job:
         the query's parents. `group` is (id of the row's group, the row's role in the group, such as 'chosen').
         """
         lineage = query.lineage
-        lineage = lineage._replace(
-            sources=(*lineage.sources, *sources),
-            parents=lineage.parents if parents is None else tuple(parents),
-            group_id=group[0] if group else None,
-            pair_role=group[1] if group else None,
-        )
-        made = record(self.recipe, Query(query.request, lineage), reply, self.prompt, scores or {})
+        if sources or parents is not None or group:
+            lineage = lineage._replace(
+                sources=(*lineage.sources, *sources),
+                parents=lineage.parents if parents is None else tuple(parents),
+                group_id=group[0] if group else None,
+                pair_role=group[1] if group else None,
+            )
+            query = Query(query.request, lineage)
+        made = record(self.recipe, query, reply, self.prompt, scores or {})
         return Row(made, {query.request.teacher: reply.target} if reply.target is not None else {})
 
 

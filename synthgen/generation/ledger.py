@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from synthgen import durable
 from synthgen.errors import CorpusError
+from synthgen.parquet import read_columns
 
 FOLDER = "ledger"
 _PAUSE = 0.1  # seconds to wait for further amounts before a line is written for which nobody waits
@@ -33,18 +34,21 @@ _TAIL = 4096  # bytes at the end of a file in which the last complete line lies
 _NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
 
 
-@dataclass(frozen=True)
-class Spent:
+class Spent(NamedTuple):
     """An amount of picodollars (1e-12 $) and tokens."""
 
     usd: int = 0
     tokens: int = 0
 
-    def __add__(self, other: Spent) -> Spent:
+    def __add__(self, other: Spent) -> Spent:  # type: ignore[override]
         return Spent(self.usd + other.usd, self.tokens + other.tokens)
 
     def __sub__(self, other: Spent) -> Spent:
         return Spent(self.usd - other.usd, self.tokens - other.tokens)
+
+    def times(self, factor: float) -> Spent:
+        """The amount multiplied by a factor, rounded up."""
+        return self if factor == 1 else Spent(math.ceil(self.usd * factor), math.ceil(self.tokens * factor))
 
 
 class Ledger:
@@ -207,7 +211,7 @@ def _last(path: Path) -> Spent:
 def _cost_of_rows(shards: Sequence[Path]) -> Spent:
     usd = tokens = 0
     for path in shards:
-        table = pq.read_table(path, columns=["cost_usd", "usage"])
+        table = read_columns(path, ["cost_usd", "usage"])
         usd += round((pc.sum(table["cost_usd"]).as_py() or 0.0) * 10**12)
         usage = table["usage"].combine_chunks()
         for name in ("prompt_tokens", "completion_tokens"):

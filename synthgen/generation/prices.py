@@ -24,7 +24,7 @@ class Prices:
     """Prices in picodollars a token. `cached` is the price of prompt tokens that the provider had in its cache.
 
     `tier` is the service tier that the prices are for, and `asked` is the tier that requests ask for. None means the
-    usual tier.
+    usual tier. `halved` means that these are half the usual prices.
     """
 
     input: int
@@ -32,10 +32,21 @@ class Prices:
     cached: int
     tier: str | None = None
     asked: str | None = None
+    halved: bool = False
+
+    def in_batch(self) -> Prices:
+        """The prices of requests that are sent as a batch. Providers take half the usual prices for them. It is not
+        known whether a provider takes half the prices of another service tier too, so those prices stay as they are.
+        """
+        if self.halved or self.tier is not None or self.asked is not None:
+            return self
+        return replace(
+            self, input=-(-self.input // 2), output=-(-self.output // 2), cached=-(-self.cached // 2), halved=True
+        )
 
     def covers(self, tier: str | None) -> bool:
         """Whether the prices are those of this service tier, or at least as high."""
-        return tier == self.tier or (self.tier is None and tier in CHEAPER_TIERS)
+        return tier == self.tier or (self.tier is None and not self.halved and tier in CHEAPER_TIERS)
 
     def cost(self, usage: Usage) -> int:
         """The cost of the tokens that a reply used, in picodollars."""

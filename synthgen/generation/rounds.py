@@ -120,7 +120,8 @@ def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]
     The cost of all requests of the job is divided equally among its rows. The cost of a row is None when the cost of
     any request is unknown. Models that answered instead of the models asked are added to the sources."""
     rows = [one for one in outcomes if isinstance(one, Row)]
-    others = list({str(answer.other): answer.other for answer in answers if answer.other is not None}.values())
+    found = [answer.other for answer in answers if answer.other is not None]
+    others = list({str(other): other for other in found}.values()) if found else []
     if not rows or (not others and len(answers) == 1 and rows[0].record.cost_usd == answers[0].cost_usd):
         return outcomes
     known = [answer.cost_usd for answer in answers if answer.cost_usd is not None]

@@ -18,7 +18,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from synthgen.errors import SynthgenError, TeacherError
 from synthgen.generation.account import Account
@@ -45,8 +45,7 @@ _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
 _REPEATED = ("schema", "empty", "server")
 
 
-@dataclass(frozen=True)
-class _Reservation:
+class _Reservation(NamedTuple):
     """The maximum and the actual cost of a request, and what was reserved for it in the ledger."""
 
     most: Spent
@@ -236,7 +235,8 @@ class Scheduler:
         spent = self.account.spent(reply, most)
         used = None if reply.usage is None else spent.tokens
         self.quota.correct(reserved, item.call.prompt_tokens + item.call.most_completion, used)
-        self._check_cost(reply, spent, most, excess)
+        unbounded = self.account.unbounded(reply, spent, most, excess)
+        self._stop = self._stop or unbounded
         reservation = _Reservation(most, spent, noted)
         if not reply.invalid:
             self._answered()
@@ -252,24 +252,6 @@ class Scheduler:
         self._invalid(reply)
         self._landed(item, reply)
 
-    def _check_cost(self, reply: Reply, spent: Spent, most: Spent, excess: float) -> None:
-        """Stop the run when the cost of replies has no known limit although the recipe has a budget. The requests in
-        flight still end.
-        """
-        problem = self.account.overspent(spent, most, excess)
-        if problem is not None:
-            self._stop = self._stop or TeacherError(
-                f"{self._where()} does not keep to the limit of tokens, so the budget cannot be kept: {problem}",
-                "ask the provider how it counts; raise generate.max_new_tokens to what replies use, or leave out the "
-                "budget",
-            )
-        tier = self.account.unpriced(reply)
-        if tier is not None and self.budget.usd is not None:
-            self._stop = self._stop or TeacherError(
-                f"{self._where()} answered with service tier '{tier}', whose price is not known",
-                f"set teacher.extra: {{service_tier: {tier}}} and teacher.prices: {{…, service_tier: {tier}}}",
-            )
-
     def _invalid(self, reply: Reply) -> None:
         """Stop the run when the server has sent nothing but invalid replies."""
         if not reply.invalid or self._answers or reply.failure is None:
@@ -277,7 +259,7 @@ class Scheduler:
         self._hopeless += 1
         if self._hopeless >= _HOPELESS:
             self._stop = self._stop or TeacherError(
-                f"the first {_HOPELESS} replies of {self._where()} are not valid: {reply.failure[1]}",
+                f"the first {_HOPELESS} replies of {self.account.where} are not valid: {reply.failure[1]}",
                 "check teacher.base_url, and whether the server speaks OpenAI's chat completions",
             )
 
@@ -290,7 +272,7 @@ class Scheduler:
             await self._settle(reservation)
             self._drop(item)
             raise TeacherError(
-                f"{self._where()} refuses every request: {problem.reason}",
+                f"{self.account.where} refuses every request: {problem.reason}",
                 "correct this, then give the same command; finished and cached requests are not sent again",
             )
         if problem.pace:
@@ -318,7 +300,7 @@ class Scheduler:
             self._hopeless += 1
             if self._hopeless >= _HOPELESS:
                 self._stop = self._stop or TeacherError(
-                    f"{self._where()} refused the first {_HOPELESS} requests: {problem.reason}",
+                    f"{self.account.where} refused the first {_HOPELESS} requests: {problem.reason}",
                     "add the missing parameter to teacher.extra, or remove one there with null (top_p: null)",
                 )
         elif problem.kind in _KEPT:
@@ -338,7 +320,7 @@ class Scheduler:
         self._resume_at = max(self._resume_at, now + min(wait, _PATIENCE))
         if wait > _PATIENCE or now - max(self._last_answer, item.began) > _PATIENCE:
             self._stop = self._stop or TeacherError(
-                f"{self._where()} asks to wait {wait:.0f} s, after {self._refusals} refusals in a row: "
+                f"{self.account.where} asks to wait {wait:.0f} s, after {self._refusals} refusals in a row: "
                 f"{problem.reason}",
                 "give the same command later; finished and cached requests are not sent again",
             )
@@ -357,7 +339,7 @@ class Scheduler:
             return
         if self._given_up >= _DEAD or not await self.teacher.alive():
             self._stop = self._stop or TeacherError(
-                f"{self._where()} is not answering; the last error: {problem.reason}",
+                f"{self.account.where} is not answering; the last error: {problem.reason}",
                 "start the server, then give the same command; finished and cached requests are not sent again",
             )
 
@@ -394,7 +376,3 @@ class Scheduler:
     async def _settle(self, reservation: _Reservation, entry: tuple[bytes, Entry] | None = None) -> None:
         await self.account.settle(reservation.most, reservation.spent, reservation.reserved, entry)
         self.live.usd = self.account.usd
-
-    def _where(self) -> str:
-        identity = self.teacher.identity
-        return f"the server at {identity.get('base_url', identity['model'])}"

@@ -25,6 +25,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from synthgen import durable
 from synthgen.durable import cache_folder
 from synthgen.errors import TeacherError, missing_extra
+from synthgen.files import is_regular
 from synthgen.recipe import gguf_in_package
 
 Arguments = dict[str, str]
@@ -153,7 +154,18 @@ def first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def refuse_pipes(name: str) -> None:
+    """Raise TeacherError when the model `name` is a folder that holds a pipe or a device. Libraries would wait for ever
+    for the end of such a file.
+    """
+    folder = Path(name)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.exists() and not (path.is_dir() or is_regular(path)):
+            raise TeacherError(f"{path} is not a file that can be read", "put the model's own file there")
+
+
 def _check_folder(path: Path) -> None:
+    refuse_pipes(str(path))
     if not (path / "config.json").is_file():
         raise TeacherError(f"'{path}' is not a model folder (no config.json)", "change teacher.model in the recipe")
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):

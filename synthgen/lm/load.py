@@ -15,6 +15,7 @@ import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from synthgen.errors import TeacherError
-from synthgen.lm.files import ModelFiles, cannot_load, first_line
+from synthgen.lm.files import ModelFiles, cannot_load, first_line, refuse_pipes
 from synthgen.tables.engines import TeacherSection
 
 T = TypeVar("T")
@@ -67,15 +68,40 @@ def load_model(
 ) -> PreTrainedModel:
     """The model in eval mode, with weights of type `dtype`. See `load_weights`."""
     name, arguments = files.whole()
+    return load_whole(name, dtype, auto_class, **arguments, **changes).eval()
+
+
+def load_whole(name: str, dtype: str, auto_class: type, **arguments: object) -> PreTrainedModel:
+    """Load a model by its folder or hub id, with the weights of all its modules. `arguments` are further keyword
+    arguments of `from_pretrained`. With `ignore_mismatched_sizes`, a new classification head has random weights.
+
+    Raises TeacherError, also when weights are missing, which transformers replaces by random ones.
+    """
     auto: type[AutoModelForCausalLM] = auto_class
-    more = {**arguments, **changes}
-    model = loaded(
+    model, found = loaded(
         name,
         lambda: auto.from_pretrained(
-            name, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **more
+            name,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **arguments,
         ),
     )
-    return model.eval()
+    body = f"{model.base_model_prefix}." if arguments.get("ignore_mismatched_sizes") else ""
+    unused = body or auto_class is AutoModel  # the output of a pooler is not used
+    missing = [
+        key
+        for key in sorted(found["missing_keys"])
+        if key.startswith(body) and not (unused and "pooler" in key.split("."))
+    ]
+    if missing:
+        raise TeacherError(
+            f"model '{name}' cannot be loaded: {len(missing)} of its weights are missing, such as '{missing[0]}'",
+            "check that config.json and the weights belong to the same model",
+        )
+    return model
 
 
 def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig | None]:
@@ -119,6 +145,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     inside_file = name.startswith("package:") or name.endswith(".gguf")
     path, arguments = ModelFiles.find(name).description() if inside_file else (name, {})
+    refuse_pipes(path)
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **arguments)
     except Exception as error:  # the hub client and tokenizers raise several kinds of error
@@ -152,6 +179,7 @@ def _architectures(section: TeacherSection) -> list[str]:
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []
     try:
+        refuse_pipes(section.model)
         return list(
             AutoConfig.from_pretrained(section.model, revision=section.revision, trust_remote_code=False).architectures
             or ()
@@ -162,6 +190,7 @@ def _architectures(section: TeacherSection) -> list[str]:
 
 def loaded(name: str, load: Callable[[], T]) -> T:
     """Call `load` and return its result. When `load` fails, raises TeacherError with a message of one line."""
+    refuse_pipes(name)
     try:
         return load()
     except TeacherError:

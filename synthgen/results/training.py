@@ -103,6 +103,8 @@ class Training:
     logits_sha256: str | None = None
     across_sha256: str | None = None
     audit_overridden: bool = False
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+    """Maps each file that loading the student reads to its sha256."""
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:

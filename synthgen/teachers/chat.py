@@ -57,8 +57,11 @@ def prompt_was_cut(messages: Sequence[Message], usage: Usage | None) -> tuple[tu
     counted = (usage or {}).get("prompt_tokens")
     if not counted:
         return ()
+    spaces = 0
     texts = [str(message.get("content") or "") for message in messages]
-    if sum(text.count(" ") + text.count("\n") for text in texts) < counted * _WORDS_A_TOKEN:
+    for text in texts:
+        spaces += text.count(" ") + text.count("\n")
+    if spaces < counted * _WORDS_A_TOKEN:
         return ()
     words = sum(len(text.split()) for text in texts)
     return (("prompt_was_cut", counted / words),) if words > counted * _WORDS_A_TOKEN else ()

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from synthgen.teachers.finish import ERROR, finish_reason
-from synthgen.teachers.usage import BadReply, Bill, bill_of, credible
+from synthgen.teachers.usage import BadReply, Bill, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
@@ -137,11 +137,6 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     )
 
 
-def bill(value: Mapping[str, object], asked_tier: object = None) -> Bill:
-    """The bill of a reply (see `synthgen.teachers.usage.bill_of`). Raises BadReply."""
-    return bill_of(value, asked_tier)
-
-
 class ErrorIn(NamedTuple):
     """An error inside a reply with status 200. `status` is the HTTP status that the error names, or None."""
 
@@ -229,6 +224,8 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
     """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
     for name in _REASONING_KEYS:
         value = message.get(name)
+        if value is None:
+            continue
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, dict | list):

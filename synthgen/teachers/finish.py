@@ -46,8 +46,8 @@ def finish_reason(value: object, native: object = None) -> str:
     `native` is the reason of the provider behind a gateway, if the gateway reports it. Some gateways map it wrongly to
     "stop". Therefore, the worse of both counts if the native reason is known.
     """
-    reason, behind = _mapped(value), _mapped(native)
-    if native is None or behind == "unknown":
+    reason = _mapped(value)
+    if native is None or (behind := _mapped(native)) == "unknown":
         return reason
     return max(reason, behind, key=_SEVERITY.index)
 
@@ -57,6 +57,8 @@ def _mapped(value: object) -> str:
         value = value.get("type")
     if not isinstance(value, str):
         return "unknown"
+    if value in _ENDS:  # the usual case
+        return _ENDS[value]
     # Some servers add details: "content_filter: RECITATION".
     name = value.partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
     name = name.removeprefix("finish_reason_").removeprefix("finishreason.").removeprefix("stop_reason_")

@@ -43,7 +43,7 @@ def failed(reply: Reply, kind: str, reason: str) -> Reply:
         failure=(kind, reason),
         usage=reply.usage,
         cost_usd=reply.cost_usd,
-        price_share=reply.price_share,
+        batched=reply.batched,
         bill=reply.bill,
         served_model=reply.served_model,
     )

@@ -27,7 +27,7 @@ from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
 from synthgen.teachers.chat import outgoing, prompt_was_cut, why_empty
-from synthgen.teachers.completion import Completion, bill, completion, error_in, reply_object
+from synthgen.teachers.completion import Completion, completion, error_in, reply_object
 from synthgen.teachers.gate import admitted, failed
 from synthgen.teachers.labels import classified
 from synthgen.teachers.reasoning import split_reasoning
@@ -36,7 +36,7 @@ from synthgen.teachers.sent import LABEL_TOKENS, LIMITS, as_sent, most_completio
 from synthgen.teachers.served import same_model
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
-from synthgen.teachers.usage import BadReply, Bill
+from synthgen.teachers.usage import BadReply, Bill, bill_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -46,7 +46,6 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _TEMPLATE_TOKENS = 256  # upper bound of the tokens that a chat template adds to a prompt
 _MESSAGE_TOKENS = 16
 _ERROR_BYTES = 1 << 16
-BATCH_SHARE = 0.5  # the price of a reply from a batch, as a share of the usual price
 _BATCHED = b'"synthgen_batch":true'
 INVALID = ("schema", "usage", "server")  # kinds of failures of a response that is not a valid chat completion
 
@@ -55,7 +54,7 @@ class Paid(TypedDict, total=False):
     """Fields of a `Reply` about its cost."""
 
     cost_usd: float | None
-    price_share: float
+    batched: bool
     usage: Usage | None
     bill: Bill
 
@@ -198,10 +197,11 @@ class ApiModel:
 
     def read(self, request: Request, body: bytes) -> Reply:
         """Parse the body of a chat completion into a reply. See `synthgen.teachers.base.RemoteTeacher.read`."""
-        paid: Paid = {"cost_usd": None, "price_share": BATCH_SHARE if body.endswith(_BATCHED + b"}") else 1.0}
+        batched = body.endswith(_BATCHED + b"}")
+        paid: Paid = {"cost_usd": None, "batched": batched}
         try:
             value = reply_object(body)
-            statement = bill(value, self.section.extra.get("service_tier"))
+            statement = bill_of(value, self.section.extra.get("service_tier"), batched=batched)
             paid |= {"usage": statement.usage, "bill": statement}
             if (error := error_in(value)) is not None:
                 raise BadReply("server", f"the reply contains an error: {error.code} {error.message}")

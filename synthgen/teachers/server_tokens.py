@@ -60,10 +60,11 @@ class TokenMap:
         try:
             from transformers import AutoTokenizer
 
-            from synthgen.lm.files import first_line
+            from synthgen.lm.files import first_line, refuse_pipes
             from synthgen.lm.tokens import tokenizer_hash
         except ModuleNotFoundError as error:
             raise missing_extra(str(error.name), "train") from None
+        refuse_pipes(name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # the hub client and tokenizers raise their own exceptions

@@ -14,25 +14,26 @@ from synthgen.records import Usage
 
 _MOST = 2**31 - 1  # the largest number of tokens, because corpora store counts in 32 bits
 _MOST_USD = 1e6
-# Keys for the same count. The largest count is used. The last key of a path may be in a nested object.
-_PROMPT = ("prompt_tokens", "input_tokens")
-_COMPLETION = ("completion_tokens", "output_tokens")
+# Keys for the same count, each as (key of a nested object or "", key). The largest count is used.
+_PROMPT = (("", "prompt_tokens"), ("", "input_tokens"))
+_COMPLETION = (("", "completion_tokens"), ("", "output_tokens"))
 _REASONING = (
     ("completion_tokens_details", "reasoning_tokens"),
     ("output_tokens_details", "reasoning_tokens"),
-    ("reasoning_tokens",),
+    ("", "reasoning_tokens"),
 )
 _CACHED = (
     ("prompt_tokens_details", "cached_tokens"),
     ("input_tokens_details", "cached_tokens"),
-    ("prompt_cache_hit_tokens",),  # DeepSeek
-    ("cached_tokens",),  # Moonshot
-    ("num_cached_tokens",),  # SGLang
+    ("", "prompt_cache_hit_tokens"),  # DeepSeek
+    ("", "cached_tokens"),  # Moonshot
+    ("", "num_cached_tokens"),  # SGLang
 )
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
 # Service tiers with the usual price. The price of every other tier is another one.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
-CHEAPER_TIERS = ("flex", "batch")
+_BATCH = "batch"
+CHEAPER_TIERS = ("flex", _BATCH)
 """Service tiers whose price is at most the usual price."""
 
 
@@ -56,9 +57,9 @@ class Bill(NamedTuple):
     tier: str | None
 
 
-def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
-    """The bill of a reply. `asked_tier` is the service tier that the request named. Raises BadReply when a count has
-    the wrong type or size.
+def bill_of(reply: Mapping[str, object], asked_tier: object = None, *, batched: bool = False) -> Bill:
+    """The bill of a reply. `asked_tier` is the service tier that the request named. With `batched`, the reply is from a
+    batch, whose usual tier may be called "batch". Raises BadReply when a count has the wrong type or size.
 
     Some servers count reasoning beside the completion. Then the total is larger than the sum of its parts, and the
     difference is added to the completion's tokens.
@@ -67,6 +68,8 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None) -> Bill:
     if tier is not None and not isinstance(tier, str):
         raise BadReply("usage", f"service_tier is {_shown(tier)}, not text")
     unusual = unusual_tier(tier or asked_tier)
+    if batched and unusual == _BATCH:
+        unusual = None
     given = reply.get("usage")
     if given is None:
         return Bill(None, None, unusual)
@@ -99,22 +102,23 @@ class _Impossible(Exception):
 
 
 def _usage(given: Mapping[str, object]) -> Usage | None:
-    prompt, completion = _first(given, _PROMPT), _first(given, _COMPLETION)
+    prompt, completion = _largest(given, _PROMPT), _largest(given, _COMPLETION)
     total = _count(given.get("total_tokens"), "total_tokens")
-    reasoning, cached = _nested(given, _REASONING), _nested(given, _CACHED)
+    reasoning, cached = _largest(given, _REASONING), _largest(given, _CACHED)
     if prompt is None or completion is None:
         return None
     if prompt == 0:  # every prompt has a token
         raise _Impossible
-    beside = [_count(given.get(name), name) for name in _BESIDE]
-    if cached is None and beside != [None, None]:
-        cached = beside[0]
+    beside = [_count(given.get(name), name) for name in _BESIDE if name in given]
+    if cached is None and beside:
+        cached = _count(given.get(_BESIDE[0]), _BESIDE[0])
         if total is None or total > prompt + completion:
             prompt += sum(count or 0 for count in beside)
     if reasoning is not None and reasoning > completion:  # reasoning is counted beside the completion
         completion += reasoning
-    completion = max(completion, (total or 0) - prompt)
-    if max(prompt, completion, reasoning or 0, cached or 0) > _MOST:
+    if total is not None and total - prompt > completion:
+        completion = total - prompt
+    if prompt > _MOST or completion > _MOST:  # sums of counts, each of which is at most _MOST
         raise BadReply("usage", f"usage counts more than {_MOST:,} tokens")
     return {
         "prompt_tokens": prompt,
@@ -124,24 +128,22 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
     }
 
 
-def _first(given: Mapping[str, object], names: tuple[str, ...]) -> int | None:
-    counts = [count for name in names if (count := _count(given.get(name), name)) is not None]
-    return max(counts, default=None)
-
-
-def _nested(given: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> int | None:
-    counts: list[int] = []
-    for path in paths:
-        value: object = given
-        for name in path:
-            if value is None:
-                break
-            if not isinstance(value, dict):
-                raise BadReply("usage", f"usage.{path[0]} is {_shown(value)}, not an object")
-            value = value.get(name)
-        if (count := _count(value, path[-1])) is not None:
-            counts.append(count)
-    return max(counts, default=None)
+def _largest(given: Mapping[str, object], keys: tuple[tuple[str, str], ...]) -> int | None:
+    """The largest count under `keys`, or None. This runs for every request, so it does no more than it must."""
+    largest = None
+    for outer, name in keys:
+        inner: object = given.get(outer) if outer else given
+        if inner is None:
+            continue
+        if not isinstance(inner, dict):
+            raise BadReply("usage", f"usage.{outer} is {_shown(inner)}, not an object")
+        value = inner.get(name)
+        if value is None:
+            continue
+        count = value if type(value) is int and 0 <= value <= _MOST else _count(value, name)
+        if largest is None or (count is not None and count > largest):
+            largest = count
+    return largest
 
 
 def _count(value: object, name: str) -> int | None:

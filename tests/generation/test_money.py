@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from synthgen.errors import RecipeError
+from synthgen.errors import CorpusError, RecipeError
 from synthgen.generation.budget import Budget, open_budget
-from synthgen.generation.ledger import Spent
+from synthgen.generation.ledger import Ledger, Spent
 from synthgen.generation.prices import PICO, Prices, prices
 from synthgen.recipe import Recipe
 from synthgen.tables.engines import ApiTeacher, TeacherSection
@@ -126,3 +126,10 @@ def test_dollars_need_the_price_of_every_teacher_and_tier():
         open_budget(recipe({"usd": 1}, {**priced, "extra": {"service_tier": "priority"}}), Spent())
     named = {"input": 1, "output": 1, "service_tier": "priority"}
     assert open_budget(recipe({"usd": 1}, {"prices": named, "extra": {"service_tier": "Priority"}}), Spent()).limited
+
+
+def test_without_a_ledger_damaged_rows_have_no_known_cost(tmp_path):
+    (tmp_path / "train-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CorpusError, match=r"train-00000\.parquet is damaged"):
+        Ledger(tmp_path / "ledger", shards=[tmp_path / "train-00000.parquet"])
+    assert not (tmp_path / "ledger").exists()

@@ -6,22 +6,16 @@ full version (`make test-slow`) forks a process for each command, which also sho
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
-from click.testing import CliRunner
 from support.commands import files
+from support.damaging import GOOD, SEED, cases, damaged, in_fork, in_process, preload
 from support.mutations import PLACES, mutate, ways_for
-
-import distill.cli
-import synthgen.cli
 
 Command = Callable[[Path], list[object]]
 CHEAP: dict[str, Command] = {
@@ -44,9 +38,9 @@ DEAR: dict[str, tuple[Command, int]] = {  # each with the number of damaged file
     "eval anew": (lambda run: ["distill", "eval", run, "--fresh"], 6),
     "export": (lambda run: ["distill", "export", run, "--to", "gguf"], 30),
 }
-SEED = 13
-PROGRAMS = {"synthgen": synthgen.cli.main, "distill": distill.cli.main}
-GOOD = (0, 1, 2)
+ALL, PARTS = 300, 10  # damaged files, and tests that share them
+FOUND = [("run/curated/data/train-00002.parquet", "texts"), ("run/curated/rejected/train-00002.parquet", "pipe")]
+"""Damage that once ended with an error of Python, or never."""
 ROWS = ("generated/data/", "curated/data/", "curated/rejected/")
 
 
@@ -59,63 +53,6 @@ def base(finished, tmp_path_factory) -> Path:
     resolved = folder / "run" / "recipe.yaml"
     resolved.write_text(resolved.read_text().replace(str(finished.recipe.parent), "PLACE/task"))
     return folder
-
-
-def cases(base: Path) -> list[tuple[str, str]]:
-    """Pairs (path of a file, name of a way to damage it), in random order."""
-    paths = [path for path in sorted(base.rglob("*")) if path.is_file()]
-    found = [(path.relative_to(base).as_posix(), way) for path in paths for way in ways_for(path)]
-    Random(SEED).shuffle(found)
-    return found
-
-
-def damaged(base: Path, folder: Path, path: str, way: str) -> Path:
-    """A copy of the run in `folder`, with one damaged file."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base, folder)
-    resolved = folder / "run" / "recipe.yaml"
-    resolved.write_text(resolved.read_text().replace("PLACE/", f"{folder}/"))
-    mutate(folder / path, way, Random(f"{SEED}{path}{way}"))
-    return folder / "run"
-
-
-def in_process(command: list[object], limit: int = 10) -> tuple[int | str, str]:
-    """(exit code, output) of a command that runs in this process. A hang ends after `limit` seconds."""
-
-    def hang(number: int, frame: object) -> None:
-        raise TimeoutError("the command hangs")
-
-    program, *rest = map(str, command)
-    before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(limit)
-    try:
-        done = CliRunner().invoke(PROGRAMS[program], rest)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    known = done.exception is None or isinstance(done.exception, SystemExit)
-    return done.exit_code if known else repr(done.exception), done.output
-
-
-def in_fork(command: list[object], folder: Path, limit: float) -> tuple[int | str, str]:
-    """(exit code, output) of a command that runs in a fork of this process, or ("hang", output)."""
-    log = folder / "log"
-    child = os.fork()
-    if not child:
-        for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-            os.dup2(os.open("/dev/null" if not number else log, flags | (os.O_CREAT if number else 0)), number)
-        code = in_process(command, int(limit))
-        os.write(2, code[1].encode(errors="replace"))
-        os._exit(code[0] if isinstance(code[0], int) else 99)
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "hang", log.read_text(errors="replace")
 
 
 def wrong_rows(base: Path, run: Path, path: str) -> list[str]:
@@ -133,7 +70,7 @@ def test_damaged_files_of_a_run(base, tmp_path, monkeypatch):
     folder, bad = tmp_path / "copy", []
     chosen = [(path, way) for path, way in cases(base) if way not in PLACES and "cache/" not in path][:16]
     others = ("plan", "generate", "curate", "failures", "audit")
-    for number, (path, way) in enumerate(chosen):
+    for number, (path, way) in enumerate([*chosen, *FOUND]):
         run = damaged(base, folder, path, way)
         for name in ("show", others[number % len(others)]):
             code, output = in_process(CHEAP[name](run))
@@ -144,11 +81,15 @@ def test_damaged_files_of_a_run(base, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch, part):
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
     folder, bad, counts = tmp_path / "copy", [], Counter()
-    tried = {name: (command, 300) for name, command in CHEAP.items()} | DEAR
-    for number, (path, way) in enumerate(cases(base)[:300]):
+    preload()
+    tried = {name: (command, ALL) for name, command in CHEAP.items()} | DEAR
+    for number, (path, way) in enumerate(cases(base)[:ALL]):
+        if number % PARTS != part:
+            continue
         for name, (command, most) in tried.items():
             if number >= most:
                 continue

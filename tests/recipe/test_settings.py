@@ -86,7 +86,7 @@ def test_values_are_yaml_and_keys_are_dotted(recipe):
         ("split.test=3", "--set split.test=3: key 'split.test' is 3: input should be less than or equal to 1"),
         ("generate.labels=a", "--set generate.labels=a: key 'generate.labels' is 'a': it must be a list"),
         ("strategy=rationale", "--set strategy=rationale: strategy: 'rationale' needs generate.answer_marker"),
-        ("train.student.layers=3", "--set train.student.layers=3: key 'train.student.kind' is missing"),
+        ("train.student.layer=3", "--set train.student.layer=3: unknown key 'train.student.layer'"),
         ("teacher.engine=vlm", "--set teacher.engine=vlm: key 'teacher.engine' is 'vlm'; did you mean 'vllm'?"),
         ("seeds.2.limit=3", "--set seeds.2.limit: 'seeds' is a list with the indexes 0 to 1"),
         ("seeds.first.limit=3", "--set seeds.first.limit: 'seeds' is a list with the indexes 0 to 1"),

@@ -300,7 +300,7 @@ def test_a_corpus_without_probabilities(run, tmp_path):
 def test_another_strategy_and_missing_validation_rows(run, tmp_path):
     _, teacher, work = run
     section = {"student": {"kind": "encoder", "config": TINY}}
-    with pytest.raises(RecipeError, match="kind 'encoder' needs strategy 'classify'"):
+    with pytest.raises(RecipeError, match="kind 'encoder' needs a strategy that makes label probabilities"):
         synthgen.load_recipe(sorting_task(tmp_path / "task", teacher, strategy="answer", train=section))
     with pytest.raises(UserError, match="has no validation rows"):
         distill.train(recipe_of(run, {"config": TINY}, eval_steps=1), work, tmp_path / "student")

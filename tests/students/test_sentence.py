@@ -327,7 +327,7 @@ def test_a_text_is_no_pair_with_itself():
             {"strategy": "classify", "generate": {"labels": ["a", "b"]}},
             "a student of kind 'sentence' needs strategy 'embed'",
         ),
-        ({"train": {"student": {"kind": "classifier"}}}, "a student of kind 'classifier' needs strategy 'classify'"),
+        ({"train": {"student": {"kind": "classifier"}}}, "kind 'classifier' needs a strategy that makes label"),
         ({"train": {"student": {"kind": "sentence"}, "loss": "mse"}}, "kind 'sentence' has a loss of its own"),
         ({"train": {"student": {"kind": "sentence"}, "kd_weight": 0.5}}, "have no labels that could be mixed in"),
         ({"train": {"student": {"kind": "sentence", "layers": 1, "model": "x"}}}, "give at most one of"),

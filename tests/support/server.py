@@ -338,7 +338,9 @@ class Server:
         """Answers /v1/files and /v1/batches.
 
         The configuration `batch` is {"polls": number of polls before the batch ends, "answered": share of requests that
-        get an answer, "status": status at the end}.
+        get an answer, "status": status at the end, "changes": [[number, values], …], "renamed": whether replies
+        have other names than their requests}. Each batch takes the next entry of `changes`, and later batches take the
+        last one: the first `number` replies of the batch get these values.
         """
         parts = path.strip("/").split("/")[1:]
         if parts[0] == "files" and method == "POST":
@@ -384,6 +386,8 @@ class Server:
         lines = self.files[public["input_file_id"]].decode().splitlines()
         draw = random.Random(public["id"])
         good, bad = [], []
+        steps = rule.get("changes") or [[0, {}]]
+        count, changes = steps[min(int(public["id"].split("-")[1]), len(steps) - 1)]
         for line in lines:
             row = json.loads(line)
             key = hashlib.sha256(json.dumps(row["body"], sort_keys=True).encode()).hexdigest()
@@ -395,11 +399,15 @@ class Server:
                 continue
             reply = self.reply(row["body"], key)
             self.paid[key] += 1
+            if len(good) < count:
+                reply |= changes
             canned = self.canned(row["body"], self.seen[key])
             if isinstance(canned, dict):
                 good.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": canned["body"]}})
                 continue
-            usage = reply["usage"]
+            if rule.get("renamed"):
+                row["custom_id"] = row["custom_id"][::-1]
+            usage = self.reply(row["body"], key)["usage"]  # the true one
             self.tokens += usage["total_tokens"]
             self.pico += usage["prompt_tokens"] * self.in_price + usage["completion_tokens"] * self.out_price
             good.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": reply}, "error": None})
