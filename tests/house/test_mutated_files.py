@@ -99,7 +99,10 @@ def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch, part):
             if code not in GOOD or "Traceback" in output:
                 bad.append((path, way, name, code, output[-300:]))
             bad += [(path, way, name, other) for other in wrong_rows(base, run, path)]
-    print(f"\n{sum(counts.values())} commands:", *(f"{name} {code}: {n}" for (name, code), n in sorted(counts.items())))
+    print(
+        f"\n{sum(counts.values())} commands:",
+        *(f"{name} {code}: {n}" for (name, code), n in sorted(counts.items(), key=str)),
+    )
     assert bad == []
 
 
