@@ -96,7 +96,7 @@ def train_arm(arm: str, run: Path, steps: int) -> dict[str, Any]:
     def batch(step: int) -> list[Any]:
         return data.batch(order.rows(step))
 
-    model = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
+    model = decoder(recipe.train.student, lambda weights=teacher.weights: weights, 0).model
     if arm == "export":  # writes the inputs of the arm "trl": folders of student and teacher, rows as token ids
         model.save_pretrained(run / "student-0")
         teacher.model.save_pretrained(run / "teacher")

@@ -71,7 +71,8 @@ class Output:
             return path == ".lock"
         name = parts[place].removeprefix(durable.TEMPORARY).removeprefix("gone-")
         inside = [] if _TEMPORARY_MODEL.fullmatch(name) else [name]
-        return self._writes("/".join([*parts[:place], *inside, *parts[place + 1 :]]))
+        below = [part.removeprefix(durable.TEMPORARY) for part in parts[place + 1 :]]
+        return self._writes("/".join([*parts[:place], *inside, *below]))
 
     def _writes(self, path: str) -> bool:
         return any(re.fullmatch(pattern, path) for pattern in (*self.files, *self.kept))

@@ -223,7 +223,7 @@ def test_the_most_a_request_costs():
     ("reply", "usd", "tokens"),
     [
         (answered(), 10 * 7 + 5 * 11, 15),
-        (answered(price_share=0.5), 62, 15),
+        (answered(batched=True), 10 * 4 + 5 * 6, 15),  # half of each price, rounded up
         (answered(bill=Bill(None, 3e-12, None)), 3, 15),
         (answered(bill=Bill(None, 2.1e-12, "fast")), 3, 15),
         (answered(bill=Bill(None, None, None)), 125, 15),

@@ -72,7 +72,7 @@ def test_the_first_step_has_the_metrics_of_the_cpu(make_run, tmp_path, kind, los
     saved = weights(tmp_path / "None")
     recipe, _ = ready(make_run, kind)
     teacher = LocalModel.open(recipe.teacher)
-    begun = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model
+    begun = decoder(recipe.train.student, lambda: teacher.weights, 0).model
     assert all(value.dtype == torch.float32 for value in saved.values())
     assert any(not torch.equal(value, saved[name].cpu()) for name, value in begun.state_dict().items() if name in saved)
 
@@ -111,7 +111,7 @@ def test_gradients_are_those_of_the_cpu_whole_and_in_portions(make_run, kind):
     data = load(run / "curated", teacher.render, Choice(256))
     batch, gradients = data.examples[:13], []
     for device, size in ((torch.device("cpu"), 13), (teacher.model.device, 13), (teacher.model.device, 4)):
-        model = decoder(recipe.train.student, teacher.tokens, teacher.weights, 0).model.to(device)
+        model = decoder(recipe.train.student, lambda: teacher.weights, 0).model.to(device)
         objective = FromStored(model, recipe.train, data.meta)
         for begin in range(0, len(batch), size):
             objective(batch[begin : begin + size], batch)[0].backward()
