@@ -17,8 +17,9 @@ from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of, store
 from synthgen.errors import CorpusError
+from synthgen.files import is_regular
 from synthgen.manifest import Facts
-from synthgen.recipe import Recipe, SeedSource, recipe_of_values
+from synthgen.recipe import Recipe, SeedSource, differences, recipe_of_values
 from synthgen.records import Record
 from synthgen.ui import UI
 
@@ -33,18 +34,29 @@ def recipe_of_dataset(source: SeedSource, student: str) -> Recipe:
     return recipe_of_values(values)
 
 
-def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None) -> Path:
+def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fresh: bool = False) -> Path:
     """Write a data set's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`. A note says
     in which format the rows were read, and which columns are the user's own.
+
+    If `folder` has the rows of files that have changed since, they are written again, unless a student was begun with
+    them. With `fresh`, they are written again in any case. Otherwise raises RunChanged.
 
     If an entry of the recipe's `seeds` has the data set's path, the rows get the license of that entry, otherwise
     "unknown". Raises the errors of `synthgen.datasets.open_dataset` and `records`.
     """
     named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
     source = named or source_of(path.resolve())
-    inputs = {"dataset": source.model_dump(mode="json"), "split": recipe.split.model_dump(mode="json")}
+    inputs = {
+        "dataset": source.model_dump(mode="json"),
+        "split": recipe.split.model_dump(mode="json"),
+        "sha256": _content(path),
+    }
     outputs.check(folder, ADOPTED, fresh=False)
     outputs.sweep(folder, ADOPTED)
+    begun = folder / "inputs.json"
+    may_change = fresh or not (folder.parent / "inputs.json").exists()
+    if may_change and begun.exists() and differences(corpus.load_json(begun), inputs):
+        outputs.discard(folder, ADOPTED)
     corpus.claim(folder, inputs, "train")
     if (folder / "manifest.json").exists():
         corpus.verify(folder)
@@ -66,6 +78,12 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None) -> Pat
     }
     store(folder, "curated", _distinct(dataset, recipe, counts), dataset.own, facts)
     return folder
+
+
+def _content(path: Path) -> str:
+    """A hash of the names and bytes of all files of a data set."""
+    files = [path] if path.is_file() else [path / name for name in outputs.files_in(path)]
+    return durable.digest([[each.name, durable.sha256(each)] for each in files if is_regular(each)])
 
 
 def _distinct(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:

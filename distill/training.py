@@ -94,7 +94,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
     recipe, section, ui = job.recipe, job.section, job.ui
     if is_dataset(run):
         _keep_recipe(job)
-        _adopt(run, job)
+        _adopt(run, job, fresh)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
     inputs = made_from(section, job.source, manifest)
@@ -147,10 +147,10 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
     return source, folder
 
 
-def _adopt(rows: Path, job: Job) -> None:
+def _adopt(rows: Path, job: Job, fresh: bool) -> None:
     """Write a dataset's rows as a corpus, or wait until the process that writes files has done so."""
     if durable.writes():
-        adopt(rows, job.recipe, job.source, job.ui)
+        adopt(rows, job.recipe, job.source, job.ui, fresh=fresh)
     while not (job.source / "manifest.json").exists():
         time.sleep(0.1)
 

@@ -20,7 +20,7 @@ from distill.data import Choice
 from distill.streaming.conversations import reader_of
 from distill.streaming.stream import open_stream
 from synthgen import corpus
-from synthgen.errors import CorpusError, GateDenied, RecipeError, UserError
+from synthgen.errors import CorpusError, GateDenied, RecipeError, RunChanged, UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import load_recipe
@@ -106,9 +106,9 @@ def test_rows_that_cannot_be_learned_from(made, tmp_path, row, says, kind):
     assert caught.value.hint
     (folder / "rows.jsonl").write_text(json.dumps({"prompt": "p", "completion": "c"}) + "\n" + "{")
     with pytest.raises(RecipeError, match="line 2"):
-        train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+        train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher, fresh=True)
     (folder / "rows.jsonl").write_text(json.dumps({"prompt": "p q", "completion": "c"}) + "\n")
-    train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher)
+    train(tokens_alone(recipe), folder, tmp_path / "student", teacher=teacher, fresh=True)
 
 
 def test_a_dataset_needs_a_place_for_its_student(made, tmp_path):
@@ -174,3 +174,18 @@ def test_a_prompt_that_the_chat_template_cannot_show_names_the_row(tmp_path):
     reader = reader_of(Tokens.of(tokenizer, None), ())
     with pytest.raises(CorpusError, match=r"^row \w{32} \('How near\?'\): the chat template of .* no system"):
         open_stream(tmp_path / "corpus", reader, tmp_path / "cache", Choice(256, targets=False))
+
+
+def test_rows_that_have_changed_are_read_again(made, tmp_path):
+    """A student that was begun keeps its rows, so that a resumed training has the same data."""
+    recipe, _, teacher = made
+    few = tokens_alone(recipe, max_steps=1, baseline=False)
+    rows = [{"prompt": f"{word}?", "completion": word, "split": "train"} for word in ("sea", "sky")]
+    folder, student = dataset(tmp_path / "rows", rows[:1]), tmp_path / "student"
+    adopt(folder, few, student / "corpus")
+    dataset(folder, rows)
+    assert train(few, folder, student, teacher=teacher).training.rows == 2, "nothing was trained before"
+    dataset(folder, [*rows, {"prompt": "ice?", "completion": "ice", "split": "train"}])
+    with pytest.raises(RunChanged, match="sha256"):
+        train(few, folder, student, teacher=teacher)
+    assert train(few, folder, student, teacher=teacher, fresh=True).training.rows == 3
