@@ -35,7 +35,9 @@ demo: $(VENV)/.demo
 	$(BIN)/synthgen run reasoning -o runs/demo && \
 	$(BIN)/synthgen run classify -o runs/demo-classify && \
 	$(BIN)/synthgen show runs/demo -n 1 -q && \
-	echo "demo: $$(( $$(date +%s) - began )) s after the install. Pages: runs/demo/report.html runs/demo-classify/report.html"
+	times > runs/demo-cpu.txt && \
+	echo "demo: $$(( $$(date +%s) - began )) s after the install. CPU time, user and system: $$(tail -n 1 runs/demo-cpu.txt)" && \
+	echo "Pages: runs/demo/report.html runs/demo-classify/report.html"
 
 # pytest runs in two processes with one thread each, because more threads would wait for each other. All tests of a file
 # run in the same process.
