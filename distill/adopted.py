@@ -82,8 +82,10 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
 
 def _content(path: Path) -> str:
     """A hash of the names and bytes of all files of a data set."""
-    files = [path] if path.is_file() else [path / name for name in outputs.files_in(path)]
-    return durable.digest([[each.name, durable.sha256(each)] for each in files if is_regular(each)])
+    if path.is_file():
+        return durable.sha256(path)
+    names = [name for name in outputs.files_in(path) if is_regular(path / name)]
+    return durable.digest([[name, durable.sha256(path / name)] for name in names])
 
 
 def _distinct(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:

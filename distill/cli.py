@@ -86,6 +86,11 @@ def train(
     source = source_of(run.resolve(), license, fields_of(field))
     if rows and student and not recipe:
         loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(set)))
+    elif rows and not recipe and not student:
+        raise UserError(
+            f"'{run}' is a data set, and nothing says what learns it",
+            "name a checkpoint with --student, or a recipe with --recipe",
+        )
     else:
         named = (f"train.student.model={student}",) if student else ()
         loaded = synthgen.load_recipe(recipe_of(run, recipe), (*set, *named))

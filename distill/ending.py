@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from synthgen.errors import TeacherError
-from synthgen.lm.control import control_of
-from synthgen.lm.template import rendered
+from synthgen.lm.turns import template_end
 
 # Settings of generation_config.json that force or forbid tokens or lengths. They are of the checkpoint's own task, and
 # would keep a student from writing what it learned, or from ending.
@@ -29,24 +26,6 @@ _OF_OTHER_TASKS = (
 _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the chat template puts after an answer. None when it puts another text there, and when
-    there is no template.
-    """
-    if tokenizer.chat_template is None:
-        return None
-    word = f"end{secrets.token_hex(8)}end"
-    try:
-        text = rendered(
-            tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": word}], is_open=True
-        )
-    except TeacherError:
-        return None
-    _, found, after = text.rpartition(word)
-    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"] if found else []
-    return int(ids[0]) if ids and ids[0] in control_of(tokenizer).ids else None
-
-
 def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
     """Write into the model's generation config what `generate` needs: `ends`, the tokenizer's end token and the token
     that ends a turn, beside the model's own end tokens.
@@ -56,7 +35,7 @@ def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends
     generation = model.generation_config
     own = generation.eos_token_id
     own = own if isinstance(own, list) else [own]
-    found = dict.fromkeys([tokenizer.eos_token_id, turn_end(tokenizer), *own, *sorted(ends)])  # keeps the order
+    found = dict.fromkeys([tokenizer.eos_token_id, template_end(tokenizer), *own, *sorted(ends)])  # keeps the order
     size = model.config.get_text_config().vocab_size
     stops = [int(i) for i in found if i is not None and int(i) < size]
     if stops:

@@ -84,7 +84,8 @@ def check_vocabulary(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
         raise RecipeError(
             f"the tokenizer of train.student.model '{name}' gives {other:,} of its {len(own):,} tokens other "
             "ids than the teacher's tokenizer does, so the stored distributions do not fit the student",
-            "set train.kd_weight: 0 to learn the teacher's text, or name a model with the teacher's tokenizer",
+            "set train.kd_weight: 0 to learn the text, or train.across: {} to align the distributions, or name a model "
+            "with the teacher's tokenizer",
         )
 
 
@@ -139,9 +140,7 @@ def check_student(recipe: Recipe, prompt: Sequence[Message]) -> None:
 
 
 def _opens(model: str) -> bool:
-    """Whether the tokenizer of a local teacher can be opened without the hub."""
-    if not model.startswith(("/", ".", "package:")):
-        return False
+    """Whether the tokenizer of a local teacher can be opened."""
     try:
         return Tokens.open(model) is not None
     except TeacherError:

@@ -84,6 +84,9 @@ def train(
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     overridden = _gate(job, Path(run), override_audit)
+    kind = KINDS[section.student.kind]
+    if kind.check and not kind.needs_teacher(section.student) and not (job.folder / FILE).exists():
+        _ = job.tokens  # a checkpoint that cannot be opened is reported before anything is written
     # of several processes, only the one that writes files takes the lock
     with outputs.locked(job.folder, job.source) if durable.writes() else nullcontext():
         return _train(job, Path(run), fresh, overridden)

@@ -344,7 +344,8 @@ def recipe_of(run: Path, named: str | None) -> str:
     """The path of the recipe that a command on a run uses: `named` if it is given, otherwise the run's recipe.yaml."""
     if not run.exists():
         raise RecipeError(
-            f"'{run}' does not exist", "give the folder of a run, or make a run: `synthgen run RECIPE -o RUN`"
+            f"'{run}' does not exist",
+            "give the folder of a run or the path of a data set; `synthgen run RECIPE -o RUN` makes a run",
         )
     found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
     if not named and not found:

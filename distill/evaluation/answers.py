@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
 from distill.evaluation.asking import Question
 from distill.held_out import HeldOut
@@ -22,7 +23,7 @@ from distill.intervals import Array
 from distill.job import Job
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
-from synthgen.results.measures import Row
+from synthgen.results.measures import Measure, Row
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
@@ -31,6 +32,17 @@ from synthgen.verify import matches_any
 
 ASK_TEACHER = "distill.evaluation.asking:ask_teacher"
 ASK_SEQ2SEQ = "distill.evaluation.asking:ask_seq2seq"
+
+OF_ANSWERS = {
+    "parameters": COSTS["parameters"],
+    "weights_bytes": COSTS["weights_bytes"],
+    "peak_rss_bytes": COSTS["peak_rss_bytes"],
+    "answer_ms": Measure("one answer, ms", "milliseconds", True, "cost"),
+    "rows_per_second": Measure("answers a second", "rate", False, "cost"),
+    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
+    "joules_per_token": Measure("joules a token", "significant", True, "cost"),
+}
+"""The measures of cost of a model that writes answers."""
 
 
 class Writer(Protocol):

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distill.cost import MEASURES as COSTS
 from distill.data import Choice
 from distill.evaluation import judged
-from distill.evaluation.answers import ASK_TEACHER, Writer, answer_in, apart, marker_of, right, writers
+from distill.evaluation.answers import ASK_TEACHER, OF_ANSWERS, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
 from distill.evaluation.grouped import Scale
@@ -48,13 +47,7 @@ MEASURES = {
     "accuracy": Measure("answers right", "percent", False),
     **judged.MEASURES,
     "prompt_tokens": Measure("tokens of a prompt", "rate", True, "cost"),
-    "parameters": COSTS["parameters"],
-    "weights_bytes": COSTS["weights_bytes"],
-    "peak_rss_bytes": COSTS["peak_rss_bytes"],
-    "answer_ms": Measure("one answer, ms", "milliseconds", True, "cost"),
-    "rows_per_second": Measure("answers a second", "rate", False, "cost"),
-    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
-    "joules_per_token": Measure("joules a token", "significant", True, "cost"),
+    **OF_ANSWERS,
 }
 
 MODELS = {

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distill.cost import MEASURES as COSTS
 from distill.evaluation import judged
-from distill.evaluation.answers import Writer, answer_in, apart, marker_of, right, writers
+from distill.evaluation.answers import OF_ANSWERS, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
 from distill.evaluation.grouped import Scale
 from distill.evaluation.likelihood import Recorded, recorded_rows, surprise
@@ -26,11 +25,9 @@ from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
 from distill.intervals import RESAMPLES, Array
 from synthgen import corpus
-from synthgen.lm.load import pick_device
-from synthgen.recipe import Recipe, has_local_teacher, local_teacher
+from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, Value, middle, shown
-from synthgen.tables.engines import TeacherSection
 from synthgen.verify import matches
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
@@ -49,13 +46,7 @@ MEASURES = {
     "accuracy": Measure("answers right", "percent", False),
     "same_answer": Measure("says what the teacher said", "percent", False),
     **judged.MEASURES,
-    "parameters": COSTS["parameters"],
-    "weights_bytes": COSTS["weights_bytes"],
-    "peak_rss_bytes": COSTS["peak_rss_bytes"],
-    "answer_ms": Measure("one answer, ms", "milliseconds", True, "cost"),
-    "rows_per_second": Measure("answers a second", "rate", False, "cost"),
-    "tokens_per_second": Measure("tokens a second", "rate", False, "cost"),
-    "joules_per_token": Measure("joules a token", "significant", True, "cost"),
+    **OF_ANSWERS,
     "answer_tokens": Measure("tokens of an answer, as recorded", "rate", True, "cost"),
     "answer_usd": Measure("US dollars an answer, as recorded", "significant", True, "cost"),
 }
@@ -85,8 +76,7 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     """
     section, job = subject.recipe.evaluate, subject.job()
     recorded = recorded_rows(subject, job)
-    local = _local(subject)
-    made = writers(job, local.batch_size, pick_device(local.device))
+    made = writers(job, job.runs.batch_size, job.device)
     subject.ui.note(f"evaluate: {len(recorded.rows)} recorded answers")
     nll, answers = _measured(subject, recorded, made, ask)
     scale = Scale(recorded.groups, section.seed)
@@ -127,14 +117,6 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     )
 
 
-def _local(subject: Subject) -> TeacherSection:
-    """A section whose batch size and device are used for the students. They are those of the recipe's teacher if
-    transformers can load it, otherwise the defaults.
-    """
-    recipe = subject.recipe
-    return local_teacher(recipe) if has_local_teacher(recipe) else TeacherSection(model="student")
-
-
 def _measured(
     subject: Subject, recorded: Recorded, made: dict[str, Callable[[], Writer]], ask: str
 ) -> tuple[dict[str, Array], Answers]:
@@ -157,7 +139,7 @@ def _measured(
         nll[name] = surprise(writer.model, recorded, name, subject.ui)
         if name == "distilled":
             del writer  # its memory is free before the other process begins
-            student = student_section(subject.folder, _local(subject))
+            student = student_section(subject.folder, subject.job().runs)
             answers.costs[name], answers.texts[name] = apart(ask, student, questions)
         else:
             answers.texts[name] = [reply.text for reply in writer.sample([q.request() for q in questions], None)]

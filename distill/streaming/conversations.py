@@ -36,10 +36,9 @@ from synthgen import durable
 from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.render import render_all
 from synthgen.lm.tokens import Tokens
-from synthgen.records import Message
+from synthgen.records import COMPLETE, Message
 
 _COLUMNS = (PROMPT, COMPLETION, TOOLS, TEACHES, TEACHER, FINISH_REASON, TOKENS, PROMPT_TOKENS, ANSWER, RATIONALE)
-FINISHED = "stop"  # the finish reason of a reply that ended by itself
 _QUOTED = 60  # number of characters of a prompt that a message quotes
 
 
@@ -108,7 +107,7 @@ def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bo
 
 def _ended(tokens: Tokens, row: Row) -> list[int]:
     """The ids of the corpus, with an end token. Servers do not list the end token of a finished reply."""
-    is_open = row.finish_reason == FINISHED and row.token_ids[-1] not in tokens.eos and tokens.end is not None
+    is_open = row.finish_reason in COMPLETE and row.token_ids[-1] not in tokens.eos and tokens.end is not None
     return [*row.token_ids, tokens.end] if is_open else list(row.token_ids)  # type: ignore[list-item]
 
 

@@ -37,7 +37,7 @@ from synthgen.lm.sampling import with_end
 from synthgen.lm.tokens import Tokens
 from synthgen.logits import Ints, LogitsMeta
 from synthgen.recipe import Across
-from synthgen.records import Record
+from synthgen.records import COMPLETE, Record
 from synthgen.results import training
 from synthgen.teachers.server_tokens import TokenMap, pieces_of
 
@@ -362,7 +362,7 @@ def _with_end(target: logits.TopK, record: Record, teacher: Vocabulary) -> tuple
     """
     ids = list(record.token_ids or ())
     ended = not ids or ids[-1] >= len(teacher.pieces) or teacher.pieces[ids[-1]] is None
-    if ended or record.finish_reason != "stop" or teacher.end is None:
+    if ended or record.finish_reason not in COMPLETE or teacher.end is None:
         return target, ids
     longer = with_end(target, teacher.end)
     assert isinstance(longer, logits.TopK)

@@ -9,6 +9,7 @@ of several messages, the conversation is rendered with and without the answer, a
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -24,11 +25,13 @@ from synthgen.records import Message
 _OPENED = ("<think>", "<thinking>", "<thought>", "<reasoning>")
 """What a template may write at the end of a prompt, so that the answer begins with reasoning."""
 
+_WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no template
+
 
 @dataclass(frozen=True)
 class _Turn:
-    """How a chat template writes an assistant's turn. `end` is the id that ends it, or None when there is none.
-    `thinks` says whether the prompt ends with the beginning of reasoning.
+    """How a chat template writes an assistant's turn. `end` is the special token that it puts after the turn, or None
+    when it puts another text there. `thinks` says whether the prompt ends with the beginning of reasoning.
     """
 
     end: int | None
@@ -42,6 +45,16 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id of the token that ends an assistant's turn in the chat template. If the template puts no special token
     after a turn, or if there is no template, it is the tokenizer's end token. None when the tokenizer has no end token.
     """
+    end = template_end(tokenizer)
+    if end is None and tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id)
+    return end
+
+
+def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of the special token that the chat template puts after an assistant's turn. None when it puts another text
+    there, and when there is no template.
+    """
     return _turn_of(tokenizer).end
 
 
@@ -54,18 +67,17 @@ def _turn_of(tokenizer: PreTrainedTokenizerBase) -> _Turn:
 
 
 def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _Turn:
-    end = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:
-        return _Turn(end)
+        return _Turn(None)
     question: list[Message] = [{"role": "user", "content": "question"}]
     try:
         prompt = rendered(tokenizer, question)
-        whole = rendered(tokenizer, [*question, {"role": "assistant", "content": "answer"}], is_open=True)
+        whole = rendered(tokenizer, [*question, {"role": "assistant", "content": _WORD}], is_open=True)
     except TeacherError:  # the rows themselves are rendered later, and their error is reported
-        return _Turn(end)
-    after = list(tokenizer(whole.rpartition("answer")[2].strip(), add_special_tokens=False)["input_ids"])
-    if after and after[0] in control_of(tokenizer).ids:
-        end = int(after[0])
+        return _Turn(None)
+    _, found, after = whole.rpartition(_WORD)
+    ids = list(tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]) if found else []
+    end = int(ids[0]) if ids and ids[0] in control_of(tokenizer).ids else None
     return _Turn(end, prompt.rstrip().endswith(_OPENED))
 
 

@@ -169,6 +169,17 @@ def test_the_token_that_ends_a_turn_is_in_the_template(template, end):
     assert tokenizer.eos_token_id in Tokens.of(tokenizer, None).eos
 
 
+@pytest.mark.parametrize(("finish", "ended"), [("stop", True), ("tool_calls", True), ("length", False), (None, False)])
+def test_a_finished_reply_of_a_server_gets_its_end(finish, ended):
+    tokens = tokens_with(PLAIN)
+    stored = {"token_ids": [1, 2], "teacher": "mine", "prompt": [USER], "completion": [assistant("ab")]}
+    [[turn]] = reader_of(tokens, ["mine"]).read([Row("r", True, finish_reason=finish, **stored)])
+    assert turn.completion == [1, 2, *([tokens.end] if ended else [])]
+    stored["token_ids"] = [1, tokens.end]
+    [[turn]] = reader_of(tokens, ["mine"]).read([Row("r", True, finish_reason=finish, **stored)])
+    assert turn.completion == [1, tokens.end], "not a second end"
+
+
 def test_stored_tokens_are_used_for_teachers_with_this_tokenizer():
     tokens = tokens_with(PLAIN)
     stored = {"token_ids": [1, 2, 3], "teacher": "mine", "prompt": [USER], "completion": [assistant("red")]}

@@ -19,10 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from distill import train
 from distill.arms import StudentModel, save
-from distill.ending import turn_end
 from distill.students.build import with_adapter
 from distill.targets.stored import Rows, batch_loss
 from synthgen.errors import RecipeError, UserError
+from synthgen.lm.turns import template_end
 from synthgen.tables.students import Lora
 
 IDS = torch.arange(24)[None] * 7 % 250
@@ -126,7 +126,7 @@ def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_pat
     tokenizer, model = byte_tokenizer(), AutoModelForCausalLM.from_pretrained(small_teacher(tmp_path / "base"))
     end = tokenizer.eos_token_id
     tokenizer.eos_token = "<|im_start|>"  # the template ends a turn with another token
-    assert turn_end(tokenizer) == end
+    assert template_end(tokenizer) == end
     generation = model.generation_config
     generation.eos_token_id, generation.min_length, generation.forced_bos_token_id = 5, 30, 3
     generation.suppress_tokens = [end]
@@ -145,9 +145,9 @@ def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_pat
 def test_a_template_that_ends_a_turn_with_words_names_no_token():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    assert turn_end(tokenizer) is None
+    assert template_end(tokenizer) is None
     tokenizer.chat_template = None
-    assert turn_end(tokenizer) is None
+    assert template_end(tokenizer) is None
 
 
 def test_a_tokenizer_without_an_end_token_is_saved(tmp_path):

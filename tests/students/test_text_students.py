@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.commands import warm
 from support.measuring import measured_here
 from support.rows import dataset_of
 from support.serving import write_recipe
-from support.small import byte_tokenizer, small_teacher
+from support.small import byte_tokenizer, small_task, small_teacher
 from support.wire import reply_with
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +21,7 @@ from distill import train
 from distill.job import Job
 from distill.students.completions import read_lesson
 from synthgen import corpus, logits
-from synthgen.errors import RecipeError, UserError
+from synthgen.errors import RecipeError, TeacherError, UserError
 from synthgen.lm.sampling import with_end
 from synthgen.results.evaluation import read_evaluation
 from synthgen.ui import UI
@@ -280,3 +281,45 @@ def test_one_command_from_a_server_to_a_measured_student(serve, tmp_path, studen
     assert "# sums: a student of m" in card
     assert "terms Apache-2.0" in card
     assert "−log q" in (run / "report.html").read_text()
+
+
+def test_a_local_teacher_with_another_tokenizer_teaches_in_the_same_recipe(tmp_path, student):
+    """The teacher runs in this process. Its distributions are over bytes, and the student has longer tokens."""
+    teacher = small_teacher(tmp_path / "teacher", seed=4)
+    keys = {"student": {"model": str(student)}, **SHORT, "kd_weight": 0.9}
+    path = small_task(tmp_path / "task", teacher, seeds=12, logits={"kind": "topk", "k": 8}, train=keys)
+    recipe, run = synthgen.load_recipe(path), tmp_path / "run"
+    with pytest.raises(RecipeError, match="so the stored distributions do not fit the student") as caught:
+        synthgen.plan(recipe)
+    assert "train.across: {}" in caught.value.hint
+    recipe = synthgen.with_values(recipe, {"train.across": {}})
+    synthgen.plan(recipe)
+    synthgen.generate(recipe, run)
+    synthgen.curate(recipe, run)
+    trained = train(recipe, run)
+    assert trained.training.across.tokens_by_divergence > 0
+    assert (
+        AutoTokenizer.from_pretrained(trained.folder).get_vocab() == AutoTokenizer.from_pretrained(student).get_vocab()
+    )
+
+
+def test_a_checkpoint_that_does_not_exist_is_reported_before_anything_is_written(tmp_path, student):
+    """So that the corrected command can write to the same folder."""
+    rows = [{"prompt": "a?", "completion": "b", "split": "train"}]
+    recipe, source = dataset_of(tmp_path, rows, tmp_path / "typo")
+    with pytest.raises(TeacherError, match="does not exist"):
+        train(recipe, source, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    recipe, source = dataset_of(tmp_path, rows, student)
+    assert train(recipe, source, tmp_path / "mine").training.rows == 1
+
+
+def test_a_data_set_without_a_student_says_what_to_name(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    done = warm("distill", "train", tmp_path / "rows.jsonl", "-o", tmp_path / "mine")
+    assert done.code == 2
+    assert "name a checkpoint with --student, or a recipe with --recipe" in done.err
+    done = warm("distill", "train", tmp_path / "none.jsonl", "--student", "x", "-o", tmp_path / "mine")
+    assert done.code == 2
+    assert "does not exist" in done.err
+    assert "the path of a data set" in done.err
