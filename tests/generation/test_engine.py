@@ -19,6 +19,7 @@ from synthgen.generation.inputs import runner
 from synthgen.generation.rounds import ask_batch, lockstep
 from synthgen.generation.rows import split_rationale
 from synthgen.recipe import load_recipe, shipped
+from synthgen.tables.strategies import STRATEGIES
 from synthgen.teachers import open_teacher
 from synthgen.verify import matches
 
@@ -31,6 +32,7 @@ UPDATES = {
     "rationalize": {"generate": {"answer_marker": "\n"}},
     "best_of_n": {"steps": {"choose": "likelihood"}},  # a model with random weights seldom says Yes or No
     "preference": {"steps": {"choose": "likelihood"}},
+    "classify_votes": {"generate": {"max_new_tokens": 24}},  # the tiny tokenizer writes a label with many tokens
     "consensus": {"generate": {"answer_marker": None}},
     "disagreement": {"generate": {"answer_marker": None}},
 }
@@ -59,15 +61,16 @@ def test_on_the_engine(name, shrunk, tmp_path):
     made = corpus.manifest(folder)["counts"]
     assert (made["rows"] if rows else 0, made["failures"]) == (len(rows), len(failed))
     # a model with random weights never reaches the reference answer, and two such models never agree
-    if name in ("rationalize", "consensus", "classify_votes"):
-        assert {f["kind"] for f in failed} & {"not_led", "tie", "no_answer", "schema"}
+    if name in ("rationalize", "consensus"):
+        assert {f["kind"] for f in failed} & {"not_led", "tie", "no_answer"}
     else:
         assert len(rows) >= 3
     if name != "score":
         wanted = {"seed", "template", "generator"} | ROLES.get(name, set())
         assert all({s["role"] for s in r.sources} >= wanted for r in rows)
     assert all(r.parents for r in rows) or name in ("score", "counterfactual", "conversation")
-    check_logits(folder, rows)
+    if STRATEGIES[recipe.strategy].keeps_distributions:
+        check_logits(folder, rows)
     if name in KILLED:
         before = files(folder)
         lost = sorted((folder / "data").glob("*.parquet"))[1:]  # a kill can leave a shard without its data file

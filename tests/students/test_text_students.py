@@ -77,7 +77,7 @@ def test_the_most_probable_tokens_of_a_server_teach_by_kl(serve, tmp_path):
     own = small_teacher(tmp_path / "own", seed=3)
     served = small_teacher(tmp_path / "served", seed=4)
     other = AutoTokenizer.from_pretrained(served)
-    other.chat_template = other.chat_template.replace("user", "User")
+    other.chat_template = other.chat_template.replace("assistant", "Assistant")
     other.save_pretrained(served)
     recipe, run = curated(
         tmp_path,
