@@ -28,12 +28,13 @@ _OPENED = {}
 
 
 def opened(section, options):
-    """The teacher of a `teacher` section. The teacher is loaded at the first call for its section."""
+    """The teacher of a `teacher` section. The teacher is loaded at the first call for its section and options."""
     from synthgen.teachers.local import open_local
 
-    if section not in _OPENED:
-        _OPENED[section] = open_local(section, options)
-    return _OPENED[section]
+    key = (section, repr(options))
+    if key not in _OPENED:
+        _OPENED[key] = open_local(section, options)
+    return _OPENED[key]
 
 
 @pytest.fixture(scope="session")
