@@ -59,7 +59,7 @@ REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teacher
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
     "budget": {
-        f"synthgen/generation/{name}.py": (*MONEY, *API, "generation/test_batch.py")
+        f"synthgen/generation/{name}.py": (*MONEY, *API, "generation/test_batch.py", "generation/test_batch_money.py")
         for name in ("budget", "ledger", "account", "prices")
     },
     "pacing": {

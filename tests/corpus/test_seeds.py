@@ -436,11 +436,22 @@ def test_what_changed_is_said_by_file(tmp_path):
     assert changes(tmp_path, before, after, id="id") == words
 
 
+def test_the_rows_of_each_file_are_compared_with_the_rows_of_that_file(tmp_path):
+    before = {"a.jsonl": ROWS[:3], "b.jsonl": ROWS[3:7], "c.jsonl": ROWS[7:]}
+    after = before | {"c.jsonl": [{**ROWS[7], "question": "Z?"}, *ROWS[8:], {"id": "x", "question": "x?"}]}
+    assert changes(tmp_path, before, after, id="id") == ["c.jsonl: 1 row added, 1 row changed"]
+
+
 def test_files_with_the_same_path_in_different_folders_have_numbered_names(tmp_path):
     for number in range(3):
         (tmp_path / str(number)).mkdir()
     files = [jsonl(tmp_path / str(n) / "a.jsonl", ROWS[4 * n : 4 * n + 4]) for n in range(3)]
     assert [*load(*(source(path, id="id") for path in files)).rows.counts] == ["a.jsonl", "a.jsonl (2)", "a.jsonl (3)"]
+
+
+def test_the_hashes_of_as_many_rows_as_the_limit_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("synthgen.seeds.changes.LIMIT", len(ROWS))
+    assert changes(tmp_path, {"a.jsonl": ROWS}, {"a.jsonl": ROWS[:11]}, id="id") == ["a.jsonl: 1 row removed"]
 
 
 def test_of_many_rows_the_number_alone_is_kept(tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from table import CHEAP, KINDS
 from synthgen.generation.rows import split_rationale
 from synthgen.recipe import shipped
 from synthgen.verify import gold, matches, mathematics, number, party, reason
+from synthgen.verify.final import LIMIT
+from synthgen.verify.notation import notation
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +117,15 @@ def test_the_answer_at_the_end_of_a_long_text_is_found():
     assert not matches(f"Answer: 42\n{thoughts}It is 41.", "42")
     assert matches(f"{'We think. ' * 200}So there are 42 eggs.", "42")
     assert not matches("x" * 200_000 + " 42", "42")
+
+
+def test_a_text_of_one_line_may_be_as_long_as_what_is_searched():
+    longest = "So the answer is 42.".rjust(LIMIT, "w")
+    assert matches(longest, "42")
+    assert not matches(f"w{longest}", "42")
+
+
+def test_only_what_is_mathematics_alone_is_notation():
+    assert notation("x^2 + 3") == "x^{2} + 3"
+    for text in ("x^2 # 3", "x^2 +", "= x^2", "1e5", "x is 3"):
+        assert notation(text) == "", text
