@@ -103,7 +103,7 @@ def test_a_column_with_the_name_of_a_column_of_the_record():
 
 
 def test_the_text_of_a_row():
-    prompt = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    prompt = [{"role": "user", "content": "z"}, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     one = Record("i", "s", "train", "t", None, None, prompt, [], None)
     assert one.text == "b"
     one.completion = [{"role": "assistant", "content": None}, {"role": "assistant", "content": "c"}]
