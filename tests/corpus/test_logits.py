@@ -130,6 +130,7 @@ def test_a_row_beside_the_wrong_tokens_fails(tmp_path):
     for row, name, ids in ((0, "a", [1, 2, 4]), (0, "b", [1, 2, 3]), (1, "a", [1, 2, 3]), (2, "c", [1])):
         with pytest.raises(CorpusError, match="does not belong"):
             logits.check_aligned(shard, row, name, ids, path)
+    assert {len(align) for align in aligns} == {16}
     for other in (("x", "tokenizer", 1.0), ("teacher", "x", 1.0), ("teacher", "tokenizer", 2.0)):
         assert logits.align([1, 2, 3], *other) != aligns[0]
 

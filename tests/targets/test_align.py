@@ -74,6 +74,7 @@ def test_texts_that_differ_and_a_space_of_its_own():
 
 def test_shared_tokens_have_the_same_bytes():
     assert shared(STUDENTS, TEACHERS, 8).tolist() == [1, 0, 3, -1, 2, 6, -1, -1]
+    assert shared(STUDENTS, TEACHERS, 11).tolist()[8:] == [-1, -1, -1]
 
 
 def stored(logp: torch.Tensor, k: int) -> logits.TopK:

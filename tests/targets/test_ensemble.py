@@ -19,9 +19,9 @@ from distill.card import write_model_card
 from distill.data import Choice, sampled_batch, topk_batch
 from distill.evaluation.fidelity import _Answers
 from distill.targets import ensemble
-from distill.targets.ensemble import Merge, agreement, aligned, best_weights, merged, mixed
+from distill.targets.ensemble import Merge, agreement, aligned, best_weights, by_validation, merged, mixed
 from synthgen import corpus, logits
-from synthgen.errors import CorpusError, RecipeError
+from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.lm.sampling import invert, top_k
 from synthgen.recipe import check_recipe
 from synthgen.results.training import Ensemble
@@ -493,6 +493,19 @@ def test_validation_rows_are_needed_for_weights_by_them(run):
     values.pop("teacher")
     with pytest.raises(RecipeError, match=r"set split\.validation"):
         check_recipe(synthgen.Recipe.model_validate(values))
+
+
+def test_a_corpus_without_validation_rows_is_named_and_other_errors_are_passed_on(tmp_path):
+    def read(message: str):
+        def fail(choice):
+            raise CorpusError(message)
+
+        return fail
+
+    with pytest.raises(UserError, match=f"{tmp_path} has no validation rows"):
+        by_validation(tmp_path, read("x has no rows to train on in split 'validation'"), 9, ["a", "b"], "mean")
+    with pytest.raises(CorpusError, match="shard x is damaged"):
+        by_validation(tmp_path, read("shard x is damaged"), 9, ["a", "b"], "mean")
 
 
 def test_logits_that_are_not_there(run, tmp_path):

@@ -247,6 +247,9 @@ def test_lambda_is_how_often_the_student_writes(corpus_):
     assert 0.22 < sum(wrote) / 400 < 0.38
     rising = objective.online.model_copy(update={"lmbda": (0.0, 1.0)})
     assert [share(rising, step, 5) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    falling = objective.online.model_copy(update={"lmbda": (0.75, 0.25)})
+    assert [share(falling, step, 5) for step in range(5)] == [0.75, 0.625, 0.5, 0.375, 0.25]
+    assert share(rising, 0, 1) == 0
     assert share(objective.online, 3, 5) == 0.3
 
 

@@ -51,6 +51,9 @@ def usage(**counts) -> Reply:
         ({"prompt_tokens": None, "input_tokens": 12}, (12, 6, None, None)),
         ({"prompt_tokens": 40.0}, (40, 6, None, None)),
         ({"prompt_tokens_details": None, "completion_tokens_details": None}, (40, 6, None, None)),
+        ({"completion_tokens": 2**31 - 1}, (40, 2**31 - 1, None, None)),
+        ({"prompt_tokens": 2**31 - 1}, (2**31 - 1, 6, None, None)),
+        ({"cost": 1_000_000}, (40, 6, None, None)),
     ],
 )
 def test_usage_in_every_dialect(counts, expected):
@@ -67,6 +70,8 @@ def test_usage_in_every_dialect(counts, expected):
         {"completion_tokens": 10**13},
         {"completion_tokens": 2**31},
         {"total_tokens": 2**31},
+        {"completion_tokens": 2**31 - 6, "completion_tokens_details": {"reasoning_tokens": 2**31 - 5}},
+        {"prompt_tokens": 2**31 - 5, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 4},
         {"prompt_tokens": 2.5},
         {"prompt_tokens": [40]},
         {"completion_tokens_details": "none"},
@@ -75,6 +80,7 @@ def test_usage_in_every_dialect(counts, expected):
         {"cached_tokens": "3"},
         {"cost": -0.5},
         {"cost": 1e12},
+        {"cost": 1_000_000.01},
     ],
 )
 def test_impossible_usage_is_a_failure_and_costs_the_reservation(counts):
@@ -366,6 +372,7 @@ def test_more_than_all_of_the_probability_is_a_failure():
         Reply("Yes.", scores=(("x", math.inf),), finish_reason="stop"),
         Reply("Yes.", cost_usd=-1.0, finish_reason="stop"),
         Reply("Yes.", token_ids=[-1], finish_reason="stop"),
+        Reply("Yes.", token_ids=[2**31], finish_reason="stop"),
         Reply("half \ud83d", finish_reason="stop"),
         Reply("Yes.", finish_reason="unknown"),
         Reply("Yes.", finish_reason="odd"),
@@ -375,6 +382,7 @@ def test_more_than_all_of_the_probability_is_a_failure():
 def test_local_replies_pass_the_same_gate(bad):
     assert admitted(request(), bad).failure[0] in FAILURES
     assert admitted(request(), Reply("Yes.", finish_reason="stop")).failure is None
+    assert admitted(request(), Reply("Yes.", token_ids=[0, 2**31 - 1], finish_reason="stop")).failure is None
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(100_000, marks=pytest.mark.slow)])
