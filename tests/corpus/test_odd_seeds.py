@@ -381,6 +381,14 @@ def test_a_folder_names_what_it_does_not_read(tmp_path, name):
     assert f"has files that are not read: {name}" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, " and 1 more"), (8, " and 3 more")])
+def test_a_folder_names_five_files_that_it_does_not_read(tmp_path, count, more):
+    written(tmp_path / "a.jsonl", line())
+    for number in range(count):
+        written(tmp_path / f"x{number}.txt", line())
+    assert f"has files that are not read: x0.txt, x1.txt, x2.txt, x3.txt, x4.txt{more}\n" in f"{refused(tmp_path)}\n"
+
+
 @pytest.mark.parametrize("name", ["b.jsonl", "b.csv", "b.parquet", "b.jsonl.gz", "README.md"])
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name):
     written(tmp_path / "a.jsonl", line())

@@ -260,6 +260,15 @@ def test_the_choice_with_index_0_counts_and_the_model_is_recorded():
     reply = MODEL.read(request(), json.dumps(whole | {"model": "another/thing"}).encode())
     assert (reply.text, reply.served_model, reply.substitute) == ("Yes.", "another/thing", "another/thing")
     assert MODEL.read(request(), body_of(model="m-2026-05-01")).substitute is None
+    for name in (None, 7, "", "  ", ["m"]):
+        assert MODEL.read(request(), json.dumps(whole | {"model": name}).encode()).served_model is None
+    assert MODEL.read(request(), json.dumps(whole | {"model": "n" * 301}).encode()).served_model == "n" * 300
+
+
+def test_long_texts_of_a_server_are_cut_in_messages():
+    assert message(content=None, refusal="x" * 400).failure[1] == f"refused: {'x' * 291}"
+    calls = [{"function": {"name": "n" * 81, "arguments": "{"}}]
+    assert message(content=None, tool_calls=calls).failure[1] == f"the arguments of tool '{'n' * 80}' are not JSON"
 
 
 @pytest.mark.parametrize(
