@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,11 +35,11 @@ MOST = 600_000_000  # picodollars: more than is reserved for one request of 256 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The example with a server, and a run of it that was not killed: `server`, `recipe`, `run`, and `planned` and
-    `done`, the outcomes of `synthgen plan` and `synthgen run`.
+    """The example with a server, and a run of it that was not killed: `server`, `recipe`, `run`, the number of replies
+    that were `paid`, and the outcomes `planned` of `synthgen plan` and `done` of `synthgen run`.
     """
     folder = tmp_path_factory.mktemp("readme")
-    server = Serving(prices=list(PRICES.values()), latency=0.05)
+    server = Serving(prices=list(PRICES.values()), latency=0.2)
     (text,) = re.findall(r"^```yaml\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     student = small_teacher(folder / "checkpoint", merges=[("a", "n"), ("r", "e")])  # in place of a model of the hub
     text = text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(student))
@@ -55,7 +56,8 @@ def example(tmp_path_factory):
     values["train"] |= {"save_steps": 1, "batch_size": 1, "num_train_epochs": 4}
     recipe.write_text(yaml.safe_dump(values, sort_keys=False))
     done = warm("synthgen", "run", recipe, "-o", folder / "run", env=environment(folder / "cache"))
-    yield SimpleNamespace(server=server, recipe=recipe, run=folder / "run", planned=planned, done=done)
+    paid = server.stats()["paid"]
+    yield SimpleNamespace(server=server, recipe=recipe, run=folder / "run", paid=paid, planned=planned, done=done)
     server.stop()
 
 
@@ -68,6 +70,7 @@ def test_the_api_example_ends_well(example):
     assert "cost: about $0.00, at most $0." in example.planned.out, "data/prices.yaml has this model at OpenAI"
     assert example.done.code == 0, example.done
     assert "audit ALLOW" in example.done.out
+    assert example.paid == len(ANIMALS)
     assert (example.run / "student" / "evaluation.json").exists()
 
 
@@ -95,7 +98,7 @@ class Killed:
         assert running.wait().code == -signal.SIGKILL
         while self.stats()["in_flight"]:  # the server still answers the killed process
             time.sleep(0.01)
-        with sqlite3.connect(self.cache / "replies.sqlite") as cache:
+        with closing(sqlite3.connect(self.cache / "replies.sqlite")) as cache:
             (kept,) = cache.execute("SELECT count(*) FROM reply WHERE body IS NOT NULL").fetchone()
         before, self.lost = self.lost, self.stats()["paid"] - kept
         assert 0 <= self.lost - before <= LIMIT
