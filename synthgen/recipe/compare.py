@@ -14,12 +14,13 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that affect the output. Left out are values that only set the speed, addresses, or when a run
-    stops. Left out are also the paths of seeds and templates, because their content is compared by hashes (`Claim`).
-    Other paths inside the folder of the templates are relative to this folder. So a recipe and its run can be moved
-    together.
+    stops, and the intended use, because every command that judges it does so anew. Left out are also the paths of seeds
+    and templates, because their content is compared by hashes (`Claim`). Other paths inside the folder of the templates
+    are relative to this folder. So a recipe and its run can be moved together.
     """
     values = recipe.model_dump(mode="json")
     base = values.pop("prompts")
+    del values["audit"]
     for key in ("teacher", "teachers"):
         values[key] = _relative(values[key], base)
     values["seeds"] = [_without(seeds, ("path",)) for seeds in values["seeds"]]

@@ -7,6 +7,7 @@ import json
 import pytest
 from support.corpora import corpus_of, curating, row
 from support.scripted import jobs_of, play, write
+from support.serving import write_recipe
 from support.small import small_task, small_teacher
 
 import distill
@@ -81,6 +82,22 @@ def test_the_license_of_a_checkpoint_may_be_stated_later():
     """It decides what may be done with the student, and not the student."""
     one, other = (recipe_with(student={"kind": "decoder", "model": "org/base", "license": x}) for x in (None, "MIT"))
     assert deciding(one) == deciding(other)
+
+
+def test_the_intended_use_may_be_stated_after_the_rows_were_paid(serve, tmp_path):
+    server = serve()
+    unstated, stated = (
+        synthgen.load_recipe(
+            write_recipe(tmp_path / "task", server.url, 4, teacher={"license": "openai"}, audit={"competes": competes})
+        )
+        for competes in ("unknown", "no")
+    )
+    with pytest.raises(GateDenied, match="audit status UNKNOWN"):
+        synthgen.run(unstated, tmp_path / "run")
+    done = synthgen.run(stated, tmp_path / "run")
+    assert (done.audit, done.worked) == ("ALLOW", False), "no stage but the audit was done again"
+    assert synthgen.load_recipe(tmp_path / "run" / "recipe.yaml").audit.competes == "no"
+    assert server.stats()["requests"] == 4
 
 
 @pytest.mark.parametrize(("license", "status"), [("Apache-2.0", "ALLOW"), ("anthropic", "DENY")])

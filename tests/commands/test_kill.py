@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.killing import ONE_THREAD, Server, left_behind
+from support.serving import KEY, Serving, write_recipe
 from support.small import small_encoder, small_task, small_teacher, sorting_task
 from support.trials import COMMANDS, STAGES, Setup, all_well, differences, row_ids, trial, undisturbed
 
@@ -82,6 +83,7 @@ OTHERS = {  # other kinds of student, and further targets of a decoder; T5 and B
     },
     "hidden": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {}, "relations": {}}},
     "stored": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {"stored": True}}},
+    "api": {"train": _FEW},  # text of a server; the student is a checkpoint with a tokenizer of its own
 }
 TRAINING = {**TRAINED, **OTHERS}
 
@@ -97,14 +99,25 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def server():
-    started = Server()
+def server(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOPBACK_KEY", KEY)
+        patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
+        started = Server()
     yield started
     started.close()
 
 
 @pytest.fixture(scope="module")
-def setups(server, folder):
+def api():
+    """The server that answers the questions of the kind "api"."""
+    running = Serving()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def setups(server, folder, api):
     """A function that returns the setup of a kind. Each setup is made once."""
     by_kind: dict[str, Setup] = {}
     teacher = small_teacher(folder / "teacher")
@@ -123,6 +136,11 @@ def setups(server, folder):
             if kind in ("encoder", "sentence"):
                 other = small_encoder(folder / f"teacher-{kind}", headless=kind == "sentence")
                 recipe = sorting_task(task, other, seeds=24, **sections)
+            elif kind == "api":
+                checkpoint = small_teacher(folder / "checkpoint", merges=[("a", "n"), ("r", "e")])
+                student = {"model": str(checkpoint), "license": "Apache-2.0"}
+                train = {**sections["train"], "student": student}
+                recipe = write_recipe(task, api.url, generate={"budget": {"usd": 1}}, train=train)
             else:
                 recipe = small_task(task, teacher, long=1, **sections)
             if kind == "step_by_step":
@@ -278,6 +296,26 @@ def whole_run(server: Server, folder: Path) -> Setup:
     """The setup of one command that runs all stages except training: generate, curate, audit, report."""
     recipe = small_task(folder / "task-run", folder / "teacher", long=1, train=None)
     return undisturbed(server, recipe, folder / "whole", ["run"])
+
+
+@pytest.mark.slow
+def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folder, api):
+    """Kills `synthgen run` at each of its calls that follow curation. No kill makes it ask the server again."""
+    asked = setups("api")
+    paid, base = api.stats()["paid"], asked.after["curate"]
+    setup = Setup(asked.recipe, folder / "api-run")
+    run = Path(shutil.copytree(base, setup.folder / "run"))
+    outcome = server.run(COMMANDS["run"](setup.recipe, run))
+    assert outcome.code == 0, outcome.output
+    setup.after["run"] = run
+    cuts = [(n, "before") for n in range(len(outcome.calls))]
+
+    def well(cut: tuple[int, str]) -> list[str]:
+        wrong = trial(server, setup, "run", [cut], base=base)
+        return [one for one in wrong if one != "differs: student/README.md"]  # it states times of the evaluation
+
+    assert all_well(server, cuts, well) == len(cuts)
+    assert api.stats()["requests"] == api.stats()["paid"] == paid
 
 
 def run_is_well(server: Server, setup: Setup, cut: tuple[int, str]) -> list[str] | None:

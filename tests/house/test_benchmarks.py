@@ -17,7 +17,7 @@ from typing import Any
 
 from support.places import REPOSITORY
 
-FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/vllm")
+FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/trl", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
 NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 

@@ -104,14 +104,14 @@ def test_tools_are_called_with_arguments_of_their_schema(make):
     assert {type(v) for v in json.loads(call["function"]["arguments"]).values()} == {int}
 
 
-def test_answers_follow_a_schema_in_the_form_of_this_server(make):
+def test_a_schema_fails_with_the_reason_of_this_server(make):
+    """This server knows only a form of `response_format` of its own. synthgen sends OpenAI's form."""
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    form = {"response_format": {"type": "json_object", "schema": schema}}
     generate = {"temperature": 0, "max_new_tokens": 64, "json_schema": schema}
-    seeds = [{"question": "Give a small number as JSON."}]
-    _, rows, failures = make(seeds, teacher={"extra": {**PLAIN, **form}}, generate=generate)
-    assert not failures
-    assert isinstance(json.loads(rows[0].text)["n"], int)
+    _, rows, failures = make([{"question": "Give a small number as JSON."}], generate=generate)
+    assert not rows
+    assert [f["kind"] for f in failures] == ["server"]
+    assert "response_format" in failures[0]["reason"]
 
 
 def test_a_prompt_that_does_not_fit_is_a_failure_of_kind_context(make):

@@ -33,6 +33,7 @@ import psutil
 
 HOOKED = ("fsync", "replace", "rename", "unlink", "rmdir")  # functions of `os` that name, delete or sync a file
 IMPORTS = (
+    "aiohttp",
     "jinja2.ext",
     "pandas",
     "peft",
@@ -53,7 +54,9 @@ IMPORTS = (
     "synthgen.curation.duplicates",
     "synthgen.curation.text",
     "synthgen.reporting.plots",
+    "synthgen.generation.remote",
     "synthgen.teachers.local",
+    "synthgen.teachers.openai",
     "synthgen.teachers.transformers",
     "distill.students.classifier_train",
     "distill.cli",
