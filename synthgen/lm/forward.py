@@ -1,9 +1,9 @@
 """Forward passes over prompts with given completions (teacher forcing), which compute the completions' logits.
 
-Rows are packed end to end into bins under a block-diagonal causal mask. The output layer runs only on completion
-positions. Packing needs full softmax attention and an output layer whose logits are not scaled or capped. For other
-models, rows are padded instead, which gives the same logits. In an encoder-decoder model, the encoder reads the prompt,
-and the decoder reads its start token and the completion.
+Rows are packed end to end into bins under a block-diagonal causal mask. The tokens that all prompts begin with stand
+once in each bin. The output layer runs only on completion positions. Packing needs full softmax attention and an output
+layer whose logits are not scaled or capped. For other models, rows are padded instead, which gives the same logits. In
+an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the completion.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-# The size S of a bin in tokens. If a row is longer, all bins of its batch have the size of the longest row. S is large
-# enough for efficient matrix products, and so small that attention over S × S pairs of tokens is cheap.
+# The size S of a bin in tokens, without those that all rows share. If a row is longer, all bins of its batch have the
+# size of the longest row. S is large enough for efficient matrix products, and so small that attention over S × S pairs
+# of tokens is cheap.
 _BIN = 256
 # The maximum number of completion tokens whose logits are in memory together. With a vocabulary of 50,000, these logits
 # take 100 MB in float32.
@@ -75,13 +76,18 @@ def _packs(model: GivesLogits) -> bool:
 
 
 def bins(lengths: Sequence[int]) -> list[list[int]]:
-    """Pack rows into bins by first-fit decreasing. Returns the indices of the rows in each bin. A bin has room for
-    `_BIN` tokens, or for the tokens of the longest row if these are more.
+    """Pack rows into as few bins as first-fit decreasing needs. Returns the indices of the rows in each bin. A bin has
+    room for `_BIN` tokens, or for the tokens of the longest row if these are more.
+
+    All bins are computed as wide as the fullest. So the rows are then spread evenly: each row, the longest first, goes
+    to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). Where that makes the
+    fullest bin fuller, the first packing is kept.
     """
     room = max(_BIN, *lengths)
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     filled: list[list[int]] = []
     free: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for row in longest_first:
         place = next((b for b, left in enumerate(free) if left >= lengths[row]), None)
         if place is None:
             place = len(filled)
@@ -89,16 +95,24 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
             free.append(room)
         filled[place].append(row)
         free[place] -= lengths[row]
-    return filled
+    even: list[list[int]] = [[] for _ in filled]
+    used = [0] * len(filled)
+    for row in longest_first:
+        place = used.index(min(used))
+        even[place].append(row)
+        used[place] += lengths[row]
+    return even if max(used) < room - min(free) else filled
 
 
-def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Cut `order`, a list of row indices, into batches of at most `most` rows and at most `_BATCH_TOKENS` tokens. A row
-    with more than `_BATCH_TOKENS` tokens is a batch of its own.
+def batches(
+    order: Sequence[int], lengths: Sequence[int], most: int, most_tokens: int = _BATCH_TOKENS
+) -> Iterator[list[int]]:
+    """Cut `order`, a list of row indices, into batches of at most `most` rows and at most `most_tokens` tokens. A row
+    with more than `most_tokens` tokens is a batch of its own.
     """
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) == most or sum(lengths[j] for j in batch) + lengths[i] > _BATCH_TOKENS):
+        if batch and (len(batch) == most or sum(lengths[j] for j in batch) + lengths[i] > most_tokens):
             yield batch
             batch = []
         batch.append(i)
@@ -113,30 +127,34 @@ def _packed(
     before: int,
     inputs: dict[str, prefix.Prefix],
 ) -> list[Tensor]:
+    # The tokens that all prompts begin with are computed once in each bin, and every row of the bin attends to them.
+    begin = list(prompts[0][: prefix.common([tuple(p) for p in prompts])])
     # The last token of each row is left out, because the logits that follow it are not needed.
-    rows = [[*p, *c][:-1] for p, c in zip(prompts, completions, strict=True)]
+    rows = [[*p[len(begin) :], *c][:-1] for p, c in zip(prompts, completions, strict=True)]
     packed = bins([len(row) for row in rows])
-    width = max(sum(len(rows[r]) for r in members) for members in packed)
+    width = len(begin) + max(sum(len(rows[r]) for r in members) for members in packed)
     # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
     # waits for them in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
-    ids, positions, owners = host  # token ids; positions in the row; index of the row plus 1 (0 is padding)
+    ids, positions, owners = host  # token ids; positions in the row; index of the row plus 1 (0 is padding, −1 `begin`)
+    ids[:, : len(begin)], owners[:, : len(begin)] = begin, -1
+    positions[:, : len(begin)] = np.arange(before, before + len(begin))
     wanted = [np.zeros(0, np.int64)] * len(rows)  # per row: flat indices of the positions that predict the completion
     for b, members in enumerate(packed):
-        start = 0
+        start = len(begin)
         for r in members:
             stop = start + len(rows[r])
             ids[b, start:stop] = rows[r]
-            positions[b, start:stop] = np.arange(before, before + stop - start)
+            positions[b, start:stop] = np.arange(before + len(begin), before + len(begin) + stop - start)
             owners[b, start:stop] = r + 1
-            wanted[r] = b * width + np.arange(start + len(prompts[r]) - 1, stop)
+            wanted[r] = b * width + np.arange(start + len(prompts[r]) - len(begin) - 1, stop)
             start = stop
     device = model.device
     ids_BS, positions_BS, owners_BS = torch.from_numpy(host).to(device)
-    # A token attends to itself and to earlier tokens of the same row. Padding attends to padding, because a query
-    # without keys gives NaN. The mask is built on the device, because it is far larger than the index arrays.
+    # A token attends to `begin`, to itself, and to earlier tokens of the same row. Padding attends to padding, because
+    # a query without keys gives NaN. The mask is built on the device, because it is far larger than the index arrays.
     before_SS = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-    mask_BSS = (owners_BS[:, :, None] == owners_BS[:, None, :]) & before_SS
+    mask_BSS = ((owners_BS[:, :, None] == owners_BS[:, None, :]) | (owners_BS[:, None, :] == -1)) & before_SS
     hidden_BSD = model.get_decoder()(
         ids_BS, attention_mask=mask_BSS[:, None], position_ids=positions_BS, use_cache=False, **inputs
     ).last_hidden_state

@@ -306,13 +306,15 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
                 assert (a - b).abs().max() < 1e-4, (kind, share)
 
 
-def test_gradients_are_the_same_packed_and_padded(tiny):
+@pytest.mark.parametrize("begin", [[], [20, 21, 22, 23]])
+def test_gradients_are_the_same_packed_and_padded(tiny, begin):
+    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are those of all rows."""
     from transformers import AutoModelForCausalLM
 
     from synthgen.lm import forward
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    prompts, completions = [[5, 6, 7], [8, 9], [10]], [[11, 12], [13], [14, 15, 16]]
+    prompts, completions = [[*begin, *p] for p in ([5, 6, 7], [8, 9], [10])], [[11, 12], [13], [14, 15, 16]]
     gradients = []
     for act in (forward.completion_logits, forward._padded):
         model.zero_grad()
@@ -320,6 +322,19 @@ def test_gradients_are_the_same_packed_and_padded(tiny):
         gradients.append([p.grad.clone() for p in model.parameters()])
     for a, b in zip(*gradients, strict=True):
         assert (a - b).abs().max() < 1e-4 * max(1.0, float(b.abs().max()))
+
+
+def test_bins_are_filled_evenly():
+    """Eight rows of 63 tokens need two bins. Four rows in each take 252 columns; rows of unequal lengths come close."""
+    from synthgen.lm.forward import bins
+
+    assert sorted(map(len, bins([63] * 8))) == [4, 4]
+    assert sorted(map(len, bins([63] * 9))) == [3, 3, 3], "not 4, 4 and 1"
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(30, 100, 40).tolist()
+        packed = bins(lengths)
+        assert len(packed) <= sum(lengths) / 256 + 2
+        assert max(sum(lengths[row] for row in some) for some in packed) * len(packed) < 1.15 * sum(lengths)
 
 
 def test_bins_hold_every_row_once_within_their_room():
