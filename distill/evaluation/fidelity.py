@@ -86,7 +86,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table = _table(found, held_out, section.seed)
-    answers = _answers(subject, models, held_out, ask)
+    answers = _answers(subject, models, held_out if section.max_rows is None else subject.held_out(), ask)
     for name, row in answers.table.items():
         table.setdefault(name, {}).update(row)
     lengths = _prompt_tokens(held_out, teacher.tokens)
