@@ -8,7 +8,8 @@ the question. The held-out questions are those of questions.py. Every answer is 
 
 - `teacher`: the model with the examples.
 - `untrained`: the model without the examples. These two arms have no randomness, so they have one result file.
-- `student`: the seed is that of the teacher's sampled texts and of the training.
+- `student`: the seed is that of the training, for the first weights of the adapters and the order of the rows. All
+  students learn from the same texts of the teacher, which are those of the demo.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ ARMS = ("teacher", "untrained", "student")
 
 
 def demo(seed: int) -> Recipe:
-    """The demo's recipe with a seed. The random seed of the split stays, so all students see the same questions."""
-    return load_recipe("reasoning", [f"generate.seed={seed}", f"train.seed={seed}"])
+    """The demo's recipe with a seed of the training."""
+    return load_recipe("reasoning", [f"train.seed={seed}"])
 
 
 def check_apart(recipe: Recipe) -> None:
@@ -54,14 +55,16 @@ def check_apart(recipe: Recipe) -> None:
 
 
 def student(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Generates, curates and trains in `folder`. A repeated call continues. Returns steps, tokens and CPU seconds of
-    the training; the CPU seconds are left out when a part of the training was done by an earlier call.
+    """Trains the student in `folder`, on a corpus beside it that is made if it is missing. A repeated call continues.
+    Returns steps, tokens and CPU seconds of the training; the CPU seconds are left out when an earlier call did a part
+    of the training.
     """
-    generate(recipe, folder)
-    curate(recipe, folder)
-    audit(recipe, folder)
-    anew, began = not (folder / "student").exists(), time.process_time()
-    training = train(recipe, folder).training
+    corpus = folder.parent / "corpus"
+    generate(recipe, corpus)
+    curate(recipe, corpus)
+    audit(recipe, corpus)
+    anew, began = not folder.exists(), time.process_time()
+    training = train(recipe, corpus, folder).training
     spent = {"cpu_s": round(time.process_time() - began, 1)} if anew else {}
     return {"steps": training.steps, "tokens": training.tokens, **spent}
 
@@ -95,9 +98,9 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     check_apart(recipe)
     section, training = local_teacher(recipe), {}
     if arm == "student":
-        folder = CACHE / "context" / str(seed)
+        folder = CACHE / "context" / f"student-{seed}"
         training = {"training": student(recipe, folder)}
-        model = open_student(folder / "student", section.batch_size, pick_device(section.device))
+        model = open_student(folder, section.batch_size, pick_device(section.device))
     else:
         model = LocalModel.open(section)
     return {**answers(model, recipe, as_teacher=arm == "teacher"), **training}
