@@ -42,8 +42,8 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
         (TRAIN, "rows, step, device = batch.rows, batch.step, ", "rows, step, device = batch.rows, batch.rows, ")
     ],
     "03 shift by one, packed": [
-        (FORWARD, "rows = [[*p, *c][:-1] for", "rows = [[*p, *c] for"),
-        (FORWARD, "np.arange(start + len(prompts[r]) - 1, stop)", "np.arange(start + len(prompts[r]), stop)"),
+        (FORWARD, "rows = [[*p[len(begin) :], *c][:-1] for", "rows = [[*p[len(begin) :], *c] for"),
+        (FORWARD, "start + len(prompt) - len(begin) - 1, start", "start + len(prompt) - len(begin), start"),
     ],
     "03 shift by one, padded": [
         (FORWARD, "        ids[:, :-1],\n", "        ids,\n"),
@@ -104,7 +104,11 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "15 NaN gradient from minus infinity": [(LOSSES, "values.masked_fill(logw == -torch.inf, 0)", "values")],
     "16 absolute position, packed": [
-        (FORWARD, "np.arange(before, before + stop - start)", "np.arange(before + start, before + stop)"),
+        (
+            FORWARD,
+            "np.arange(before + shared, before + shared + stop - start)",
+            "np.arange(before + start, before + stop)",
+        ),
     ],
     "16 absolute position, padded": [
         (

@@ -76,7 +76,21 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     ),
     "hidden": ("hidden", ["logits/sampled", "hidden", "relations"], "loss", [*_TEXT[:5], _TIME]),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
+    "context": (
+        "context",
+        ["teacher", "untrained", "student"],
+        "right",
+        [
+            ("tokens of a prompt", "prompt_tokens", "{:.0f}"),
+            ("right", "right", "{:.1%}"),
+            ("gives an answer", "answered", "{:.1%}"),
+            ("right, without the marker", "right without marker", "{:.1%}"),
+            ("CPU s to train", "training.cpu_s", "{:.0f}"),
+            ("CPU s to answer", "answering.cpu_s", "{:.0f}"),
+        ],
+    ),
 }
+SHARES = {"context"}  # tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
@@ -113,6 +127,28 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
     return float(gap_SI.mean()), float(low), float(high)
 
 
+def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
+    """(share, low, high): the arm's mean over S seeds and I items, divided by the mean of `base`, which has one file.
+
+        share = (Σ_s Σ_i arm_si / S) / Σ_i base_i
+
+    The interval is a percentile bootstrap of this ratio (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
+    chapter 13). Each draw takes seeds and items with replacement, and the same items for arm and base. Items that share
+    a template, of which each result file says how many there are, are drawn together.
+    """
+    together = base[0].get("together", 1)
+    arm_SG = np.array([f["items"][item] for f in arm]).reshape(len(arm), -1, together).sum(-1)
+    base_G = np.array(base[0]["items"][item]).reshape(-1, together).sum(-1)
+    draw = np.random.default_rng(0)
+    shares = []
+    for _ in range(RESAMPLES):
+        rows = draw.integers(0, len(arm_SG), len(arm_SG))
+        groups = draw.integers(0, len(base_G), len(base_G))
+        shares.append(arm_SG[np.ix_(rows, groups)].sum() / len(rows) / base_G[groups].sum())
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(arm_SG.sum() / len(arm_SG) / base_G.sum()), float(low), float(high)
+
+
 def table(marker: str) -> str:
     """One Markdown table, or a line that says that there are no results."""
     name, arms, item, columns = TABLES[marker]
@@ -121,7 +157,8 @@ def table(marker: str) -> str:
         return "No results yet.\n"
     base = finished[arms[0]]
     title = next(title for title, key, _ in columns if key == item)
-    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {title} − {arms[0]}'s | by seed | seeds |"]
+    compared = f"{title}, as a share of {arms[0]}'s" if marker in SHARES else f"{title} − {arms[0]}'s"
+    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {compared} | by seed | seeds |"]
     lines.append("|---" * (len(columns) + 4) + "|")
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
@@ -132,6 +169,9 @@ def table(marker: str) -> str:
             cells.append(form.format(float(np.mean(values))) if values else "–")
         if arm == arms[0]:
             gap = "–"
+        elif marker in SHARES:
+            mean, low, high = (100 * x for x in share(files, base, item))
+            gap = f"{mean:.0f}% [{low:.0f}, {high:.0f}]"
         else:
             mean, low, high = (x * (100 if points else 1) for x in paired(files, base, item))
             form = "{:+.1f}" if points else "{:+.3f}"

@@ -18,13 +18,15 @@ from distill.evaluation.slices import BINS, calibration_bins
 from distill.held_out import HeldOut, training_tokens
 from distill.intervals import Array
 from distill.streaming.stream import Stream
-from synthgen.lm.forward import completion_logits
+from synthgen.lm.forward import batches, completion_logits
 from synthgen.lm.model import LanguageModel
 from synthgen.logits import LogitsMeta
 from synthgen.records import Message
 from synthgen.ui import UI
 
-_CHUNK = 16  # number of rows whose full distributions are in memory together
+# The maximum number of completion tokens whose full distributions are in memory together. With a vocabulary of 50,000,
+# those of one model take 200 MB.
+_CHUNK_TOKENS = 1024
 AS_STUDENT = "teacher, student's prompt"
 
 Prompt = Callable[[HeldOut], Sequence[Message]]
@@ -72,9 +74,13 @@ def distances(
     The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for the row. The
     teacher that reads the student's prompt is also compared, under the name "teacher, student's prompt". `taught` holds
     the stored targets of these rows. If `taught` is given, the result also has the divergence of each model from these
-    targets.
+    targets. When several of these models are the same object, it is computed once for all its names.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
+    names: dict[int, list[str]] = {}
+    for name, model in others.items():
+        names.setdefault(id(model), []).append(name)
+    distinct = [(some, others[some[0]]) for some in names.values()]
     sums = {name: np.zeros((4, len(rows))) for name in ("teacher", "unigram", *others)}
     bins = {name: np.zeros((len(rows), BINS, 3)) for name in sums}
     meta = taught.meta if taught else None
@@ -84,23 +90,26 @@ def distances(
         numbers = [n for n, e in enumerate(taught.without_targets()) if e.id in asked_for]
         targets = {e.id: target_batch([e.target], meta) for e in taught.rows(numbers)}
 
-    def take(name: str, place: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
+    def take(names: Sequence[str], place: int, z_TV: torch.Tensor, logp_TV: torch.Tensor) -> None:
         tokens = list(rows[place].token_ids or ())
-        sums[name][:, place] = _row(z_TV, logp_TV, tokens, targets.get(rows[place].id), meta)
-        bins[name][place] = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
+        found = _row(z_TV, logp_TV, tokens, targets.get(rows[place].id), meta)
+        bins_X3 = calibration_bins(z_TV, torch.tensor(tokens, device=z_TV.device))
+        for name in names:
+            sums[name][:, place], bins[name][place] = found, bins_X3
 
+    lengths = [len(r.token_ids or ()) for r in rows]
     with ui.progress("evaluate", len(rows), "rows") as bar:
-        for begin in range(0, len(rows), _CHUNK):
-            chunk = rows[begin : begin + _CHUNK]
-            completions = [list(r.token_ids or ()) for r in chunk]
-            teacher_rows = teacher.logprobs([list(r.prompt_token_ids or ()) for r in chunk], completions)
-            asked = [teacher.tokens.render(prompt(r)) for r in chunk]
-            for name, model in others.items():
-                for row, z_TV in enumerate(completion_logits(model, asked, completions)):
-                    take(name, begin + row, z_TV, teacher_rows[row])
-            for row, logp_TV in enumerate(teacher_rows):
-                take("teacher", begin + row, logp_TV, logp_TV)
-                take("unigram", begin + row, unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV)
+        for chunk in batches(range(len(rows)), lengths, len(rows), _CHUNK_TOKENS):
+            completions = [list(rows[place].token_ids or ()) for place in chunk]
+            teacher_rows = teacher.logprobs([list(rows[place].prompt_token_ids or ()) for place in chunk], completions)
+            asked = [teacher.tokens.render(prompt(rows[place])) for place in chunk]
+            for some, model in distinct:
+                logits = completion_logits(model, asked, completions)
+                for place, z_TV, logp_TV in zip(chunk, logits, teacher_rows, strict=True):
+                    take(some, place, z_TV, logp_TV)
+            for place, logp_TV in zip(chunk, teacher_rows, strict=True):
+                take(["teacher"], place, logp_TV, logp_TV)
+                take(["unigram"], place, unigram_V.to(logp_TV.device).expand_as(logp_TV), logp_TV)
             bar.advance(len(chunk))
     kl, agreement, nll, far = ({name: s[i] for name, s in sums.items()} for i in range(4))
     return Distances(kl, agreement, nll, far if taught else {}, bins)
@@ -125,3 +134,19 @@ def _row(
         float(losses.cross_entropy(z_TV, labels).double().sum()),
         far,
     ]
+
+
+def same_model(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Whether two models compute the same function: equal classes, configs and modes, and the same bits in all tensors.
+
+    The name under which a model was loaded is not compared. False does not mean that the models differ.
+    """
+    if type(one) is not type(other) or one.training != other.training or one.device != other.device:
+        return False
+    configs = [{k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"} for model in (one, other)]
+    first, second = one.state_dict(), other.state_dict()
+    return (
+        configs[0] == configs[1]
+        and first.keys() == second.keys()
+        and all(t.dtype == second[name].dtype and torch.equal(t, second[name]) for name, t in first.items())
+    )

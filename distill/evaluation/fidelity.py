@@ -14,21 +14,24 @@ from distill.data import Choice
 from distill.evaluation import judged
 from distill.evaluation.answers import ASK_TEACHER, OF_ANSWERS, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
-from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, unigram
+from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, same_model, unigram
 from distill.evaluation.grouped import Scale
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, Array, interval
+from distill.job import Job
 from distill.streaming.conversations import reader_of
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets.ensemble import Merge
 from distill.targets.rationale import explaining
 from distill.tokenizer import written_with
+from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, middle, shown
+from synthgen.teachers.transformers import LocalModel
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
 
@@ -68,7 +71,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
     job = subject.job()
     teacher = job.teacher
     weights = teacher.weights
-    models = {name: made() for name, made in writers(job, teacher.batch_size, weights.device).items()}
+    models = _opened(job, teacher)
     subject.ui.note(f"evaluate: {len(held_out)} held-out completions")
     taught = _taught(subject, teacher.tokens)
     found = distances(
@@ -83,7 +86,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out])
     clusters = [r.seed_id for r in held_out]
     table = _table(found, held_out, section.seed)
-    answers = _answers(subject, models, held_out, ask)
+    answers = _answers(subject, models, held_out if section.max_rows is None else subject.held_out(), ask)
     for name, row in answers.table.items():
         table.setdefault(name, {}).update(row)
     lengths = _prompt_tokens(held_out, teacher.tokens)
@@ -113,6 +116,19 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
         counts={"tokens": tokens, "seeds": seeds, "prompts_answered": answers.prompts},
         learned_from=subject.training.learned_from,
     )
+
+
+def _opened(job: Job, teacher: LanguageModel) -> dict[str, Writer]:
+    """The students to compare with the teacher. A student that is the teacher before its first step, as in context
+    distillation, is opened as the teacher itself, so that both are computed once.
+    """
+    own = teacher.weights.model
+    models: dict[str, Writer] = {}
+    for name, make in writers(job, teacher.batch_size, teacher.weights.device).items():
+        writer = make()
+        is_teacher = same_model(writer.model, own)
+        models[name] = LocalModel.of(own, job.tokens, teacher.batch_size) if is_teacher else writer
+    return models
 
 
 def _prompt_tokens(held_out: Sequence[HeldOut], tokens: Tokens) -> dict[str, float]:

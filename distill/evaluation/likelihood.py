@@ -54,8 +54,9 @@ class Recorded:
     left_out: int
 
 
-def recorded_rows(subject: Subject, job: Job) -> Recorded:
-    """Read the held-out rows in the student's tokens, in the form in which the student learns them.
+def recorded_rows(subject: Subject, job: Job, most: int | None) -> Recorded:
+    """Read the first `most` held-out rows in the student's tokens, in the form in which the student learns them. None
+    means all rows.
 
     Raises UserError when no row fits into the student.
     """
@@ -66,7 +67,7 @@ def recorded_rows(subject: Subject, job: Job) -> Recorded:
     choice = Choice(1 << 30, "test", targets=False)
     reader = reader_of(tokens, job.own_teachers, how, identity, reasoning=how is None)
     stream = open_stream(subject.source, reader, cache, choice)
-    asked = subject.held_out(subject.recipe.evaluate.max_rows)
+    asked = subject.held_out(most)
     wanted, room = {row.id for row in asked}, _room(subject)
     learned = {e.id: [(one.prompt, one.completion) for one in (e, *e.also)] for e in stream if e.id in wanted}
     stream.close()

@@ -75,10 +75,11 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     separate process.
     """
     section, job = subject.recipe.evaluate, subject.job()
-    recorded = recorded_rows(subject, job)
+    recorded = recorded_rows(subject, job, section.max_rows)
+    prompts = recorded.rows if section.max_rows is None else recorded_rows(subject, job, None).rows
     made = writers(job, job.runs.batch_size, job.device)
     subject.ui.note(f"evaluate: {len(recorded.rows)} recorded answers")
-    nll, answers = _measured(subject, recorded, made, ask)
+    nll, answers = _measured(subject, recorded, prompts, made, ask)
     scale = Scale(recorded.groups, section.seed)
     table: Table = {TEACHER: spent(answers.rows), **_likelihoods(nll, recorded, scale)}
     asked = Scale(groups(answers.rows), section.seed)
@@ -118,16 +119,21 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
 
 
 def _measured(
-    subject: Subject, recorded: Recorded, made: dict[str, Callable[[], Writer]], ask: str
+    subject: Subject,
+    recorded: Recorded,
+    prompts: Sequence[HeldOut],
+    made: dict[str, Callable[[], Writer]],
+    ask: str,
 ) -> tuple[dict[str, Array], Answers]:
-    """Open one model after the other, and measure it. Returns −log q of each row by model, and the answers.
+    """Open one model after the other, and measure it. Returns −log q of each row of `recorded` by model, and the
+    answers to the distinct prompts of the rows `prompts`.
 
     The distilled student answers in a separate process, because peak memory is known only for a whole process. The
     others have the same architecture, so their cost is not measured.
     """
     section = subject.recipe.evaluate
     first: dict[str, HeldOut] = {}
-    for row in recorded.rows:
+    for row in prompts:
         first.setdefault(repr(row.prompt), row)
     rows = list(first.values())[: section.max_prompts]
     questions = [question(row, as_teacher=False, max_new_tokens=section.max_new_tokens) for row in rows]

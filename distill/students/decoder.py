@@ -101,5 +101,10 @@ def open_student(folder: str | Path, batch_size: int, device: torch.device) -> L
 
 
 def untrained(job: Job) -> LocalModel:
-    """Build the job's decoder as it is before the first training step. See `Kind.untrained`."""
-    return LocalModel.of(_make(job).model.eval().to(job.device), job.tokens, job.runs.batch_size)
+    """Build the job's decoder as it is before the first training step. See `Kind.untrained`.
+
+    Low-rank adapters are left out, because they add exactly zero before the first step: peft begins with B = 0.
+    """
+    student = _section(job).model_copy(update={"lora": None})
+    model = decoder(student, lambda: job.teacher.weights, job.section.seed).model
+    return LocalModel.of(model.eval().to(job.device), job.tokens, job.runs.batch_size)

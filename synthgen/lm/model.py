@@ -24,7 +24,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from synthgen.errors import TeacherError
 from synthgen.lm import prefix
 from synthgen.lm.cache import grow_in_place
-from synthgen.lm.forward import completion_logits
+from synthgen.lm.forward import completion_logits, packs, prefill
 from synthgen.lm.sampling import Sampler
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.weights import Weights
@@ -150,29 +150,36 @@ class LanguageModel:
         distinct = list(dict.fromkeys(tuple(p) for p in prompts))
         row_of = {prompt: row for row, prompt in enumerate(distinct)}
         shared, inputs = prefix.of_prompts(model, distinct)
-        longest = max(len(p) for p in distinct) - shared
-        ids = torch.full((len(distinct), longest), min(self.tokens.eos, default=0))
-        mask = torch.zeros((len(distinct), longest), dtype=torch.long)
-        for row, prompt in enumerate(distinct):
-            rest = prompt[shared:]
-            ids[row, longest - len(rest) :] = torch.tensor(rest)
-            mask[row, longest - len(rest) :] = 1
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        cache = DynamicCache(config=model.config)
+        rests = [prompt[shared:] for prompt in distinct]
         try:
-            out = model(
-                ids,
-                attention_mask=mask,
-                position_ids=shared + (mask.cumsum(-1) - 1).clamp(min=0),
-                past_key_values=cache,
-                logits_to_keep=1,
-                **inputs,
-            )
+            cache, mask, logits_UV = (prefill if packs(model) else self._padded)(model, rests, shared, inputs)
         except torch.OutOfMemoryError:
             raise TeacherError(
                 f"out of memory with batches of {self.batch_size}", "lower teacher.batch_size in the recipe"
             ) from None
-        return _Prefilled(cache, mask, out.logits[:, -1].float(), [row_of[tuple(p)] for p in prompts], shared, inputs)
+        return _Prefilled(cache, mask, logits_UV.float(), [row_of[tuple(p)] for p in prompts], shared, inputs)
+
+    def _padded(
+        self, model: PreTrainedModel, rests: Sequence[Sequence[int]], shared: int, inputs: dict[str, prefix.Prefix]
+    ) -> tuple[Cache, Tensor, Tensor]:
+        """`prefill` for a model whose rows may not be packed. The rows are padded on the left."""
+        longest = max(map(len, rests))
+        ids = torch.full((len(rests), longest), min(self.tokens.eos, default=0))
+        mask = torch.zeros((len(rests), longest), dtype=torch.long)
+        for row, rest in enumerate(rests):
+            ids[row, longest - len(rest) :] = torch.tensor(rest)
+            mask[row, longest - len(rest) :] = 1
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        cache = DynamicCache(config=model.config)
+        out = model(
+            ids,
+            attention_mask=mask,
+            position_ids=shared + (mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=1,
+            **inputs,
+        )
+        return cache, mask, out.logits[:, -1]
 
     @torch.inference_mode()
     def label_probs(

@@ -9,9 +9,10 @@ class EvaluateSection(Section):
     """How the student is measured on the test split."""
 
     max_rows: Count | None = None
-    """Number of rows on which the models are compared token by token: the first rows, or all when left out."""
+    """Number of rows on which the models are compared token by token: the first rows, or all when left out. It does not
+    limit `max_prompts`."""
     max_prompts: Count | None = None
-    """Number of prompts that the student answers, to measure accuracy and speed; all when left out."""
+    """Number of held-out prompts that the student answers, to measure accuracy and speed; all when left out."""
     max_new_tokens: Count = 64
     """Maximum number of tokens of an answer."""
     judge: str | None = None

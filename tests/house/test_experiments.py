@@ -106,3 +106,59 @@ def test_no_string_keeps_its_own_rationale(scripts):
     assert same < 5
     for name in ("rationale", "parity"):
         del sys.modules[name]
+
+
+def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
+    """The teacher has one file, which stands for every seed. A student that is right where the teacher is right has the
+    share 1 without an interval, however few answers are right. One that is right elsewhere has a wide interval.
+    """
+    _, tables = scripts
+    draw = np.random.default_rng(0)
+    right = (draw.random(540) < 0.2).astype(float)
+    teacher = [result(0, list(right), together=9)]
+    same = [result(seed, list(right)) for seed in range(3)]
+    assert tables.share(same, teacher, "loss") == (1, 1, 1)
+    half = right * (np.cumsum(right) % 2)
+    share, low, high = tables.share([result(seed, list(half)) for seed in range(3)], teacher, "loss")
+    assert share == pytest.approx(half.sum() / right.sum())
+    assert low < share < high
+    other = [result(seed, list(draw.permutation(right))) for seed in range(3)]
+    share, low, high = tables.share(other, teacher, "loss")
+    assert share == pytest.approx(1)
+    assert high - low > 0.3
+    # all nine items of a template are right or wrong together, so there are only 60 independent items
+    whole = np.repeat((draw.random(60) < 0.5).astype(float), 9)
+    clustered, alone = (
+        tables.share([result(0, list(1 - whole))], [result(0, list(whole), together=count)], "loss") for count in (9, 1)
+    )
+    assert clustered[0] == alone[0]
+    assert clustered[2] - clustered[1] > 2 * (alone[2] - alone[1])
+
+
+def test_the_questions_of_context_are_held_out_and_their_answers_right(scripts, monkeypatch):
+    import context
+    import questions
+
+    from synthgen.verify import matches
+
+    asked = questions.questions()
+    assert len(asked) == len({q.text for q in asked}) == 540
+    assert [q.template for q in asked] == [n for n in range(60) for _ in range(9)], "the order that `share` relies on"
+    assert asked == questions.questions(), "the same in every run"
+    assert all(matches(q.answer, q.answer) and "{" not in q.text for q in asked)
+    context.check_apart(context.demo(0))
+    by_hand = {
+        "Bella has 9 ribbons and Ulla has 5. Who has more ribbons?": "Bella",
+        "Derek began to read at 7 and stopped at 9. How many hours did Derek read?": "2",
+        "Cora has a lesson on Monday and a test one day later. On which day is the test?": "Tuesday",
+        "Farid was born in the month before January. Which month is that?": "December",
+        "Somebody counts down by 4: 24, 20, 16. What does the person say now?": "12",
+    }
+    known = {q.text: q.answer for q in asked}
+    assert {text: known[text] for text in by_hand} == by_hand
+    same = questions.Asked("time", "Today is Friday. What day will it be tomorrow?", "Saturday", 0)
+    monkeypatch.setattr(context, "questions", lambda: [same])  # the demo asks this about Monday
+    with pytest.raises(ValueError, match="in groups of the demo's questions"):
+        context.check_apart(context.demo(0))
+    for name in ("context", "questions"):
+        del sys.modules[name]

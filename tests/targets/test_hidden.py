@@ -217,7 +217,7 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
     whole = objective(model, teacher, wanted)
     results = []
     for packed, size in ((True, 7), (False, 7), (True, 3), (False, 1)):
-        monkeypatch.setattr(forward, "_packs", lambda model, packed=packed: packed)
+        monkeypatch.setattr(forward, "packs", lambda model, packed=packed: packed)
         whole.zero_grad()
         sums: dict[str, float] = {}
         for begin in range(0, len(batch), size):

@@ -297,22 +297,49 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
             model(torch.tensor([[*p, *c]])).logits[0, len(p) - 1 : -1]
             for p, c in zip(prompts, completions, strict=True)
         ]
-        assert forward._packs(model) == (kind in PLAIN), kind
+        assert forward.packs(model) == (kind in PLAIN), kind
         assert prefix.enable(model) == (kind in PLAIN), kind
         for share in (False, True):
             found = forward.completion_logits(model, prompts, completions, share=share)
             for a, b in zip(alone, found, strict=True):
                 assert a.shape == b.shape
                 assert (a - b).abs().max() < 1e-4, (kind, share)
+        if kind in PLAIN:
+            cache, mask, first = forward.prefill(model, prompts, 0, {})
+            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
+            inputs = {"attention_mask": mask, "position_ids": mask.sum(-1, keepdim=True) - 1}
+            second = model(torch.tensor([c[:1] for c in completions]), past_key_values=cache, **inputs).logits[:, -1]
+            for row, z in enumerate(alone):
+                assert (z[0] - first[row]).abs().max() < 1e-4, kind
+                assert len(z) == 1 or (z[1] - second[row]).abs().max() < 1e-4, kind
 
 
-def test_gradients_are_the_same_packed_and_padded(tiny):
+def test_greedy_answers_do_not_depend_on_the_batch(smol):
+    """Evaluations ask all questions together. Every answer has the tokens that it has when it is asked alone, and its
+    log-probabilities are the same up to rounding: 2e-3 nats in float32.
+    """
+    for few_shot in (True, False):
+        requests = [ask(q, i, 0.0, few_shot, tokens=10) for i, q in enumerate(QUESTIONS[:4])]
+        together = smol.sample(requests, None)
+        assert len({len(reply.prompt_token_ids) for reply in together}) == 4, "so the batch has padding"
+        for request, reply in zip(requests, together, strict=True):
+            (alone,) = smol.sample([request], None)
+            assert reply.token_ids == alone.token_ids
+            assert reply.text == alone.text
+        given = [reply.prompt_token_ids for reply in together], [reply.token_ids for reply in together]
+        for prompt, tokens, logp in zip(*given, smol.logprobs(*given), strict=True):
+            assert (logp - direct(smol, prompt, tokens)).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize("begin", [[], [20, 21, 22, 23]])
+def test_gradients_are_the_same_packed_and_padded(tiny, begin):
+    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are those of all rows."""
     from transformers import AutoModelForCausalLM
 
     from synthgen.lm import forward
 
     model = AutoModelForCausalLM.from_pretrained(tiny)
-    prompts, completions = [[5, 6, 7], [8, 9], [10]], [[11, 12], [13], [14, 15, 16]]
+    prompts, completions = [[*begin, *p] for p in ([5, 6, 7], [8, 9], [10])], [[11, 12], [13], [14, 15, 16]]
     gradients = []
     for act in (forward.completion_logits, forward._padded):
         model.zero_grad()
@@ -320,6 +347,19 @@ def test_gradients_are_the_same_packed_and_padded(tiny):
         gradients.append([p.grad.clone() for p in model.parameters()])
     for a, b in zip(*gradients, strict=True):
         assert (a - b).abs().max() < 1e-4 * max(1.0, float(b.abs().max()))
+
+
+def test_bins_are_filled_evenly():
+    """Eight rows of 63 tokens need two bins. Four rows in each take 252 columns; rows of unequal lengths come close."""
+    from synthgen.lm.forward import bins
+
+    assert sorted(map(len, bins([63] * 8))) == [4, 4]
+    assert sorted(map(len, bins([63] * 9))) == [3, 3, 3], "not 4, 4 and 1"
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(30, 100, 40).tolist()
+        packed = bins(lengths)
+        assert len(packed) <= sum(lengths) / 256 + 2
+        assert max(sum(lengths[row] for row in some) for some in packed) * len(packed) < 1.15 * sum(lengths)
 
 
 def test_bins_hold_every_row_once_within_their_room():
