@@ -16,6 +16,7 @@ from synthgen.curation.lists import as_lists, lengths, numbers
 # All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
+_INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # they have no width, and join or separate letters
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
 
@@ -48,6 +49,15 @@ def plain(texts: pa.Array) -> pa.Array:
     others = [" ".join(text.lower().split()) for text in pc.filter(texts, pa.array(slow)).to_pylist()]
     order = np.argsort(slow, kind="stable")  # the row of each text: first the texts in `fast`, then those in `others`
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
+
+
+def canonical(texts: pa.Array) -> pa.Array:
+    """Write each character of a text in one way: Unicode's form NFC, without characters that have no width. Texts that
+    look the same are then mostly equal.
+    """
+    if not numbers(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True))).any():
+        return texts
+    return pc.replace_substring_regex(pc.utf8_normalize(texts, "NFC"), pattern=_INVISIBLE, replacement="")
 
 
 def _plain(texts: pa.Array) -> pa.Array:
