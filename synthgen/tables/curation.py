@@ -101,6 +101,13 @@ class Repetition(Section):
     """Maximum share of the 4-word sequences that occurred before in the same completion."""
 
 
+class Duplicates(Section):
+    """Which rows are the same."""
+
+    ignore_case: bool = False
+    """Whether rows that differ only in upper and lower case are the same."""
+
+
 class NearDuplicates(Section):
     """Which rows are nearly the same."""
 
@@ -155,11 +162,12 @@ CHECKS: dict[str, Check] = {
 
 SWEEPS: dict[str, Sweep] = {
     "duplicates": Sweep(
-        about="Reject later copies of the same prompt with the same completion. Case and white space are ignored.",
+        about="Reject later copies of the same prompt with the same completion. White space is ignored.",
         signature="synthgen.curation.duplicates:signature",
         candidates="synthgen.curation.duplicates:candidates",
         resolve="synthgen.curation.duplicates:resolve",
-        columns=("prompt.plain", "completion.plain"),
+        columns=("prompt.whole", "completion.whole"),
+        section=Duplicates,
         reason="same as {matched_id}",
     ),
     "near_duplicates": Sweep(
