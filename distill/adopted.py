@@ -16,8 +16,8 @@ from pathlib import Path
 from distill.outputs import ADOPTED
 from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of, store
+from synthgen.datasets.adopting import content_hash, facts_of
 from synthgen.errors import CorpusError
-from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource, differences, recipe_of_values
 from synthgen.records import Record
@@ -49,7 +49,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
     inputs = {
         "dataset": source.model_dump(mode="json"),
         "split": recipe.split.model_dump(mode="json"),
-        "sha256": _content(path),
+        "sha256": content_hash(path),
     }
     outputs.check(folder, ADOPTED, fresh=False)
     outputs.sweep(folder, ADOPTED)
@@ -64,28 +64,9 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
     dataset = open_dataset(source)
     (ui or UI(quiet=True)).note(f"train: {dataset.text()}")
     counts: Counter[str] = Counter()
-    facts: Facts = {
-        "description": f"Rows of {source.source}",
-        "task": recipe.task,
-        "strategy": "",
-        "prompt_version": "",
-        "labels": [],
-        "teachers": {},
-        "sources": [{"role": "dataset", "source": source.source, "license": source.license}],
-        "counts": counts,
-        "rejected_by": {},
-        "thresholds": {},
-    }
+    facts: Facts = {**facts_of(source, recipe, counts), "rejected_by": {}, "thresholds": {}}
     store(folder, "curated", _distinct(dataset, recipe, counts), dataset.own, facts)
     return folder
-
-
-def _content(path: Path) -> str:
-    """A hash of the names and bytes of all files of a data set."""
-    if path.is_file():
-        return durable.sha256(path)
-    names = [name for name in outputs.files_in(path) if is_regular(path / name)]
-    return durable.digest([[name, durable.sha256(path / name)] for name in names])
 
 
 def _distinct(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from synthgen.generation.plan import plan
     from synthgen.generation.tune import tune
     from synthgen.notebook import open
-    from synthgen.pipeline import run
+    from synthgen.pipeline import curate_dataset, run
     from synthgen.recipe import Recipe, check_recipe, load_recipe, with_values
     from synthgen.records import Record
     from synthgen.reporting.page import report
@@ -43,6 +43,7 @@ __all__ = [
     "audit",
     "check_recipe",
     "curate",
+    "curate_dataset",
     "export",
     "generate",
     "init",
@@ -66,6 +67,7 @@ _HOMES = {
     "audit": "synthgen.auditing",
     "check_recipe": "synthgen.recipe",
     "curate": "synthgen.curation",
+    "curate_dataset": "synthgen.pipeline",
     "export": "synthgen.exporting.job",
     "generate": "synthgen.generation.driver",
     "init": "synthgen.tasks.initial",

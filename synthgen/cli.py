@@ -14,7 +14,7 @@ import click
 
 import synthgen
 from synthgen.command import FIELD, fields_of, report_errors
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
 
@@ -155,11 +155,16 @@ def generate(
 
 
 @main.command()
-@_RUN
+@click.argument("run", metavar="RUN|DATASET", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder of the curated corpus. Default: RUN/curated."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the curated corpus; for a data set, folder of the run that is made of it. Default: RUN/curated.",
 )
-@click.option("--recipe", help="Recipe with the thresholds. Default: RUN/recipe.yaml.")
+@click.option("--recipe", help="Recipe with the rules. Default: RUN/recipe.yaml; for a data set, the default rules.")
+@click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
+@FIELD
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -173,6 +178,8 @@ def curate(
     run: Path,
     out: Path | None,
     recipe: str | None,
+    license: str | None,
+    field: tuple[str, ...],
     workers: int | None,
     fresh: bool,
     repair: bool,
@@ -181,14 +188,30 @@ def curate(
 ) -> None:
     """Judge every row of RUN/generated and write RUN/curated. Rejected rows are kept with their reasons.
 
+    A data set needs no recipe and no teacher. Its rows are written to OUT/generated, and OUT is then a run.
+
     \b
     synthgen curate runs/first
+    synthgen curate my-rows.jsonl --license CC0-1.0 -o runs/mine --set curate.near_duplicates=true
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
     synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     """
     from synthgen.curation import places
+    from synthgen.datasets import is_dataset, source_of
+    from synthgen.pipeline import recipe_of_rows
     from synthgen.tally import tally
 
+    if is_dataset(run):
+        if out is None:
+            raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
+        rows = source_of(run.resolve(), license, fields_of(field))
+        rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
+        done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, workers=workers, ui=ui)
+        conclude(ui, done.to_dict(), done.text(), tally(done.folder), out)
+        ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
+        return
+    if license or field:
+        raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     source, _ = places(run, out, fresh=fresh)
     done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from synthgen import durable
 from synthgen.auditing import audit
-from synthgen.curation import curate
+from synthgen.curation import Curation, curate
+from synthgen.datasets import adopt
 from synthgen.errors import GateDenied, RunChanged, missing_extra
 from synthgen.files import is_regular
 from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
-from synthgen.recipe import Recipe, deciding, load_recipe
+from synthgen.recipe import Recipe, SeedSource, check_recipe, deciding, load_recipe, recipe_of_values, with_values
+from synthgen.recipe.overrides import parse_settings, read
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
@@ -112,6 +114,40 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
             f"read {folder}/audit/report.md",
         )
     return Run(folder, stages.seconds, verdict.status, stages.worked, outcome)
+
+
+def recipe_of_rows(source: SeedSource, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe that curates the rows of a data set with the default rules. `settings` are texts such as
+    "curate.near_duplicates=true", which replace defaults. Raises RecipeError.
+    """
+    recipe = recipe_of_values({"task": source.source, "seeds": [source.model_dump()]})
+    return with_values(recipe, read(parse_settings(settings)))
+
+
+def curate_dataset(
+    source: SeedSource,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    fresh: bool = False,
+    workers: int | None = None,
+    ui: UI | None = None,
+) -> Curation:
+    """Curate the rows of a data set. `out` becomes the folder of a run without a teacher: its rows are in
+    `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
+    holds the rules; by default, rules have their defaults. A repeated call resumes.
+
+    Raises the errors of `synthgen.datasets.adopt` and of `curate`, and RunChanged when `out` belongs to another recipe.
+    """
+    folder = Path(out)
+    recipe = recipe.model_copy(update={"seeds": (source,)}) if recipe else recipe_of_rows(source)
+    check_recipe(recipe)
+    check_run(folder)
+    with durable.lock(folder):
+        begin(recipe, folder, fresh)
+        adopt(source, recipe, folder, fresh=fresh, ui=ui)
+        keep_recipe(recipe, folder)
+        return curate(recipe, folder, fresh=fresh, workers=workers, ui=ui)
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:

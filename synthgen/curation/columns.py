@@ -4,6 +4,8 @@
     completion.plain    completion.text in lower case, words separated by single spaces
     prompt.text         the contents of the prompt's messages, separated by NUL characters
     prompt.plain        prompt.text in lower case, words separated by single spaces
+    completion.whole    the completion with roles, tool calls and reasoning, words separated by single spaces
+    prompt.whole        the same for the prompt
 
 A derived column is computed once for each batch, even when several rules read it.
 """
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
-from synthgen.curation.plain import completion_text, contents, plain
+from synthgen.curation.plain import completion_text, contents, plain, whole
 
 Made = Callable[..., pa.Array]
 
@@ -23,6 +25,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
     "completion.plain": (("completion.text",), plain),
     "prompt.text": (("prompt",), lambda prompt: contents(prompt, "\0")),
     "prompt.plain": (("prompt.text",), plain),
+    "completion.whole": (("completion",), whole),
+    "prompt.whole": (("prompt",), whole),
 }
 """Maps the name of a derived column to its input columns and the function that computes it."""
 

@@ -1,4 +1,5 @@
-"""The sweep for exact duplicates: rows with the same prompt and completion, ignoring case and white space.
+"""The sweep for exact duplicates: rows with the same prompt and completion. Tool calls and reasoning count, white space
+and characters without width do not.
 
 Of several equal rows, the first in corpus order is kept.
 """
@@ -14,15 +15,18 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import numbers
 from synthgen.curation.order import Order, keep_first
+from synthgen.curation.plain import plain
 from synthgen.executor import Services
+from synthgen.tables.curation import Duplicates
 from synthgen.tables.section import Section
 
 _BYTES = 16  # size of a row's hash; the probability of any collision among a billion rows is about 1 in 10**21
 
 
-def signature(batch: pa.RecordBatch, section: Section, services: Services) -> pa.Table:
+def signature(batch: pa.RecordBatch, section: Duplicates, services: Services) -> pa.Table:
     """Return a table with a hash of prompt and completion (`key`) for each row (`row`)."""
-    texts = pc.binary_join_element_wise(batch["prompt.plain"], batch["completion.plain"], "\1")
+    texts = pc.binary_join_element_wise(batch["prompt.whole"], batch["completion.whole"], "\3")
+    texts = plain(texts) if section.ignore_case else texts
     keys = b"".join(hashlib.blake2b(text, digest_size=_BYTES).digest() for text in texts.cast("binary").to_pylist())
     kind = pa.binary(_BYTES)
     return pa.table({"key": pa.Array.from_buffers(kind, len(batch), [None, pa.py_buffer(keys)]), "row": batch["row"]})

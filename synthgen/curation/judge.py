@@ -63,8 +63,9 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
     signatures: pa.Table = resolve(rule.entry.signature)(batch, rule.section, services)
-    if not {"key", "row"} <= set(signatures.column_names):
-        raise SynthgenError(f"the sweep '{rule.name}' returned signatures without 'key' and 'row'")
+    needed = {"row"} if rule.entry.decide else {"key", "row"}
+    if not needed <= set(signatures.column_names):
+        raise SynthgenError(f"the sweep '{rule.name}' returned signatures without {' and '.join(sorted(needed))}")
     return signatures
 
 

@@ -16,6 +16,8 @@ from synthgen.curation.lists import as_lists, lengths, numbers
 # All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
+_SAID = ("role", "content", "name", "tool_calls", "reasoning_content")  # ids of tool calls are random, and say nothing
+_INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # they have no width, and join or separate letters
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
 
@@ -23,6 +25,16 @@ def contents(messages: pa.Array, separator: str) -> pa.Array:
     """For each conversation: join the contents of its messages. A message without content counts as empty."""
     texts = pc.fill_null(pc.struct_field(messages.flatten(), "content"), "")
     return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), separator)
+
+
+def whole(messages: pa.Array) -> pa.Array:
+    """For each conversation: everything that its messages say, with the roles, the tool calls and the reasoning. Words
+    are separated by single spaces, and characters are those of `canonical`.
+    """
+    flat = messages.flatten()
+    fields = [pc.fill_null(pc.struct_field(flat, name), "") for name in _SAID]
+    texts = pc.binary_join_element_wise(*(_spaced(canonical(field)) for field in fields), "\1")
+    return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), "\2")
 
 
 def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
@@ -50,6 +62,19 @@ def plain(texts: pa.Array) -> pa.Array:
     return pa.concat_arrays([fast, pa.array(others, texts.type)]).take(pa.array(np.argsort(order)))
 
 
+def canonical(texts: pa.Array) -> pa.Array:
+    """Write each character of a text in one way: Unicode's form NFC, without characters that have no width. Texts that
+    look the same are then mostly equal.
+    """
+    if not numbers(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True))).any():
+        return texts
+    return pc.replace_substring_regex(pc.utf8_normalize(texts, "NFC"), pattern=_INVISIBLE, replacement="")
+
+
 def _plain(texts: pa.Array) -> pa.Array:
-    spaced = pc.replace_substring_regex(pc.utf8_lower(texts), pattern=_RUNS, replacement=" ")
-    return pc.ascii_trim(spaced, characters=" ")
+    return _spaced(pc.utf8_lower(texts))
+
+
+def _spaced(texts: pa.Array) -> pa.Array:
+    """The texts with words separated by single spaces."""
+    return pc.ascii_trim(pc.replace_substring_regex(texts, pattern=_RUNS, replacement=" "), characters=" ")

@@ -10,6 +10,12 @@ A sweep consists of four functions. Each function gets the sweep's settings and 
                                 →  a table of `row` (rejected) and `twin` (kept), optionally with `score`,
                                 `threshold` and `rule`
 
+A sweep whose pairs would be too many decides in one pass instead. It has two functions: `signature`, whose tables have
+`row` and any other columns, and
+
+    decide(signatures, lost, order, …)   the tables of all tasks in corpus order, and the numbers of the rows that an
+                                earlier step rejected  →  the same table as `resolve`
+
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
 several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
 of all rows are then partitioned by key. `candidates` and `verify` are called for each partition. Rows that earlier
@@ -35,7 +41,7 @@ from synthgen.errors import SynthgenError
 from synthgen.executor import Executor, Partition, Services
 from synthgen.executor.exchange import read_table, write_table
 from synthgen.tables.curation import Sweep
-from synthgen.tables.reference import resolve
+from synthgen.tables.reference import Reference, resolve
 
 _PART_ROWS = 1 << 19  # approximate number of signatures in each partition
 
@@ -65,6 +71,34 @@ def sweep(
     step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
     if step.path.exists():
         return step
+    made = _in_one_pass if rule.entry.decide else _by_pairs
+    drops = made(job, rule, tasks, late, order, executor)
+    write_table(step.path, _dropped(job, rule.entry, tasks, drops.sort_by("row")))
+    return step
+
+
+def _given(rule: Chosen[Sweep], name: str) -> Reference:
+    """One of the functions of a sweep. Raises SynthgenError when its table entry does not have the function."""
+    found: Reference | None = getattr(rule.entry, name)
+    if found is None:
+        raise SynthgenError(f"the sweep '{rule.name}' has neither 'decide' nor '{name}'")
+    return found
+
+
+def _in_one_pass(
+    job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
+) -> pa.Table:
+    """The rows that `decide` rejects."""
+    signatures = [read_table(job.signatures(rule.name, task)) for task in tasks]
+    lost = np.concatenate([step.rows() for step in late]) if late else np.array([], np.int64)
+    drops: pa.Table = resolve(_given(rule, "decide"))(signatures, lost, order, rule.section, executor.services)
+    return drops
+
+
+def _by_pairs(
+    job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
+) -> pa.Table:
+    """The rows that `resolve` rejects because of the pairs that `candidates` and `verify` found."""
     parts = -(-sum(task.rows for task in tasks) // _PART_ROWS)
     partitions = executor.exchange([job.signatures(rule.name, task) for task in tasks], "key", max(1, parts))
     pairing = [_Pairing(job, rule, tuple(tasks), tuple(late), part, number) for number, part in enumerate(partitions)]
@@ -72,9 +106,8 @@ def sweep(
         pass
     pairs = pa.concat_tables([read_table(piece.path) for piece in pairing])
     pairs = pairs.sort_by([("row", "ascending"), ("twin", "ascending")])
-    drops = resolve(rule.entry.resolve)(pairs, order, rule.section, executor.services)
-    write_table(step.path, _dropped(job, rule.entry, tasks, drops.sort_by("row")))
-    return step
+    drops: pa.Table = resolve(_given(rule, "resolve"))(pairs, order, rule.section, executor.services)
+    return drops
 
 
 def _pair(piece: _Pairing, services: Services) -> None:
@@ -82,7 +115,7 @@ def _pair(piece: _Pairing, services: Services) -> None:
     for step in piece.late:
         rows = numbers(signatures["row"].combine_chunks())
         signatures = signatures.filter(pa.array(~np.isin(rows, step.rows())))
-    pairs = resolve(rule.entry.candidates)(signatures, rule.section, services)
+    pairs = resolve(_given(rule, "candidates"))(signatures, rule.section, services)
     if rule.entry.verify is not None:
         pairs = resolve(rule.entry.verify)(pairs, _texts(piece), rule.section, services)
     if not {"row", "twin"} <= set(pairs.column_names):

@@ -16,8 +16,9 @@ The data set's own ids are kept. Columns that the format does not read are kept 
 If the name NAME of such a column is also the name of a column of records, the column is kept as `source_NAME`.
 """
 
+from synthgen.datasets.adopting import adopt
 from synthgen.datasets.reading import Dataset, is_dataset, open_dataset, records, source_of
 from synthgen.datasets.store import store
 from synthgen.datasets.turns import Turns
 
-__all__ = ["Dataset", "Turns", "is_dataset", "open_dataset", "records", "source_of", "store"]
+__all__ = ["Dataset", "Turns", "adopt", "is_dataset", "open_dataset", "records", "source_of", "store"]

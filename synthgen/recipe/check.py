@@ -30,7 +30,8 @@ def broken_rules(recipe: Recipe) -> list[Problem]:
 
 
 def _teacher_is_named(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.teacher is None and not (recipe.train and not reads_teacher(recipe.train)):
+    """A recipe that only curates rows, or trains on their text, needs no teacher. `generate` asks for one itself."""
+    if recipe.teacher is None and recipe.train and reads_teacher(recipe.train):
         yield Problem(NO_TEACHER[0], ("teacher", "teachers"), named=False)
 
 

@@ -15,6 +15,7 @@ import synthgen
 from synthgen import corpus
 from synthgen.curation import job, sweeps
 from synthgen.errors import CorpusError
+from synthgen.records import Record
 from synthgen.tables.curation import CHECKS, Check
 
 
@@ -26,13 +27,43 @@ def test_copies_are_dropped_for_the_first_of_them(tmp_path):
     other = [{"role": "user", "content": "another question"}]
     rows = [row("Nine apples.", 0), row("ten", 1), row("nine   APPLES.", 2), row("Nine apples.", 3, prompt=other)]
     run = corpus_of(tmp_path, [*rows, row(" Nine apples. ", 4)], size=2)
-    done = synthgen.curate(curating(), run)
+    done = synthgen.curate(curating(duplicates={"ignore_case": True}), run)
     kept, rejected = parts(run)
     assert list(kept) == ["r0", "r1", "r3"]
     assert reasons(rejected) == {"r2": [("duplicates", "r0")], "r4": [("duplicates", "r0")]}
     (verdict,) = rejected["r4"].verdicts
     assert (verdict["reason"], verdict["rule"], verdict["teaches"]) == ("same as r0", "duplicates", "distribution")
     assert (done.counts["kept"], done.counts["rejected"], done.rejected_by) == (3, 2, {"duplicates": 2})
+
+
+def calling(arguments: str, number: int) -> Record:
+    """A row whose completion calls a tool."""
+    calls = json.dumps([{"type": "function", "function": {"name": "weather", "arguments": arguments}}])
+    return row("", number, completion=[{"role": "assistant", "content": None, "tool_calls": calls}], answer=None)
+
+
+def test_what_makes_two_rows_the_same(tmp_path):
+    """Tool calls, reasoning, roles and upper case count. How a letter is composed, and characters without width, do
+    not.
+    """
+    thought = [{"role": "assistant", "content": "nine", "reasoning_content": "3 times 3"}]
+    system = [{"role": "system", "content": "question"}]
+    rows = [
+        row("Café Nine", 0),
+        row("cafe\u0301 nine", 1),
+        row("Cafe\u0301\u200b \u00ad Nine", 2),
+        row("nine", 3),
+        row("nine", 4, completion=thought),
+        row("nine", 5, prompt=system),
+        calling('{"city": "Rome"}', 6),
+        calling('{"city": "Oslo"}', 7),
+        calling('{"city": "Rome"}', 8),
+    ]
+    run = corpus_of(tmp_path, rows, size=4)
+    synthgen.curate(curating(length=False), run)
+    assert reasons(parts(run)[1]) == {"r2": [("duplicates", "r0")], "r8": [("duplicates", "r6")]}
+    synthgen.curate(curating(length=False, duplicates={"ignore_case": True}), run, run / "folded")
+    assert set(parts(run, "folded")[1]) == {"r1", "r2", "r8"}
 
 
 def test_a_damaged_result_is_made_again_only_when_asked(tmp_path):
@@ -48,7 +79,7 @@ def test_a_damaged_result_is_made_again_only_when_asked(tmp_path):
 
 
 def test_no_row_is_dropped_for_a_twin_that_was_rejected(tmp_path):
-    rows = [row("Nine.", 0, finish_reason="length"), row("Nine.", 1), row("nine.", 2)]
+    rows = [row("Nine.", 0, finish_reason="length"), row("Nine.", 1), row("Nine.", 2)]
     run = corpus_of(tmp_path, rows)
     synthgen.curate(curating(), run)
     kept, rejected = parts(run)

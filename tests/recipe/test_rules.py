@@ -44,7 +44,7 @@ BROKEN: list[tuple[dict, str, str]] = [
         "train.across",
         "train.across aligns top-k distributions at temperature 1",
     ),
-    ({"teachers": {}}, "teachers", "key 'teacher' is missing"),
+    ({"teachers": {}, "train": DECODER}, "teachers", "key 'teacher' is missing"),
     ({"teacher": LOCAL, "teachers": {"a": OTHER}}, "teacher", "give 'teacher' or 'teachers', not both"),
     (
         {"teachers": TWO, "mixture": {"smal": 1}},

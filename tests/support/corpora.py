@@ -92,9 +92,9 @@ def curating(**rules: Any) -> Recipe:
     return Recipe.model_validate({"task": "t", "seeds": [source], "teacher": teacher, "curate": rules})
 
 
-def parts(run: Path) -> tuple[dict[str, Record], dict[str, Record]]:
-    """(kept records, rejected records) of `run`/curated by their ids, in the order of the corpus."""
-    folder = run / "curated"
+def parts(run: Path, name: str = "curated") -> tuple[dict[str, Record], dict[str, Record]]:
+    """(kept records, rejected records) of the curated corpus `run`/`name` by their ids, in the order of the corpus."""
+    folder = run / name
     found = [
         {record.id: record for _, rows in corpus.records(folder, part) for record in rows}
         for part in ("data", "rejected")

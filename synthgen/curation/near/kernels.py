@@ -1,0 +1,331 @@
+"""The functions of `shingles`, `sketch` and `twins` for numba, which compiles them to machine code.
+
+Each function takes numpy arrays and gives the same result as the reference of the same name. Numbers of 64 bits must
+stay unsigned: where numba would mix them with signed numbers, it would compute in float64, and the hashes would be
+wrong without an error. Compiled code is stored beside this file or, if the folder cannot be written, in the user's
+folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numpy import int32, int64, uint8, uint32, uint64
+
+from synthgen.curation.near import shingles as reference
+from synthgen.curation.near.sketch import SEED
+
+_START, _FACTOR, _GOLDEN = uint64(reference.FNV_START), uint64(reference.FNV_FACTOR), uint64(reference.GOLDEN)
+_MIX_1, _MIX_2, _SHIFT = uint64(reference.MIX[0]), uint64(reference.MIX[1]), uint64(33)
+_EMPTY, _LOW, _HALF = uint64(reference.MASK), uint64(0xFFFF_FFFF), uint64(32)
+_BREAK, _WORD, _ALONE = uint8(reference.BREAK), uint8(reference.WORD), uint8(reference.ALONE)
+_OTHERS, _SEED = reference.OTHERS, uint64(SEED)
+
+Array = npt.NDArray[Any]
+Sets = tuple[Array, Array, Array]
+"""The shingles of all rows (uint64), and for each row where its shingles begin and their number (int64)."""
+Found = tuple[Array, Array]
+"""Filled by a search: for each row the index of its twin (int64, before: -1) and their similarity (float64)."""
+
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@numba.njit(inline="always")
+def mix(number: Any) -> Any:
+    number ^= number >> _SHIFT
+    number *= _MIX_1
+    number ^= number >> _SHIFT
+    number *= _MIX_2
+    return number ^ (number >> _SHIFT)
+
+
+@numba.njit(inline="always")
+def _kind(data: Array, at: int, kinds: Array) -> tuple[Any, int]:
+    """Return (kind of the character that begins at `at`, number of its bytes). The text is valid UTF-8."""
+    first = int64(data[at])
+    if first < 0x80:
+        return kinds[first], 1
+    if first < 0xE0:
+        return kinds[(first & 0x1F) << 6 | int64(data[at + 1]) & 0x3F], 2
+    if first < 0xF0:
+        return kinds[(first & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F], 3
+    return _ALONE, 4
+
+
+@compiled
+def _words(data: Array, start: int, stop: int, kinds: Array, out: Array) -> int:
+    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number."""
+    count, number, inside, at = 0, _START, False, start
+    while at < stop:
+        kind, size = _kind(data, at, kinds)
+        if kind != _WORD and inside:
+            out[count] = number
+            count += 1
+            number, inside = _START, False
+        if kind != _BREAK:
+            for place in range(at, at + size):
+                number = (number ^ uint64(data[place])) * _FACTOR
+            inside = True
+        if kind == _ALONE:
+            out[count] = number
+            count += 1
+            number, inside = _START, False
+        at += size
+    if inside:
+        out[count] = number
+        count += 1
+    if count == 0 and stop > start:
+        for place in range(start, stop):
+            number = (number ^ uint64(data[place])) * _FACTOR
+        out[0] = number
+        count = 1
+    return count
+
+
+@compiled
+def shingle_lists(data: Array, offsets: Array, length: int, kinds: Array, lists: Array, sizes: Array) -> int:
+    """Write the shingles of each text, in the order of the text and with repetitions, one text after the other into
+    `lists`, and their number into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
+    data[offsets[i]:offsets[i+1]]. Returns the number of all shingles.
+    """
+    total = 0
+    for text in range(len(sizes)):
+        start, stop = int64(offsets[text]), int64(offsets[text + 1])
+        found = lists[total:]
+        words = _words(data, start, stop, kinds, found)
+        count = max(words - length + 1, min(words, 1))
+        for first in range(count):
+            number = uint64(0)
+            for place in range(first, min(first + length, words)):
+                number = (number + found[place]) * _GOLDEN
+            found[first] = mix(number)
+        sizes[text] = count
+        total += count
+    return total
+
+
+@compiled
+def settle(sets: Sets, row: int, settled: Array) -> None:
+    """Make the list of a row a set: ascending and without repetitions. `settled` says which rows are sets already."""
+    lists, starts, sizes = sets
+    if not settled[row]:
+        settled[row] = True
+        found = lists[starts[row] : starts[row] + sizes[row]]
+        found.sort()
+        size = 0
+        for place in range(len(found)):
+            if place == 0 or found[place] != found[size - 1]:
+                found[size] = found[place]
+                size += 1
+        sizes[row] = size
+
+
+@compiled
+def sketches(lists: Array, sizes: Array, out: Array) -> None:
+    """Write the sketch of each row's shingles into a row of `out`, which is a matrix of zeros. The shingles lie in
+    `lists` one after the other, and `sizes` holds their numbers. Repetitions change nothing.
+    """
+    slots = out.shape[1]
+    row = np.empty(slots, uint64)
+    start = 0
+    for text in range(len(sizes)):
+        size = sizes[text]
+        if size > 0:
+            row[:] = _EMPTY
+            left = slots
+            for number in range(2 * slots):
+                key = mix(_SEED + uint64(number) * _GOLDEN)
+                base = uint64(number) << _HALF
+                for place in range(start, start + size):
+                    value = mix(lists[place] ^ key)
+                    slot = int64(((value & _LOW) * uint64(slots)) >> _HALF) if number < slots else number - slots
+                    if row[slot] == _EMPTY:
+                        left -= 1
+                    row[slot] = min(row[slot], base | (value >> _HALF))
+                if left == 0:
+                    break
+            for slot in range(slots):
+                out[text, slot] = uint32(mix(row[slot]) >> _HALF)
+        start += size
+
+
+@compiled
+def common(lists: Array, first: int, first_size: int, second: int, second_size: int, least: int) -> int:
+    """The number of elements that two ascending sets in `lists` share, or -1 if it is less than `least`."""
+    i, j, found = 0, 0, 0
+    while i < first_size and j < second_size:
+        if found + min(first_size - i, second_size - j) < least:
+            return -1
+        a, b = lists[first + i], lists[second + j]
+        if a == b:
+            found += 1
+        i += a <= b
+        j += b <= a
+    return found if found >= least else -1
+
+
+@compiled
+def _similarity(sets: Sets, settled: Array, row: int, other: int, threshold: float) -> float:
+    """The Jaccard similarity of two rows' sets if it is at least `threshold`, else -1."""
+    lists, starts, sizes = sets
+    settle(sets, row, settled)
+    settle(sets, other, settled)
+    small, large = min(sizes[row], sizes[other]), max(sizes[row], sizes[other])
+    if small < threshold * large - 1e-9:
+        return -1.0
+    together = sizes[row] + sizes[other]
+    least = int64(np.ceil(threshold / (1 + threshold) * together - 1e-9))
+    shared = common(lists, starts[row], sizes[row], starts[other], sizes[other], least)
+    similarity = shared / (together - shared)
+    return similarity if shared >= 0 and similarity >= threshold else -1.0
+
+
+@compiled
+def _band_keys(sketch: Array, bands: tuple[int, int], keys: Array) -> None:
+    """Write a hash of the slots of each band to `keys`."""
+    count, size = bands
+    for band in range(count):
+        key = uint64(band + 1)
+        for slot in range(band * size, (band + 1) * size):
+            key = mix(key ^ uint64(sketch[slot])) + _GOLDEN
+        keys[band] = mix(key)
+
+
+@compiled
+def _agreeing(first: Array, second: Array) -> int:
+    """The number of slots in which two sketches agree."""
+    count = 0
+    for slot in range(len(first)):
+        count += first[slot] == second[slot]
+    return count
+
+
+@compiled
+def _end_of_unit(units: Array, first: int) -> int:
+    """The index behind the last row of the unit that begins at `first`."""
+    stop = first + 1
+    while stop < len(units) and units[stop] == units[first]:
+        stop += 1
+    return stop
+
+
+@compiled
+def twins(sets: Sets, matrix: Array, units: Array, threshold: float, bands: tuple[int, int], found: Found) -> None:
+    """See `twins.twins`. `matrix` holds the sketch of each row, and `bands` is (number of bands, slots of a band).
+
+    Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
+    of that row's key, so a row that is not in the table costs one access of the memory.
+    """
+    rows, slots = matrix.shape
+    sizes, (twin, score) = sets[2], found
+    room = 1
+    while room < 2 * rows:
+        room *= 2
+    heads, links = np.full((bands[0], room), _EMPTY), np.full((bands[0], rows), _EMPTY)
+    settled, seen = np.zeros(rows, np.bool_), np.full(rows, int32(-1))
+    least, first = int64(slots * (threshold - 0.2)), 0
+    while first < rows:
+        stop = _end_of_unit(units, first)
+        keys, lost = np.empty((stop - first, bands[0]), uint64), False
+        for row in range(first, stop):
+            if sizes[row] > 0:
+                _band_keys(matrix[row], bands, keys[row - first])
+                for band in range(bands[0]):
+                    key = keys[row - first, band]
+                    cell = heads[band, int64(key & uint64(room - 1))]
+                    while cell != _EMPTY and twin[row] < 0:
+                        other = int64(cell & _LOW)
+                        if (cell >> _HALF) == (key >> _HALF) and seen[other] != row:
+                            seen[other] = row
+                            if _agreeing(matrix[row], matrix[other]) >= least:
+                                score[row] = _similarity(sets, settled, row, other, threshold)
+                                twin[row] = other if score[row] >= 0 else -1
+                        cell = links[band, other]
+                    if twin[row] >= 0:
+                        break
+                lost = lost or twin[row] >= 0
+        if not lost:
+            for row in range(first, stop):
+                if sizes[row] > 0:
+                    _insert(heads, links, keys[row - first], row)
+        first = stop
+
+
+@compiled
+def _insert(heads: Array, links: Array, keys: Array, row: int) -> None:
+    """Put a row at the head of its chain in each band's table."""
+    room = heads.shape[1]
+    for band in range(len(keys)):
+        place = int64(keys[band] & uint64(room - 1))
+        links[band, row] = heads[band, place]
+        heads[band, place] = (keys[band] >> _HALF) << _HALF | uint64(row)
+
+
+@compiled
+def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
+    """Return (the rarest elements of each row, where those of each row begin). Two rows with a similarity of at least
+    `threshold` have one of these elements in common: Chaudhuri, Ganti and Kaushik, ICDE 2006 (prefix filter).
+
+    Any order of the elements is right, if it is the same for all rows. This order counts how often the lower 22 bits of
+    a hash occur, so it may take a rare element for a common one.
+    """
+    lists, starts, sizes = sets
+    rows = len(sizes)
+    counts, begins = np.zeros(1 << 22, uint32), np.zeros(rows + 1, int64)
+    for row in range(rows):
+        for at in range(starts[row], starts[row] + sizes[row]):
+            counts[int64(lists[at] & uint64(0x3F_FFFF))] += uint32(1)
+        enough = int64(np.ceil(threshold * sizes[row] - 1e-9))
+        begins[row + 1] = begins[row] + (sizes[row] - enough + 1 if sizes[row] else 0)
+    rarest = np.empty(begins[rows], uint64)
+    for row in range(rows):
+        elements = lists[starts[row] : starts[row] + sizes[row]]
+        order = np.empty(len(elements), uint64)
+        for place in range(len(elements)):
+            often = min(counts[int64(elements[place] & uint64(0x3F_FFFF))], uint32(0xFFFF))
+            order[place] = uint64(often) << uint64(48) | elements[place] >> uint64(16)
+        chosen = np.argsort(order, kind="mergesort")[: begins[row + 1] - begins[row]]
+        rarest[begins[row] : begins[row + 1]] = elements[chosen]
+    return rarest, begins
+
+
+@compiled
+def exact_twins(sets: Sets, units: Array, threshold: float, found: Found) -> None:
+    """See `twins.exact_twins`."""
+    twin, score = found
+    rows = len(units)
+    settled, seen = np.zeros(rows, np.bool_), np.full(rows, int32(-1))
+    for row in range(rows):
+        settle(sets, row, settled)
+    rarest, begins = _rare_first(sets, threshold)
+    room = 1
+    while room < 2 * len(rarest) + 2:
+        room *= 2
+    heads, links, owners = np.full(room, int64(-1)), np.empty(len(rarest), int64), np.empty(len(rarest), int32)
+    first = 0
+    while first < rows:
+        stop, lost = _end_of_unit(units, first), False
+        for row in range(first, stop):
+            for at in range(begins[row], begins[row + 1]):
+                entry = heads[int64(mix(rarest[at]) & uint64(room - 1))]
+                while entry >= 0 and twin[row] < 0:
+                    other = owners[entry]
+                    if rarest[entry] == rarest[at] and seen[other] != row:
+                        seen[other] = row
+                        score[row] = _similarity(sets, settled, row, other, threshold)
+                        if score[row] >= 0:
+                            twin[row] = other
+                    entry = links[entry]
+                if twin[row] >= 0:
+                    break
+            lost = lost or twin[row] >= 0
+        if not lost:
+            for row in range(first, stop):
+                for at in range(begins[row], begins[row + 1]):
+                    head = int64(mix(rarest[at]) & uint64(room - 1))
+                    owners[at], links[at] = row, heads[head]
+                    heads[head] = at
+        first = stop

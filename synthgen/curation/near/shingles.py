@@ -1,0 +1,121 @@
+"""Divides a text into shingles: sequences of consecutive words, each as one hash of 64 bits.
+
+A word is a run of letters, digits and underscores. In scripts that are written without spaces (Chinese, Japanese, Thai,
+Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with fewer words than a shingle has one
+shingle: all of its words or, if it has no word at all, its other characters. An empty text has no shingle.
+
+The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
+Both give the same hashes, and the hashes do not depend on the machine, on the version of Python, or on a random seed.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+
+MASK = 0xFFFF_FFFF_FFFF_FFFF
+FNV_START, FNV_FACTOR = 0xCBF2_9CE4_8422_2325, 0x100_0000_01B3  # FNV-1a, Fowler, Noll and Vo
+GOLDEN = 0x9E37_79B9_7F4A_7C15  # 2**64 divided by the golden ratio
+MIX = (0xFF51_AFD7_ED55_8CCD, 0xC4CE_B9FE_1A85_EC53)  # the finalizer of MurmurHash3, Appleby
+
+BREAK, WORD, ALONE = 0, 1, 2
+"""The kinds of characters: one that separates words, one that belongs to a word, and one that is a word by itself."""
+
+_BREAKS = (
+    # Latin-1: signs that are no letters
+    (0x80, 0xA9),
+    (0xAB, 0xB1),
+    (0xB4, 0xB4),
+    (0xB6, 0xB8),
+    (0xBB, 0xBB),
+    (0xBF, 0xBF),
+    (0xD7, 0xD7),
+    (0xF7, 0xF7),
+    # punctuation, spaces, currency, arrows, mathematical operators, shapes
+    (0x2000, 0x206F),
+    (0x20A0, 0x20CF),
+    (0x2190, 0x2BFF),
+    (0x3000, 0x3004),
+    (0x3008, 0x3020),
+    (0xFE10, 0xFE1F),
+    (0xFE30, 0xFE6F),
+    (0xFF00, 0xFF0F),
+    (0xFF1A, 0xFF20),
+    (0xFF3B, 0xFF40),
+    (0xFF5B, 0xFF65),
+)
+_ALONE = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x0F00, 0x0FFF),  # Tibetan
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x4DBF),  # Chinese characters
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+)
+OTHERS = 0x1_0000
+"""The kind of a character from this number on is `ALONE`. These are rare Chinese characters, old scripts and emoji."""
+
+
+def kinds() -> npt.NDArray[np.uint8]:
+    """The kind of each character below `OTHERS`, by its number."""
+    table = np.full(OTHERS, WORD, np.uint8)
+    table[:128] = [WORD if re.match(r"\w", chr(code)) else BREAK for code in range(128)]
+    for ranges, kind in ((_BREAKS, BREAK), (_ALONE, ALONE)):
+        for first, last in ranges:
+            table[first : last + 1] = kind
+    return table
+
+
+KINDS = kinds()
+
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    found: list[str] = []
+    open_ = False
+    for character in text:
+        kind = KINDS[ord(character)] if ord(character) < OTHERS else ALONE
+        if kind == WORD and open_:
+            found[-1] += character
+        elif kind != BREAK:
+            found.append(character)
+        open_ = kind == WORD
+    return found
+
+
+def mix(number: int) -> int:
+    """Spread the bits of a number of 64 bits, one to one."""
+    number ^= number >> 33
+    number = number * MIX[0] & MASK
+    number ^= number >> 33
+    number = number * MIX[1] & MASK
+    return number ^ (number >> 33)
+
+
+def hashed(word: str) -> int:
+    """The FNV-1a hash of a word's UTF-8 bytes, 64 bits."""
+    number = FNV_START
+    for byte in word.encode():
+        number = (number ^ byte) * FNV_FACTOR & MASK
+    return number
+
+
+def shingles(text: str, length: int) -> Hashes:
+    """The different hashes of all sequences of `length` words of a text, ascending."""
+    found = [hashed(word) for word in words(text)] or ([hashed(text)] if text else [])
+    sequences = [found[start : start + length] for start in range(max(len(found) - length + 1, 1))] if found else []
+    return np.array(sorted({_joined(sequence) for sequence in sequences}), np.uint64)
+
+
+def _joined(hashes: list[int]) -> int:
+    number = 0
+    for value in hashes:
+        number = (number + value) * GOLDEN & MASK
+    return mix(number)

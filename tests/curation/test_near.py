@@ -1,0 +1,310 @@
+"""Near duplicates: the compiled functions give the hashes, sketches and twins of the reference, the estimate keeps to
+its theory, and `curate` drops exactly the rows that have an earlier kept row at the threshold.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.corpora import corpus_of, curating, parts, row
+
+import synthgen
+from synthgen.curation import job
+from synthgen.curation.near import kernels, sketch, twins
+from synthgen.curation.near.shingles import KINDS, shingles, words
+from synthgen.errors import RecipeError
+
+TEXTS = [
+    "",
+    " ",
+    "...",
+    "!?",
+    "one",
+    "one two three four",
+    "one two three four five",
+    "one two three four five six",
+    "a_b 12 c-d e.f",
+    "la la la la la la la la la la",
+    "straße café naïve résumé über",
+    "Привет мир, как твои дела сегодня",
+    "这是一个简单的句子。它有几个词",
+    "これはペンです 한국어 문장 은 띄어 쓴다",
+    "ภาษาไทย ไม่มีช่องว่าง",
+    "one 😀 two 😀😀 three",
+    "x² + y² = z² — “quoted” … end",
+    "\U0002a6d6 \u200b zero",
+]
+PINNED_SHINGLES = [4593538302991581238, 5252906956324709271]
+PINNED_SKETCH = [847293123, 3885764063, 3311959655, 2915468845]
+VOCABULARY = [f"w{number}" for number in range(5000)]
+
+
+def compiled(texts: list[str], length: int = 5, slots: int = sketch.SLOTS):
+    """(sets one after the other, where each begins, sizes, sketches) from the compiled functions."""
+    array = pa.array(texts, pa.large_string())
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[: len(texts) + 1]
+    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)
+    lists, sizes = np.zeros(len(data) + len(texts) + 1, np.uint64), np.zeros(len(texts), np.int64)
+    kernels.shingle_lists(data, offsets, length, KINDS, lists, sizes)
+    matrix = np.zeros((len(texts), slots), np.uint32)
+    kernels.sketches(lists, sizes, matrix)
+    starts = np.cumsum(sizes) - sizes
+    settled = np.zeros(len(texts), np.bool_)
+    for number in range(len(texts)):
+        kernels.settle((lists, starts, sizes), number, settled)
+    return lists, starts, sizes, matrix
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 9])
+def test_compiled_shingles_are_those_of_the_reference(length):
+    draw = random.Random(length)
+    texts = [*TEXTS, *(" ".join(draw.choices(VOCABULARY[:9], k=draw.randrange(40))) for _ in range(50))]
+    texts += ["".join(chr(draw.choice([draw.randrange(0x250), draw.randrange(0x3000, 0xD7FF)])) for _ in range(80))]
+    lists, starts, sizes, _ = compiled(texts, length)
+    for number, text in enumerate(texts):
+        got = lists[starts[number] : starts[number] + sizes[number]]
+        assert got.tolist() == shingles(text, length).tolist(), text
+
+
+def test_the_words_of_a_text():
+    assert words("Well-known: a_b, 12.5!") == ["Well", "known", "a_b", "12", "5"]
+    assert words("“naïve” café… x²") == ["naïve", "café", "x²"]
+    assert words("我爱Python。 ok") == ["我", "爱", "Python", "ok"]
+    assert words("ก็ดี 😀!") == ["ก", "็", "ด", "ี", "😀"]
+    ascii_text = "".join(map(chr, range(128))) + " end_of 9"
+    assert words(ascii_text) == re.findall(r"\w+", ascii_text)
+
+
+def test_the_hashes_are_those_of_every_version():
+    """Stored signatures are compared with new ones, so these numbers change only with the version in `_made_with`."""
+    assert shingles("one two three four five six", 5).tolist() == PINNED_SHINGLES
+    assert sketch.sketch(shingles("one two three four five six", 5)).tolist()[:4] == PINNED_SKETCH
+
+
+def test_short_and_empty_texts():
+    assert len(shingles("", 5)) == 0
+    assert len(shingles("?", 5)) == len(shingles("one", 5)) == len(shingles("one two", 5)) == 1
+    assert shingles("?", 5).tolist() != shingles("!", 5).tolist()
+    assert shingles("one, two", 5).tolist() == shingles("one two!", 5).tolist() != shingles("two one", 5).tolist()
+
+
+def test_compiled_sketches_are_those_of_the_reference():
+    draw = random.Random(3)
+    texts = [*TEXTS, *(" ".join(draw.choices(VOCABULARY, k=size)) for size in (1, 30, 200, 600))]
+    for slots in (64, 128):
+        matrix = compiled(texts, slots=slots)[3]
+        for number, text in enumerate(texts):
+            assert matrix[number].tolist() == sketch.sketch(shingles(text, 5), slots).tolist(), text
+
+
+@pytest.mark.parametrize("slots", [128, 256])
+def test_the_estimate_is_unbiased_and_as_exact_as_minhash(slots):
+    """Each pair of sets has a known similarity. MinHash with as many permutations has the variance J(1 − J)/slots."""
+    draw = np.random.default_rng(slots)
+    errors, theory = [], []
+    for size in (40, 150, 700):
+        for similarity in np.linspace(0.05, 0.95, 19):
+            shared = round(2 * size * similarity / (1 + similarity))
+            true = shared / (2 * size - shared)
+            count = 60
+            elements = draw.integers(0, 2**63, (count, 2 * size - shared), np.uint64)
+            pairs = np.concatenate([elements[:, :size], elements[:, size - shared :]], axis=1).reshape(2 * count, size)
+            matrix = np.zeros((2 * count, slots), np.uint32)
+            kernels.sketches(np.ascontiguousarray(pairs).ravel(), np.full(2 * count, size), matrix)
+            errors += ((matrix[::2] == matrix[1::2]).mean(axis=1) - true).tolist()
+            theory += [true * (1 - true) / slots] * count
+    assert abs(np.mean(errors)) < 0.002
+    assert np.sqrt(np.mean(np.square(errors))) <= np.sqrt(np.mean(theory))
+
+
+def edited(text: str, kind: str, draw: random.Random) -> str:
+    """The text after a small edit of one kind."""
+    pieces = text.split()
+    few = max(1, len(pieces) // 60)
+    if kind == "substitution":
+        for _ in range(few):
+            pieces[draw.randrange(len(pieces))] = draw.choice(VOCABULARY)
+    elif kind == "prefix":
+        pieces = [*draw.choices(VOCABULARY, k=len(pieces) // 12), *pieces]
+    elif kind == "deletion":
+        at = draw.randrange(len(pieces))
+        pieces = pieces[:at] + pieces[at + len(pieces) // 12 :]
+    else:
+        at = draw.randrange(10, len(pieces) - 10)
+        pieces = pieces[at:] + pieces[:at]
+    return " ".join(pieces)
+
+
+@pytest.mark.parametrize("kind", ["substitution", "prefix", "deletion", "reorder"])
+def test_pairs_at_the_threshold_are_found(kind):
+    """At least 99% are asked for. With the bands for 0.8, one pair in a million at 0.8 is missed in theory."""
+    draw = random.Random(kind)
+    first = [" ".join(draw.choices(VOCABULARY, k=draw.randrange(100, 300))) for _ in range(600)]
+    texts = [*first, *(edited(text, kind, draw) for text in first)]
+    lists, starts, sizes, matrix = compiled(texts)
+    sets = [lists[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    near = [number for number in range(600) if twins.jaccard(sets[number], sets[number + 600]) >= 0.8]
+    twin, score = np.full(1200, -1), np.full(1200, -1.0)
+    kernels.twins((lists, starts, sizes), matrix, np.arange(1200), 0.8, sketch.bands(0.8), (twin, score))
+    assert len(near) > 300
+    assert [number for number in near if twin[number + 600] != number] == []
+    for number in np.flatnonzero(twin >= 0).tolist():
+        assert score[number] == twins.jaccard(sets[number], sets[twin[number]]) >= 0.8
+
+
+def clusters(seed: int, count: int) -> list[str]:
+    """Texts of which many are nearly the same as others, in chains."""
+    draw = random.Random(seed)
+    texts = [""] * 3
+    while len(texts) < count:
+        text = " ".join(draw.choices(VOCABULARY, k=draw.choice([3, 8, 40, 90])))
+        for _ in range(draw.randrange(1, 6)):
+            texts.append(text)
+            if len(text.split()) > 30:
+                text = edited(text, draw.choice(["substitution", "prefix", "deletion"]), draw)
+    draw.shuffle(texts)
+    return texts[:count]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+def test_the_compiled_search_drops_the_rows_that_the_reference_drops(threshold):
+    texts = clusters(int(threshold * 10), 400)
+    draw = random.Random(1)
+    units = np.sort([draw.randrange(300) for _ in texts])
+    lists, starts, sizes, matrix = compiled(texts)
+    sets = [lists[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    bands = sketch.bands(threshold)
+    for wanted, function, more in (
+        (twins.twins(sets, list(matrix), units.tolist(), threshold, bands), kernels.twins, (matrix,)),
+        (twins.exact_twins(sets, units.tolist(), threshold), kernels.exact_twins, ()),
+    ):
+        twin, score = np.full(400, -1), np.full(400, -1.0)
+        settings = (threshold, bands) if more else (threshold,)
+        function((lists.copy(), starts, sizes.copy()), *more, units, *settings, (twin, score))
+        assert (twin >= 0).tolist() == (wanted[0] >= 0).tolist()
+        assert (twin >= 0).sum() > 60
+        for number in np.flatnonzero(twin >= 0).tolist():
+            assert units[twin[number]] < units[number]
+            assert twin[twin[number]] < 0
+            assert score[number] == twins.jaccard(sets[number], sets[twin[number]]) >= threshold
+
+
+def test_the_bands_miss_one_pair_in_a_million_at_most():
+    for threshold in np.linspace(0.5, 1, 51):
+        count, size = sketch.bands(float(threshold))
+        assert count * size <= sketch.SLOTS
+        assert (1 - threshold**size) ** count <= 1e-6
+
+
+def reference_drops(texts: list[str], threshold: float) -> dict[int, float]:
+    """For each row that is nearly the same as an earlier kept row: the highest similarity to such a row. Written with
+    sets of strings.
+    """
+    found: dict[int, float] = {}
+    kept: list[tuple[int, set]] = []
+    for number, text in enumerate(texts):
+        pieces = re.findall(r"\w+", text.lower())
+        grams = {tuple(pieces[at : at + 5]) for at in range(max(len(pieces) - 4, 1))}
+        best = max((len(grams & other) / len(grams | other) for _, other in kept), default=0)
+        if best >= threshold:
+            found[number] = best
+        else:
+            kept.append((number, grams))
+    return found
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_curate_drops_the_rows_that_have_a_kept_twin(tmp_path, exact):
+    texts = [text for text in clusters(7, 300) if len(text.split()) > 4]
+    run = corpus_of(tmp_path, [row(text, number) for number, text in enumerate(texts)], size=40)
+    section = {"threshold": 0.8, "exact": exact, "of": "completion"}
+    done = synthgen.curate(curating(near_duplicates=section, duplicates=False, length=False), run)
+    kept, rejected = parts(run)
+    wanted = reference_drops(texts, 0.8)
+    assert {int(i[1:]) for i in rejected} == set(wanted)
+    assert done.rejected_by == {"near_duplicates": len(wanted)}
+    for record in rejected.values():
+        (verdict,) = record.verdicts
+        assert verdict["matched_id"] in kept
+        assert verdict["threshold"] == 0.8 <= verdict["score"] <= wanted[int(record.id[1:])]
+        assert verdict["reason"] == f"similarity {verdict['score']:.2f} to {verdict['matched_id']}, at least 0.8"
+
+
+def test_what_is_compared(tmp_path):
+    """Of rows with the same long prompt and other answers, `row` keeps both, and `prompt` the first."""
+    question = " ".join(VOCABULARY[:60])
+    prompts = [[{"role": "user", "content": question}]] * 2
+    answers = [" ".join(VOCABULARY[100:160]), " ".join(VOCABULARY[200:260])]
+    rows = [row(answer, number, prompt=prompts[number]) for number, answer in enumerate(answers)]
+    for of, left in (("row", 2), ("completion", 2), ("prompt", 1)):
+        run = corpus_of(tmp_path / of, rows)
+        assert synthgen.curate(curating(near_duplicates={"of": of}), run).counts["kept"] == left
+
+
+def test_composed_letters_and_invisible_characters_make_no_other_text(tmp_path):
+    text = " ".join(["café", "naïve", *VOCABULARY[:6]])
+    twin = text.replace("é", "e\u0301").replace("na", "n\u200ba\u00ad")
+    run = corpus_of(tmp_path, [row(text, 0), row(twin, 1)])
+    assert synthgen.curate(curating(near_duplicates=1.0, duplicates=False), run).rejected_by == {"near_duplicates": 1}
+
+
+def test_rows_of_a_group_stay_together(tmp_path):
+    """The chosen and the rejected answer of a pair may be alike. A pair goes whole if one of its rows has a twin."""
+    base = VOCABULARY[:80]
+    one, other = " ".join(base), " ".join([*base[:79], "changed"])
+    rows = [
+        row(one, 0, group_id="pair"),
+        row(other, 1, group_id="pair"),
+        row(one, 2, group_id="late"),
+        row("something else altogether", 3, group_id="late"),
+    ]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(near_duplicates={"of": "completion"}, duplicates=False), run)
+    kept, rejected = parts(run)
+    assert set(kept) == {"r0", "r1"}
+    assert [rejected[i].verdicts[0]["check"] for i in ("r2", "r3")] == ["near_duplicates", "group"]
+
+
+def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
+    text = " ".join(VOCABULARY[:60])
+    other = " ".join(VOCABULARY[100:160])
+    rows = [row(text, 0, finish_reason="length"), row(text, 1), row(text, 2), row(f"{text} end", 3)]
+    rows += [row(other, 4, group_id="g"), row("cut", 5, group_id="g", finish_reason="length"), row(f"{other} end", 6)]
+    run = corpus_of(tmp_path, rows, size=2)
+    synthgen.curate(curating(near_duplicates={"of": "completion"}), run)
+    kept, rejected = parts(run)
+    assert set(kept) == {"r1", "r6"}
+    assert {i: rejected[i].verdicts[0]["check"] for i in ("r0", "r2", "r3", "r4")} == {
+        "r0": "truncated",
+        "r2": "duplicates",
+        "r3": "near_duplicates",
+        "r4": "group",
+    }
+    assert rejected["r3"].verdicts[0]["matched_id"] == "r1"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exact):
+    monkeypatch.setattr(job, "_TASK_ROWS", 50)
+    texts = clusters(11, 300)
+    results = []
+    rows = [row(text, n, group_id=f"g{n // 2}" if n % 3 else None) for n, text in enumerate(texts)]
+    for size, workers in ((300, 1), (37, 1), (60, 1 if exact else 2)):
+        run = corpus_of(tmp_path / str(size), rows, size)
+        synthgen.curate(curating(near_duplicates={"exact": exact}), run, workers=workers)
+        kept, rejected = parts(run)
+        results.append((sorted(kept), {i: r.verdicts for i, r in sorted(rejected.items())}))
+    assert results[0] == results[1] == results[2]
+
+
+def test_without_numba_the_recipe_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    run = corpus_of(tmp_path, [row("text", 0)])
+    real = job.importlib.util.find_spec
+    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name))
+    with pytest.raises(RecipeError, match=r"curate\.near_duplicates needs numba, which is not installed"):
+        synthgen.curate(curating(near_duplicates=True), run)
+    assert synthgen.curate(curating(), run).counts["kept"] == 1

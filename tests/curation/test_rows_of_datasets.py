@@ -1,0 +1,115 @@
+"""`synthgen curate DATASET` curates rows that were made elsewhere: without a teacher, with their ids and columns. The
+result is a run that the other commands take.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from support.corpora import contents, parts
+
+import synthgen
+from synthgen import corpus
+from synthgen.cli import main
+from synthgen.datasets import source_of
+from synthgen.errors import RunChanged
+
+LONG = " ".join(f"w{number}" for number in range(40))
+ROWS = [
+    {"id": "a", "prompt": "Name a color.", "completion": "red", "level": 1},
+    {"id": "b", "prompt": "Name a color.", "completion": "blue", "level": 2},
+    {"id": "c", "prompt": "Name a color.", "completion": "red", "level": 3},
+    {"id": "d", "prompt": "Name a city.", "completion": "I'm sorry, but I can't help with that.", "level": 4},
+    {"id": "e", "prompt": "Name a city.", "completion": "Oslo, Oslo, Oslo, Oslo, Oslo, Oslo, Oslo", "level": 5},
+    {"id": "f", "prompt": "Go on.", "completion": LONG, "level": 6},
+    {"id": "g", "prompt": "Go on.", "completion": f"{LONG} end", "level": 7},
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return done.exit_code, done.output
+
+
+def test_the_rows_of_a_file_are_curated_and_the_result_is_a_run(tmp_path, rows):
+    out = tmp_path / "out"
+    code, printed = invoke("curate", rows, "-o", out, "--license", "CC0-1.0", "--set", "curate.near_duplicates=0.8")
+    assert (code, "format prompt-completion, 7 rows" in printed) == (0, True)
+    kept, rejected = parts(out)
+    assert sorted(kept) == ["a", "b", "f"]
+    assert {i: r.verdicts[0]["check"] for i, r in rejected.items()} == {
+        "c": "duplicates",
+        "d": "refusal",
+        "e": "repetition",
+        "g": "near_duplicates",
+    }
+    assert {i: r.own["level"] for i, r in (kept | rejected).items()} == {row["id"]: row["level"] for row in ROWS}
+    assert {r.sources[0]["license"] for r in kept.values()} == {"CC0-1.0"}
+    assert (kept["a"].teacher, kept["a"].strategy) == (None, None)
+
+    assert "similarity 0.9" in invoke("show", out, "--rejected")[1]
+    code, printed = invoke("audit", out)
+    assert (code, "rows.jsonl (dataset, CC0-1.0)" in printed) == (0, True)
+    assert invoke("export", out, "--to", "prompt-completion", "-o", tmp_path / "back")[0] == 0
+    files = (tmp_path / "back").glob("*.jsonl")
+    assert sorted(json.loads(line)["level"] for path in files for line in path.read_text().splitlines()) == [1, 2, 6]
+    assert invoke("curate", out, "-o", out / "loose", "--set", "curate.refusal=false")[0] == 0
+    assert "d" in parts(out, "loose")[0]
+
+
+def test_a_curated_corpus_can_be_curated_again(tmp_path, rows):
+    synthgen.curate_dataset(source_of(rows, "MIT"), tmp_path / "one")
+    synthgen.curate(
+        synthgen.load_recipe(tmp_path / "one" / "recipe.yaml"), tmp_path / "one" / "curated", tmp_path / "two"
+    )
+    assert sorted(parts(tmp_path, "two")[0]) == sorted(parts(tmp_path / "one")[0])
+
+
+def test_a_repeated_call_resumes_and_other_rows_are_refused(tmp_path, rows):
+    out = tmp_path / "out"
+    first = synthgen.curate_dataset(source_of(rows), out)
+    before = contents(out / "curated")
+    assert synthgen.curate_dataset(source_of(rows), out).counts == first.counts
+    assert contents(out / "curated") == before
+    rows.write_text(rows.read_text() + json.dumps({**ROWS[0], "id": "z", "completion": "green"}) + "\n")
+    with pytest.raises(RunChanged, match="seeds_sha256"):
+        synthgen.curate_dataset(source_of(rows), out)
+    assert contents(out / "curated") == before
+    assert synthgen.curate_dataset(source_of(rows), out, fresh=True).counts["kept"] == first.counts["kept"] + 1
+
+
+def test_half_written_rows_are_written_again(tmp_path, rows):
+    out, other = tmp_path / "out", tmp_path / "other"
+    synthgen.curate_dataset(source_of(rows), other)
+    synthgen.curate_dataset(source_of(rows), out)
+    for name in ("manifest.json", "data/train-00000.parquet"):
+        (out / "generated" / name).unlink()
+    for path in (out / "curated").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    synthgen.curate_dataset(source_of(rows), out)
+    assert contents(out / "curated") == contents(other / "curated")
+    assert corpus.verify(out / "generated")["counts"]["rows"] == len(ROWS)
+
+
+def test_what_is_refused_in_one_line(tmp_path, rows):
+    assert invoke("curate", rows)[0] == 2
+    assert "is a data set, so its rows need a folder" in invoke("curate", rows)[1]
+    synthgen.curate_dataset(source_of(rows), tmp_path / "out")
+    assert "are about a data set" in invoke("curate", tmp_path / "out", "--license", "MIT")[1]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    code, printed = invoke("curate", rows, "-o", tmp_path / "mine")
+    assert (code, "is not empty and is not a run" in printed) == (2, True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+    code, printed = invoke("generate", tmp_path / "out" / "recipe.yaml", "-o", tmp_path / "asked")
+    assert (code, "key 'teacher' is missing" in printed) == (2, True)
