@@ -75,7 +75,7 @@ def listed(section: ApiTeacher) -> Prices | None:
         found = _per_token(own.input, own.output, own.input if own.cached_input is None else own.cached_input)
         return replace(found, tier=unusual_tier(own.service_tier), asked=asked)
     table = yaml.safe_load((shipped("data") / "prices.yaml").read_text())
-    host = section.base_url.split("://")[-1].split("/")[0]
+    host = section.base_url.partition("://")[2].partition("/")[0]
     for row in table["models"]:
         if row["host"] == host and row["model"] == section.model:
             return replace(_per_token(row["input"], row["output"], row.get("cached_input", row["input"])), asked=asked)

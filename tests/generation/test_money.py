@@ -57,7 +57,8 @@ def test_where_prices_come_from():
     listed = {"model": "gpt-4o-mini", "base_url": "https://api.openai.com/v1"}
     assert prices(api(**listed)) == Prices(150_000, 600_000, 75_000)
     assert prices(api(**{**listed, "model": "gpt-4o-minimal"})) is None
-    assert prices(api(**{**listed, "base_url": "https://other.test/api.openai.com/v1"})) is None
+    for path in ("api.openai.com/v1", "https://api.openai.com/v1"):
+        assert prices(api(**{**listed, "base_url": f"https://other.test/{path}"})) is None
 
 
 @pytest.mark.parametrize(
