@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from synthgen.curation.lists import lengths
 from synthgen.curation.verdicts import Rejection, Verdicts
@@ -14,13 +15,16 @@ from synthgen.verify import matches_any, reason
 
 def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
     """Check that the parsed answer matches one of the accepted references. The score is 1 or 0. A row that has no
-    reference is kept and gets no score.
+    reference is kept and gets no score. In a row of a data set, which has no parsed answer, the final answer of the
+    completion's text counts.
     """
     scores = np.full(len(batch), np.nan)
     rejected = {}
     rows = np.flatnonzero(lengths(batch["reference"]) > 0)
     chosen = batch.take(pa.array(rows))
-    pairs = zip(rows.tolist(), chosen["answer"].to_pylist(), chosen["reference"].to_pylist(), strict=True)
+    foreign = pc.and_(pc.is_null(chosen["answer"]), pc.is_null(chosen["strategy"]))
+    answers = pc.if_else(foreign, chosen["completion.text"], chosen["answer"])
+    pairs = zip(rows.tolist(), answers.to_pylist(), chosen["reference"].to_pylist(), strict=True)
     for row, given, accepted in pairs:
         right = bool(given) and matches_any(given, accepted)
         scores[row] = float(right)

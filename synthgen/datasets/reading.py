@@ -23,6 +23,7 @@ from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
 from synthgen.values import accepted, is_blank, is_null, text_of
 
+_KEYS = ("id", "reference", "group")  # keys of an entry of `seeds` that name a column
 _PLACES = ("", "curated", "generated")
 
 
@@ -72,10 +73,13 @@ def is_dataset(path: Path) -> bool:
 
 def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] | None = None) -> SeedSource:
     """The source for the data set at `path`. `license` states the terms of all its rows; without it, they are unknown.
-    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}.
+    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}. The
+    keys `id`, `reference` and `group` name the columns with the rows' ids, accepted answers and groups.
     """
-    name = path.resolve().name
-    return SeedSource(path=str(path), license=license or "unknown", source=name, fields=dict(fields or {}))
+    name, named = path.resolve().name, dict(fields or {})
+    keys = {key: named.pop(key, None) for key in _KEYS}
+    given = {"path": str(path), "license": license or "unknown", "source": name, "fields": named, **keys}
+    return SeedSource.model_validate(given)
 
 
 @told_in_one_line()
@@ -298,7 +302,7 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         tools=turn.tools or tools,
         teaches=turn.teaches,
         rationale=text("rationale"),
-        answer=text("answer"),
+        answer=None if reference == "answer" else text("answer"),
         reference=accepted(row.get(reference)) if reference else None,
         sources=[_lineage(source)],
     )

@@ -125,13 +125,20 @@ class NearDuplicates(Section):
     """
 
 
-EDITS: dict[str, Edit] = {}
+EDITS: dict[str, Edit] = {
+    "next_turn": Edit(
+        about="Cut a completion where the teacher goes on with an invented question, such as a line with 'Q:'.",
+        run="synthgen.curation.edits:next_turn",
+        columns=("completion.text",),
+        changes=("completion", "answer", "rationale"),
+    ),
+}
 
 CHECKS: dict[str, Check] = {
     "answer": Check(
         about="Reject rows whose answer does not match the reference. A row that has no reference is kept.",
         run="synthgen.curation.answers:answer",
-        columns=("answer", "reference"),
+        columns=("answer", "reference", "strategy", "completion.text"),
     ),
     "length": Check(
         about="Reject completions with too few or too many words.",

@@ -4,17 +4,19 @@ result is a run that the other commands take.
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 from click.testing import CliRunner
-from support.corpora import contents, parts
+from support.corpora import contents, corpus_of, curating, parts, row
 
 import synthgen
 from synthgen import corpus
 from synthgen.cli import main
 from synthgen.datasets import source_of
 from synthgen.errors import RunChanged
+from synthgen.pipeline import recipe_of_rows
 
 LONG = " ".join(f"w{number}" for number in range(40))
 ROWS = [
@@ -113,3 +115,53 @@ def test_what_is_refused_in_one_line(tmp_path, rows):
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
     code, printed = invoke("generate", tmp_path / "out" / "recipe.yaml", "-o", tmp_path / "asked")
     assert (code, "key 'teacher' is missing" in printed) == (2, True)
+
+
+RUN_ON = [
+    ("So he has 42. The answer is 42.\n\nQ: What is 3 + 4?\nA: The answer is 7.", "So he has 42. The answer is 42."),
+    ("The answer is 42.\n### Instruction\nAdd 3 and 4.", "The answer is 42."),
+    ("The answer is 42.\n\nUser: thanks\nAssistant: 7", "The answer is 42."),
+    ("It is 42.\n<|im_start|>user\nMore", "It is 42."),
+    ("It is 42.\n  Question 2: more?", "It is 42."),
+]
+WHOLE = [
+    "Q: is the letter. The answer is 42.",
+    "\n\nUser: I copy the prompt. The answer is 42.",
+    "A line that ends in Q:\nand goes on. The answer is 42.",
+    "The questions:\nQuestions: none. Users: none. The answer is 42.",
+]
+
+
+def test_invented_turns_are_cut_and_the_answer_is_what_is_left(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = [*(before for before, _ in RUN_ON), *WHOLE, "It is 41.\n\nQ: What is 6 * 7?\nA: The answer is 42."]
+    rows = [{"question": f"What? {n}", "output": text, "answer": "42"} for n, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"prompt": "question", "completion": "output", "reference": "answer"}
+    rules = synthgen.with_values(recipe_of_rows(source_of(path, fields=fields)), {"curate.next_turn": True})
+    done = synthgen.curate_dataset(source_of(path, fields=fields), tmp_path / "out", rules)
+    kept, rejected = parts(tmp_path / "out")
+    assert [record.text for record in kept.values()] == [*(after for _, after in RUN_ON), *WHOLE]
+    assert [v["reason"] for r in rejected.values() for v in r.verdicts] == ["answer 'It is 41.' is not '42'"]
+    assert done.counts["edited"] == len(RUN_ON) + 1
+    for record, (before, after) in zip(kept.values(), RUN_ON, strict=False):
+        (edit,) = record.edits
+        assert (edit["edit"], edit["start"], edit["end"]) == ("next_turn", len(after), len(before))
+        assert edit["before_sha256"] == hashlib.sha256(before.encode()).hexdigest()
+    off = synthgen.curate_dataset(source_of(path, fields=fields), tmp_path / "off")
+    assert off.counts["kept"] < len(kept)
+
+
+def test_a_cut_row_has_its_answer_and_rationale_read_again_and_no_tokens(tmp_path):
+    text = "6 * 7 is 42.\nAnswer: 42\n\nQ: And 3 + 4?\nAnswer: 7"
+    rows = [
+        row(text, 0, answer="7", rationale="6 * 7 is 42.", reference=["42"], token_ids=[1, 2, 3]),
+        row(text, 1, answer="7", rationale="3 + 4 is 7.", reference=["42"], prompt=[{"role": "user", "content": "x"}]),
+    ]
+    run = corpus_of(tmp_path, rows)
+    synthgen.curate(curating(next_turn=True), run)
+    kept, _ = parts(run)
+    assert [(r.answer, r.rationale, r.token_ids) for r in kept.values()] == [
+        ("42", "6 * 7 is 42.", None),
+        ("42", None, None),
+    ]
