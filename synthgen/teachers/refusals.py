@@ -30,7 +30,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
     message, code = error_of(clean(body.decode(errors="replace")).encode())
     reason = clean(f"{status}: {message}")[:_MOST]
     words = f"{code} {message}".lower()
-    if status in (401, 402, 404) or (status == 429 and any(word in code.lower() for word in _QUOTA)):
+    if 300 <= status < 400:  # not followed, because the request holds the API key
+        where = clean(headers.get("Location", "another address"))
+        return Refused("bad_request", f"{status}: the address leads to {where}"[:_MOST], fatal=True)
+    if status in (401, 402, 404, 405) or (status == 429 and any(word in code.lower() for word in _QUOTA)):
         return Refused("bad_request", reason, fatal=True)
     if status == 429:
         return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))

@@ -291,10 +291,11 @@ def _hook(calls: list[str], cut: list[Any] | None) -> None:
             here = len(calls) - 1 == number
             if here and side == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            value = act(*args, **kwargs)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return value
+            try:
+                return act(*args, **kwargs)
+            finally:
+                if here:  # also after a call that raised an error, such as the unlink of a file that is not there
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 

@@ -357,6 +357,13 @@ def test_an_error_that_quotes_the_prompt_does_not_stop_the_run():
     assert refusal(429, {}, b'{"error": {"message": "m", "code": "insufficient_quota"}}', str).fatal
 
 
+def test_a_wrong_address_stops_the_run():
+    assert refusal(405, {}, b"Method Not Allowed", str).fatal
+    moved = refusal(308, {"Location": "https://host.test/v1/chat/completions"}, b"<html>", str)
+    assert (moved.fatal, moved.retry) == (True, False)
+    assert moved.reason == "308: the address leads to https://host.test/v1/chat/completions"
+
+
 def test_tools_that_extra_removes_were_not_sent():
     section = MODEL.section.model_copy(update={"extra": {"tools": None}})
     assert ApiModel(section, TeacherOptions(), None, None).read(request(), body_of()).tools == "[]"
