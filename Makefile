@@ -12,8 +12,8 @@
 # `make bench-gpu` measures time and memory of losses and of training on a GPU.
 # `make bench-rivals` compares generation with distilabel, Curator and DataDesigner. It takes half an hour.
 # `make bench-training` compares training on stored distributions with cross-entropy and TRL. It takes 15 minutes.
-# `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions. It takes 45
-# minutes of CPU time.
+# `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions. It takes half
+# an hour on one core.
 # `make experiment-NAME` runs the arms of an experiment that have no result file. NAME is logits, rationale, online,
 # mutual, ensemble or hidden.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.

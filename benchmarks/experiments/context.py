@@ -59,10 +59,10 @@ def student(recipe: Recipe, folder: Path) -> dict[str, Any]:
     Returns steps, tokens and CPU seconds of the training; the CPU seconds are left out when an earlier call did a part
     of the training.
     """
-    corpus = folder.parent / "corpus"
-    generate(recipe, corpus)
-    curate(recipe, corpus)
-    audit(recipe, corpus)
+    corpus, first = folder.parent / "corpus", demo(0)
+    generate(first, corpus)
+    curate(first, corpus)
+    audit(first, corpus)
     anew, began = not folder.exists(), time.process_time()
     training = train(recipe, corpus, folder).training
     spent = {"cpu_s": round(time.process_time() - began, 1)} if anew else {}
