@@ -15,8 +15,8 @@ teacher solved, and are asked with the same prompt.
 Measures, one number for each held-out problem:
 
 - `right`: 1 if the greedy answer is right by the task's scorer.
-- `text`: −log q of the teacher's text (rationale, then answer) after the prompt, in nats a byte. Only of problems that
-  the teacher solved, as for the next two.
+- `text`: −log q of the teacher's text (rationale, then answer) after the prompt, in nats a byte. This measure and the
+  next two are of the first 40 problems that the teacher solved.
 - `answer`: −log q of the answer's tokens in "Answer: N" after the prompt, in nats.
 - `answer_reasoned`: −log q of the same tokens after the prompt and the teacher's rationale, in nats.
 """
@@ -46,6 +46,7 @@ from synthgen.lm.tokens import Tokens
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
 NEW_TOKENS = {"answers": 12, "after": 12}  # of an answer; all other arms have room for a rationale
 RATIONALE_TOKENS = 48
+LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
 _ROWS = 16  # rows whose logits are in memory together
 
 
@@ -138,7 +139,7 @@ def untrained() -> dict[str, list[float]]:
 
 def measures(model: Any, new_tokens: int) -> dict[str, list[float]]:
     """See the docstring of the module."""
-    held_out, solved = corpus().held_out, corpus().solved
+    held_out, solved = corpus().held_out, corpus().solved[:LIKELIHOODS]
     writer = LanguageModel.of(model, tokens(), 128)
     prompts = [tokens().render(row.prompt) for row in held_out]
     written = writer.complete(prompts, ["0"] * len(prompts), 0.0, new_tokens)
