@@ -33,7 +33,6 @@ from harness import run, train
 from sums import MARKER, Lesson, corpus, recipe, score
 
 from distill import losses
-from distill.arms import steps_of
 from distill.data import Choice, Example, TrainingSet
 from distill.streaming.batches import Order
 from distill.students.decoder import decoder
@@ -46,6 +45,7 @@ from synthgen.lm.tokens import Tokens
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
 NEW_TOKENS = {"answers": 12, "after": 12}  # of an answer; all other arms have room for a rationale
 RATIONALE_TOKENS = 48
+STEPS = 30
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
 _ROWS = 16  # rows whose logits are in memory together
 
