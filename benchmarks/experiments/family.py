@@ -100,9 +100,7 @@ def trained(arm: str, seed: int) -> tuple[Any, dict[str, Any]]:
     student = decoder(section.student, _no_teacher, seed)
     assert student.adapter is not None
     rows = rows_of(arm, seed)
-    section = section.model_copy(
-        update={"seed": seed, "max_steps": steps_of(len(rows), section), "save_steps": 1 << 20}
-    )
+    section = section.model_copy(update={"seed": seed, "max_steps": STEPS, "save_steps": STEPS + 1})
     meta = aligned().meta if arm == "text-aligned" else None
     order = Order(len(rows), section.batch_size, seed)
     objective = FromStored(student.model, section, meta)
