@@ -173,10 +173,8 @@ def surprise(model: Any, prompts: Sequence[list[int]], completions: Sequence[lis
     """−log q of each token of each completion, in nats."""
     found = []
     for begin in range(0, len(prompts), _ROWS):
-        part = slice(begin, begin + _ROWS)
-        for z_TV, ids in zip(
-            completion_logits(model, prompts[part], completions[part]), completions[part], strict=True
-        ):
+        asked, given = prompts[begin : begin + _ROWS], completions[begin : begin + _ROWS]
+        for z_TV, ids in zip(completion_logits(model, asked, given, share=True), given, strict=True):
             found.append(losses.cross_entropy(z_TV, torch.tensor(ids)).tolist())
     return found
 
