@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from support.places import REPOSITORY
 
 HERE = REPOSITORY / "benchmarks" / "experiments"
@@ -142,6 +144,31 @@ def test_the_likelihood_of_an_answer_is_that_of_its_last_tokens(family, answer):
     assert tokens.tokenizer.decode(ids[end - len(digits) : end]) == f" {answer}"
     assert tokens.decode(ids[:end]) == text
     assert all(i in tokens.eos or not tokens.decode([i]).strip() for i in ids[end:])
+
+
+def test_the_likelihoods_of_family_are_those_of_the_model(family, scripts, monkeypatch):
+    tokens, prompt, why = family.tokens(), [{"role": "user", "content": "14 - 6 + 31"}], "14 - 6 = 8. 8 + 31 = 39."
+    harness, _ = scripts
+    model = harness.llama(len(tokens.tokenizer), 16, 1, 2, 0, eos=2, context=256).eval()
+    lessons = [family.Lesson("a", prompt, why, "39")]
+    held_out = [SimpleNamespace(prompt=prompt, reference=["39"])]
+    monkeypatch.setattr(family, "corpus", lambda: SimpleNamespace(held_out=held_out, solved=lessons))
+    monkeypatch.setattr(family, "score", lambda text, answer: float(answer == "39"))
+    found = family.measures(model, 4)
+
+    def nats(text: str, answer: list[int]) -> float:
+        """−log q of the tokens `answer` after the prompt and `text`, from one forward pass."""
+        ids = [*tokens.render(prompt), *tokens.ids(text)]
+        with torch.no_grad():
+            logq = model(torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
+        return -sum(float(logq[len(ids) - 1 + n, token]) for n, token in enumerate(answer))
+
+    text = f"{why}\nAnswer: 39"
+    whole = tokens.answer(prompt, [{"role": "assistant", "content": text}])
+    assert found["right"] == [1.0]
+    assert found["text"] == pytest.approx([nats("", whole) / len(text)], rel=1e-4)
+    assert found["answer"] == pytest.approx([nats("Answer:", tokens.ids(" 39"))], rel=1e-4)
+    assert found["answer_reasoned"] == pytest.approx([nats(f"{why}\nAnswer:", tokens.ids(" 39"))], rel=1e-4)
 
 
 def test_an_answer_is_scored_by_its_last_number(family):
