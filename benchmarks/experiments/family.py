@@ -6,7 +6,10 @@ The student is SmolLM2-135M-Instruct with low-rank adapters. All trained arms le
 teacher solved, and are asked with the same prompt.
 
 - `text`: the teacher's rationale and then the answer, by cross-entropy.
-- `text-aligned`: the same text, and the teacher's stored distributions, aligned to the student's tokens.
+- `text-aligned`: the same text, and the teacher's stored distributions, aligned to the student's tokens. As in a recipe
+  with `across: {}`, cross-entropy has a tenth of the weight.
+- `text-aligned-half`: the same with half of the weight for each (`kd_weight: 0.5`). This arm was added after the first
+  seed of `text-aligned`.
 - `answers`: the answer alone.
 - `after`: the answer, and then the rationale. When the student is tested, it writes only the answer.
 - `shuffled`: the rationale of another problem, and then the problem's own answer.
@@ -42,6 +45,7 @@ from synthgen.lm.forward import completion_logits
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 
+ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
 NEW_TOKENS = {"answers": 12, "after": 12}  # of an answer; all other arms have room for a rationale
 RATIONALE_TOKENS = 48
@@ -82,7 +86,7 @@ def texts_of(arm: str, lessons: Sequence[Lesson], seed: int) -> list[str]:
 
 def rows_of(arm: str, seed: int) -> list[Example]:
     """The training rows of an arm."""
-    if arm == "text-aligned":
+    if arm in ALIGNED:
         return aligned().examples
     lessons = corpus().train
     assert [lesson.id for lesson in lessons] == [example.id for example in aligned().examples], "the arms' rows differ"
@@ -100,8 +104,9 @@ def trained(arm: str, seed: int) -> tuple[Any, dict[str, Any]]:
     student = decoder(section.student, _no_teacher, seed)
     assert student.adapter is not None
     rows = rows_of(arm, seed)
-    section = section.model_copy(update={"seed": seed, "max_steps": STEPS, "save_steps": STEPS + 1})
-    meta = aligned().meta if arm == "text-aligned" else None
+    changed = {"seed": seed, "max_steps": STEPS, "save_steps": STEPS + 1, "kd_weight": ALIGNED.get(arm, 0.0)}
+    section = section.model_copy(update=changed)
+    meta = aligned().meta if arm in ALIGNED else None
     order = Order(len(rows), section.batch_size, seed)
     objective = FromStored(student.model, section, meta)
     found = train(objective, lambda step: [rows[i] for i in order.rows(step)], section)
@@ -181,3 +186,4 @@ def surprise(model: Any, prompts: Sequence[list[int]], completions: Sequence[lis
 
 if __name__ == "__main__":
     run("family", ARMS, arm_of)
+    run("family", ("text-aligned-half",), arm_of)
