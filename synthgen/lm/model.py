@@ -152,17 +152,21 @@ class LanguageModel:
         shared, inputs = prefix.of_prompts(model, distinct)
         rests = [prompt[shared:] for prompt in distinct]
         try:
-            cache, mask, logits_UV = (prefill if packs(model) else self._padded)(model, rests, shared, inputs)
+            found = prefill(model, rests, shared, inputs) if packs(model) else None
+            # Rows of one bin are not independent when a value is not finite, because 0 · NaN is NaN in attention.
+            if found is None or not bool(found[2].amax(-1).isfinite().all()):
+                found = self._padded(model, rests, shared, inputs)
         except torch.OutOfMemoryError:
             raise TeacherError(
                 f"out of memory with batches of {self.batch_size}", "lower teacher.batch_size in the recipe"
             ) from None
+        cache, mask, logits_UV = found
         return _Prefilled(cache, mask, logits_UV.float(), [row_of[tuple(p)] for p in prompts], shared, inputs)
 
     def _padded(
         self, model: PreTrainedModel, rests: Sequence[Sequence[int]], shared: int, inputs: dict[str, prefix.Prefix]
     ) -> tuple[Cache, Tensor, Tensor]:
-        """`prefill` for a model whose rows may not be packed. The rows are padded on the left."""
+        """`prefill` for rows that may not be packed. They are padded on the left."""
         longest = max(map(len, rests))
         ids = torch.full((len(rests), longest), min(self.tokens.eos, default=0))
         mask = torch.zeros((len(rests), longest), dtype=torch.long)
