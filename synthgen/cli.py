@@ -206,7 +206,7 @@ def curate(
             raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
-        done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, workers=workers, ui=ui)
+        done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, repair=repair, workers=workers, ui=ui)
         conclude(ui, done.to_dict(), done.text(), tally(done.folder), out)
         ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
         return

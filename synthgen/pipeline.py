@@ -10,15 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from synthgen import durable
+from synthgen import durable, outputs
 from synthgen.auditing import audit
 from synthgen.curation import Curation, curate
-from synthgen.datasets import adopt
-from synthgen.errors import GateDenied, RunChanged, missing_extra
+from synthgen.datasets import adopt, open_dataset
+from synthgen.errors import GateDenied, RunChanged, UserError, missing_extra
 from synthgen.files import is_regular
 from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
-from synthgen.recipe import Recipe, SeedSource, check_recipe, deciding, load_recipe, recipe_of_values, with_values
+from synthgen.recipe import (
+    Recipe,
+    SeedSource,
+    check_installed,
+    check_recipe,
+    deciding,
+    load_recipe,
+    recipe_of_values,
+    with_values,
+)
 from synthgen.recipe.overrides import parse_settings, read
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
@@ -93,6 +102,7 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
     folder = Path(out)
     if recipe.train and importlib.util.find_spec("transformers") is None:
         raise missing_extra("transformers", "train")  # now, and not after the teacher was asked
+    check_installed(recipe.curate)
     check_run(folder)
     with durable.lock(folder):
         path = folder / "recipe.yaml"
@@ -130,6 +140,7 @@ def curate_dataset(
     recipe: Recipe | None = None,
     *,
     fresh: bool = False,
+    repair: bool = False,
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Curation:
@@ -137,17 +148,26 @@ def curate_dataset(
     `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
     holds the rules; by default, rules have their defaults. A repeated call resumes.
 
-    Raises the errors of `synthgen.datasets.adopt` and of `curate`, and RunChanged when `out` belongs to another recipe.
+    Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
+    the data set or around it, and RunChanged when `out` belongs to another recipe. When the rows cannot be read,
+    nothing is written.
     """
-    folder = Path(out)
+    if source.path is None:
+        raise UserError("curation of a data set reads files", "give the path of a file or folder")
+    ui, folder, rows = ui or UI(quiet=True), Path(out), Path(source.path)
+    outputs.not_around(folder, rows)
+    outputs.not_inside(folder, [rows])
     recipe = recipe.model_copy(update={"seeds": (source,)}) if recipe else recipe_of_rows(source)
     check_recipe(recipe)
+    check_installed(recipe.curate)
     check_run(folder)
+    dataset = open_dataset(source)
+    ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        adopt(source, recipe, folder, fresh=fresh, ui=ui)
-        keep_recipe(recipe, folder)
-        return curate(recipe, folder, fresh=fresh, workers=workers, ui=ui)
+        keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
+        adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
+        return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, ui=ui)
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:

@@ -25,7 +25,7 @@ from synthgen.errors import SynthgenError
 from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest
-from synthgen.recipe import Recipe, check_recipe
+from synthgen.recipe import Recipe, check_installed, check_recipe
 from synthgen.ui import UI
 
 _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
@@ -69,7 +69,7 @@ def curate(
     small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
     made from other rows or thresholds, and the errors that `places` raises.
     """
-    check_recipe(recipe)
+    check_installed(check_recipe(recipe).curate)
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
     with outputs.locked(folder, source):

@@ -4,8 +4,10 @@
     completion.plain    completion.text in lower case, words separated by single spaces
     prompt.text         the contents of the prompt's messages, separated by NUL characters
     prompt.plain        prompt.text in lower case, words separated by single spaces
-    completion.whole    the completion with roles, tool calls and reasoning, words separated by single spaces
-    prompt.whole        the same for the prompt
+    completion.said     the completion with its tool calls and reasoning, words separated by single spaces
+    completion.whole    completion.said with the role of each message
+    prompt.said         the same as completion.said for the prompt
+    prompt.whole        the same as completion.whole for the prompt
 
 A derived column is computed once for each batch, even when several rules read it.
 """
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 
-from synthgen.curation.plain import completion_text, contents, plain, whole
+from synthgen.curation.plain import completion_text, contents, plain, said, whole
 
 Made = Callable[..., pa.Array]
 
@@ -25,6 +27,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
     "completion.plain": (("completion.text",), plain),
     "prompt.text": (("prompt",), lambda prompt: contents(prompt, "\0")),
     "prompt.plain": (("prompt.text",), plain),
+    "completion.said": (("completion",), said),
+    "prompt.said": (("prompt",), said),
     "completion.whole": (("completion",), whole),
     "prompt.whole": (("prompt",), whole),
 }

@@ -9,7 +9,6 @@ resumes from them.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,11 +100,6 @@ def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -
     edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
     rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*edits, *checks, *sweeps]
     for rule in rules:
-        if rule.entry.needs and importlib.util.find_spec(rule.entry.needs) is None:
-            raise RecipeError(
-                f"curate.{rule.name} needs {rule.entry.needs}, which is not installed",
-                "pip install 'synthgen-distill[curate]'",
-            )
         for name in stored(rule.entry.columns):
             if name not in SCHEMA.names and name not in own.names:
                 raise RecipeError(

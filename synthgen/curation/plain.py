@@ -7,6 +7,8 @@ a capital sigma (its lower case depends on its position), or a capital I with a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +18,7 @@ from synthgen.curation.lists import as_lists, lengths, numbers
 # All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
-_SAID = ("role", "content", "name", "tool_calls", "reasoning_content")  # ids of tool calls are random, and say nothing
+_SAID = ("content", "name", "tool_calls", "reasoning_content")  # ids of tool calls are random, and say nothing
 _INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # they have no width, and join or separate letters
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
@@ -28,12 +30,21 @@ def contents(messages: pa.Array, separator: str) -> pa.Array:
 
 
 def whole(messages: pa.Array) -> pa.Array:
-    """For each conversation: everything that its messages say, with the roles, the tool calls and the reasoning. Words
+    """`said`, with the role of each message."""
+    return _joined(messages, ("role", *_SAID))
+
+
+def said(messages: pa.Array) -> pa.Array:
+    """For each conversation: everything that its messages say, with tool calls and reasoning, but without roles. Words
     are separated by single spaces, and characters are those of `canonical`.
     """
+    return _joined(messages, _SAID)
+
+
+def _joined(messages: pa.Array, names: Sequence[str]) -> pa.Array:
     flat = messages.flatten()
-    fields = [pc.fill_null(pc.struct_field(flat, name), "") for name in _SAID]
-    texts = pc.binary_join_element_wise(*(_spaced(canonical(field)) for field in fields), "\1")
+    fields = [_spaced(canonical(pc.fill_null(pc.struct_field(flat, name), ""))) for name in names]
+    texts = pc.binary_join_element_wise(*fields, "\1")
     return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), "\2")
 
 

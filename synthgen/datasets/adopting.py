@@ -7,40 +7,38 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
-from synthgen.datasets.reading import Dataset, open_dataset, records
+from synthgen.datasets.reading import Dataset, records
 from synthgen.datasets.store import store
 from synthgen.errors import CorpusError
 from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Record
-from synthgen.ui import UI
 
 
-def adopt(source: SeedSource, recipe: Recipe, run: Path, *, fresh: bool = False, ui: UI | None = None) -> Path:
+def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
     """Write all rows of a data set to `run`/generated, equal rows too, and return that folder. A folder that holds the
-    rows already stays as it is. A note says in which format the rows were read, and which columns are the user's own.
+    rows already stays as it is. With `repair`, rows in damaged files are written again.
 
-    Raises the errors of `open_dataset` and `records`, and RunChanged when the folder holds other rows. With `fresh`,
-    such rows are replaced.
+    Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, such rows are
+    replaced.
     """
-    folder = run / "generated"
-    path = Path(str(source.path))
+    folder, source = run / "generated", dataset.source
     inputs = {
         "dataset": source.model_dump(mode="json"),
         "split": recipe.split.model_dump(mode="json"),
-        "seeds_sha256": content_hash(path),
+        "seeds_sha256": content_hash(Path(str(source.path))),
     }
     outputs.check(folder, outputs.GENERATED, fresh)
     if fresh:
         outputs.discard(folder, outputs.GENERATED)
     outputs.sweep(folder, outputs.GENERATED)
     corpus.claim(folder, inputs, "curate")
+    if repair:
+        corpus.discard_damaged(folder)
     if (folder / "manifest.json").exists():
         corpus.verify(folder)
         return folder
-    dataset = open_dataset(source)
-    (ui or UI(quiet=True)).note(f"curate: {dataset.text()}")
     counts: Counter[str] = Counter()
     store(folder, "generated", _counted(dataset, recipe, counts), dataset.own, facts_of(source, recipe, counts))
     return folder

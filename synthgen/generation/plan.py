@@ -12,7 +12,7 @@ from synthgen.generation import casting
 from synthgen.generation.division import plan_shards
 from synthgen.generation.inputs import first_queries, most_requests, read_inputs
 from synthgen.generation.prices import PICO, prices
-from synthgen.recipe import Recipe, check_models, check_recipe
+from synthgen.recipe import Recipe, check_installed, check_models, check_recipe
 from synthgen.records import Message
 from synthgen.requests import Query, Request
 from synthgen.tables.engines import ENGINES
@@ -94,6 +94,7 @@ def plan(recipe: Recipe) -> Plan:
     teacher is checked if the teacher is a folder.
     """
     check_models(check_recipe(recipe))
+    check_installed(recipe.curate)
     inputs = read_inputs(recipe, hashed=False)
     casting.refuse_hiding(recipe, _tokens_of_folders(recipe))
     jobs = inputs.jobs()

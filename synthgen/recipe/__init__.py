@@ -14,7 +14,7 @@ from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
 from synthgen.recipe.check import broken_rules
 from synthgen.recipe.compare import deciding, differences
-from synthgen.recipe.curate import CurateSection
+from synthgen.recipe.curate import CurateSection, check_installed
 from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.evaluate import EvaluateSection
 from synthgen.recipe.generate import Budget, GenerateSection
@@ -65,6 +65,7 @@ __all__ = [
     "StepsSection",
     "TrainSection",
     "broken_rules",
+    "check_installed",
     "check_models",
     "check_recipe",
     "deciding",

@@ -6,6 +6,7 @@ for rules that a program adds to these tables after this module was imported.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from synthgen.errors import RecipeError
 from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
 from synthgen.tables.section import Section
 
@@ -132,3 +134,14 @@ if TYPE_CHECKING:
         """The section `curate`. It has a key for each rule that the tables had when this module was imported."""
 else:
     CurateSection = _section("CurateSection", _Rules, rules())
+
+
+def check_installed(section: CurateSection) -> None:
+    """Raise RecipeError when an enabled rule needs a package that is not installed. Commands that spend time or money
+    call this before they start.
+    """
+    for name, rule in rules().items():
+        if rule.needs and section.settings(name) is not None and importlib.util.find_spec(rule.needs) is None:
+            raise RecipeError(
+                f"curate.{name} needs {rule.needs}, which is not installed", "pip install 'synthgen-distill[curate]'"
+            )

@@ -8,7 +8,7 @@ from synthgen.tables.strategies import STRATEGIES
 
 NO_TEACHER = (
     "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
-    "only training on the rows of a data set needs no teacher",
+    "only commands on the rows of a data set need no teacher",
 )
 """Message and hint for a command that needs a teacher, when the recipe has none."""
 

@@ -41,7 +41,9 @@ class RowRule:
     on: bool = True
     """Whether the rule is on when a recipe does not name it."""
     needs: str | None = None
-    """The module of the extra `curate` that the rule needs."""
+    """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
+    rule.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ class NearDuplicates(Section):
     """Which text is compared. `row` is the prompt followed by the completion."""
     exact: bool = False
     """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
-    missed. It takes about twice as long, and 500 bytes more memory for each row.
+    missed. It takes about twice as long.
     """
 
 
@@ -181,7 +183,7 @@ SWEEPS: dict[str, Sweep] = {
         about="Reject rows that are nearly the same as an earlier kept row.",
         signature="synthgen.curation.near:signature",
         decide="synthgen.curation.near:decide",
-        columns=("prompt.plain", "completion.plain"),
+        columns=("prompt.said", "completion.said"),
         section=NearDuplicates,
         shorthand="threshold",
         reason="similarity {score:.2f} to {matched_id}, at least {threshold:g}",

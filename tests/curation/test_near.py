@@ -4,19 +4,24 @@ its theory, and `curate` drops exactly the rows that have an earlier kept row at
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.corpora import corpus_of, curating, parts, row
+from support.corpora import contents, corpus_of, curating, parts, row
 
 import synthgen
 from synthgen.curation import job
 from synthgen.curation.near import kernels, sketch, twins
 from synthgen.curation.near.shingles import KINDS, shingles, words
+from synthgen.datasets import source_of
 from synthgen.errors import RecipeError
+from synthgen.recipe import curate as curate_section
+from synthgen.records import Record
 
 TEXTS = [
     "",
@@ -121,6 +126,11 @@ def test_the_estimate_is_unbiased_and_as_exact_as_minhash(slots):
     assert np.sqrt(np.mean(np.square(errors))) <= np.sqrt(np.mean(theory))
 
 
+def how(threshold: float) -> tuple[int, int, int]:
+    """What the compiled search takes: the bands, and the number of slots that must agree."""
+    return (*sketch.bands(threshold), sketch.least_agreement(threshold))
+
+
 def edited(text: str, kind: str, draw: random.Random) -> str:
     """The text after a small edit of one kind."""
     pieces = text.split()
@@ -149,7 +159,7 @@ def test_pairs_at_the_threshold_are_found(kind):
     sets = [lists[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     near = [number for number in range(600) if twins.jaccard(sets[number], sets[number + 600]) >= 0.8]
     twin, score = np.full(1200, -1), np.full(1200, -1.0)
-    kernels.twins((lists, starts, sizes), matrix, np.arange(1200), 0.8, sketch.bands(0.8), (twin, score))
+    kernels.twins((lists, starts, sizes), matrix, np.arange(1200), 0.8, how(0.8), (twin, score))
     assert len(near) > 300
     assert [number for number in near if twin[number + 600] != number] == []
     for number in np.flatnonzero(twin >= 0).tolist():
@@ -183,7 +193,7 @@ def test_the_compiled_search_drops_the_rows_that_the_reference_drops(threshold):
         (twins.exact_twins(sets, units.tolist(), threshold), kernels.exact_twins, ()),
     ):
         twin, score = np.full(400, -1), np.full(400, -1.0)
-        settings = (threshold, bands) if more else (threshold,)
+        settings = (threshold, how(threshold)) if more else (threshold,)
         function((lists.copy(), starts, sizes.copy()), *more, units, *settings, (twin, score))
         assert (twin >= 0).tolist() == (wanted[0] >= 0).tolist()
         assert (twin >= 0).sum() > 60
@@ -198,6 +208,10 @@ def test_the_bands_miss_one_pair_in_a_million_at_most():
         count, size = sketch.bands(float(threshold))
         assert count * size <= sketch.SLOTS
         assert (1 - threshold**size) ** count <= 1e-6
+        slots, least = sketch.SLOTS, sketch.least_agreement(float(threshold))
+        fewer = sum(math.comb(slots, n) * threshold**n * (1 - threshold) ** (slots - n) for n in range(least))
+        assert fewer < 1e-6
+    assert sketch.least_agreement(1.0) == sketch.SLOTS
 
 
 def reference_drops(texts: list[str], threshold: float) -> dict[int, float]:
@@ -252,6 +266,29 @@ def test_composed_letters_and_invisible_characters_make_no_other_text(tmp_path):
     assert synthgen.curate(curating(near_duplicates=1.0, duplicates=False), run).rejected_by == {"near_duplicates": 1}
 
 
+def test_tool_calls_and_reasoning_make_another_row(tmp_path):
+    def calling(city: str, number: int) -> Record:
+        calls = json.dumps([{"type": "function", "function": {"name": "weather", "arguments": city}}])
+        return row("", number, completion=[{"role": "assistant", "content": None, "tool_calls": calls}], answer=None)
+
+    def thinking(words: list[str], number: int) -> Record:
+        message = {"role": "assistant", "content": "nine", "reasoning_content": " ".join(words)}
+        return row("", number, completion=[message])
+
+    rows = [calling("Rome", 0), calling("Oslo", 1), thinking(VOCABULARY[:40], 2), thinking(VOCABULARY[50:90], 3)]
+    run = corpus_of(tmp_path, [*rows, calling("Rome", 4), thinking(VOCABULARY[:39], 5)])
+    synthgen.curate(curating(near_duplicates=True, duplicates=False, length=False), run)
+    assert set(parts(run)[1]) == {"r4", "r5"}
+
+
+def test_a_batch_without_rows_and_a_corpus_without_kept_rows(tmp_path):
+    cut = [row("a b c d e f", n, finish_reason="length") for n in range(4)]
+    run = corpus_of(tmp_path, [*cut, row("g h i j k l", 4)], size=2)
+    assert synthgen.curate(curating(near_duplicates=True), run).counts["kept"] == 1
+    run = corpus_of(tmp_path / "none", cut, size=2)
+    assert synthgen.curate(curating(near_duplicates={"exact": True}), run).counts["kept"] == 0
+
+
 def test_rows_of_a_group_stay_together(tmp_path):
     """The chosen and the rejected answer of a pair may be alike. A pair goes whole if one of its rows has a twin."""
     base = VOCABULARY[:80]
@@ -301,10 +338,21 @@ def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exac
     assert results[0] == results[1] == results[2]
 
 
-def test_without_numba_the_recipe_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_without_numba_the_recipe_is_refused_before_anything_is_spent(tmp_path, monkeypatch):
     run = corpus_of(tmp_path, [row("text", 0)])
-    real = job.importlib.util.find_spec
-    monkeypatch.setattr(job.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name))
-    with pytest.raises(RecipeError, match=r"curate\.near_duplicates needs numba, which is not installed"):
-        synthgen.curate(curating(near_duplicates=True), run)
+    before = contents(tmp_path)
+    real = curate_section.importlib.util.find_spec
+    monkeypatch.setattr(
+        curate_section.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
+    )
+    recipe = curating(near_duplicates=True)
+    for act in (
+        lambda: synthgen.curate(recipe, run),
+        lambda: synthgen.plan(recipe),
+        lambda: synthgen.run(recipe, tmp_path / "new"),
+        lambda: synthgen.curate_dataset(source_of(tmp_path / "rows.jsonl"), tmp_path / "new", recipe),
+    ):
+        with pytest.raises(RecipeError, match=r"curate\.near_duplicates needs numba, which is not installed"):
+            act()
+    assert contents(tmp_path) == before
     assert synthgen.curate(curating(), run).counts["kept"] == 1

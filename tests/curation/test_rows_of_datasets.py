@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -95,12 +99,63 @@ def test_half_written_rows_are_written_again(tmp_path, rows):
     synthgen.curate_dataset(source_of(rows), out)
     for name in ("manifest.json", "data/train-00000.parquet"):
         (out / "generated" / name).unlink()
-    for path in (out / "curated").rglob("*"):
-        if path.is_file():
-            path.unlink()
+    shutil.rmtree(out / "curated")
     synthgen.curate_dataset(source_of(rows), out)
     assert contents(out / "curated") == contents(other / "curated")
     assert corpus.verify(out / "generated")["counts"]["rows"] == len(ROWS)
+
+
+@pytest.mark.parametrize("part", ["generated", "curated"])
+def test_damaged_rows_are_repaired_when_asked(tmp_path, rows, part):
+    out = tmp_path / "out"
+    assert invoke("curate", rows, "-o", out)[0] == 0
+    before = contents(out)
+    (out / part / "data" / "train-00000.parquet").write_bytes(b"PAR1")
+    code, printed = invoke("curate", rows, "-o", out)
+    assert (code, "damaged" in printed) == (2, True)
+    assert invoke("curate", rows, "-o", out, "--repair")[0] == 0
+    assert contents(out) == before
+
+
+def test_rows_that_cannot_be_read_leave_nothing_behind(tmp_path, rows):
+    """So the file can be corrected, and the same command given again."""
+    good, out = rows.read_text(), tmp_path / "out"
+    rows.write_text(good + '{"prompt": "x"')
+    code, printed = invoke("curate", rows, "-o", out)
+    assert (code, "rows.jsonl, line 8" in printed, out.exists()) == (2, True, False)
+    rows.write_text(good)
+    assert invoke("curate", rows, "-o", out, "--field", "reference=nothing")[0] == 2
+    assert invoke("curate", rows, "-o", out)[0] == 0
+
+
+def test_the_output_is_apart_from_the_rows(tmp_path, rows):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    shutil.copy(rows, folder / "rows.jsonl")
+    before = contents(tmp_path)
+    for given, out in ((folder, folder / "out"), (folder, folder), (folder, tmp_path), (rows, tmp_path)):
+        code, printed = invoke("curate", given, "-o", out)
+        assert (code, "give another folder with -o" in printed) == (2, True)
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_was_killed_while_its_rows_were_written_goes_on(tmp_path, rows):
+    many = [{**ROWS[n % 2], "id": str(n), "completion": f"row {n}"} for n in range(3000)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in many))
+    program = (
+        "import os, signal, sys, synthgen.corpus as c; real = c.commit\n"
+        "def commit(folder, name, tables):\n"
+        "    real(folder, name, tables)\n"
+        "    if name == 'train-00001': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "c.commit = commit; from synthgen.cli import main; main(sys.argv[1:])\n"
+    )
+    arguments = ["curate", str(rows), "-o", str(tmp_path / "out"), "-q"]
+    killed = subprocess.run([sys.executable, "-c", program, *arguments])
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "generated" / "manifest.json").exists()
+    assert invoke(*arguments)[0] == 0
+    assert invoke("curate", rows, "-o", tmp_path / "other", "-q")[0] == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
 
 
 def test_what_is_refused_in_one_line(tmp_path, rows):

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.near.shingles import KINDS
-from synthgen.curation.near.sketch import SEED, SLOTS, bands
+from synthgen.curation.near.sketch import SEED, SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
-from synthgen.curation.plain import canonical
+from synthgen.curation.plain import plain
 from synthgen.errors import CorpusError
 from synthgen.executor import Services
 from synthgen.tables.curation import NearDuplicates
 
-_PARTS = {"row": ("prompt.plain", "completion.plain"), "prompt": ("prompt.plain",), "completion": ("completion.plain",)}
+_PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",), "completion": ("completion.said",)}
 
 
 def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
@@ -36,7 +36,7 @@ def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services
     from synthgen.curation.near import kernels
 
     parts = [batch[name] for name in _PARTS[section.of]]
-    texts = canonical(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
+    texts = plain(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
     _, ends, data = texts.buffers()
     offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     lists = np.empty(offsets[-1] - offsets[0] + len(texts), np.uint64)
@@ -74,7 +74,8 @@ def decide(
     if section.exact:
         kernels.exact_twins(sets, units[turn], section.threshold, found)
     else:
-        kernels.twins(sets, sketches[turn], units[turn], section.threshold, bands(section.threshold), found)
+        how = (*bands(section.threshold), least_agreement(section.threshold))
+        kernels.twins(sets, sketches[turn], units[turn], section.threshold, how, found)
     near = np.flatnonzero(twin >= 0)
     return pa.table(
         {

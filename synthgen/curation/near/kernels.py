@@ -213,20 +213,21 @@ def _end_of_unit(units: Array, first: int) -> int:
 
 
 @compiled
-def twins(sets: Sets, matrix: Array, units: Array, threshold: float, bands: tuple[int, int], found: Found) -> None:
-    """See `twins.twins`. `matrix` holds the sketch of each row, and `bands` is (number of bands, slots of a band).
+def twins(sets: Sets, matrix: Array, units: Array, threshold: float, how: tuple[int, int, int], found: Found) -> None:
+    """See `twins.twins`. `matrix` holds the sketch of each row. `how` is (number of bands, slots of a band, number of
+    slots in which two sketches must agree).
 
     Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
     of that row's key, so a row that is not in the table costs one access of the memory.
     """
-    rows, slots = matrix.shape
-    sizes, (twin, score) = sets[2], found
+    rows, sizes, (twin, score) = len(matrix), sets[2], found
+    bands, least = (how[0], how[1]), how[2]
     room = 1
     while room < 2 * rows:
         room *= 2
     heads, links = np.full((bands[0], room), _EMPTY), np.full((bands[0], rows), _EMPTY)
     settled, seen = np.zeros(rows, np.bool_), np.full(rows, int32(-1))
-    least, first = int64(slots * (threshold - 0.2)), 0
+    first = 0
     while first < rows:
         stop = _end_of_unit(units, first)
         keys, lost = np.empty((stop - first, bands[0]), uint64), False

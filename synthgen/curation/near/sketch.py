@@ -11,6 +11,8 @@ The function here is the reference. `kernels.sketch` gives the same numbers.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,3 +58,11 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
         if (1 - threshold**size) ** count <= 1e-6:
             return count, size
     return slots, 1
+
+
+def least_agreement(threshold: float, slots: int = SLOTS) -> int:
+    """The number of slots in which the sketches of two rows must agree before their sets are compared. A pair at the
+    threshold agrees in fewer slots with a probability of less than one in a million: the number is 6 standard
+    deviations of MinHash below the mean.
+    """
+    return max(0, math.floor(slots * threshold - 6 * math.sqrt(slots * threshold * (1 - threshold))))
