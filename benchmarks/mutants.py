@@ -52,7 +52,13 @@ API = ("generation/test_wire.py", "teachers/test_api.py")
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
 CURATION = tuple(
     f"{name}.py"
-    for name in ("curation/test_plain", "curation/test_order", "tables/test_curation", "curation/test_curate")
+    for name in (
+        "curation/test_plain",
+        "curation/test_order",
+        "tables/test_curation",
+        "curation/test_curate",
+        "curation/test_rows_of_datasets",
+    )
 )
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
@@ -90,6 +96,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "checks": {"synthgen/curation/*.py": (*CURATION, "curation/test_killed.py")},
+    "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
     "licenses": {
         source: ("auditing/test_audit.py", "tables/test_audits.py", "auditing/test_lineage.py")
         for source in ("synthgen/auditing/*.py", "synthgen/lineage.py")

@@ -3,7 +3,8 @@
 Each function takes numpy arrays and gives the same result as the reference of the same name. Numbers of 64 bits must
 stay unsigned: where numba would mix them with signed numbers, it would compute in float64, and the hashes would be
 wrong without an error. Compiled code is stored beside this file or, if the folder cannot be written, in the user's
-folder.
+folder. It is compiled again when this file changes, but not when a constant of another file does: then delete the
+folder `__pycache__`.
 """
 
 from __future__ import annotations
