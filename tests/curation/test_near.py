@@ -8,6 +8,7 @@ import json
 import math
 import random
 import re
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from support.corpora import contents, corpus_of, curating, parts, row
 import synthgen
 from synthgen.curation import job
 from synthgen.curation.near import kernels, sketch, twins
-from synthgen.curation.near.shingles import KINDS, shingles, words
+from synthgen.curation.near.shingles import ALONE, BREAK, KINDS, WORD, shingles, words
 from synthgen.datasets import source_of
 from synthgen.errors import RecipeError
 from synthgen.recipe import curate as curate_section
@@ -82,6 +83,23 @@ def test_the_words_of_a_text():
     assert words("ก็ดี 😀!") == ["ก", "็", "ด", "ี", "😀"]
     ascii_text = "".join(map(chr, range(128))) + " end_of 9"
     assert words(ascii_text) == re.findall(r"\w+", ascii_text)
+
+
+SCRIPTS = ("THAI ", "LAO ", "TIBETAN ", "MYANMAR ", "KHMER ", "HIRAGANA ", "KATAKANA ", "HALFWIDTH KATAKANA ", "CJK ")
+ODD = {0x3005, 0x3006, 0x3007, 0x3099, 0x309A, 0x30FC, 0xFF70, 0xFF9E, 0xFF9F}  # marks that these scripts share
+
+
+def test_the_kind_of_every_character():
+    """The numbers of the scripts are compared with Unicode's names. Other characters are as in Python's regular
+    expressions, but a mark belongs to the word before it.
+    """
+    for code in range(0x10000):
+        character = chr(code)
+        inside = bool(re.match(r"\w", character)) or unicodedata.category(character)[0] == "M"
+        alone = unicodedata.name(character, "").startswith(SCRIPTS) or code in ODD
+        wanted = (ALONE if alone else WORD) if inside else BREAK
+        assert KINDS[code] == wanted, (hex(code), unicodedata.name(character, ""))
+    assert words("सलाम، हिन्दी। שלום") == ["सलाम", "हिन्दी", "שלום"]
 
 
 def test_the_hashes_are_those_of_every_version():
@@ -211,7 +229,7 @@ def test_the_bands_miss_one_pair_in_a_million_at_most():
         slots, least = sketch.SLOTS, sketch.least_agreement(float(threshold))
         fewer = sum(math.comb(slots, n) * threshold**n * (1 - threshold) ** (slots - n) for n in range(least))
         assert fewer < 1e-6
-    assert sketch.least_agreement(1.0) == sketch.SLOTS
+    assert [sketch.least_agreement(t) for t in (0.5, 0.8, 1.0)] == [30, 75, 128]
 
 
 def reference_drops(texts: list[str], threshold: float) -> dict[int, float]:

@@ -8,6 +8,7 @@ decided by the exact Jaccard similarity of the shingles.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unicodedata import unidata_version
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,8 @@ _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",),
 
 def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
     """What the signatures depend on. It is stored with them, so that others are never compared with them."""
-    return {b"shingles": b"words of %d, version 1" % section.words, b"sketch": b"fss %d, seed %d" % (SLOTS, SEED)}
+    shingles = f"words of {section.words}, version 1, Unicode {unidata_version}"
+    return {b"shingles": shingles.encode(), b"sketch": b"fss %d, seed %d" % (SLOTS, SEED)}
 
 
 def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services) -> pa.Table:
@@ -39,7 +41,7 @@ def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services
     texts = plain(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
     _, ends, data = texts.buffers()
     offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    lists = np.empty(offsets[-1] - offsets[0] + len(texts), np.uint64)
+    lists = np.empty(offsets[-1] - offsets[0], np.uint64)  # a text has at most as many shingles as bytes
     sizes, sketches = np.empty(len(texts), np.int64), np.zeros((len(texts), SLOTS), np.uint32)
     characters = np.frombuffer(data or b"", np.uint8)
     total = kernels.shingle_lists(characters, offsets, section.words, KINDS, lists, sizes)

@@ -5,12 +5,13 @@ Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with 
 shingle: all of its words or, if it has no word at all, its other characters. An empty text has no shingle.
 
 The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
-Both give the same hashes, and the hashes do not depend on the machine, on the version of Python, or on a random seed.
+Both give the same hashes. The hashes do not depend on the machine or on a random seed. They depend on Python's version
+of Unicode, which says what a letter is.
 """
 
 from __future__ import annotations
 
-import re
+import unicodedata
 
 import numpy as np
 import numpy.typing as npt
@@ -25,51 +26,34 @@ MIX = (0xFF51_AFD7_ED55_8CCD, 0xC4CE_B9FE_1A85_EC53)  # the finalizer of MurmurH
 BREAK, WORD, ALONE = 0, 1, 2
 """The kinds of characters: one that separates words, one that belongs to a word, and one that is a word by itself."""
 
-_BREAKS = (
-    # Latin-1: signs that are no letters
-    (0x80, 0xA9),
-    (0xAB, 0xB1),
-    (0xB4, 0xB4),
-    (0xB6, 0xB8),
-    (0xBB, 0xBB),
-    (0xBF, 0xBF),
-    (0xD7, 0xD7),
-    (0xF7, 0xF7),
-    # punctuation, spaces, currency, arrows, mathematical operators, shapes
-    (0x2000, 0x206F),
-    (0x20A0, 0x20CF),
-    (0x2190, 0x2BFF),
-    (0x3000, 0x3004),
-    (0x3008, 0x3020),
-    (0xFE10, 0xFE1F),
-    (0xFE30, 0xFE6F),
-    (0xFF00, 0xFF0F),
-    (0xFF1A, 0xFF20),
-    (0xFF3B, 0xFF40),
-    (0xFF5B, 0xFF65),
-)
 _ALONE = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x0FFF),  # Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),
+    (0x3005, 0x3007),  # iteration mark, closing mark, zero
     (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x31F0, 0x31FF),  # further Katakana
     (0x3400, 0x4DBF),  # Chinese characters
     (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
+    (0xA9E0, 0xA9FF),  # further Burmese
+    (0xAA60, 0xAA7F),
+    (0xF900, 0xFAFF),  # further Chinese characters
+    (0xFF66, 0xFF9F),  # narrow Katakana
 )
 OTHERS = 0x1_0000
 """The kind of a character from this number on is `ALONE`. These are rare Chinese characters, old scripts and emoji."""
 
 
 def kinds() -> npt.NDArray[np.uint8]:
-    """The kind of each character below `OTHERS`, by its number."""
-    table = np.full(OTHERS, WORD, np.uint8)
-    table[:128] = [WORD if re.match(r"\w", chr(code)) else BREAK for code in range(128)]
-    for ranges, kind in ((_BREAKS, BREAK), (_ALONE, ALONE)):
-        for first, last in ranges:
-            table[first : last + 1] = kind
+    """The kind of each character below `OTHERS`, by its number. Letters, digits, marks and the underscore are in words
+    (Unicode's categories L, N and M).
+    """
+    inside = [unicodedata.category(chr(code))[0] in "LNM" or chr(code) == "_" for code in range(OTHERS)]
+    table = np.where(inside, WORD, BREAK).astype(np.uint8)
+    for first, last in _ALONE:
+        part = table[first : last + 1]
+        part[part == WORD] = ALONE
     return table
 
 
