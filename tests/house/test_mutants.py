@@ -99,11 +99,12 @@ def test_a_mutant_changes_one_place_of_the_source_and_is_a_program(mutants):
 
 
 def test_a_seed_draws_the_same_mutants_evenly(mutants):
-    first = mutants.sample(mutants.ROOMS, 1, 88)
-    assert mutants.sample(mutants.ROOMS, 1, 88) == first != mutants.sample(mutants.ROOMS, 2, 88)
-    assert mutants.sample(mutants.ROOMS, 1, 22) == first[:22]
+    count = 8 * len(mutants.ROOMS)
+    first = mutants.sample(mutants.ROOMS, 1, count)
+    assert mutants.sample(mutants.ROOMS, 1, count) == first != mutants.sample(mutants.ROOMS, 2, count)
+    assert mutants.sample(mutants.ROOMS, 1, count // 4) == first[: count // 4]
     assert [one.room for one in first] == [*mutants.ROOMS] * 8
-    assert len({one.key for one in first}) == 88
+    assert len({one.key for one in first}) == count
     seeds = [one for one in first if one.room == "seeds"]
     assert mutants.sample(["seeds"], 1, 8) == seeds, "other rooms change nothing"
 
