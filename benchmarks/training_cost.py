@@ -2,6 +2,7 @@
 teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
+    python benchmarks/training_cost.py --against 199c186 --arms cross-entropy sampled topk
 
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
 student (six of the teacher's layers) on the same batches of eight rows. Each measurement runs in a separate process,
@@ -17,12 +18,16 @@ beside the package's KL over the full vocabulary.
 Two more arms run only if they are named: --arms cross-entropy sampled hidden stored. The arm "hidden" adds a loss on
 the hidden states of a live teacher. The arm "stored" reads the same hidden states from disk and has no teacher in
 memory. The time to write the hidden states, before the rounds, is not counted.
+
+With --against, each round also runs the arms in an older version of the repository, which makes its own corpora, and
+the program prints the ratios of this version to the older one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -218,13 +223,42 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def child(python: Path | str, arm: str, run: Path, steps: int) -> dict[str, Any]:
-    command = [str(python), __file__, "--child", arm, "--run", str(run), "--steps", str(steps)]
-    with timed(arm):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+def child(python: Path | str, arm: str, run: Path, steps: int, tree: Path = ROOT) -> dict[str, Any]:
+    """Runs an arm in a new process, with the version of the package in `tree`."""
+    program = str(tree / "benchmarks" / "training_cost.py")
+    command = [str(python), program, "--child", arm, "--run", str(run), "--steps", str(steps)]
+    with timed(arm if tree == ROOT else f"{arm}, older version"):
+        done = subprocess.run(command, env=environment(tree), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{arm}: {done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def environment(tree: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(tree)}
+
+
+def older(commit: str, rows: int, scratch: Path) -> tuple[Path, dict[str, Path]]:
+    """Unpacks an older version and makes its corpora. Returns its folder, and the folder of the run of each kind."""
+    tree, folder = scratch / "older", scratch / "older-runs"
+    tree.mkdir()
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
+    made = "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import training_cost as t"
+    made += "; t.corpus(sys.argv[2], int(sys.argv[3]), pathlib.Path(sys.argv[4]))"
+    for kind in KINDS:
+        command = [sys.executable, "-c", made, str(tree / "benchmarks"), kind, str(rows), str(folder)]
+        subprocess.run(command, cwd=tree, env=environment(tree), check=True)
+    return tree, {kind: folder / kind for kind in KINDS}
+
+
+def compare(commit: str, now: dict[str, list[dict[str, Any]]], before: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints the ratios of this version to an older one."""
+    print(f"this version / {commit}: tokens/s, tokens for each CPU-second, peak memory")
+    for arm, results in now.items():
+        rounds = list(zip(results, before[arm], strict=True))
+        keys = ("tokens_per_second", "tokens_per_cpu_second", "peak")
+        print(f"{arm:14}", *(interval([new[key] / old[key] for new, old in rounds]) for key in keys), sep="  ")
 
 
 def install() -> Path:
@@ -252,6 +286,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--arms", nargs="*", default=["cross-entropy", "sampled", "topk", "trl"])
+    parser.add_argument("--against", default="", help="commit of an older version")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -268,10 +303,15 @@ def main() -> None:
             size = child(sys.executable, "states", runs["sampled"], options.steps)["bytes"]
             print(f"stored hidden states: {size:.0f} bytes for each token and layer")
         runs_of: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+        before: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
+        tree, old_runs = older(options.against, options.rows, Path(scratch)) if options.against else (ROOT, runs)
         for _ in range(options.pairs):
             for arm in options.arms:
                 where = runs.get(arm, runs["sampled"])
                 runs_of[arm].append(child(python if arm == "trl" else sys.executable, arm, where, options.steps))
+                if options.against:
+                    old_run = old_runs.get(arm, old_runs["sampled"])
+                    before[arm].append(child(sys.executable, arm, old_run, options.steps, tree))
     print(f"{'':14} {'':>9} {'ratio to cross-entropy':>22} {'ratio by':>20} {'':>8} {'ratio':>7}")
     print(f"{'arm':14} {'tokens/s':>9} {'of tokens/s':>22} {'CPU time':>20} {'peak GB':>8} {'of peak':>7}")
     base = runs_of["cross-entropy"]
@@ -283,6 +323,8 @@ def main() -> None:
         rate = statistics.median(r["tokens_per_second"] for r in results)
         peak, base_peak = (statistics.median(r["peak"] for r in rows) for rows in (results, base))
         print(f"{arm:14} {rate:9.0f} {ratio:>22} {cpu:>20} {peak / 1e9:8.2f} {peak / base_peak:7.2f}")
+    if options.against:
+        compare(options.against, runs_of, before)
     if "trl" in runs_of and "sampled" in runs_of:
         ratio = interval(
             [

@@ -85,7 +85,7 @@ class Lesson:
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
         if self.across:
-            by = {"divergence": self.across.tokens_by_divergence, "ULD": self.across.tokens_by_uld}
+            by = {"divergence": self.across.tokens_by_divergence, "ULD and cross-entropy": self.across.tokens_by_uld}
             total = max(1, sum(by.values()) + self.across.tokens_without_target)
             shares = ", ".join(f"{count / total:.1%} of the tokens by {how}" for how, count in by.items())
             name = self.across.teacher

@@ -9,7 +9,9 @@ In all other parts, the two tokenizations differ. By the chain rule, each model 
 distribution of the part's last token, multiplied by the probabilities of the part's earlier tokens. The loss of such a
 part is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the
 teacher's kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions
-of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero.
+of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero. ULD
+compares only sorted probabilities and does not say which token is right. These positions are therefore also learned by
+cross-entropy, with the weight of the divergence (see `distill.targets.stored.batch_loss`).
 
 Logits at a temperature other than 1 are refused, because the chain rule does not hold for their probabilities. Draws
 are refused, because their sorted frequencies are not the sorted probabilities.
@@ -35,7 +37,7 @@ from synthgen.errors import CorpusError, TeacherError
 from synthgen.lm.files import find_weights
 from synthgen.lm.sampling import with_end
 from synthgen.lm.tokens import Tokens
-from synthgen.logits import Ints, LogitsMeta
+from synthgen.logits import Bools, Ints, LogitsMeta
 from synthgen.recipe import Across
 from synthgen.records import COMPLETE, Record
 from synthgen.results import training
@@ -179,6 +181,13 @@ class Translation:
         if len(hit):
             return float(target.logprobs[place][hit[0]])
         return float(target.log_tail[place]) - float(np.log(max(1, self.teacher_size - real_Tk[place].sum())))
+
+
+def without_target(target: logits.Target) -> Bools:
+    """Whether each position of an aligned target has no token with a probability: (T,)."""
+    if not isinstance(target, logits.TopK):
+        return np.zeros(len(target), bool)
+    return ~np.isfinite(target.logprobs).any(1)
 
 
 def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabulary: int) -> Tensor:
@@ -387,8 +396,7 @@ def facts(data: TrainingSet, section: Across) -> training.Across:
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
-    # At positions with log_tail 0, the target is a single outcome with all the mass, so the divergence is zero.
-    silent = sum(int((e.target.log_tail == 0).sum()) for e in data.examples if isinstance(e.target, logits.TopK))
+    silent = sum(int(without_target(e.target).sum()) for e in data.examples if e.target is not None)
     return training.Across(
         teacher=data.meta["teacher"].rpartition("@")[0],
         uld_weight=section.uld_weight,

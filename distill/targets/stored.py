@@ -18,7 +18,7 @@ from distill import losses
 from distill.data import Example, target_batch
 from distill.loop import Objective
 from distill.output_layer import Head, completion_states, output_head, through_head
-from distill.targets.across import uld
+from distill.targets.across import uld, without_target
 from distill.targets.hidden import LayerTerms
 from synthgen import logits
 from synthgen.errors import CorpusError
@@ -120,7 +120,9 @@ def batch_loss(
     The divergence is a mean over the tokens of all rows. Cross-entropy is a mean over the tokens of kept rows. Both
     means are over the whole step. If a step is computed in portions, the losses and gradients of the portions therefore
     add up to those of the step. Without `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all
-    rows. `live`, if given, replaces the stored targets: this function returns the targets of the tokens [begin, end).
+    rows. With `train.across`, a token of a kept row without a distribution (see `without_target`) has its part of
+    kd_weight added to its cross-entropy, because every divergence from its target is zero. `live`, if given, replaces
+    the stored targets: this function returns the targets of the tokens [begin, end).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
@@ -131,6 +133,7 @@ def batch_loss(
     kept_N = torch.from_numpy(
         np.repeat(np.array([e.kept for e in rows], np.float32), [len(e.completion) for e in rows])
     )
+    silent_N = None
     if live is None:
         _check_width(rows, states_ND.shape[-1] if head is None else len(head.weight_VD))
         targets = [e.target for e in rows if e.target is not None]
@@ -140,6 +143,8 @@ def batch_loss(
                 "set train.kd_weight: 0 to learn from the tokens alone",
             )
         live = _stored_targets(targets, meta, device)
+        if section.across:
+            silent_N = torch.from_numpy(np.concatenate([without_target(target) for target in targets]))
     ids_N, kept_N = ids_N.to(device), kept_N.to(device)
     kept = max(1, sum(len(e.completion) for e in step if e.kept))
     shape = shape_of(section)
@@ -158,7 +163,10 @@ def batch_loss(
 
     means_N2 = torch.stack([torch.full_like(kept_N, 1 / tokens), kept_N / kept], -1)
     mixed = torch.tensor([section.kd_weight, 1 - section.kd_weight], device=device)
-    loss, values_N2 = through_head(states_ND, head, both, means_N2 * mixed)
+    weights_N2 = means_N2 * mixed
+    if silent_N is not None:
+        weights_N2[:, 1] += section.kd_weight / tokens * kept_N * silent_N.to(device)
+    loss, values_N2 = through_head(states_ND, head, both, weights_N2)
     kd, ce = (values_N2 * means_N2).sum(0).tolist()
     return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
 

@@ -19,5 +19,5 @@ class Across(Section):
     tokenizer: ModelName | None = None
     """Hub id or folder of that teacher's tokenizer; when left out, that of the teacher's model."""
     uld_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the distance between sorted probabilities. This distance is the loss where the two tokenizers split the
-    text at different places."""
+    """Weight of the distance between sorted probabilities. Where the two tokenizers split the text at different places,
+    this distance and cross-entropy are the loss."""
