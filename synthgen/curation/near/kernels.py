@@ -185,14 +185,61 @@ def _similarity(sets: Sets, settled: Array, row: int, other: int, threshold: flo
 
 
 @compiled
-def _band_keys(sketch: Array, bands: tuple[int, int], keys: Array) -> None:
-    """Write a hash of the slots of each band to `keys`."""
-    count, size = bands
-    for band in range(count):
-        key = uint64(band + 1)
-        for slot in range(band * size, (band + 1) * size):
-            key = mix(key ^ uint64(sketch[slot])) + _GOLDEN
-        keys[band] = mix(key)
+def band_keys(matrix: Array, keys: Array) -> None:
+    """Write a hash of the slots of each band of each sketch in `matrix` to `keys`, which has a row for each band. A
+    band has len(matrix[0]) // len(keys) slots.
+    """
+    bands = len(keys)
+    size = matrix.shape[1] // bands
+    for row in range(len(matrix)):
+        for band in range(bands):
+            key = uint64(band + 1)
+            for slot in range(band * size, (band + 1) * size):
+                key = mix(key ^ uint64(matrix[row, slot])) + _GOLDEN
+            keys[band, row] = mix(key)
+
+
+@compiled
+def root(parents: Array, row: int) -> int:
+    """The first row of the component of a row. `parents` holds for each row an earlier row of its component, or the row
+    itself. Paths are shortened on the way.
+    """
+    while parents[row] != row:
+        parents[row] = parents[parents[row]]
+        row = parents[row]
+    return row
+
+
+@compiled
+def roots(parents: Array) -> None:
+    """Replace the parent of each row by the first row of its component."""
+    for row in range(len(parents)):
+        parents[row] = root(parents, row)
+
+
+@compiled
+def connect(keys: Array, alive: Array, parents: Array, table: Array) -> None:
+    """Put all rows that are alive and have the same key into one component. `keys` holds a key for each row. `table` is
+    a hash table of 2**k cells, more than there are rows; a cell holds the first row with a key, and 32 bits of the key.
+    """
+    table[:] = _EMPTY
+    last = uint64(len(table) - 1)
+    for row in range(len(keys)):
+        if not alive[row]:
+            continue
+        key = keys[row]
+        place = key & last
+        while True:
+            cell = table[int64(place)]
+            if cell == _EMPTY:
+                table[int64(place)] = (key >> _HALF) << _HALF | uint64(row)
+                break
+            other = int64(cell & _LOW)
+            if (cell >> _HALF) == (key >> _HALF) and keys[other] == key:
+                a, b = root(parents, row), root(parents, other)
+                parents[max(a, b)] = min(a, b)
+                break
+            place = (place + uint64(1)) & last
 
 
 @compiled
@@ -214,29 +261,29 @@ def _end_of_unit(units: Array, first: int) -> int:
 
 
 @compiled
-def twins(sets: Sets, matrix: Array, units: Array, threshold: float, how: tuple[int, int, int], found: Found) -> None:
-    """See `twins.twins`. `matrix` holds the sketch of each row. `how` is (number of bands, slots of a band, number of
-    slots in which two sketches must agree).
+def twins(
+    sets: Sets, matrix: Array, keys: Array, units: Array, threshold: float, least: int, found: Found
+) -> None:
+    """See `twins.twins`. `matrix` holds the sketch of each row, or 8 bits of each slot. `keys` holds the result of
+    `band_keys`. Sets are compared if the sketches agree in at least `least` slots.
 
     Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
     of that row's key, so a row that is not in the table costs one access of the memory.
     """
     rows, sizes, (twin, score) = len(matrix), sets[2], found
-    bands, least = (how[0], how[1]), how[2]
+    bands = len(keys)
     room = 1
     while room < 2 * rows:
         room *= 2
-    heads, links = np.full((bands[0], room), _EMPTY), np.full((bands[0], rows), _EMPTY)
+    heads, links = np.full((bands, room), _EMPTY), np.full((bands, rows), _EMPTY)
     settled, seen = np.zeros(rows, np.bool_), np.full(rows, int32(-1))
     first = 0
     while first < rows:
-        stop = _end_of_unit(units, first)
-        keys, lost = np.empty((stop - first, bands[0]), uint64), False
+        stop, lost = _end_of_unit(units, first), False
         for row in range(first, stop):
             if sizes[row] > 0:
-                _band_keys(matrix[row], bands, keys[row - first])
-                for band in range(bands[0]):
-                    key = keys[row - first, band]
+                for band in range(bands):
+                    key = keys[band, row]
                     cell = heads[band, int64(key & uint64(room - 1))]
                     while cell != _EMPTY and twin[row] < 0:
                         other = int64(cell & _LOW)
@@ -252,7 +299,7 @@ def twins(sets: Sets, matrix: Array, units: Array, threshold: float, how: tuple[
         if not lost:
             for row in range(first, stop):
                 if sizes[row] > 0:
-                    _insert(heads, links, keys[row - first], row)
+                    _insert(heads, links, keys, row)
         first = stop
 
 
@@ -261,9 +308,10 @@ def _insert(heads: Array, links: Array, keys: Array, row: int) -> None:
     """Put a row at the head of its chain in each band's table."""
     room = heads.shape[1]
     for band in range(len(keys)):
-        place = int64(keys[band] & uint64(room - 1))
+        key = keys[band, row]
+        place = int64(key & uint64(room - 1))
         links[band, row] = heads[band, place]
-        heads[band, place] = (keys[band] >> _HALF) << _HALF | uint64(row)
+        heads[band, place] = (key >> _HALF) << _HALF | uint64(row)
 
 
 @compiled

@@ -1,0 +1,141 @@
+"""Finds the near duplicates among the rows of many files of signatures, with little memory.
+
+Rows that have no band in common with another row are left out. The other rows form components: two rows with a band in
+common are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are always in the same
+component. Components are therefore searched one after the other, and the memory holds the shingles of some components
+only:
+
+1. `_components` reads the keys of one band at a time. It needs about 60 bytes of memory for each row.
+2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
+3. `_search` reads one chunk from all of these files.
+
+A component with more than `_CHUNK` shingles is a chunk of its own, which takes as much memory as it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen.curation.lists import Rows, numbers
+from synthgen.curation.near import kernels
+from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
+from synthgen.curation.order import Order
+from synthgen.executor import Executor, Services
+from synthgen.executor.exchange import divided, read_batch, read_columns, read_table, write_table
+from synthgen.tables.curation import NearDuplicates
+
+_CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
+
+
+def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
+    """The table that `decide` returns. `paths` are the files with the signatures of each task."""
+    known = [read_columns(path, ["row", "size"]) for path in paths]
+    counts = [len(table) for table in known]
+    rows, sizes = (np.concatenate([numbers(table[name]) for table in known]).astype(np.int64) for name in ("row", "size"))
+    del known
+    alive = (sizes > 0) & ~np.isin(rows, lost)
+    if section.exact:
+        chunks = np.where(alive, 0, -1)
+    else:
+        chunks = _chunks(_components(paths, rows, alive, order, section), alive, sizes)
+    count = int(chunks.max(initial=-1)) + 1
+    ends = np.cumsum(counts)
+    spreading = [
+        _Spreading(path, chunks[end - size : end], order.units_of(rows[end - size : end]), count)
+        for path, size, end in zip(paths, counts, ends, strict=True)
+    ]
+    files = tuple(executor.map(_spread, spreading))
+    searching = [_Searching(files, number, section) for number in range(count)]
+    return pa.concat_tables([_RESULT.empty_table(), *executor.map(_search, searching)])
+
+
+_RESULT = pa.schema([("row", pa.int64()), ("twin", pa.int64()), ("score", pa.float64()), ("threshold", pa.float64())])
+
+
+def _components(
+    paths: Sequence[Path], rows: Rows, alive: npt.NDArray[np.bool_], order: Order, section: NearDuplicates
+) -> npt.NDArray[np.int32]:
+    """The component of each row: the index of the component's first row."""
+    parents = np.arange(len(rows), dtype=np.int32)
+    table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
+    units = order.units_of(rows).astype(np.uint64) if len(order.rows) else None
+    for band in range(bands(section.threshold)[0]):
+        name = f"band-{band:02d}"
+        keys = np.concatenate([numbers(read_columns(path, [name])[name]) for path in paths])
+        kernels.connect(keys, alive, parents, table)
+    if units is not None:
+        kernels.connect(units, alive, parents, table)
+    kernels.roots(parents)
+    return parents
+
+
+def _chunks(components: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: Rows) -> Rows:
+    """The chunk of each row, or -1 for a row that is alone in its component or not alive."""
+    shared = alive & (np.bincount(components[alive], minlength=len(components)) > 1)[components]
+    weights = np.bincount(components[shared], sizes[shared], minlength=len(components)).astype(np.int64)
+    chunk = np.cumsum(weights) // _CHUNK
+    _, chunk = np.unique(chunk[components[shared]], return_inverse=True)
+    chunks = np.full(len(components), -1)
+    chunks[shared] = chunk
+    return chunks
+
+
+@dataclass(frozen=True)
+class _Spreading:
+    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none) and the unit."""
+
+    path: Path
+    chunks: Rows
+    units: Rows
+    count: int
+
+
+def _spread(work: _Spreading, services: Services) -> Path:
+    table = read_table(work.path).append_column("unit", pa.array(work.units, pa.int64()))
+    path = work.path.with_name(f"{work.path.stem}-spread{work.path.suffix}")
+    write_table(path, divided(table, work.chunks, work.count) or table.slice(0, 0))
+    return path
+
+
+@dataclass(frozen=True)
+class _Searching:
+    """The input of `_search`: the files that `_spread` wrote, and the number of the chunk."""
+
+    files: tuple[Path, ...]
+    number: int
+    section: NearDuplicates
+
+
+def _search(work: _Searching, services: Services) -> pa.Table:
+    """The rows of a chunk that have a twin."""
+    section, batches = work.section, [read_batch(path, work.number) for path in work.files]
+    rows, units, sizes = (
+        np.concatenate([numbers(batch[name]) for batch in batches]).astype(np.int64) for name in ("row", "unit", "size")
+    )
+    turn = np.lexsort((rows, units))
+    starts = np.cumsum(sizes) - sizes
+    sets = (np.concatenate([numbers(batch["shingles"].flatten()) for batch in batches]), starts[turn], sizes[turn])
+    twin, score = np.full(len(rows), -1), np.full(len(rows), -1.0)
+    if section.exact:
+        kernels.exact_twins(sets, units[turn], section.threshold, (twin, score))
+    else:
+        names = [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
+        keys = np.array([np.concatenate([numbers(batch[name]) for batch in batches])[turn] for name in names])
+        slots = np.concatenate([_slots(batch["slots"]) for batch in batches])[turn]
+        least = least_agreement(section.threshold)
+        kernels.twins(sets, slots, keys, units[turn], section.threshold, least, (twin, score))
+    near = np.flatnonzero(twin >= 0)
+    threshold = np.full(len(near), section.threshold)
+    columns = [rows[turn][near], rows[turn][twin[near]], score[near], threshold]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_RESULT)
+
+
+def _slots(column: pa.Array) -> npt.NDArray[np.uint8]:
+    stored = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return stored[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
