@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen.curation.lists import Rows
-from synthgen.curation.near.shingles import KINDS
+from synthgen.curation.near.shingles import KINDS, LOWER
 from synthgen.curation.near.sketch import SEED, SLOTS, bands
 from synthgen.curation.order import Order
-from synthgen.curation.plain import plain
 from synthgen.errors import CorpusError
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import read_table
@@ -30,7 +29,7 @@ _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",),
 
 def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
     """What the signatures depend on. It is stored with them, so that others are never compared with them."""
-    shingles = f"words of {section.words}, version 1, Unicode {unidata_version}"
+    shingles = f"words of {section.words}, version 2, Unicode {unidata_version}"
     count, size = bands(section.threshold)
     sketch = f"fss {SLOTS}, seed {SEED}, {count} bands of {size}"
     return {b"shingles": shingles.encode(), b"sketch": sketch.encode()}
@@ -43,13 +42,13 @@ def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services
     from synthgen.curation.near import kernels
 
     parts = [batch[name] for name in _PARTS[section.of]]
-    texts = plain(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
+    texts = pc.binary_join_element_wise(*parts, "\n").cast(pa.large_string())
     _, ends, data = texts.buffers()
     offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    lists = np.empty(offsets[-1] - offsets[0], np.uint64)  # a text has at most as many shingles as bytes
+    lists = np.empty((offsets[-1] - offsets[0]) // 2 + len(texts), np.uint64)
     sizes, sketches = np.empty(len(texts), np.int64), np.zeros((len(texts), SLOTS), np.uint32)
     characters = np.frombuffer(data or b"", np.uint8)
-    total = kernels.shingle_lists(characters, offsets, section.words, KINDS, lists, sizes)
+    total = kernels.shingle_lists(characters, offsets, section.words, (KINDS, LOWER), lists, sizes)
     kernels.sketches(lists, sizes, sketches)
     keys = np.empty((bands(section.threshold)[0], len(texts)), np.uint64)
     kernels.band_keys(sketches, keys)

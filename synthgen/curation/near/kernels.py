@@ -44,59 +44,85 @@ def mix(number: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _kind(data: Array, at: int, kinds: Array) -> tuple[Any, int]:
-    """Return (kind of the character that begins at `at`, number of its bytes). The text is valid UTF-8."""
+def _character(data: Array, at: int) -> tuple[int, int]:
+    """Return (number of the character that begins at `at`, number of its bytes). The text is valid UTF-8, and the
+    character is not ASCII. The number of a character of four bytes is `OTHERS`.
+    """
     first = int64(data[at])
-    if first < 0x80:
-        return kinds[first], 1
     if first < 0xE0:
-        return kinds[(first & 0x1F) << 6 | int64(data[at + 1]) & 0x3F], 2
+        return (first & 0x1F) << 6 | int64(data[at + 1]) & 0x3F, 2
     if first < 0xF0:
-        return kinds[(first & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F], 3
-    return _ALONE, 4
+        return (first & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F, 3
+    return _OTHERS, 4
+
+
+@numba.njit(inline="always")
+def _with_character(number: Any, code: int) -> Any:
+    """The hash `number` of a text, continued with the UTF-8 bytes of a character."""
+    if code < 0x80:
+        return (number ^ uint64(code)) * _FACTOR
+    if code < 0x800:
+        number = (number ^ uint64(0xC0 | code >> 6)) * _FACTOR
+    else:
+        number = (number ^ uint64(0xE0 | code >> 12)) * _FACTOR
+        number = (number ^ uint64(0x80 | code >> 6 & 0x3F)) * _FACTOR
+    return (number ^ uint64(0x80 | code & 0x3F)) * _FACTOR
+
+
+@numba.njit(inline="always")
+def _with_bytes(number: Any, data: Array, start: int, stop: int) -> Any:
+    for place in range(start, stop):
+        number = (number ^ uint64(data[place])) * _FACTOR
+    return number
 
 
 @compiled
-def _words(data: Array, start: int, stop: int, kinds: Array, out: Array) -> int:
-    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number."""
+def _words(data: Array, start: int, stop: int, tables: tuple[Array, Array], out: Array) -> int:
+    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number. `tables` are the
+    kinds of characters and their lower case.
+    """
+    kinds, lower = tables
     count, number, inside, at = 0, _START, False, start
     while at < stop:
-        kind, size = _kind(data, at, kinds)
-        if kind != _WORD and inside:
-            out[count] = number
-            count += 1
-            number, inside = _START, False
-        if kind != _BREAK:
-            for place in range(at, at + size):
-                number = (number ^ uint64(data[place])) * _FACTOR
-            inside = True
-        if kind == _ALONE:
-            out[count] = number
-            count += 1
-            number, inside = _START, False
+        code, size = int64(data[at]), 1
+        if code >= 0x80:
+            code, size = _character(data, at)
+        kind = kinds[code] if code < _OTHERS else _ALONE
+        if kind == _WORD:
+            number, inside = _with_character(number, int64(lower[code])), True
+        else:
+            if inside:
+                out[count] = number
+                count += 1
+                number, inside = _START, False
+            if kind == _ALONE:
+                alone = _with_bytes(_START, data, at, at + size)
+                out[count] = _with_character(_START, int64(lower[code])) if code < _OTHERS else alone
+                count += 1
         at += size
     if inside:
         out[count] = number
         count += 1
     if count == 0 and stop > start:
-        for place in range(start, stop):
-            number = (number ^ uint64(data[place])) * _FACTOR
-        out[0] = number
+        out[0] = _with_bytes(_START, data, start, stop)
         count = 1
     return count
 
 
 @compiled
-def shingle_lists(data: Array, offsets: Array, length: int, kinds: Array, lists: Array, sizes: Array) -> int:
+def shingle_lists(
+    data: Array, offsets: Array, length: int, tables: tuple[Array, Array], lists: Array, sizes: Array
+) -> int:
     """Write the shingles of each text, in the order of the text and with repetitions, one text after the other into
     `lists`, and their number into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
-    data[offsets[i]:offsets[i+1]]. Returns the number of all shingles.
+    data[offsets[i]:offsets[i+1]]. A text of n bytes has at most n // 2 + 1 shingles. Returns the number of all
+    shingles.
     """
     total = 0
     for text in range(len(sizes)):
         start, stop = int64(offsets[text]), int64(offsets[text + 1])
         found = lists[total:]
-        words = _words(data, start, stop, kinds, found)
+        words = _words(data, start, stop, tables, found)
         count = max(words - length + 1, min(words, 1))
         for first in range(count):
             number = uint64(0)
