@@ -57,11 +57,11 @@ THRESHOLD = 0.8
 
 
 def sentences(path: Path) -> list[str]:
-    """The different sentences of a file of rows."""
+    """The different sentences of a file of rows. They are ASCII, so that all tools see the same words."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         texts = [f"{row['prompt']}\n{row['completion']}" for row in map(json.loads, lines)]
     parts = {" ".join(part.split()) for text in texts for part in re.split(r"(?<=[.!?])\s|\n", text)}
-    return sorted(part for part in parts if 30 < len(part) < 300)
+    return sorted(part for part in parts if 30 < len(part) < 300 and part.isascii())
 
 
 def make(path: Path, count: int, parts: list[str]) -> None:
@@ -103,29 +103,36 @@ def truth(path: Path) -> np.ndarray:
     """All pairs (row, other row) with a similarity of at least `THRESHOLD`, each pair in both orders: (pairs, 2)."""
     numbers: dict[str, int] = {}
     word = re.compile(r"\w+")
-    grams, owners = [], []
-    for row, text in enumerate(pq.read_table(path)["text"].to_pylist()):
-        ids = np.array([numbers.setdefault(one, len(numbers)) for one in word.findall(text.lower())], np.int32)
-        if len(ids) < 5:
-            ids = np.concatenate([ids, np.full(5 - len(ids), -1)])
-        grams.append(np.unique(np.lib.stride_tricks.sliding_window_view(ids, 5), axis=0))
-        owners.append(np.full(len(grams[-1]), row))
-    sizes = np.array([len(each) for each in grams])
-    _, gram = np.unique(np.concatenate(grams), axis=0, return_inverse=True)
-    gram, owner = gram.ravel(), np.concatenate(owners)
+    words, lengths = [], []
+    for text in pq.read_table(path)["text"].to_pylist():
+        found = [numbers.setdefault(one, len(numbers)) for one in word.findall(text.lower())]
+        words.append(np.array([*found, *[-1] * (5 - len(found))], np.int64))
+        lengths.append(len(words[-1]))
+    rows = len(lengths)
+    flat, owner = np.concatenate(words), np.repeat(np.arange(rows), lengths)
+    gram = flat[: len(flat) - 4] + 1
+    for place in range(1, 5):  # numbers for sequences of 2, 3, 4 and 5 words
+        following = flat[place : len(flat) - 4 + place] + 1
+        gram = np.unique(gram * (len(numbers) + 1) + following, return_inverse=True)[1]
+    inside = owner[: len(gram)] == owner[4:]
+    kinds = int(gram.max()) + 1
+    entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence of a row once
+    owner, gram = entries // kinds, entries % kinds
+    sizes = np.bincount(owner, minlength=rows)
     by_gram = owner[np.argsort(gram, kind="stable")]  # the rows of each sequence, one sequence after the other
     counts = np.bincount(gram)
-    starts = np.cumsum(counts) - counts
-    ends_of_rows = np.cumsum(sizes)
+    starts, ends = np.cumsum(counts) - counts, np.cumsum(sizes)
     found = []
-    for first in range(0, len(sizes), 500):
-        block = gram[ends_of_rows[first] - sizes[first] : ends_of_rows[min(first + 500, len(sizes)) - 1]]
-        local = np.repeat(owner[ends_of_rows[first] - sizes[first] :][: len(block)], counts[block])
+    for first in range(0, rows, 20):
+        last = min(first + 20, rows)
+        block = gram[ends[first] - sizes[first] : ends[last - 1]]
+        local = np.repeat(np.arange(first, last), sizes[first:last]) - first
         steps = np.arange(counts[block].sum()) - np.repeat(np.cumsum(counts[block]) - counts[block], counts[block])
         others = by_gram[np.repeat(starts[block], counts[block]) + steps]
-        pairs, shared = np.unique(local * len(sizes) + others, return_counts=True)
-        row, other = pairs // len(sizes), pairs % len(sizes)
-        similar = shared / (sizes[row] + sizes[other] - shared)
+        shared = np.bincount(np.repeat(local, counts[block]) * rows + others, minlength=(last - first) * rows)
+        pairs = np.flatnonzero(shared)
+        row, other = pairs // rows + first, pairs % rows
+        similar = shared[pairs] / (sizes[row] + sizes[other] - shared[pairs])
         chosen = (similar >= THRESHOLD) & (row != other)
         found.append(np.stack([row[chosen], other[chosen]], axis=1))
     return np.concatenate(found)
