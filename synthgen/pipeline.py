@@ -149,8 +149,8 @@ def curate_dataset(
     holds the rules; by default, rules have their defaults. A repeated call resumes.
 
     Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or around it, and RunChanged when `out` belongs to another recipe. When the rows cannot be read,
-    nothing is written.
+    the data set or around it, and RunChanged when `out` belongs to another recipe. When a file cannot be read, nothing
+    is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")
@@ -161,7 +161,7 @@ def curate_dataset(
     check_recipe(recipe)
     check_installed(recipe.curate)
     check_run(folder)
-    dataset = open_dataset(source)
+    dataset = open_dataset(source, skip=True)
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
