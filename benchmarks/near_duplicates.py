@@ -54,6 +54,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 }
 """The packages of each tool's environment. synthgen runs in the environment of this program."""
 THRESHOLD = 0.8
+_PART = 250_000
 
 
 def sentences(path: Path) -> list[str]:
@@ -65,9 +66,21 @@ def sentences(path: Path) -> list[str]:
 
 
 def make(path: Path, count: int, parts: list[str]) -> None:
-    """Writes a corpus of `count` rows with the columns id and text."""
-    draw = np.random.default_rng(count)
+    """Writes a corpus of `count` rows with the columns id and text. Clusters are within parts of `_PART` rows."""
     words = sorted({word for part in parts[:5000] for word in part.split()})
+    schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
+    with pq.ParquetWriter(path, schema) as file:
+        for first in range(0, count, _PART):
+            size = min(_PART, count - first)
+            draw = np.random.default_rng([count, first])
+            texts = shuffled(size, parts, words, draw)
+            file.write_table(
+                pa.table({"id": np.arange(first, first + size), "text": texts}, schema), row_group_size=8192
+            )
+
+
+def shuffled(count: int, parts: list[str], words: list[str], draw: np.random.Generator) -> list[str]:
+    """Texts of which one in five is an edit of another one, in random order."""
     texts: list[str] = []
     near = 0
     while len(texts) < count:
@@ -77,9 +90,7 @@ def make(path: Path, count: int, parts: list[str]) -> None:
             size = min(int(draw.pareto(1.2)) + 1, 1000, count - len(texts))
             texts += [edited(text, words, draw) for _ in range(size)]
             near += size
-    order = draw.permutation(len(texts))
-    table = pa.table({"id": np.arange(count), "text": [texts[n] for n in order[:count]]})
-    pq.write_table(table, path, row_group_size=8192)
+    return [texts[n] for n in draw.permutation(len(texts))]
 
 
 def edited(text: str, words: list[str], draw: np.random.Generator) -> str:
@@ -222,7 +233,11 @@ def main() -> None:
             make(corpus, count, parts)
             began = time.monotonic()
             pairs = truth(corpus) if count <= 100_000 else None
-            about = f"{len(pairs) // 2:,} similar pairs, found in {time.monotonic() - began:.0f} s" if pairs is not None else ""
+            about = (
+                f"{len(pairs) // 2:,} similar pairs, found in {time.monotonic() - began:.0f} s"
+                if pairs is not None
+                else ""
+            )
             print(f"\n{count:,} rows, {corpus.stat().st_size / 1e6:.0f} MB; {about}", flush=True)
             print(f"{'tool':16}{'s':>8}{'docs/s':>10}{'CPU s':>8}{'MB':>8}{'kept':>10}{'lost':>8}{'twins left':>12}")
             runs: dict[str, list[Run]] = {}
@@ -239,7 +254,9 @@ def main() -> None:
 
 def line(tool: str, count: int, runs: list[Run], pairs: np.ndarray | None) -> str:
     """A line of the table: medians of the runs, and the quality of the last one."""
-    seconds, cpu, peak = (statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "peak_mb"))
+    seconds, cpu, peak = (
+        statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "peak_mb")
+    )
     kept = np.zeros(count, np.int32)
     kept[runs[-1].kept] = 1
     text = f"{tool:16}{seconds:8.1f}{count / seconds:10,.0f}{cpu:8.1f}{peak:8,.0f}{kept.sum():10,}"

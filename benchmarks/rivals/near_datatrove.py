@@ -34,7 +34,11 @@ def main() -> None:
         ]
         for pipeline, tasks in steps:
             LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=None).run()
-        ids = [number for path in Path(f"{scratch}/out").glob("*.parquet") for number in pq.read_table(path)["id"].to_pylist()]
+        ids = [
+            number
+            for path in Path(f"{scratch}/out").glob("*.parquet")
+            for number in pq.read_table(path)["id"].to_pylist()
+        ]
         pq.write_table(pa.table({"id": sorted(map(int, ids))}), sys.argv[2])
 
 

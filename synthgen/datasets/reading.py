@@ -199,9 +199,7 @@ def records(
         yield from _records(dataset, task, split, refused)
 
 
-def _records(
-    dataset: Dataset, task: str, split: Split | None, refused: Refused | None
-) -> Iterator[tuple[str, Record]]:
+def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused | None) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}

@@ -33,7 +33,7 @@ class Partition:
         """Read the rows of the partition, in the order of the tables."""
         if self.number is None:
             return pa.concat_tables([read_table(path) for path in self.tables])
-        return pa.Table.from_batches([_file(path).get_batch(self.number) for path in self.tables])
+        return pa.Table.from_batches([read_batch(path, self.number) for path in self.tables])
 
 
 def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
@@ -55,29 +55,11 @@ def read_table(path: Path) -> pa.Table:
     return _file(path).read_all()
 
 
-def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
-    """Read some columns of a table that `write_table` wrote, in the order of the table. They are copies in memory, and
-    nothing else of the file is read. Raises CorpusError when the file cannot be read.
-    """
-    try:
-        with pa.OSFile(str(path)) as source:
-            schema = pa.ipc.open_file(source).schema
-            fields = sorted(schema.get_field_index(name) for name in names)
-            options = pa.ipc.IpcReadOptions(included_fields=fields)
-            return pa.ipc.open_file(source, options=options).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-
-
 def read_batch(path: Path, number: int) -> pa.RecordBatch:
-    """Read one record batch of a table that `write_table` wrote. It is a copy in memory. Raises CorpusError when the
-    file cannot be read.
+    """Read one record batch of a table that `write_table` wrote. Its columns are memory-mapped. Raises CorpusError when
+    the file cannot be read.
     """
-    try:
-        with pa.OSFile(str(path)) as source:
-            return pa.ipc.open_file(source).get_batch(number)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
+    return _file(path).get_batch(number)
 
 
 def _damaged(path: Path, error: Exception) -> CorpusError:

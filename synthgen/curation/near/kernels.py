@@ -287,9 +287,7 @@ def _end_of_unit(units: Array, first: int) -> int:
 
 
 @compiled
-def twins(
-    sets: Sets, matrix: Array, keys: Array, units: Array, threshold: float, least: int, found: Found
-) -> None:
+def twins(sets: Sets, matrix: Array, keys: Array, units: Array, threshold: float, least: int, found: Found) -> None:
     """See `twins.twins`. `matrix` holds the sketch of each row, or 8 bits of each slot. `keys` holds the result of
     `band_keys`. Sets are compared if the sketches agree in at least `least` slots.
 

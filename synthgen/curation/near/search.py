@@ -15,7 +15,7 @@ A component with more than `_CHUNK` shingles is a chunk of its own, which takes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from synthgen.curation.near import kernels
 from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
-from synthgen.executor.exchange import divided, read_batch, read_columns, read_table, write_table
+from synthgen.executor.exchange import divided, read_batch, read_table, write_table
 from synthgen.tables.curation import NearDuplicates
 
 _CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
@@ -35,10 +35,8 @@ _CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
 
 def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
     """The table that `decide` returns. `paths` are the files with the signatures of each task."""
-    known = [read_columns(path, ["row", "size"]) for path in paths]
-    counts = [len(table) for table in known]
-    rows, sizes = (np.concatenate([numbers(table[name]) for table in known]).astype(np.int64) for name in ("row", "size"))
-    del known
+    rows, sizes = (_column(paths, name).astype(np.int64) for name in ("row", "size"))
+    counts = [read_table(path).num_rows for path in paths]
     alive = (sizes > 0) & ~np.isin(rows, lost)
     if section.exact:
         chunks = np.where(alive, 0, -1)
@@ -58,6 +56,13 @@ def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDupl
 _RESULT = pa.schema([("row", pa.int64()), ("twin", pa.int64()), ("score", pa.float64()), ("threshold", pa.float64())])
 
 
+def _column(paths: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
+    """A column of numbers of all files. Each file is closed before the next one is read, because pages of open files
+    count as memory.
+    """
+    return np.concatenate([numbers(read_table(path)[name]).copy() for path in paths])
+
+
 def _components(
     paths: Sequence[Path], rows: Rows, alive: npt.NDArray[np.bool_], order: Order, section: NearDuplicates
 ) -> npt.NDArray[np.int32]:
@@ -66,9 +71,7 @@ def _components(
     table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
     units = order.units_of(rows).astype(np.uint64) if len(order.rows) else None
     for band in range(bands(section.threshold)[0]):
-        name = f"band-{band:02d}"
-        keys = np.concatenate([numbers(read_columns(path, [name])[name]) for path in paths])
-        kernels.connect(keys, alive, parents, table)
+        kernels.connect(_column(paths, f"band-{band:02d}"), alive, parents, table)
     if units is not None:
         kernels.connect(units, alive, parents, table)
     kernels.roots(parents)
@@ -114,28 +117,51 @@ class _Searching:
 
 def _search(work: _Searching, services: Services) -> pa.Table:
     """The rows of a chunk that have a twin."""
-    section, batches = work.section, [read_batch(path, work.number) for path in work.files]
-    rows, units, sizes = (
-        np.concatenate([numbers(batch[name]) for batch in batches]).astype(np.int64) for name in ("row", "unit", "size")
-    )
-    turn = np.lexsort((rows, units))
-    starts = np.cumsum(sizes) - sizes
-    sets = (np.concatenate([numbers(batch["shingles"].flatten()) for batch in batches]), starts[turn], sizes[turn])
+    section = work.section
+    names = [] if section.exact else [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
+    chunk = _Chunk.joined([_Chunk.read(path, work.number, names) for path in work.files])
+    turn = np.lexsort((chunk.rows, chunk.units))
+    starts = np.cumsum(chunk.sizes) - chunk.sizes
+    sets = (chunk.shingles, starts[turn], chunk.sizes[turn])
+    rows, units = chunk.rows[turn], chunk.units[turn]
     twin, score = np.full(len(rows), -1), np.full(len(rows), -1.0)
     if section.exact:
-        kernels.exact_twins(sets, units[turn], section.threshold, (twin, score))
+        kernels.exact_twins(sets, units, section.threshold, (twin, score))
     else:
-        names = [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
-        keys = np.array([np.concatenate([numbers(batch[name]) for batch in batches])[turn] for name in names])
-        slots = np.concatenate([_slots(batch["slots"]) for batch in batches])[turn]
         least = least_agreement(section.threshold)
-        kernels.twins(sets, slots, keys, units[turn], section.threshold, least, (twin, score))
+        keys = np.ascontiguousarray(chunk.keys[:, turn])
+        kernels.twins(sets, chunk.slots[turn], keys, units, section.threshold, least, (twin, score))
     near = np.flatnonzero(twin >= 0)
     threshold = np.full(len(near), section.threshold)
-    columns = [rows[turn][near], rows[turn][twin[near]], score[near], threshold]
+    columns = [rows[near], rows[twin[near]], score[near], threshold]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_RESULT)
 
 
-def _slots(column: pa.Array) -> npt.NDArray[np.uint8]:
-    stored = np.frombuffer(column.buffers()[1] or b"", np.uint8)
-    return stored[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
+@dataclass(frozen=True)
+class _Chunk:
+    """The signatures of some rows. `keys` has a row for each band."""
+
+    rows: Rows
+    units: Rows
+    sizes: Rows
+    keys: npt.NDArray[np.uint64]
+    slots: npt.NDArray[np.uint8]
+    shingles: npt.NDArray[np.uint64]
+
+    @classmethod
+    def read(cls, path: Path, number: int, names: Sequence[str]) -> _Chunk:
+        """Copy a record batch of a file. `names` are the columns with keys."""
+        batch = read_batch(path, number)
+        rows, units, sizes = (numbers(batch[name]).astype(np.int64) for name in ("row", "unit", "size"))
+        keys = np.array([numbers(batch[name]) for name in names], np.uint64).reshape(len(names), len(rows))
+        column = batch["slots"]
+        slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+        slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
+        return cls(rows, units, sizes, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
+        """Put the rows of several chunks into one."""
+        each = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        keys = np.concatenate(each.pop("keys"), axis=1)
+        return cls(keys=keys, **{name: np.concatenate(columns) for name, columns in each.items()})

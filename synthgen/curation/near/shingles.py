@@ -1,8 +1,9 @@
 """Divides a text into shingles: sequences of consecutive words, each as one hash of 64 bits.
 
-A word is a run of letters, digits and underscores, in lower case. In scripts that are written without spaces (Chinese, Japanese, Thai,
-Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with fewer words than a shingle has one
-shingle: all of its words or, if it has no word at all, its other characters. An empty text has no shingle.
+A word is a run of letters, digits and underscores, in lower case. In scripts that are written without spaces (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with fewer words than a
+shingle has one shingle: all of its words or, if it has no word at all, its other characters. An empty text has no
+shingle.
 
 The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
 Both give the same hashes. The hashes do not depend on the machine or on a random seed. They depend on Python's version
