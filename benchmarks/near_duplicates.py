@@ -7,8 +7,8 @@ put together at random to texts of about 900 characters. One row in five belongs
 are edits of one text: words replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters
 follow a power law, up to 1,000. Everything is drawn with a fixed seed.
 
-The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from
-lists of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
+The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from lists
+of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
 rows. Each runs in its own process, and the tools take turns.
 
 - docs/s: rows, divided by the time from the start of the process to its end.

@@ -88,8 +88,8 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     `fields` means that the data set has the format's column `column` under another `name`.
 
     Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
-    holds something that a record cannot hold. The message names the row. With `skip`, a row that a record cannot hold is
-    an error only if all rows are such rows.
+    holds something that a record cannot hold. The message names the row. With `skip`, a row that a record cannot hold
+    is an error only if all rows are such rows.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}

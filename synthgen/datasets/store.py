@@ -27,8 +27,8 @@ def store(
 
     Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
     types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
-    `facts` while it yields rows. It may also append to `failures`, which are written beside the next shard. At most one shard of each split is in memory. Raises CorpusError when a value does not
-    fit into its column.
+    `facts` while it yields rows. It may also append to `failures`, which are written beside the next shard. At most one
+    shard of each split is in memory. Raises CorpusError when a value does not fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}

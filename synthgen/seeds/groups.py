@@ -60,11 +60,11 @@ def _without_hyphens(text: str) -> str:
             begin -= 1
         while end < len(text) and text[end].isspace():
             end += 1
-        if _is_letter(text, begin - 1) and _is_letter(text, end):
-            if _is_letter(text, begin - 2) or _is_letter(text, end + 1):
-                parts += [text[done:begin], " "]
-                done = end
-                continue
+        between = _is_letter(text, begin - 1) and _is_letter(text, end)
+        if between and (_is_letter(text, begin - 2) or _is_letter(text, end + 1)):
+            parts += [text[done:begin], " "]
+            done = end
+            continue
         stars = len(match.group()) - len(match.group().lstrip("*"))
         after = text[first + stars : first + stars + 1]
         opens = (first == 0 or text[first - 1].isspace()) and _in_word(after)

@@ -347,7 +347,7 @@ def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
 
 
 def test_components_are_those_of_equal_keys_and_units():
-    """A component is what a search through all pairs of equal values reaches. Rows that are not alive connect nothing."""
+    """A component is what a search through all pairs of equal values reaches. Dead rows connect nothing."""
     draw = random.Random(5)
     for alive_share in (1.0, 0.7):
         keys = np.array([[draw.randrange(150) for _ in range(100)] for _ in range(2)], np.uint64)
@@ -357,14 +357,14 @@ def test_components_are_those_of_equal_keys_and_units():
         for values in keys:
             kernels.connect(values, alive, parents, table)
         kernels.roots(parents)
-        for row in range(100):
-            reached, todo = {row}, [row]
-            while todo and alive[row]:
+        for number in range(100):
+            reached, todo = {number}, [number]
+            while todo and alive[number]:
                 here = todo.pop()
                 near = [n for n in range(100) if alive[n] and (keys[:, n] == keys[:, here]).any() and n not in reached]
                 reached.update(near)
                 todo += near
-            assert parents[row] == min(reached)
+            assert parents[number] == min(reached)
         assert len(set(parents)) < 100
 
 
