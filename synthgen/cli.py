@@ -170,6 +170,9 @@ def generate(
     type=click.IntRange(1),
     help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
 )
+@click.option(
+    "--plan", is_flag=True, help="Write nothing; say on a sample of rows what each rule would reject, with examples."
+)
 @_FRESH
 @_REPAIR
 @SET
@@ -181,6 +184,7 @@ def curate(
     license: str | None,
     field: tuple[str, ...],
     workers: int | None,
+    plan: bool,
     fresh: bool,
     repair: bool,
     set: tuple[str, ...],
@@ -195,17 +199,24 @@ def curate(
     synthgen curate my-rows.jsonl --license CC0-1.0 -o runs/mine --set curate.near_duplicates=true
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
     synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
+    synthgen curate my-rows.jsonl --plan --set curate.length.max_words=60
     """
     from synthgen.curation import places
+    from synthgen.corpus import resolve
+    from synthgen.curation.preview import preview
     from synthgen.datasets import is_dataset, source_of
-    from synthgen.pipeline import recipe_of_rows
+    from synthgen.pipeline import preview_dataset, recipe_of_rows
     from synthgen.tally import tally
 
     if is_dataset(run):
-        if out is None:
-            raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
+        if plan:
+            found = preview_dataset(rows, rules)
+            ui.result(found.to_dict(), found.text())
+            return
+        if out is None:
+            raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
         done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, repair=repair, workers=workers, ui=ui)
         conclude(ui, done.to_dict(), done.text(), tally(done.folder), out)
         ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
@@ -213,6 +224,10 @@ def curate(
     if license or field:
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    if plan:
+        found = preview(loaded, resolve(run, prefer=("generated",)))
+        ui.result(found.to_dict(), found.text())
+        return
     source, _ = places(run, out, fresh=fresh)
     done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)

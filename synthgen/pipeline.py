@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from synthgen import durable, outputs
 from synthgen.auditing import audit
 from synthgen.curation import Curation, curate
+from synthgen.curation.preview import ROWS, Preview, preview
 from synthgen.datasets import adopt, open_dataset
 from synthgen.errors import GateDenied, RunChanged, UserError, missing_extra
 from synthgen.files import is_regular
@@ -168,6 +170,19 @@ def curate_dataset(
         keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, ui=ui)
+
+
+def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:
+    """Curate the first rows of a data set in a temporary folder, and say what each rule would reject or change. The
+    arguments are those of `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of `curate`.
+    """
+    first = source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)})
+    recipe = recipe.model_copy(update={"seeds": (first,)}) if recipe else recipe_of_rows(first)
+    check_installed(check_recipe(recipe).curate)
+    dataset = open_dataset(first, skip=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        adopt(dataset, recipe, Path(scratch))
+        return preview(recipe, Path(scratch) / "generated")
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
