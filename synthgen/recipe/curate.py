@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic_core import CoreSchema
 
 from synthgen.errors import RecipeError
 from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
+from synthgen.tables.reference import resolve
 from synthgen.tables.section import Section
 
 Base = TypeVar("Base", bound=Section)
@@ -137,11 +139,20 @@ else:
 
 
 def check_installed(section: CurateSection) -> None:
-    """Raise RecipeError when an enabled rule needs a package that is not installed. Commands that spend time or money
-    call this before they start.
+    """Raise RecipeError when an enabled rule needs a package that is not installed, or a file that does not exist.
+    Commands that spend time or money call this before they start.
     """
     for name, rule in rules().items():
         if rule.needs and section.settings(name) is not None and importlib.util.find_spec(rule.needs) is None:
             raise RecipeError(
                 f"curate.{name} needs {rule.needs}, which is not installed", "pip install 'synthgen-distill[curate]'"
             )
+    for path in files_read(section):
+        if not path.exists():
+            raise RecipeError(f"curate: '{path}' does not exist", "correct the path")
+
+
+def files_read(section: CurateSection) -> list[Path]:
+    """The files and folders, besides the corpus, that the enabled rules read."""
+    settings = {name: section.settings(name) for name, rule in rules().items() if rule.reads}
+    return [path for name, chosen in settings.items() if chosen for path in resolve(rules()[name].reads)(chosen)]

@@ -27,32 +27,48 @@ from synthgen.tables.curation import NearDuplicates
 _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",), "completion": ("completion.said",)}
 
 
+def made_with(words: int) -> dict[bytes, bytes]:
+    """What shingles of `words` words depend on. It is stored with them, so that others are never compared with them."""
+    return {b"shingles": f"words of {words}, version 1, Unicode {unidata_version}".encode()}
+
+
 def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
-    """What the signatures depend on. It is stored with them, so that others are never compared with them."""
-    shingles = f"words of {section.words}, version 1, Unicode {unidata_version}"
-    return {b"shingles": shingles.encode(), b"sketch": b"fss %d, seed %d" % (SLOTS, SEED)}
+    return {**made_with(section.words), b"sketch": b"fss %d, seed %d" % (SLOTS, SEED)}
 
 
 def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services) -> pa.Table:
     """Return the shingles (`shingles`, a list of uint64) and the sketch (`sketch`, 4 × `SLOTS` bytes) of each row."""
     from synthgen.curation.near import kernels
 
-    parts = [batch[name] for name in _PARTS[section.of]]
-    texts = plain(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
+    lists, sizes = shingled(batch, section.of, section.words)
+    sketches = np.zeros((len(sizes), SLOTS), np.uint32)
+    kernels.sketches(lists, sizes, sketches)
+    columns = {
+        "row": batch["row"],
+        "shingles": listed(lists, sizes),
+        "sketch": pa.Array.from_buffers(pa.binary(4 * SLOTS), len(sizes), [None, pa.py_buffer(sketches)]),
+    }
+    return pa.table(columns).replace_schema_metadata(_made_with(section))
+
+
+def shingled(batch: pa.RecordBatch, of: str, words: int) -> tuple[npt.NDArray[np.uint64], Rows]:
+    """Return (shingles of all rows of a batch, one row after the other, and their number for each row). `of` is
+    "row", "prompt" or "completion".
+    """
+    from synthgen.curation.near import kernels
+
+    texts = plain(pc.binary_join_element_wise(*(batch[name] for name in _PARTS[of]), "\n")).cast(pa.large_string())
     _, ends, data = texts.buffers()
     offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     lists = np.empty(offsets[-1] - offsets[0], np.uint64)  # a text has at most as many shingles as bytes
-    sizes, sketches = np.empty(len(texts), np.int64), np.zeros((len(texts), SLOTS), np.uint32)
-    characters = np.frombuffer(data or b"", np.uint8)
-    total = kernels.shingle_lists(characters, offsets, section.words, KINDS, lists, sizes)
-    kernels.sketches(lists, sizes, sketches)
-    bounds = pa.array(np.concatenate([[0], np.cumsum(sizes)]))
-    columns = {
-        "row": batch["row"],
-        "shingles": pa.LargeListArray.from_arrays(bounds, pa.array(lists[:total])),
-        "sketch": pa.Array.from_buffers(pa.binary(4 * SLOTS), len(texts), [None, pa.py_buffer(sketches)]),
-    }
-    return pa.table(columns).replace_schema_metadata(_made_with(section))
+    sizes = np.empty(len(texts), np.int64)
+    total = kernels.shingle_lists(np.frombuffer(data or b"", np.uint8), offsets, words, KINDS, lists, sizes)
+    return lists[:total], sizes
+
+
+def listed(lists: npt.NDArray[np.uint64], sizes: Rows) -> pa.Array:
+    """The result of `shingled` as an array of lists."""
+    return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)])), pa.array(lists))
 
 
 def decide(
@@ -66,7 +82,7 @@ def decide(
     if any(table.schema.metadata != _made_with(section) for table in signatures):
         raise CorpusError("the signatures were made by another version of synthgen", "repeat the command with --fresh")
     rows = np.concatenate([numbers(table["row"]) for table in signatures]).astype(np.int64)
-    lists, sizes, sketches = _joined(signatures)
+    (lists, sizes), sketches = joined(signatures), _sketches(signatures)
     starts = np.cumsum(sizes) - sizes
     sizes[np.isin(rows, lost)] = 0
     units = order.units_of(rows)
@@ -89,25 +105,27 @@ def decide(
     )
 
 
-def _sizes(signatures: Sequence[pa.Table]) -> Rows:
-    """The number of stored shingles of each row."""
-    counts = [numbers(pc.list_value_length(table["shingles"])) for table in signatures]
-    return np.concatenate(counts).astype(np.int64)
-
-
-def _joined(signatures: Sequence[pa.Table]) -> tuple[npt.NDArray[np.uint64], Rows, npt.NDArray[np.uint32]]:
-    """Return (shingles of all rows one after the other, their number for each row, the sketches as a matrix). They are
-    copies, because the shingles are sorted in place.
+def joined(signatures: Sequence[pa.Table]) -> tuple[npt.NDArray[np.uint64], Rows]:
+    """Return (shingles of all rows one after the other, their number for each row). They are copies, because the
+    shingles are sorted in place.
     """
-    sizes = _sizes(signatures)
-    lists, sketches = np.empty(sizes.sum(), np.uint64), np.empty((len(sizes), SLOTS), np.uint32)
-    at = row = 0
+    counts = [numbers(pc.list_value_length(table["shingles"])) for table in signatures]
+    sizes = np.concatenate(counts).astype(np.int64)
+    lists, at = np.empty(sizes.sum(), np.uint64), 0
     for table in signatures:
-        for batch in table.to_batches():
-            values = numbers(batch["shingles"].flatten())
+        for chunk in table["shingles"].chunks:
+            values = numbers(chunk.flatten())
             lists[at : at + len(values)] = values
-            stored = np.frombuffer(batch["sketch"].buffers()[1], np.uint32).reshape(-1, SLOTS)
-            start = batch["sketch"].offset
-            sketches[row : row + len(batch)] = stored[start : start + len(batch)]
-            at, row = at + len(values), row + len(batch)
-    return lists, sizes, sketches
+            at += len(values)
+    return lists, sizes
+
+
+def _sketches(signatures: Sequence[pa.Table]) -> npt.NDArray[np.uint32]:
+    """The sketches of all rows as a matrix."""
+    sketches, row = np.empty((sum(map(len, signatures)), SLOTS), np.uint32), 0
+    for table in signatures:
+        for chunk in table["sketch"].chunks:
+            stored = np.frombuffer(chunk.buffers()[1], np.uint32).reshape(-1, SLOTS)
+            sketches[row : row + len(chunk)] = stored[chunk.offset : chunk.offset + len(chunk)]
+            row += len(chunk)
+    return sketches

@@ -1,0 +1,200 @@
+"""An index of the word sequences of evaluation sets, and the search in it.
+
+A question or an answer of at least n words is found by its sequences of n words. A question with fewer words is found
+as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because so
+few words also occur by chance. An answer with fewer than n words is not looked for.
+
+A sequence that more than `_COMMON` different texts of a set have belongs to the form of the set, such as "Choose the
+best answer". It does not count, unless a text has no other sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen.curation.decontamination.sets import Item
+from synthgen.curation.decontamination.words import Hashes, Words, sequences, words_of
+from synthgen.curation.lists import Rows
+
+_FEW = 5
+_COMMON = 10
+_CELLS = 16  # cells of the table of hashes that are present, for each hash
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a text comes from: the name of its evaluation set, the id of its row there, and whether it is the row's
+    "question" or "answer".
+    """
+
+    set: str
+    id: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text of an evaluation set that was found in a message: where it comes from, the share of its words that were
+    found, and the indexes in `Words` of the first and the last word of the message that belong to it.
+    """
+
+    source: Source
+    share: float
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Sequences:
+    """All sequences of one length, ascending by their hashes. `texts` and `places` say in which text of the index each
+    of them is, and which of all words is its first. `present` has a cell for the highest bits of a hash.
+    """
+
+    length: int
+    hashes: Hashes
+    texts: Rows
+    places: Rows
+    present: npt.NDArray[np.bool_]
+    shift: np.uint64
+
+    def matches(self, words: Words) -> tuple[Rows, Rows, Rows]:
+        """Return (index of its first word, text, place) for each pair of a sequence of `words` and a sequence here that
+        have the same hash.
+        """
+        hashes, firsts = sequences(words, self.length)
+        likely = self.present[hashes >> self.shift]
+        hashes, firsts = hashes[likely], firsts[likely]
+        begin = np.searchsorted(self.hashes, hashes)
+        count = np.searchsorted(self.hashes, hashes, side="right") - begin
+        each = np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        return np.repeat(firsts, count), self.texts[each], self.places[each]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The texts of evaluation sets. `words` are the words of all texts, `own` says which of them count, and `total` is
+    the number of words of each text that count.
+    """
+
+    sources: tuple[Source, ...]
+    words: Words
+    own: npt.NDArray[np.bool_]
+    total: Rows
+    sequences: tuple[_Sequences, ...]
+
+    def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
+        """Yield (index of a message, hit) for each message and each text of which it has at least the share
+        `min_share`. `words` are the words of the messages.
+        """
+        found = [(*one.matches(words), one.length) for one in self.sequences]
+        firsts, texts, places = (np.concatenate([part[n] for part in found]) for n in range(3))
+        lengths = np.concatenate([np.full(len(part[0]), part[3]) for part in found])
+        messages = words.text[firsts]
+        fits = (self.words.count[texts] >= _FEW) | (words.count[messages] == self.words.count[texts])
+        order = np.lexsort((firsts, texts, messages))
+        order = order[fits[order]]
+        pairs = np.stack([messages[order], texts[order]])
+        starts = np.flatnonzero(np.any(pairs[:, 1:] != pairs[:, :-1], axis=0)) + 1
+        for group in np.split(order, starts) if len(order) else ():
+            hit = self._hit(words, firsts[group], places[group], lengths[group], min_share)
+            if hit:
+                yield int(messages[group[0]]), hit
+
+    def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows, min_share: float) -> Hit | None:
+        """The hit for one message and one text, whose common sequences begin at `firsts` in the message and at `places`
+        in the text. None if the share is less than `min_share`.
+        """
+        text = int(self.words.text[places[0]])
+        if self._share(text, places, lengths) < min_share:
+            return None
+        same = [
+            words.spelled(first, first + length) == self.words.spelled(place, place + length)
+            for first, place, length in zip(firsts.tolist(), places.tolist(), lengths.tolist(), strict=True)
+        ]
+        firsts, places, lengths = firsts[same], places[same], lengths[same]
+        share = self._share(text, places, lengths)
+        if share < min_share:
+            return None
+        return Hit(self.sources[text], share, int(firsts.min()), int((firsts + lengths).max()) - 1)
+
+    def _share(self, text: int, places: Rows, lengths: Rows) -> float:
+        """The share of the words of a text, of those that count, that are in the sequences at `places`."""
+        first, count = self.words.first[text], self.words.count[text]
+        found = _covered(places - first, lengths, int(count)) & self.own[first : first + count]
+        return float(np.count_nonzero(found) / self.total[text])
+
+
+def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
+    """Make the index of evaluation sets, which are pairs (name, rows), for sequences of `ngram` words. Of several texts
+    of a set with the same words, only the first is in the index.
+    """
+    sources, texts = [], []
+    for name, items in sets:
+        for item in items:
+            sources += [Source(name, item.id, "question"), Source(name, item.id, "answer")]
+            texts += [item.question, item.answer]
+    words = words_of(pa.array(texts, pa.string()))
+    is_question = np.arange(len(texts)) % 2 == 0
+    used = (words.count >= np.where(is_question, 1, ngram)) & _is_first(sources, words)
+    hashes, firsts = sequences(words, ngram)
+    long = used[words.text[firsts]]
+    hashes, firsts = hashes[long], firsts[long]
+    kept = np.ones(len(hashes), bool)
+    names = np.array([source.set for source in sources])
+    for name, _ in sets:
+        here = names[words.text[firsts]] == name
+        kept[here] = _counts(hashes[here], words.text[firsts[here]])
+    made = [_made(ngram, hashes[kept], words.text[firsts[kept]], firsts[kept])]
+    own = _covered(firsts[kept], np.full(np.count_nonzero(kept), ngram), len(words.hashes))
+    for length in sorted({*words.count[used & (words.count < ngram)].tolist()}):
+        whole = used & (words.count == length)
+        hashes, firsts = sequences(words, length)
+        all_of_it = whole[words.text[firsts]]
+        hashes, firsts = hashes[all_of_it], firsts[all_of_it]
+        made.append(_made(length, hashes, words.text[firsts], firsts))
+        own |= whole[words.text]
+    total = np.bincount(words.text[own], minlength=len(texts)).astype(np.int64)
+    return Index(tuple(sources), words, own, total, tuple(made))
+
+
+def _is_first(sources: Sequence[Source], words: Words) -> npt.NDArray[np.bool_]:
+    """Whether each text is the first of its set with these words."""
+    seen: set[tuple[str, bytes]] = set()
+    first = np.zeros(len(sources), bool)
+    for text, source in enumerate(sources):
+        begin = words.first[text]
+        key = (source.set, words.hashes[begin : begin + words.count[text]].tobytes())
+        first[text] = key not in seen
+        seen.add(key)
+    return first
+
+
+def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each sequence counts. `texts` are the texts of the sequences, all of one set."""
+    pairs = np.unique(np.stack([hashes, texts.astype(np.uint64)]), axis=1)
+    numbers, count = np.unique(pairs[0], return_counts=True)
+    rare = ~np.isin(hashes, numbers[count > _COMMON])
+    return np.asarray(rare | ~np.isin(texts, texts[rare]))
+
+
+def _made(length: int, hashes: Hashes, texts: Rows, places: Rows) -> _Sequences:
+    order = np.lexsort((places, hashes))
+    hashes = hashes[order]
+    bits = max(8, (len(hashes) * _CELLS).bit_length())
+    shift = np.uint64(64 - bits)
+    present = np.zeros(1 << bits, bool)
+    present[hashes >> shift] = True
+    return _Sequences(length, hashes, texts[order], places[order], present, shift)
+
+
+def _covered(places: Rows, lengths: Rows, count: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` words are in one of the sequences that begin at `places` and have these lengths."""
+    steps = np.zeros(count + 1, np.int64)
+    np.add.at(steps, places, 1)
+    np.add.at(steps, places + lengths, -1)
+    return np.asarray(np.cumsum(steps)[:-1] > 0)
