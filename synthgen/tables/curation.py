@@ -285,10 +285,10 @@ SWEEPS: dict[str, Sweep] = {
         needs="numba",
     ),
     "near_duplicates": Sweep(
-        about="Reject rows that are nearly the same as an earlier kept row.",
+        about="Reject rows that are nearly the same as an earlier kept row. Rows of `validation` and `test` come first.",
         signature="synthgen.curation.near:signature",
         decide="synthgen.curation.near:decide",
-        columns=("prompt.said", "completion.said"),
+        columns=("prompt.said", "completion.said", "split"),
         section=NearDuplicates,
         shorthand="threshold",
         reason="similarity {score:.2f} to {matched_id}, at least {threshold:g}",

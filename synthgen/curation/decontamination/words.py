@@ -5,7 +5,7 @@ scripts without spaces. Case, punctuation, white space, characters without width
 count. All texts are handled together as one array of characters, so no Python object is made for a word.
 
 The hash of a word is a sum over its characters: a number for the character times a number for its place. Different words
-may have the same hash, so callers compare the words themselves before they decide.
+may have the same hash (rare characters and emoji share one number), so callers compare the words before they decide.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Hashes = npt.NDArray[np.uint64]
 
 _NO_WIDTH = 3  # the kind of a character that has no width; see KINDS for the other kinds
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
-_PLACES = 64  # the number of places in a word that have a random number of their own
+_PLACES = 64  # the number of places in a word that have a random number of their own; a power of 2
 _SHIFT = np.uint64(33)
 
 
@@ -40,8 +40,16 @@ def _folded() -> npt.NDArray[np.uint32]:
     return np.array([next(ord(form) for form in some if len(form) == 1) for some in forms], np.uint32)
 
 
+def mixed(values: Hashes) -> Hashes:
+    """Spread the bits of numbers of 64 bits, one to one."""
+    values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
+    values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
+    return values ^ (values >> _SHIFT)
+
+
 _KINDS = _kinds()
 _FOLDED = _folded()
+_VALUES = np.where(_KINDS == BREAK, 0, mixed(np.append(_FOLDED, np.uint32(OTHERS)).astype(np.uint64) + np.uint64(1)))
 _WEIGHTS = np.random.default_rng(42).integers(0, 1 << 63, _PLACES, np.uint64) * np.uint64(2) + np.uint64(1)
 
 
@@ -51,7 +59,7 @@ class Words:
     `stop` are the word's place in the text, in characters. `first` is the index of each text's first word, and `count`
     its number of words.
 
-    `letters` are the characters of all texts without case, and `begins` and `ends` each word's place there.
+    `letters` are the characters of all texts, and `begins` and `ends` each word's place there.
     """
 
     hashes: Hashes
@@ -66,8 +74,14 @@ class Words:
 
     def spelled(self, first: int, last: int) -> tuple[str, ...]:
         """The words from index `first` up to index `last`, without case."""
-        places = zip(self.begins[first:last].tolist(), self.ends[first:last].tolist(), strict=True)
-        return tuple(self.letters[begin:end].tobytes().decode("utf-32-le") for begin, end in places)
+        if first == last:
+            return ()
+        start = int(self.begins[first])
+        letters = self.letters[start : self.ends[last - 1]]
+        folded = np.where(letters < OTHERS, _FOLDED[np.minimum(letters, OTHERS - 1)], letters)
+        text = folded.astype(np.uint32).tobytes().decode("utf-32-le")
+        begins, ends = self.begins[first:last] - start, self.ends[first:last] - start
+        return tuple(text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
 
 
 def words_of(texts: pa.Array) -> Words:
@@ -77,23 +91,24 @@ def words_of(texts: pa.Array) -> Words:
     texts = pc.utf8_normalize(pc.fill_null(texts, ""), "NFC")
     sizes = numbers(pc.utf8_length(texts)).astype(np.int64)
     letters = np.frombuffer("".join(texts.to_pylist()).encode("utf-32-le"), np.uint32)
-    kinds = _KINDS[np.minimum(letters, OTHERS)]
-    text = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(len(letters)) - (np.cumsum(sizes) - sizes)[text]
-    if (kinds == _NO_WIDTH).any():
-        wide = kinds != _NO_WIDTH
-        letters, kinds, text, place = letters[wide], kinds[wide], text[wide], place[wide]
-    letters = np.where(letters < OTHERS, _FOLDED[np.minimum(letters, OTHERS - 1)], letters)
-    inside = kinds != BREAK
-    joined = inside[1:] & inside[:-1] & (kinds[1:] == WORD) & (kinds[:-1] == WORD) & (text[1:] == text[:-1])
-    joined = np.concatenate([[False], joined, [False]])  # whether each letter continues the word of the one before
+    codes = np.minimum(letters, np.uint32(OTHERS))
+    kinds, text = _KINDS[codes], np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    origin = np.flatnonzero(kinds != _NO_WIDTH) if (kinds == _NO_WIDTH).any() else None
+    if origin is not None:
+        letters, codes, kinds, text = letters[origin], codes[origin], kinds[origin], text[origin]
+    inside, of_word = kinds != BREAK, kinds == WORD
+    joined = np.zeros(len(letters) + 1, bool)  # whether each letter continues the word of the letter before it
+    joined[1:-1] = of_word[1:] & of_word[:-1] & (text[1:] == text[:-1])
     begins, ends = np.flatnonzero(inside & ~joined[:-1]), np.flatnonzero(inside & ~joined[1:]) + 1
-    count = np.bincount(text[begins], minlength=len(sizes)).astype(np.int64)
+    owner = text[begins].astype(np.int64)
+    count = np.bincount(owner, minlength=len(sizes)).astype(np.int64)
+    first_letter = (np.cumsum(sizes) - sizes)[owner]
+    start, stop = (begins, ends) if origin is None else (origin[begins], origin[ends - 1] + 1)
     return Words(
-        hashes=_hashed(letters, begins, ends),
-        text=text[begins],
-        start=place[begins],
-        stop=place[ends - 1] + 1,
+        hashes=_hashed(_VALUES[codes], begins),
+        text=owner,
+        start=start - first_letter,
+        stop=stop - first_letter,
         first=np.cumsum(count) - count,
         count=count,
         letters=letters,
@@ -102,22 +117,12 @@ def words_of(texts: pa.Array) -> Words:
     )
 
 
-def _hashed(letters: npt.NDArray[np.uint32], begins: Rows, ends: Rows) -> Hashes:
-    """The hash of each word."""
+def _hashed(values: Hashes, begins: Rows) -> Hashes:
+    """The hash of each word. `values` holds a number for each letter, which is 0 for letters between words."""
     if not len(begins):
         return np.array([], np.uint64)
-    sizes = ends - begins
-    offsets = np.cumsum(sizes) - sizes
-    place = np.arange(sizes.sum()) - np.repeat(offsets, sizes)  # of each letter in its word
-    own = letters[place + np.repeat(begins, sizes)].astype(np.uint64) + np.uint64(1)
-    return mixed(np.add.reduceat(mixed(own) * _WEIGHTS[place % _PLACES], offsets))
-
-
-def mixed(values: Hashes) -> Hashes:
-    """Spread the bits of numbers of 64 bits, one to one."""
-    values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
-    values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
-    return values ^ (values >> _SHIFT)
+    place = np.arange(begins[0], len(values)) - np.repeat(begins, np.diff(begins, append=len(values)))
+    return mixed(np.add.reduceat(values[begins[0] :] * _WEIGHTS[place & (_PLACES - 1)], begins - begins[0]))
 
 
 def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:

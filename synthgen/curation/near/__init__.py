@@ -1,7 +1,8 @@
 """The sweep for near duplicates: rows whose sets of word sequences are almost the same.
 
 `signature` reads the text of each row once and stores its shingles and their sketch. `decide` goes through all rows in
-order and compares each with kept rows only. The sketches select the rows that are compared. Whether a row is dropped is
+order and compares each with kept rows only. Rows that are held out (`validation` and `test`) come first, so none of them
+is dropped because of a row of `train`. The sketches select the rows that are compared. Whether a row is dropped is
 decided by the exact Jaccard similarity of the shingles.
 """
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synthgen.curation.held_out import is_held_out
 from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.near.shingles import KINDS
 from synthgen.curation.near.sketch import SEED, SLOTS, bands, least_agreement
@@ -37,7 +39,9 @@ def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
 
 
 def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services) -> pa.Table:
-    """Return the shingles (`shingles`, a list of uint64) and the sketch (`sketch`, 4 × `SLOTS` bytes) of each row."""
+    """Return the shingles (`shingles`, a list of uint64) and the sketch (`sketch`, 4 × `SLOTS` bytes) of each row, and
+    whether the row is held out (`held_out`).
+    """
     from synthgen.curation.near import kernels
 
     lists, sizes = shingled(batch, section.of, section.words)
@@ -45,6 +49,7 @@ def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services
     kernels.sketches(lists, sizes, sketches)
     columns = {
         "row": batch["row"],
+        "held_out": is_held_out(batch["split"]),
         "shingles": listed(lists, sizes),
         "sketch": pa.Array.from_buffers(pa.binary(4 * SLOTS), len(sizes), [None, pa.py_buffer(sketches)]),
     }
@@ -86,7 +91,8 @@ def decide(
     starts = np.cumsum(sizes) - sizes
     sizes[np.isin(rows, lost)] = 0
     units = order.units_of(rows)
-    turn = np.lexsort((rows, units))
+    held_out = np.concatenate([numbers(table["held_out"]) for table in signatures]).astype(bool)
+    turn = np.lexsort((rows, units, ~np.isin(units, units[held_out])))
     twin, score = np.full(len(rows), -1), np.full(len(rows), -1.0)
     sets, found = (lists, starts[turn], sizes[turn]), (twin, score)
     if section.exact:
