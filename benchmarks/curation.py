@@ -176,6 +176,8 @@ def each(run: Path) -> None:
     rules += [(name, entry, entry.signature) for name, entry in curation.SWEEPS.items()]  # type: ignore[misc]
     for name, entry, function in rules:
         settings = section.settings(name)
+        if settings is None:  # a rule that is off by default, and may need settings
+            continue
         batches = [batch for _, batch in corpus.batches(run / "generated", "data", stored(entry.columns))][:10]
         wanted = [batch.append_column("row", _numbers(len(batch))) for batch in batches]
         extra = ("row",) if name in curation.SWEEPS else ()

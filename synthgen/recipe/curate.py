@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from synthgen.errors import RecipeError
 from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
@@ -95,6 +95,10 @@ class _Settings:
     def validate(self, value: object) -> object:
         """Convert a short form in the recipe to a mapping of settings, or to None when the rule is off."""
         if isinstance(value, bool):
+            fields = self.rule.section.model_fields if self.rule.section else {}
+            needed = [f"'{key}'" for key, field in fields.items() if field.is_required()]
+            if value and needed:
+                raise PydanticCustomError("rule", "{sentence}", {"sentence": f"give its settings: {', '.join(needed)}"})
             return {} if value else None
         if self.rule.shorthand and not isinstance(value, Mapping | Section | None):
             return {self.rule.shorthand: value}
