@@ -155,7 +155,9 @@ def measure(tests: list[dict[str, str]], trains: list[dict[str, str]], section: 
     for kind, rows in planted(tests, trains).items():
         found = rejected(rows, section)
         ours = sum(int(rejection.matched_id or 0) == place for place, rejection in found.items())
-        print(f"  {kind:<12} {len(found):5,} of {len(rows):,} found ({len(found) / len(rows):.4f}), {ours:,} named right")
+        print(
+            f"  {kind:<12} {len(found):5,} of {len(rows):,} found ({len(found) / len(rows):.4f}), {ours:,} named right"
+        )
     untouched = [row(number, one["question"], one["answer"]) for number, one in enumerate(trains)]
     found = rejected(untouched, section)
     print(f"  {'untouched':<12} {len(found):5,} of {len(untouched):,} rejected ({len(found) / len(untouched):.4f})")
@@ -175,7 +177,9 @@ def main() -> None:
     """Measure the check on the data in a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with train.jsonl and model_solutions.jsonl of GSM8K")
-    parser.add_argument("--min-share", type=float, nargs="+", default=[Decontamination.model_fields["min_share"].default])
+    parser.add_argument(
+        "--min-share", type=float, nargs="+", default=[Decontamination.model_fields["min_share"].default]
+    )
     parser.add_argument("--show", action="store_true", help="print the untouched rows that are rejected")
     options = parser.parse_args()
     trains = [json.loads(line) for line in (options.folder / "train.jsonl").read_text().splitlines()]

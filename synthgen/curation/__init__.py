@@ -114,7 +114,9 @@ def _curate(
     if summaries := _summaries(job):
         facts["summaries"] = summaries
     if not inputs.items() >= _hashes(recipe.curate).items():
-        raise RunChanged("a file that the rules read has changed during the curation", "repeat the command with --fresh")
+        raise RunChanged(
+            "a file that the rules read has changed during the curation", "repeat the command with --fresh"
+        )
     return _result(folder, corpus.finish(folder, "curated", facts, names))
 
 

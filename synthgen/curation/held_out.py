@@ -30,8 +30,8 @@ _PARTS = {
 
 
 def is_held_out(splits: pa.Array) -> pa.Array:
-    """Whether each row is held out, by its split. Raises CorpusError for a row without a split: training takes the split
-    from the name of the row's file, so such a row could be in either.
+    """Whether each row is held out, by its split. Every command that writes a corpus assigns the splits, and training
+    does not change them. Raises CorpusError for a row without a split, because it could be in any.
     """
     if splits.null_count:
         raise CorpusError("a row of this corpus has no split", "make the corpus again; every command writes the splits")

@@ -285,7 +285,7 @@ SWEEPS: dict[str, Sweep] = {
         needs="numba",
     ),
     "near_duplicates": Sweep(
-        about="Reject rows that are nearly the same as an earlier kept row. Rows of `validation` and `test` come first.",
+        about="Reject rows that are nearly the same as an earlier kept row; `validation` and `test` come first.",
         signature="synthgen.curation.near:signature",
         decide="synthgen.curation.near:decide",
         columns=("prompt.said", "completion.said", "split"),

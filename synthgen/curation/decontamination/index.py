@@ -1,8 +1,8 @@
 """An index of the word sequences of evaluation sets, and the search in it.
 
 A question or an answer of at least n words is found by its sequences of n words. A question with fewer words is found
-as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because so
-few words also occur by chance. An answer with fewer than n words is not looked for.
+as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because
+so few words also occur by chance. An answer with fewer than n words is not looked for.
 
 A sequence that more than `_COMMON` different texts of a set have belongs to the form of the set, such as "Choose the
 best answer". It does not count, unless a text has no other sequence.

@@ -4,8 +4,9 @@ Words are those of `synthgen.curation.near.shingles`: runs of letters, digits an
 scripts without spaces. Case, punctuation, white space, characters without width, and how a letter is composed do not
 count. All texts are handled together as one array of characters, so no Python object is made for a word.
 
-The hash of a word is a sum over its characters: a number for the character times a number for its place. Different words
-may have the same hash (rare characters and emoji share one number), so callers compare the words before they decide.
+The hash of a word is a sum over its characters: a number for the character times a number for its place. Different
+words may have the same hash (rare characters and emoji share one number), so callers compare the words before they
+decide.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The sweep for near duplicates: rows whose sets of word sequences are almost the same.
 
 `signature` reads the text of each row once and stores its shingles and their sketch. `decide` goes through all rows in
-order and compares each with kept rows only. Rows that are held out (`validation` and `test`) come first, so none of them
-is dropped because of a row of `train`. The sketches select the rows that are compared. Whether a row is dropped is
+order and compares each with kept rows only. Rows that are held out (`validation` and `test`) come first, so none of
+them is dropped because of a row of `train`. The sketches select the rows that are compared. Whether a row is dropped is
 decided by the exact Jaccard similarity of the shingles.
 """
 
