@@ -22,7 +22,7 @@ from synthgen.curation.decontamination.words import Hashes, Words, sequences, wo
 from synthgen.curation.lists import Rows
 
 _FEW = 5
-_COMMON = 10
+_COMMON = 3
 _CELLS = 16  # cells of the table of hashes that are present, for each hash
 
 
@@ -77,56 +77,73 @@ class _Sequences:
 
 @dataclass(frozen=True)
 class Index:
-    """The texts of evaluation sets. `words` are the words of all texts, `own` says which of them count, and `total` is
-    the number of words of each text that count.
+    """The texts of evaluation sets. `words` are the words of all texts. `before` is the number of words before each word
+    that count, and at its end the number of all words that count. `total` is the number of those of each text.
     """
 
     sources: tuple[Source, ...]
     words: Words
-    own: npt.NDArray[np.bool_]
+    before: Rows
     total: Rows
     sequences: tuple[_Sequences, ...]
 
     def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
-        """Yield (index of a message, hit) for each message and each text of which it has at least the share
-        `min_share`. `words` are the words of the messages.
+        """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. Of several
+        such texts, the one with the largest share counts, or the first of them. `words` are the words of the messages.
         """
         found = [(*one.matches(words), one.length) for one in self.sequences]
         firsts, texts, places = (np.concatenate([part[n] for part in found]) for n in range(3))
         lengths = np.concatenate([np.full(len(part[0]), part[3]) for part in found])
         messages = words.text[firsts]
         fits = (self.words.count[texts] >= _FEW) | (words.count[messages] == self.words.count[texts])
-        order = np.lexsort((firsts, texts, messages))
+        order = np.lexsort((places, texts, messages))
         order = order[fits[order]]
-        pairs = np.stack([messages[order], texts[order]])
-        starts = np.flatnonzero(np.any(pairs[:, 1:] != pairs[:, :-1], axis=0)) + 1
-        for group in np.split(order, starts) if len(order) else ():
-            hit = self._hit(words, firsts[group], places[group], lengths[group], min_share)
-            if hit:
-                yield int(messages[group[0]]), hit
+        if not len(order):
+            return
+        firsts, texts, places, lengths = firsts[order], texts[order], places[order], lengths[order]
+        messages = messages[order]
+        groups = np.flatnonzero(_is_new(messages) | _is_new(texts))  # the first match of each message and text
+        shares = self._shares(groups, texts, places, lengths)
+        ends = np.append(groups[1:], len(order))
+        likely = np.flatnonzero(shares >= min_share)
+        likely = likely[np.lexsort((texts[groups[likely]], -shares[likely], messages[groups[likely]]))]
+        best: dict[int, Hit] = {}
+        for group in likely.tolist():
+            message, here = int(messages[groups[group]]), slice(groups[group], ends[group])
+            if message in best and best[message].share >= shares[group]:
+                continue
+            hit = self._hit(words, firsts[here], places[here], lengths[here])
+            if hit.share >= min_share and (message not in best or hit.share > best[message].share):
+                best[message] = hit
+        yield from best.items()
 
-    def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows, min_share: float) -> Hit | None:
-        """The hit for one message and one text, whose common sequences begin at `firsts` in the message and at `places`
-        in the text. None if the share is less than `min_share`.
+    def _shares(self, groups: Rows, texts: Rows, places: Rows, lengths: Rows) -> npt.NDArray[np.float64]:
+        """The share of the words of its text, of those that count, that each group of matches holds. `groups` are the
+        first matches of the groups. The matches of a group are about one text, and their places are ascending.
         """
-        text = int(self.words.text[places[0]])
-        if self._share(text, places, lengths) < min_share:
-            return None
+        ends = places + lengths
+        begins = np.maximum(places, np.concatenate([[0], ends[:-1]]))  # words of the match before are not counted twice
+        begins[groups] = places[groups]
+        counts = np.add.reduceat(self.before[ends] - self.before[np.minimum(begins, ends)], groups)
+        return np.asarray(counts / self.total[texts[groups]])
+
+    def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows) -> Hit:
+        """The hit for one message and one text with equal hashes, of which only the matches with equal words count. The
+        matches begin at `firsts` in the message and at `places` in the text.
+        """
+        text, message = int(self.words.text[places[0]]), int(words.text[firsts[0]])
+        ours, theirs = words.of_text(message), self.words.of_text(text)
+        in_message = (firsts - words.first[message]).tolist()
+        in_text = (places - self.words.first[text]).tolist()
         same = [
-            words.spelled(first, first + length) == self.words.spelled(place, place + length)
-            for first, place, length in zip(firsts.tolist(), places.tolist(), lengths.tolist(), strict=True)
+            ours[first : first + length] == theirs[place : place + length]
+            for first, place, length in zip(in_message, in_text, lengths.tolist(), strict=True)
         ]
         firsts, places, lengths = firsts[same], places[same], lengths[same]
-        share = self._share(text, places, lengths)
-        if share < min_share:
-            return None
-        return Hit(self.sources[text], share, int(firsts.min()), int((firsts + lengths).max()) - 1)
-
-    def _share(self, text: int, places: Rows, lengths: Rows) -> float:
-        """The share of the words of a text, of those that count, that are in the sequences at `places`."""
-        first, count = self.words.first[text], self.words.count[text]
-        found = _covered(places - first, lengths, int(count)) & self.own[first : first + count]
-        return float(np.count_nonzero(found) / self.total[text])
+        if not len(firsts):
+            return Hit(self.sources[text], 0.0, 0, 0)
+        share = self._shares(np.array([0]), np.full(len(places), text), places, lengths)[0]
+        return Hit(self.sources[text], float(share), int(firsts.min()), int((firsts + lengths).max()) - 1)
 
 
 def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
@@ -159,7 +176,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
         made.append(_made(length, hashes, words.text[firsts], firsts))
         own |= whole[words.text]
     total = np.bincount(words.text[own], minlength=len(texts)).astype(np.int64)
-    return Index(tuple(sources), words, own, total, tuple(made))
+    return Index(tuple(sources), words, np.concatenate([[0], np.cumsum(own)]), total, tuple(made))
 
 
 def _is_first(sources: Sequence[Source], words: Words) -> npt.NDArray[np.bool_]:
@@ -172,6 +189,11 @@ def _is_first(sources: Sequence[Source], words: Words) -> npt.NDArray[np.bool_]:
         first[text] = key not in seen
         seen.add(key)
     return first
+
+
+def _is_new(values: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each value differs from the value before it. The first one is new."""
+    return np.concatenate([[True], values[1:] != values[:-1]])
 
 
 def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:

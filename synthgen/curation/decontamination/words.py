@@ -73,16 +73,17 @@ class Words:
     begins: Rows
     ends: Rows
 
-    def spelled(self, first: int, last: int) -> tuple[str, ...]:
-        """The words from index `first` up to index `last`, without case."""
-        if first == last:
-            return ()
-        start = int(self.begins[first])
-        letters = self.letters[start : self.ends[last - 1]]
-        folded = np.where(letters < OTHERS, _FOLDED[np.minimum(letters, OTHERS - 1)], letters)
-        text = folded.astype(np.uint32).tobytes().decode("utf-32-le")
-        begins, ends = self.begins[first:last] - start, self.ends[first:last] - start
-        return tuple(text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
+    def of_text(self, text: int) -> list[str]:
+        """The words of one text, without case."""
+        first, count = int(self.first[text]), int(self.count[text])
+        if not count:
+            return []
+        begins, ends = self.begins[first : first + count], self.ends[first : first + count]
+        letters = self.letters[begins[0] : ends[-1]]
+        folded = np.where(letters < OTHERS, _FOLDED[np.minimum(letters, OTHERS - 1)], letters).astype(np.uint32)
+        spelled = folded.tobytes().decode("utf-32-le")
+        places = zip((begins - begins[0]).tolist(), (ends - begins[0]).tolist(), strict=True)
+        return [spelled[begin:end] for begin, end in places]
 
 
 def words_of(texts: pa.Array) -> Words:
