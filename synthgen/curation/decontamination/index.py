@@ -77,8 +77,8 @@ class _Sequences:
 
 @dataclass(frozen=True)
 class Index:
-    """The texts of evaluation sets. `words` are the words of all texts. `before` is the number of words before each word
-    that count, and at its end the number of all words that count. `total` is the number of those of each text.
+    """The texts of evaluation sets. `words` are the words of all texts, and `total` is the number of words of each text
+    that count. `before` holds how many words before each word count, and at its end how many of all words count.
     """
 
     sources: tuple[Source, ...]
@@ -88,8 +88,9 @@ class Index:
     sequences: tuple[_Sequences, ...]
 
     def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
-        """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. Of several
-        such texts, the one with the largest share counts, or the first of them. `words` are the words of the messages.
+        """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. If there
+        are several such texts, the hit is the one with the largest share, or the first of those. `words` are the words
+        of the messages.
         """
         found = [(*one.matches(words), one.length) for one in self.sequences]
         firsts, texts, places = (np.concatenate([part[n] for part in found]) for n in range(3))
@@ -191,15 +192,16 @@ def _is_first(sources: Sequence[Source], words: Words) -> npt.NDArray[np.bool_]:
     return first
 
 
-def _is_new(values: Rows) -> npt.NDArray[np.bool_]:
+def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     """Whether each value differs from the value before it. The first one is new."""
-    return np.concatenate([[True], values[1:] != values[:-1]])
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
 
 
 def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:
     """Whether each sequence counts. `texts` are the texts of the sequences, all of one set."""
-    pairs = np.unique(np.stack([hashes, texts.astype(np.uint64)]), axis=1)
-    numbers, count = np.unique(pairs[0], return_counts=True)
+    order = np.lexsort((texts, hashes))
+    one_for_each_text = order[_is_new(hashes[order]) | _is_new(texts[order])]
+    numbers, count = np.unique(hashes[one_for_each_text], return_counts=True)
     rare = ~np.isin(hashes, numbers[count > _COMMON])
     return np.asarray(rare | ~np.isin(texts, texts[rare]))
 
