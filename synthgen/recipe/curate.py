@@ -158,5 +158,5 @@ def check_installed(section: CurateSection) -> None:
 
 def files_read(section: CurateSection) -> list[Path]:
     """The files and folders, besides the corpus, that the enabled rules read."""
-    settings = {name: section.settings(name) for name, rule in rules().items() if rule.reads}
-    return [path for name, chosen in settings.items() if chosen for path in resolve(rules()[name].reads)(chosen)]
+    reading = [(rule.reads, section.settings(name)) for name, rule in rules().items() if rule.reads]
+    return [path for reads, settings in reading if reads and settings for path in resolve(reads)(settings)]
