@@ -165,6 +165,7 @@ def test_the_form_that_many_questions_share_does_not_count(sets):
     section = sets(rows, min_share=0.4)
     assert judged(section, other) == {}
     assert [one.matched_id for one in judged(section, *map(asked, own)).values()] == [str(n) for n in range(12)]
+    assert judged(sets([ROWS[0]] * 9), asked(QUESTION))[0].score == 1
     whole = [{"id": "form", "question": FORM, "answer": ""}]
     assert judged(sets(rows + whole), other)[0].matched_id == "form"
 
@@ -179,6 +180,7 @@ def test_equal_hashes_reject_nothing(sets, monkeypatch):
 
 
 def test_the_row_with_the_largest_share_is_named(sets):
+    """And of several messages, the one with the largest share."""
     part = QUESTION[: QUESTION.index("How many")]
     rows = [
         {"id": "other", "question": f"{part} What does it cost to feed all of them for one year?", "answer": ""},
@@ -186,6 +188,8 @@ def test_the_row_with_the_largest_share_is_named(sets):
         {"id": "copy", "question": QUESTION.lower(), "answer": ""},
     ]
     assert judged(sets(rows), asked(QUESTION))[0].matched_id == "same"
+    (found,) = judged(sets(rows), asked(part, QUESTION)).values()
+    assert (found.matched_id, found.score, found.span) == ("same", 1, {"start": 0, "stop": len(QUESTION) - 1})
 
 
 def test_rows_that_are_held_out_and_rows_without_messages_are_kept(sets):

@@ -124,9 +124,12 @@ def test_rows_of_train_are_not_compared_with_each_other_and_rejected_rows_are_no
     text, other = " ".join(VOCABULARY[:40]), " ".join(VOCABULARY[50:90])
     rows = [asked(text, 0), asked(f"{text} end", 1, answer="ten")]
     rows += [asked(other, 2), asked(f"{other} end", 3, "test", finish_reason="length")]
-    run = corpus_of(tmp_path, rows)
+    rows += [asked("one fish", 4, "test"), asked("one fish", 5, "test", group_id="g")]
+    run = corpus_of(tmp_path, [*rows, asked(f"{other} the end", 6, "test", group_id="g")])
     synthgen.curate(curating(split_twins=True), run)
-    assert set(parts(run)[0]) == {"r0", "r1", "r2"}
+    kept, rejected = parts(run)
+    assert set(kept) == {"r0", "r1", "r2", "r4"}
+    assert [rejected[i].verdicts[0]["check"] for i in ("r3", "r5", "r6")] == ["truncated", "duplicates", "group"]
 
 
 def test_of_near_duplicates_the_row_that_is_held_out_stays(tmp_path):

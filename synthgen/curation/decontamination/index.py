@@ -4,7 +4,7 @@ A question or an answer of at least n words is found by its sequences of n words
 as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because
 so few words also occur by chance. An answer with fewer than n words is not looked for.
 
-A sequence that more than `_COMMON` different texts of a set have belongs to the form of the set, such as "Choose the
+A sequence that more than `_COMMON` texts of a set have belongs to the form of the set, such as "Choose the
 best answer". It does not count, unless a text has no other sequence.
 """
 
@@ -148,9 +148,7 @@ class Index:
 
 
 def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
-    """Make the index of evaluation sets, which are pairs (name, rows), for sequences of `ngram` words. Of several texts
-    of a set with the same words, only the first is in the index.
-    """
+    """Make the index of evaluation sets, which are pairs (name, rows), for sequences of `ngram` words."""
     sources, texts = [], []
     for name, items in sets:
         for item in items:
@@ -158,7 +156,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
             texts += [item.question, item.answer]
     words = words_of(pa.array(texts, pa.string()))
     is_question = np.arange(len(texts)) % 2 == 0
-    used = (words.count >= np.where(is_question, 1, ngram)) & _is_first(sources, words)
+    used = words.count >= np.where(is_question, 1, ngram)
     hashes, firsts = sequences(words, ngram)
     long = used[words.text[firsts]]
     hashes, firsts = hashes[long], firsts[long]
@@ -178,18 +176,6 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
         own |= whole[words.text]
     total = np.bincount(words.text[own], minlength=len(texts)).astype(np.int64)
     return Index(tuple(sources), words, np.concatenate([[0], np.cumsum(own)]), total, tuple(made))
-
-
-def _is_first(sources: Sequence[Source], words: Words) -> npt.NDArray[np.bool_]:
-    """Whether each text is the first of its set with these words."""
-    seen: set[tuple[str, bytes]] = set()
-    first = np.zeros(len(sources), bool)
-    for text, source in enumerate(sources):
-        begin = words.first[text]
-        key = (source.set, words.hashes[begin : begin + words.count[text]].tobytes())
-        first[text] = key not in seen
-        seen.add(key)
-    return first
 
 
 def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
