@@ -123,7 +123,7 @@ def _curate(
 def _hashes(section: CurateSection) -> dict[str, dict[str, str]]:
     """The hash of each file or folder, besides the corpus, that the rules read. Empty if there is none."""
     found = {str(path): content_hash(path) for path in files_read(section)}
-    return {"read_sha256": found} if found else {}
+    return {"files_sha256": found} if found else {}
 
 
 def _summaries(job: Job) -> Summaries:

@@ -195,6 +195,7 @@ def test_the_row_with_the_largest_share_is_named(sets):
 def test_rows_that_are_held_out_and_rows_without_messages_are_kept(sets):
     rows = [asked(QUESTION, split="test"), asked(QUESTION, split="validation"), row("", prompt=[], completion=[])]
     assert judged(sets(), *rows, asked(QUESTION)).keys() == {3}
+    assert judged(sets(), rows[0]) == judged(sets(), rows[2]) == {}
 
 
 def items(tmp_path, name: str, text: str, **more: str) -> list[Item]:
@@ -278,7 +279,7 @@ def test_a_corpus_is_judged_and_the_sets_are_counted(tmp_path, sets):
     assert synthgen.curate(recipe, run).summaries == done.summaries
 
 
-def test_batches_and_shards_do_not_change_the_result(tmp_path, monkeypatch, sets):
+def test_pieces_and_shards_do_not_change_the_result(tmp_path, monkeypatch, sets):
     """`test_held_out` has a test with worker processes."""
     monkeypatch.setattr(job, "_TASK_ROWS", 20)
     recipe = curating(decontamination=sets(ngram=8).model_dump())
@@ -286,7 +287,9 @@ def test_batches_and_shards_do_not_change_the_result(tmp_path, monkeypatch, sets
     draw = random.Random(4)
     rows = [asked(draw.choice(texts), f"{draw.choice(texts)} {n}", n) for n in range(80)]
     results = []
-    for size in (100, 30, 13):
+    for size, piece in ((100, 1 << 20), (30, 70), (13, 1)):
+        check._index.cache_clear()
+        monkeypatch.setattr(words_module, "_PIECE", piece)
         run = corpus_of(tmp_path / str(size), rows, size)
         done = synthgen.curate(recipe, run, workers=1)
         results.append((done.counts, {i: r.verdicts for i, r in parts(run)[1].items()}))
@@ -300,7 +303,7 @@ def test_the_contents_of_the_sets_decide_whether_a_curation_is_valid(tmp_path, m
     assert synthgen.curate(recipe, run).counts["kept"] == 2
     assert synthgen.curate(recipe, run).counts["kept"] == 2
     sets(ROWS)
-    with pytest.raises(RunChanged, match="read_sha256"):
+    with pytest.raises(RunChanged, match="files_sha256"):
         synthgen.curate(recipe, run)
     assert synthgen.curate(recipe, run, fresh=True).counts["kept"] == 1
     changing = monkeypatch.setattr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from unicodedata import is_normalized, normalize
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from synthgen import corpus
 from synthgen.curation.decontamination.index import Hit, Index, index_of
 from synthgen.curation.decontamination.sets import items_of
-from synthgen.curation.decontamination.words import words_of
+from synthgen.curation.decontamination.words import pieces, words_of
 from synthgen.curation.held_out import is_held_out
 from synthgen.curation.lists import Rows, lengths, numbers
 from synthgen.curation.verdicts import Rejection, Verdicts
@@ -48,14 +49,12 @@ def decontamination(batch: pa.RecordBatch, section: Decontamination, services: S
     rejected: dict[int, Rejection] = {}
     for field in _FIELDS:
         rows, texts = _messages(chosen[field])
-        words = words_of(texts)
-        for message, hit in index.find(words, section.min_share):
+        for message, hit in _hits(index, texts, section.min_share):
             row = int(learnt[rows[message]])
             if row not in rejected or hit.share > (rejected[row].score or 0):
                 first = int(np.searchsorted(rows, rows[message]))
-                before = [text or "" for text in texts.slice(first, message - first + 1).to_pylist()]
-                span = _span(before[-1], int(words.start[hit.first]), int(words.stop[hit.last]))
-                rejected[row] = _rejection(field, before, span, hit, section.min_share)
+                messages = [text or "" for text in texts.slice(first, message - first + 1).to_pylist()]
+                rejected[row] = _rejection(field, messages, hit, section.min_share)
     return Verdicts(rejected)
 
 
@@ -63,6 +62,13 @@ def _messages(conversations: pa.Array) -> tuple[Rows, pa.Array]:
     """Return (index of its conversation, content) for each message."""
     rows = np.repeat(np.arange(len(conversations)), lengths(conversations))
     return rows, pc.struct_field(conversations.flatten(), "content")
+
+
+def _hits(index: Index, texts: pa.Array, min_share: float) -> Iterator[tuple[int, Hit]]:
+    """Yield (index of the message, hit) for the messages `texts`."""
+    for start, part in pieces(texts):
+        for message, hit in index.find(words_of(part), min_share):
+            yield start + message, hit
 
 
 def _span(text: str, start: int, stop: int) -> Span:
@@ -74,10 +80,11 @@ def _span(text: str, start: int, stop: int) -> Span:
     return {"start": start, "stop": stop}
 
 
-def _rejection(field: str, messages: list[str], span: Span, hit: Hit, limit: float) -> Rejection:
+def _rejection(field: str, messages: list[str], hit: Hit, limit: float) -> Rejection:
     """The reason for a hit in the last of `messages`, which are the first messages of the prompt or the completion
     (`field`).
     """
+    span = _span(messages[-1], hit.start, hit.stop)
     where = f"in the {field}" if len(messages) == 1 else f"in message {len(messages)} of the {field}"
     characters = f"characters {span['start']} to {span['stop']}"
     before = sum(len(message) + 1 for message in messages[:-1])  # `completion.text` has a line feed after each

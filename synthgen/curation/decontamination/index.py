@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthgen.curation.decontamination.sets import Item
-from synthgen.curation.decontamination.words import Hashes, Words, sequences, words_of
+from synthgen.curation.decontamination.words import Hashes, Words, concatenated, pieces, sequences, words_of
 from synthgen.curation.lists import Rows
 
 _FEW = 5
@@ -40,13 +40,13 @@ class Source:
 @dataclass(frozen=True)
 class Hit:
     """A text of an evaluation set that was found in a message: where it comes from, the share of its words that were
-    found, and the indexes in `Words` of the first and the last word of the message that belong to it.
+    found, and the characters of the message from the first to the last of them, in Unicode's form NFC.
     """
 
     source: Source
     share: float
-    first: int
-    last: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ class Index:
         if not len(firsts):
             return Hit(self.sources[text], 0.0, 0, 0)
         share = self._shares(np.array([0]), np.full(len(places), text), places, lengths)[0]
-        return Hit(self.sources[text], float(share), int(firsts.min()), int((firsts + lengths).max()) - 1)
+        start, stop = words.start[firsts.min()], words.stop[(firsts + lengths).max() - 1]
+        return Hit(self.sources[text], float(share), int(start), int(stop))
 
 
 def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
@@ -154,7 +155,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
         for item in items:
             sources += [Source(name, item.id, "question"), Source(name, item.id, "answer")]
             texts += [item.question, item.answer]
-    words = words_of(pa.array(texts, pa.string()))
+    words = concatenated([words_of(part) for _, part in pieces(pa.array(texts, pa.large_string()))])
     is_question = np.arange(len(texts)) % 2 == 0
     used = words.count >= np.where(is_question, 1, ngram)
     hashes, firsts = sequences(words, ngram)

@@ -11,7 +11,8 @@ decide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ Hashes = npt.NDArray[np.uint64]
 
 _NO_WIDTH = 3  # the kind of a character that has no width; see KINDS for the other kinds
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
+_PIECE = 1 << 20
 _PLACES = 64  # the number of places in a word that have a random number of their own; a power of 2
 _SHIFT = np.uint64(33)
 
@@ -86,6 +88,19 @@ class Words:
         return [spelled[begin:end] for begin, end in places]
 
 
+def pieces(texts: pa.Array) -> Iterator[tuple[int, pa.Array]]:
+    """Divide a string array into consecutive parts with about `_PIECE` bytes of text each, because `words_of` needs
+    some 40 times as much memory. Yields pairs (index of the first text, part).
+    """
+    ends = np.cumsum(numbers(pc.fill_null(pc.binary_length(texts), 0)).astype(np.int64))
+    start = 0
+    while start < len(texts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _PIECE, side="right")))
+        yield start, texts.slice(start, stop - start)
+        start = stop
+
+
 def words_of(texts: pa.Array) -> Words:
     """Divide the texts of a string array into words. A null text has no words. Places in a text are those in its
     Unicode form NFC.
@@ -125,6 +140,19 @@ def _hashed(values: Hashes, begins: Rows) -> Hashes:
         return np.array([], np.uint64)
     place = np.arange(begins[0], len(values)) - np.repeat(begins, np.diff(begins, append=len(values)))
     return mixed(np.add.reduceat(values[begins[0] :] * _WEIGHTS[place & (_PLACES - 1)], begins - begins[0]))
+
+
+def concatenated(parts: Sequence[Words]) -> Words:
+    """The words of several lists of texts, one list after the other."""
+    texts, words, letters = 0, 0, 0
+    moved: dict[str, list[npt.NDArray[np.generic]]] = {field.name: [] for field in fields(Words)}
+    for part in parts:
+        by = {"text": texts, "first": words, "begins": letters, "ends": letters}
+        for name, arrays in moved.items():
+            values = getattr(part, name)
+            arrays.append(values + by[name] if name in by else values)
+        texts, words, letters = texts + len(part.count), words + len(part.hashes), letters + len(part.letters)
+    return Words(**{name: np.concatenate(arrays) for name, arrays in moved.items()})
 
 
 def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:
