@@ -115,7 +115,7 @@ def test_a_question_is_found_in_the_prompt_and_in_the_completion(sets, ngram, te
     assert all(0.5 <= one.score <= 1 for one in found.values())
     assert (found[0].score == 1) == ("turkeys" not in text and "keeps" in text.lower())
     assert found[0].span is None
-    assert "of farm, question of q1: in the prompt, characters" in found[0].reason
+    assert "of the words of a question of farm (q1): in the prompt, characters" in found[0].reason
 
 
 def test_the_span_is_the_place_of_the_question(sets):
@@ -128,7 +128,7 @@ def test_the_span_is_the_place_of_the_question(sets):
         text, span = records[number].text, found[number].span
         assert text[span["start"] : span["stop"]] == QUESTION.rstrip("?")
     place = f"characters {len(begin)} to {len(begin) + len(QUESTION) - 1}"
-    assert found[0].reason == f"holds 100% of the words of farm, question of q1: in the completion, {place}"
+    assert found[0].reason == f"holds 100% of the words of a question of farm (q1): in the completion, {place}"
     assert found[1].reason.endswith(f"in message 2 of the completion, {place}")
     assert found[2].reason.endswith(f"in message 2 of the prompt, characters 4 to {3 + len(QUESTION)}")
 
@@ -137,7 +137,7 @@ def test_a_long_answer_is_found_and_a_short_one_is_not(sets):
     rows = [asked("Go on.", ANSWER), asked("Go on.", "42"), asked("Oder", "The answer is 42."), asked(ANSWER)]
     found = judged(sets(), *rows)
     assert found.keys() == {0, 3}
-    assert "answer of q1: in the completion" in found[0].reason
+    assert "an answer of farm (q1): in the completion" in found[0].reason
     one = {"name": "farm", "path": sets().sets[0].path, "question": "question"}
     assert judged(Decontamination.model_validate({"sets": [one]}), *rows) == {}
 

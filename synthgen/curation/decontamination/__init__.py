@@ -91,7 +91,7 @@ def _rejection(field: str, messages: list[str], hit: Hit, limit: float) -> Rejec
     whole: Span = {"start": before + span["start"], "stop": before + span["stop"]}
     source = hit.source
     return Rejection(
-        f"holds {hit.share:.0%} of the words of {source.set}, {source.part} of {source.id}: {where}, {characters}",
+        f"holds {hit.share:.0%} of the words of {source.part} of {source.set} ({source.id}): {where}, {characters}",
         score=hit.share,
         rule=source.set,
         threshold=limit,

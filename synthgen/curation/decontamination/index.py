@@ -28,8 +28,8 @@ _CELLS = 16  # cells of the table of hashes that are present, for each hash
 
 @dataclass(frozen=True)
 class Source:
-    """Where a text comes from: the name of its evaluation set, the id of its row there, and whether it is the row's
-    "question" or "answer".
+    """Where a text comes from: the name of its evaluation set, the id of its row there, and whether it is "a question"
+    or "an answer".
     """
 
     set: str
@@ -153,7 +153,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
     sources, texts = [], []
     for name, items in sets:
         for item in items:
-            sources += [Source(name, item.id, "question"), Source(name, item.id, "answer")]
+            sources += [Source(name, item.id, "a question"), Source(name, item.id, "an answer")]
             texts += [item.question, item.answer]
     words = concatenated([words_of(part) for _, part in pieces(pa.array(texts, pa.large_string()))])
     is_question = np.arange(len(texts)) % 2 == 0
