@@ -1,6 +1,8 @@
-"""Measures how many planted test questions the check `decontamination` finds, and how many other rows it rejects.
+"""Measures how many planted test questions the check `decontamination` finds, and how many other rows it rejects. With
+`--twins`, also measures the sweep `split_twins` on a data set.
 
     python benchmarks/decontamination.py FOLDER        FOLDER holds GSM8K: train.jsonl and model_solutions.jsonl
+    python benchmarks/decontamination.py FOLDER --twins t0.jsonl.gz
 
 The evaluation set is the 1,319 test questions of GSM8K with their worked solutions (`model_solutions.jsonl`). Each test
 question is planted once for each kind of edit, as the prompt of a row whose completion is the solution of some row of
@@ -19,6 +21,10 @@ question is planted once for each kind of edit, as the prompt of a row whose com
 The untouched rows are the 7,473 rows of `train.jsonl`. `--show` prints those that are rejected, each with the matched
 question, so that a person can judge whether it is a real leak. The speed is the best of five passes of the check's
 function over the rows of `train.jsonl` in memory, in one process with one thread, after the index was made.
+
+`--twins` curates a data set with `split_twins`, and counts the rows of `test` whose prompt has a Jaccard similarity of
+at least 0.8 with a prompt of `train`, before and after. The count shares no code with the sweep: it compares sets of
+strings, and every pair that has a sequence of five words in common.
 """
 
 from __future__ import annotations
@@ -29,14 +35,19 @@ import random
 import re
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 
+import synthgen
+from synthgen import corpus
 from synthgen.curation.decontamination import decontamination
 from synthgen.curation.verdicts import Rejection
+from synthgen.datasets import source_of
 from synthgen.executor import Services
+from synthgen.pipeline import recipe_of_rows
 from synthgen.records import Record, to_table
 from synthgen.tables.curation import Decontamination
 
@@ -181,6 +192,46 @@ def seconds_of(ready: list[tuple[int, pa.RecordBatch]], section: Decontamination
     return time.process_time() - began
 
 
+def with_twins(folder: Path) -> tuple[int, int, int]:
+    """Return (rows of `train`, rows of `test`, rows of `test` with a twin in `train`) of a corpus."""
+    sets = {
+        split: [
+            five_words("\n".join(message.get("content") or "" for message in record.prompt))
+            for _, records in corpus.records(folder, "data", split)
+            for record in records
+        ]
+        for split in ("train", "test")
+    }
+    where: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, found in enumerate(sets["train"]):
+        for sequence in found:
+            where[sequence].append(number)
+    twins = 0
+    for found in sets["test"]:
+        common = Counter(number for sequence in found for number in where.get(sequence, ()))
+        sizes = ((count, len(found) + len(sets["train"][number]) - count) for number, count in common.items())
+        twins += any(count / together >= 0.8 for count, together in sizes)
+    return len(sets["train"]), len(sets["test"]), twins
+
+
+def five_words(text: str) -> set[tuple[str, ...]]:
+    """The sequences of five words of a text."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + 5]) for at in range(max(len(words) - 4, 1))} if words else set()
+
+
+def measure_twins(path: Path) -> None:
+    """Print the twins of a data set's test rows before and after curation."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, run = source_of(path), Path(scratch) / "run"
+        recipe = recipe_of_rows(source, ["curate.split_twins=true", "curate.length=false"])
+        done = synthgen.curate_dataset(source, run, recipe, workers=1)
+        print(f"{path.name}: rejected by {done.rejected_by}")
+        for stage in ("generated", "curated"):
+            train, test, twins = with_twins(run / stage)
+            print(f"  {stage:<10} train {train:,}, test {test:,}, with a twin in train {twins:,} ({twins / test:.1%})")
+
+
 def main() -> None:
     """Measure the check on the data in a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,6 +240,7 @@ def main() -> None:
         "--min-share", type=float, nargs="+", default=[Decontamination.model_fields["min_share"].default]
     )
     parser.add_argument("--show", action="store_true", help="print the untouched rows that are rejected")
+    parser.add_argument("--twins", type=Path, help="a data set for the sweep split_twins")
     options = parser.parse_args()
     trains = [json.loads(line) for line in (options.folder / "train.jsonl").read_text().splitlines()]
     lines = (options.folder / "model_solutions.jsonl").read_text().splitlines()
@@ -201,6 +253,8 @@ def main() -> None:
             for share in options.min_share:
                 section = Decontamination.model_validate({"sets": [one], "ngram": ngram, "min_share": share})
                 measure(tests, trains, section, options.show)
+    if options.twins:
+        measure_twins(options.twins)
 
 
 if __name__ == "__main__":
