@@ -170,13 +170,14 @@ def each(run: Path) -> None:
     from synthgen.executor import Services
     from synthgen.recipe import CurateSection
     from synthgen.tables.reference import resolve
-    from synthgen.tables.section import Section
 
     section, services = CurateSection(), Services()
     rules = [(name, entry, entry.run) for name, entry in curation.CHECKS.items()]
     rules += [(name, entry, entry.signature) for name, entry in curation.SWEEPS.items()]  # type: ignore[misc]
     for name, entry, function in rules:
-        settings = section.settings(name) or (entry.section() if entry.section else Section())  # of a rule that is off
+        settings = section.settings(name)
+        if settings is None:  # a rule that is off by default, and may need settings
+            continue
         batches = [batch for _, batch in corpus.batches(run / "generated", "data", stored(entry.columns))][:10]
         wanted = [batch.append_column("row", _numbers(len(batch))) for batch in batches]
         extra = ("row",) if name in curation.SWEEPS else ()

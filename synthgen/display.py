@@ -11,7 +11,7 @@ from typing import Any
 
 from synthgen import corpus
 from synthgen.errors import UserError
-from synthgen.manifest import Manifest
+from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
 from synthgen.tally import Cause, causes, tally
 
@@ -34,9 +34,9 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind,
-    and `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures were
-    requested.
+    `rejected_by` is the number of rows that each check rejected, and `summaries` are further counts of some checks.
+    `failed_by` is the number of failures of each kind, and `causes` are the reasons of the failures, the most frequent
+    first. Both are empty unless failures were requested.
     """
 
     folder: Path
@@ -47,6 +47,7 @@ class Shown:
     failures: list[Failed] = field(default_factory=list)
     failed_by: dict[str, int] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
+    summaries: Summaries = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -61,6 +62,7 @@ class Shown:
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
+        lines += lines_of(self.summaries)
         for record in self.records:
             lines += ["", f"── {record.id}  seed {record.seed_id}  {record.split}  {record.teacher}"]
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]
@@ -101,7 +103,8 @@ def show(
             f"{folder} is not a curated corpus, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
         )
     records = list(islice(_records(folder, found, "rejected" if rejected else "data", split), n))
-    return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
+    rejected_by, summaries = found.get("rejected_by", {}), found.get("summaries", {})
+    return Shown(folder, found["kind"], found["counts"], rejected_by, records, summaries=summaries)
 
 
 def _failures(path: Path, n: int, split: str | None) -> Shown:

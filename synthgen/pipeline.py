@@ -31,6 +31,7 @@ from synthgen.recipe import (
     with_values,
 )
 from synthgen.recipe.overrides import parse_settings, read
+from synthgen.recipe.places import resolve
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
@@ -133,7 +134,7 @@ def recipe_of_rows(source: SeedSource, settings: Sequence[str] = ()) -> Recipe:
     "curate.near_duplicates=true", which replace defaults. Raises RecipeError.
     """
     recipe = recipe_of_values({"task": source.source, "seeds": [source.model_dump()]})
-    return with_values(recipe, read(parse_settings(settings)))
+    return resolve(with_values(recipe, read(parse_settings(settings))), Path.cwd())
 
 
 def curate_dataset(

@@ -31,7 +31,7 @@ def main() -> None:
             path = Path(scratch) / f"{number:05d}.arrow"
             text = batch["text"].cast(pa.string())
             row = pa.array(np.arange(number * _ROWS, number * _ROWS + len(batch)))
-            rows = pa.record_batch({"completion.said": text, "row": row})
+            rows = pa.record_batch({"completion.said": text, "split": pa.repeat("train", len(text)), "row": row})
             write_table(path, signature(rows, section, Services()))
             return path
 

@@ -11,13 +11,14 @@ default settings) or, where the entry has a `section`, a mapping of settings. Na
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, Section, Share
+from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
 
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
@@ -44,6 +45,10 @@ class RowRule:
     """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
     rule.
     """
+    reads: Reference | None = None
+    """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
+    reads. When their contents change, a finished curation is no longer valid.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,10 @@ class Check(RowRule):
     teaches: Teaches = "distribution"
     """How training may use the rows that this check rejects. The check may set another value for a single row, in its
     `Rejection`.
+    """
+    summary: Reference | None = None
+    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest: name of a
+    part of the check → name of a count → count.
     """
 
 
@@ -110,6 +119,28 @@ class Duplicates(Section):
     """Whether rows that differ only in upper and lower case are the same."""
 
 
+class SplitCopies(Section):
+    """Which row of the split `train` is a copy of a row of `validation` or `test`."""
+
+    of: Literal["row", "prompt", "completion"] = "row"
+    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` where many rows
+    have the same prompt, such as "Write a story.": if one of them is in `test`, no such row is left in `train`.
+    """
+
+
+class SplitTwins(Section):
+    """Which row of the split `train` is nearly the same as a row of `validation` or `test`."""
+
+    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    """Minimum similarity for which the row of `train` is rejected. It is the Jaccard similarity of the two sets of word
+    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """
+    words: Count = 5
+    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
+    of: Literal["row", "prompt", "completion"] = "prompt"
+    """Which text is compared. `row` is the prompt followed by the completion."""
+
+
 class NearDuplicates(Section):
     """Which rows are nearly the same."""
 
@@ -125,6 +156,48 @@ class NearDuplicates(Section):
     """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
     missed. It takes about twice as long.
     """
+
+
+class EvaluationSet(Section):
+    """A data set on which models are evaluated, and that must not be in the training data."""
+
+    name: Name
+    """Name of the set in reasons and counts."""
+    path: PathName
+    """A file or folder of rows in any format that `synthgen curate` takes, or a text file (`.txt`) with a question in
+    each line.
+    """
+    question: str | None = None
+    """Column with the question. Without this key, the messages of the user are the question, and the completion is the
+    answer."""
+    answer: str | None = None
+    """Column with the answer. It is read only if `question` is given; without it, only questions are looked for."""
+    id: str | None = None
+    """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
+
+    def rules(self) -> Iterator[Rule]:
+        if self.answer and not self.question:
+            yield "answer", "name the column of the question too"
+
+
+class Decontamination(Section):
+    """Which rows hold a question or an answer of an evaluation set."""
+
+    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
+    """The evaluation sets."""
+    ngram: Literal[8, 13] = 13
+    """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
+    questions are found, and more common phrases are taken for one.
+    """
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Minimum share of the words of a question, or of an answer, that are in common sequences. Of a question with fewer
+    than `ngram` words, all words must be found together. An answer with fewer than `ngram` words does not count.
+    """
+
+    def rules(self) -> Iterator[Rule]:
+        names = [one.name for one in self.sets]
+        if len({*names}) < len(names):
+            yield "sets", "two sets have the same name"
 
 
 EDITS: dict[str, Edit] = {
@@ -167,9 +240,29 @@ CHECKS: dict[str, Check] = {
         run="synthgen.curation.text:truncated",
         columns=("finish_reason",),
     ),
+    "decontamination": Check(
+        about="Reject rows of the split `train` that hold a question or a long answer of an evaluation set.",
+        run="synthgen.curation.decontamination:decontamination",
+        reads="synthgen.curation.decontamination:files",
+        summary="synthgen.curation.decontamination:summary",
+        columns=("prompt", "completion", "split"),
+        section=Decontamination,
+        teaches="nothing",
+        on=False,
+    ),
 }
 
 SWEEPS: dict[str, Sweep] = {
+    "split_copies": Sweep(
+        about="Reject rows of the split `train` that are the same as a row of `validation` or `test`.",
+        signature="synthgen.curation.held_out:signature",
+        candidates="synthgen.curation.held_out:candidates",
+        resolve="synthgen.curation.held_out:resolve",
+        columns=("prompt.whole", "completion.whole", "split"),
+        section=SplitCopies,
+        reason="same as {matched_id}, which is held out",
+        teaches="nothing",
+    ),
     "duplicates": Sweep(
         about="Reject later copies of the same prompt with the same completion. White space is ignored.",
         signature="synthgen.curation.duplicates:signature",
@@ -179,11 +272,23 @@ SWEEPS: dict[str, Sweep] = {
         section=Duplicates,
         reason="same as {matched_id}",
     ),
+    "split_twins": Sweep(
+        about="Reject rows of the split `train` that are nearly the same as a row of `validation` or `test`.",
+        signature="synthgen.curation.near.held_out:signature",
+        decide="synthgen.curation.near.held_out:decide",
+        columns=("prompt.said", "completion.said", "split"),
+        section=SplitTwins,
+        shorthand="threshold",
+        reason="similarity {score:.2f} to {matched_id}, which is held out, at least {threshold:g}",
+        teaches="nothing",
+        on=False,
+        needs="numba",
+    ),
     "near_duplicates": Sweep(
-        about="Reject rows that are nearly the same as an earlier kept row.",
+        about="Reject rows that are nearly the same as an earlier kept row; `validation` and `test` come first.",
         signature="synthgen.curation.near:signature",
         decide="synthgen.curation.near:decide",
-        columns=("prompt.said", "completion.said"),
+        columns=("prompt.said", "completion.said", "split"),
         section=NearDuplicates,
         shorthand="threshold",
         reason="similarity {score:.2f} to {matched_id}, at least {threshold:g}",

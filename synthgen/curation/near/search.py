@@ -43,10 +43,12 @@ def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDupl
     else:
         chunks = _chunks(_components(paths, rows, alive, order, section), alive, sizes)
     count = int(chunks.max(initial=-1)) + 1
-    ends = np.cumsum(counts)
+    units = order.units_of(rows)
+    in_train = ~np.isin(units, units[_column(paths, "held_out").astype(bool)])
+    parts = zip(paths, np.cumsum(counts), counts, strict=True)
     spreading = [
-        _Spreading(path, chunks[end - size : end], order.units_of(rows[end - size : end]), count)
-        for path, size, end in zip(paths, counts, ends, strict=True)
+        _Spreading(path, *(column[end - size : end] for column in (chunks, units, in_train)), count)
+        for path, end, size in parts
     ]
     files = tuple(executor.map(_spread, spreading))
     searching = [_Searching(files, number, section) for number in range(count)]
@@ -91,16 +93,20 @@ def _chunks(components: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], siz
 
 @dataclass(frozen=True)
 class _Spreading:
-    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none) and the unit."""
+    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none), the unit, and whether
+    no row of the unit is held out. `count` is the number of chunks.
+    """
 
     path: Path
     chunks: Rows
     units: Rows
+    in_train: npt.NDArray[np.bool_]
     count: int
 
 
 def _spread(work: _Spreading, services: Services) -> Path:
     table = read_table(work.path).append_column("unit", pa.array(work.units, pa.int64()))
+    table = table.append_column("in_train", pa.array(work.in_train))
     path = work.path.with_name(f"{work.path.stem}-spread{work.path.suffix}")
     write_table(path, divided(table, work.chunks, work.count) or table.slice(0, 0))
     return path
@@ -120,7 +126,7 @@ def _search(work: _Searching, services: Services) -> pa.Table:
     section = work.section
     names = [] if section.exact else [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
     chunk = _Chunk.joined([_Chunk.read(path, work.number, names) for path in work.files])
-    turn = np.lexsort((chunk.rows, chunk.units))
+    turn = np.lexsort((chunk.rows, chunk.units, chunk.in_train))
     starts = np.cumsum(chunk.sizes) - chunk.sizes
     sets = (chunk.shingles, starts[turn], chunk.sizes[turn])
     rows, units = chunk.rows[turn], chunk.units[turn]
@@ -144,6 +150,7 @@ class _Chunk:
     rows: Rows
     units: Rows
     sizes: Rows
+    in_train: npt.NDArray[np.bool_]
     keys: npt.NDArray[np.uint64]
     slots: npt.NDArray[np.uint8]
     shingles: npt.NDArray[np.uint64]
@@ -157,7 +164,8 @@ class _Chunk:
         column = batch["slots"]
         slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
         slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
-        return cls(rows, units, sizes, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64))
+        in_train = numbers(batch["in_train"]).astype(bool)
+        return cls(rows, units, sizes, in_train, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64))
 
     @classmethod
     def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
