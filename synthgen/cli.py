@@ -21,6 +21,7 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from synthgen.tally import Outcome
 
+
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
@@ -68,7 +69,7 @@ def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -
     synthgen init data/tickets.jsonl --license MIT -o tasks/tickets --task tickets
     """
     written = synthgen.init(file, license=license, out=out, task=task)
-    ui.result(written.to_dict(), written.text())
+    ui.show(written)
     ui.hint(f"synthgen plan {written.recipe}, then synthgen run {written.recipe} -o runs/{task or file.stem}")
 
 
@@ -85,7 +86,7 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
     synthgen plan reasoning --set generate.num_generations=4 --set seeds.0.limit=20
     """
     planned = synthgen.plan(_load(recipe, set, ui))
-    ui.result(planned.to_dict(), planned.text())
+    ui.show(planned)
     ui.hint(f"synthgen run {recipe} -o runs/{planned.task}")
 
 
@@ -106,7 +107,7 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
     synthgen tune my/recipe.yaml -n 256 --json
     """
     tuning = synthgen.tune(synthgen.load_recipe(recipe, set), requests=requests, ui=ui)
-    ui.result(tuning.to_dict(), tuning.text())
+    ui.show(tuning)
     ui.hint(f"teacher: {{{tuning.key}: {tuning.best}}} in the recipe")
 
 
@@ -198,11 +199,10 @@ def curate(
     synthgen curate runs/first
     synthgen curate my-rows.jsonl --license CC0-1.0 -o runs/mine --set curate.near_duplicates=true
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
-    synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
     synthgen curate my-rows.jsonl --plan --set curate.length.max_words=60
     """
-    from synthgen.curation import places
     from synthgen.corpus import resolve
+    from synthgen.curation import places
     from synthgen.curation.preview import preview
     from synthgen.datasets import is_dataset, source_of
     from synthgen.pipeline import preview_dataset, recipe_of_rows
@@ -212,8 +212,7 @@ def curate(
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
         if plan:
-            found = preview_dataset(rows, rules)
-            ui.result(found.to_dict(), found.text())
+            ui.show(preview_dataset(rows, rules))
             return
         if out is None:
             raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
@@ -225,8 +224,7 @@ def curate(
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     if plan:
-        found = preview(loaded, resolve(run, prefer=("generated",)))
-        ui.result(found.to_dict(), found.text())
+        ui.show(preview(loaded, resolve(run, prefer=("generated",))))
         return
     source, _ = places(run, out, fresh=fresh)
     done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
@@ -323,7 +321,7 @@ def export(
     """
     fields = fields_of(field)
     done = synthgen.export(run, to, out, license=license, split=split, fields=fields, fresh=fresh, ui=ui)
-    ui.result(done.to_dict(), done.text())
+    ui.show(done)
 
 
 @main.command()
@@ -357,8 +355,7 @@ def report(run: Path, ui: UI) -> None:
     \b
     synthgen report runs/first
     """
-    result = synthgen.report(run)
-    ui.result(result.to_dict(), result.text())
+    ui.show(synthgen.report(run))
 
 
 def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -182,8 +182,8 @@ def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview
     check_installed(check_recipe(recipe).curate)
     dataset = open_dataset(first, skip=True)
     with tempfile.TemporaryDirectory() as scratch:
-        adopt(dataset, recipe, Path(scratch))
-        return preview(recipe, Path(scratch) / "generated")
+        found = preview(recipe, adopt(dataset, recipe, Path(scratch)))
+    return replace(found, of=None) if dataset.rows == ROWS else found
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:

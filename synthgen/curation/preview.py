@@ -46,8 +46,8 @@ class Effect:
 
 @dataclass(frozen=True)
 class Preview:
-    """The result of `preview`: of how many rows the sample was taken (None if this is not known), and the counts in the
-    sample.
+    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` of those that would be kept. `of`
+    is the number of all rows, or None when the sample is the first rows of a data set that has more.
     """
 
     rows: int
@@ -57,8 +57,8 @@ class Preview:
 
     def text(self) -> str:
         """For people."""
-        whole = f" of {self.of:,}" if self.of is not None else ""
-        lines = [f"A sample of {self.rows:,}{whole} rows: {self.kept:,} would be kept. Nothing was written."]
+        sample = f"The first {self.rows:,}" if self.of is None else f"A sample of {self.rows:,} of {self.of:,}"
+        lines = [f"{sample} rows: {self.kept:,} would be kept. Nothing was written."]
         for effect in self.effects:
             lines += ["", f"{effect.rule}: {effect.count:,} rows ({effect.count / self.rows:.1%}). {effect.about}"]
             for one in effect.examples:
@@ -70,9 +70,9 @@ class Preview:
         return asdict(self)
 
 
-def preview(recipe: Recipe, source: Path, of: int | None = None) -> Preview:
-    """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. `of` is the number of
-    all rows, by default that of `source`. Duplicates are found only within the sample.
+def preview(recipe: Recipe, source: Path) -> Preview:
+    """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. Duplicates are
+    found only within the sample.
 
     Raises the errors of `curate`.
     """
@@ -93,8 +93,10 @@ def preview(recipe: Recipe, source: Path, of: int | None = None) -> Preview:
         facts = cast(Facts, {key: value for key, value in manifest.items() if key in Facts.__annotations__})
         corpus.finish(folder, "generated", facts, chosen)
         done = curate(recipe, scratch, workers=1)
-        records = [one for part in ("data", "rejected") for _, each in corpus.records(done.folder, part) for one in each]
-    return Preview(len(records), whole if of is None else of, done.counts["kept"], tuple(_effects(records)))
+        records = [
+            one for part in ("data", "rejected") for _, each in corpus.records(done.folder, part) for one in each
+        ]
+    return Preview(len(records), whole, done.counts["kept"], tuple(_effects(records)))
 
 
 def _effects(records: Iterable[Record]) -> Iterable[Effect]:

@@ -2,8 +2,8 @@
 
 `signature` reads the text of each row once and stores its shingles, their sketch, and a key for each band of the
 sketch. `decide` compares each row with earlier kept rows that have a band in common with it. Rows that are held out
-(`validation` and `test`) come first, so none of them is dropped because of a row of `train`. Whether a row is dropped is
-decided by the exact Jaccard similarity of the shingles. See `search` for how the memory stays small.
+(`validation` and `test`) come first, so none of them is dropped because of a row of `train`. The exact Jaccard
+similarity of the shingles decides. See `search` for how the memory stays small.
 """
 
 from __future__ import annotations

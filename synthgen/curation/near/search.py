@@ -93,8 +93,8 @@ def _chunks(components: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], siz
 
 @dataclass(frozen=True)
 class _Spreading:
-    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none), the unit, and whether
-    no row of the unit is held out. `count` is the number of chunks.
+    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none), the unit, and
+    whether no row of the unit is held out. `count` is the number of chunks.
     """
 
     path: Path
@@ -165,7 +165,9 @@ class _Chunk:
         slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
         slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
         in_train = numbers(batch["in_train"]).astype(bool)
-        return cls(rows, units, sizes, in_train, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64))
+        return cls(
+            rows, units, sizes, in_train, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64)
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
