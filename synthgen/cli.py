@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
-from synthgen.command import FIELD, fields_of, report_errors
-from synthgen.errors import RecipeError, UserError
+from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
+from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.tally import Outcome
-
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-SET = click.option(
-    "--set", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe, such as train.learning_rate=1e-4."
-)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -263,20 +255,23 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
 @_RUN
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
+@click.option("--rule", metavar="NAME", help="With --rejected: only rows that this check or sweep rejected.")
 @click.option("--failures", is_flag=True, help="Show requests that brought no row, with their reasons.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Show only rows of this split.")
 @report_errors
-def show(run: Path, count: int, rejected: bool, failures: bool, split: str | None, ui: UI) -> None:
-    """Show rows of a run or corpus, and its counts.
+def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool, split: str | None, ui: UI) -> None:
+    """Show rows of a run or corpus, and its counts. For a row that was rejected because it resembles another row, the
+    differences are shown: [-words of the rejected row alone-] and {+words of the other row alone+}.
 
     \b
     synthgen show runs/first -n 3
     synthgen show runs/first --rejected --json
     synthgen show runs/first --failures
+    synthgen show runs/first --rejected --rule near_duplicates
     """
     from synthgen.tally import tally
 
-    found = synthgen.show(run, count, rejected=rejected, failures=failures, split=split)
+    found = synthgen.show(run, count, rejected=rejected, rule=rule, failures=failures, split=split)
     conclude(ui, found.to_dict(), found.text(), tally(found.folder), None)
 
 
@@ -358,34 +353,12 @@ def report(run: Path, ui: UI) -> None:
     ui.show(synthgen.report(run))
 
 
-def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
-    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
-    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
-    """
-    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
-    if run is not None:
-        outcome.check(run)
-
-
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
     """Load the recipe for a command that makes rows. Print a note when the recipe has no license for its templates."""
     loaded = synthgen.load_recipe(recipe, set)
     if loaded.license is None:
         ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
     return loaded
-
-
-def recipe_of(run: Path, named: str | None) -> str:
-    """The path of the recipe that a command on a run uses: `named` if it is given, otherwise the run's recipe.yaml."""
-    if not run.exists():
-        raise RecipeError(
-            f"'{run}' does not exist",
-            "give the folder of a run or the path of a data set; `synthgen run RECIPE -o RUN` makes a run",
-        )
-    found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
-    if not named and not found:
-        raise RecipeError(f"'{run}' has no recipe.yaml", "name a recipe with --recipe")
-    return named or str(found)
 
 
 def _part(text: str | None) -> tuple[int, int]:

@@ -19,6 +19,7 @@ import synthgen
 from synthgen import corpus
 from synthgen.cli import main
 from synthgen.datasets import reading, source_of
+from synthgen.display import differences
 from synthgen.errors import RunChanged
 from synthgen.pipeline import recipe_of_rows
 
@@ -70,6 +71,30 @@ def test_the_rows_of_a_file_are_curated_and_the_result_is_a_run(tmp_path, rows):
     assert sorted(json.loads(line)["level"] for path in files for line in path.read_text().splitlines()) == [1, 2, 6]
     assert invoke("curate", out, "-o", out / "loose", "--set", "curate.refusal=false")[0] == 0
     assert "d" in parts(out, "loose")[0]
+
+
+def test_rejected_rows_of_a_rule_are_shown_with_their_twin(tmp_path, rows):
+    out = tmp_path / "out"
+    assert invoke("curate", rows, "-o", out, "--set", "curate.near_duplicates=0.8")[0] == 0
+    shown = synthgen.show(out, rejected=True, rule="near_duplicates")
+    assert [one.id for one in shown.records] == ["g"]
+    assert list(shown.matched) == ["f"]
+    assert f"compared with f:\nGo on. {LONG} [-end-]" in shown.text()
+    code, printed = invoke("show", out, "--rejected", "--rule", "duplicates")
+    assert (code, "compared with a:\nName a color. red\n" in printed) == (0, True)
+    assert "── d" not in printed
+    for arguments, message in (
+        (["--rule", "refusal"], "--rule is about rejected rows"),
+        (["--rejected", "--rule", "near_duplicate"], "rejected by 'near_duplicate'; did you mean 'near_duplicates'?"),
+    ):
+        code, printed = invoke("show", out, *arguments)
+        assert (code, message in printed) == (2, True), printed
+
+
+def test_differences_of_two_texts():
+    assert differences("a b c d", "a x c d e") == "a [-b-] {+x+} c d {+e+}"
+    assert differences("same\n text", "same text") == "same text"
+    assert differences("", "new") == "{+new+}"
 
 
 def test_a_row_that_cannot_be_used_is_a_failure_with_its_place(tmp_path, rows):
