@@ -19,6 +19,9 @@ from pydantic import Field
 from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, Section, Share
 
+Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
+"""A kind of personal data, or a secret such as a key; see `synthgen.curation.privacy.patterns`."""
+
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
 

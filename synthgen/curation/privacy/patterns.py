@@ -1,0 +1,257 @@
+"""ENTITIES, HINTS and FORMS: the kinds of personal data and secrets, and how each is written.
+
+A value is found in three steps. First, the hints select the texts that may hold a value, for all texts of a batch at
+once (`likely`). Then the patterns of those hints are searched near each place that a hint matched (`find`). At last,
+the form's check decides on each match: by check digits, lengths and ranges, and by the text around the match
+(`validate`, `phones`).
+
+Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way: it has no
+class such as \\w, no assertion, and no class with characters beyond ASCII.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from synthgen.curation.privacy import phones, validate
+from synthgen.curation.privacy.validate import Check
+from synthgen.tables.curation import Entity
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of personal data or secret.
+
+    `label` is its pseudonym without the number, and `title` its name in reasons. `same` maps a value to a text that is
+    equal for two spellings of the same value.
+    """
+
+    label: str
+    title: str
+    same: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write a value of an entity.
+
+    `pattern` matches candidates. If it has a group `value`, this group is the candidate, and the words before it are
+    only required. A match may begin at most `before` characters before a place that the hint matched, and end at most
+    `after` characters behind it. `check` decides whether a candidate is a value.
+    """
+
+    entity: Entity
+    hint: str
+    pattern: str
+    check: Check
+    before: int = 90
+    after: int = 60
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """The compiled pattern."""
+        return re.compile(self.pattern)
+
+
+ENTITIES: dict[Entity, Kind] = {
+    "email": Kind("EMAIL", "e-mail address", str.lower),
+    "phone": Kind("PHONE", "phone number", phones.subscriber),
+    "ip_address": Kind("IP", "IP address", validate.short_address),
+    "card": Kind("CARD", "payment card", validate.digits),
+    "iban": Kind("IBAN", "bank account", validate.letters_and_digits),
+    "national_id": Kind("ID", "national id", validate.letters_and_digits),
+    "secret": Kind("SECRET", "secret", str),
+}
+
+# Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
+_BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
+
+HINTS: dict[str, str] = {
+    "at": r"[^ \n]@[^ \n]",
+    "digits": rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{8}}",
+    "letter": r"[0-9]{7}-?[A-Z]|[0-9]\.[0-9]{3}\.[0-9]{3}-?[A-Z]|[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]|"
+    r"[A-Z]{6}[0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}|[a-z]{6}[0-9]{2}[a-z][0-9]{2}[a-z][0-9]{3}|"
+    r"[0-9][ .\-]?2[AB][ .\-]?[0-9]{3}",
+    "account": rf"[A-Z]{{2}}[0-9]{{2}}(?:{_BETWEEN}?[A-Z0-9]){{11}}|[a-z]{{2}}[0-9]{{2}}[a-z0-9]{{11}}",
+    "quad": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+    "colons": r"[0-9A-Fa-f]::[0-9A-Fa-f]|:[0-9A-Fa-f]{1,4}::|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:",
+    "secret": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|gl[a-z]{1,5}-[A-Za-z0-9_\-]{20}|"
+    r"xox[a-z]-|xapp-[0-9]|hooks\.slack\.com|[sr]k_(?:live|test)_|whsec_|sk-[A-Za-z0-9_\-]{32}|hf_[A-Za-z0-9]{34}|"
+    r"AIza[A-Za-z0-9_\-]{35}|GOCSPX-|ya29\.|npm_[A-Za-z0-9]{36}|pypi-AgE|SG\.[A-Za-z0-9_\-]{22}|"
+    r"eyJ[A-Za-z0-9_\-]{10}|PRIVATE KEY|[Aa][Ww][Ss][A-Za-z_ .\-]{0,20}[Ss][Ee][Cc][Rr][Ee][Tt]",
+    "escape": r"\\u(?:00[2-7Aa]|20[0-2])|\\/",
+}
+"""Maps the name of a hint to its pattern. JSON text that escapes characters (`escape`) may hold values of every form."""
+
+# A number does not begin or end inside a word, a longer number, a decimal number or a part number.
+_LEFT = r"(?<![\w+#])(?<!\d[.,/:\-–])(?<![^\W\d_][\-–])"
+_RIGHT = r"(?!\w)(?![.:\-–]\d)(?!-\w)"
+_JOIN = "[ ().\\-/\u00a0\u202f\u2009\u2011\u2013]"
+_GAP = "[ \\-.\u00a0\u202f\u2009\u2011\u2013]"
+_LETTERS = "A-Za-z0-9À-ɏͰ-ӿ"  # Latin, Greek and Cyrillic
+_BODY = "A-Za-z0-9_-"
+_PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+
+# What may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
+_SAYS = (
+    r"""(?:["'’]?s\b)?[\s:=#.,("'_：-]{0,4}"""
+    r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|al|el|"""
+    r"""le|ist|est|es|è|é|in|via|mobile|phone)[\s:=#.,("'_：-]{1,4}|是|为|は){0,4}"""
+)
+_CALL = (
+    r"(?i:(?<![^\W\d_])(?:(?:tele)?phones?|tel|mobile|cell|cellphone|call|fax|whats ?app|sms|text|dial|ring|contact|"
+    r"hotline|t[ée]l[ée]phone|t[ée]l|portable|appelez|tel[ée]fono|m[óo]vil|celular|ll[aá]m[ae](?:r|me|nos)?|telefon|handy|"
+    r"mobil|rufnummer|telefone|telem[óo]vel|ligue|cellulare|chiam[ai](?:re|mi)?|bel|telefoon|mobiel|телефон|тел|звоните)"
+    r"(?![^\W\d_])|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
+)
+
+
+def _token(pattern: str, check: Check = validate.random_token) -> Form:
+    """A secret token that begins with a documented prefix."""
+    return Form("secret", "secret", rf"(?<![A-Za-z0-9_]){pattern}(?![A-Za-z0-9_])", check, after=4096)
+
+
+def _id(hint: str, pattern: str, check: Check) -> Form:
+    return Form("national_id", hint, pattern, check)
+
+
+def _phone(pattern: str, check: Check) -> Form:
+    return Form("phone", "digits", pattern, check)
+
+
+# Forms come in order of priority: if two values overlap, the one whose form is first counts.
+FORMS: tuple[Form, ...] = (
+    Form(
+        "secret",
+        "secret",
+        rf"-----BEGIN {_PEM}[^-]*(?:-(?!----)[^-]*)*(?:-----END {_PEM})?",
+        validate.private_key,
+        after=65536,
+    ),
+    Form(
+        "secret",
+        "at",
+        r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
+        r"(?P<value>[^\s/:@\\\[\]{}<>\"'`$]{1,128}:[^\s/@\\\[\]{}<>\"'`]{1,256})@(?=[A-Za-z0-9\[])",
+        validate.always,
+        before=420,
+    ),
+    _token(rf"eyJ[{_BODY}]{{10,}}\.eyJ[{_BODY}]{{5,}}\.[{_BODY}]{{16,}}", validate.web_token),
+    _token(r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}"),
+    Form(
+        "secret",
+        "secret",
+        r"(?i:aws[a-z_ .-]{0,20}secret[a-z_ .-]{0,20})[\"']?\s{0,3}(?:[:=]|=>|is)\s{0,3}[\"']?"
+        r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        validate.random_token,
+        after=120,
+    ),
+    _token(r"gh[pousr]_[A-Za-z0-9]{36,251}"),
+    _token(r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
+    _token(rf"gl(?:pat|ptt|dt|rt|cbt|ft|imt|agent|oas|soat)-[{_BODY}]{{20,}}"),
+    _token(r"xox[abeoprs]-(?:[0-9A-Za-z]{1,64}-){0,4}[0-9A-Za-z]{8,}"),
+    _token(r"xapp-[0-9]-[A-Z0-9]{8,}-[0-9]{10,}-[0-9a-f]{32,}"),
+    _token(r"hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{20,}"),
+    _token(r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,247}"),
+    _token(r"whsec_[A-Za-z0-9+/]{24,64}={0,2}"),
+    _token(rf"sk-(?:proj|svcacct|admin|ant|or)-[{_BODY}]{{32,}}", validate.mixed_token),
+    _token(r"sk-[A-Za-z0-9]{40,}", validate.mixed_token),
+    _token(r"hf_[A-Za-z0-9]{34,40}"),
+    _token(rf"AIza[{_BODY}]{{35}}"),
+    _token(rf"GOCSPX-[{_BODY}]{{28}}"),
+    _token(rf"ya29\.[{_BODY}]{{30,}}", validate.mixed_token),
+    _token(r"npm_[A-Za-z0-9]{36}"),
+    _token(rf"pypi-AgE[{_BODY}]{{50,}}"),
+    _token(rf"SG\.[{_BODY}]{{22}}\.[{_BODY}]{{43}}"),
+    Form(
+        "email",
+        "at",
+        rf"(?<![{_LETTERS}.!#$%&'*+/=?^_`|~@-])[{_LETTERS}_+][{_LETTERS}.!#$&'*+/=?^_`|~-]{{0,63}}@"
+        rf"[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?(?:\.[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?)+",
+        validate.address,
+        after=255,
+    ),
+    Form(
+        "iban",
+        "account",
+        rf"(?<![A-Za-z0-9])[A-Z]{{2}}\d{{2}}(?:{_GAP}?[A-Z0-9]){{11,34}}",
+        validate.account,
+        after=90,
+    ),
+    Form("iban", "account", r"(?<![A-Za-z0-9])[a-z]{2}\d{2}[a-z0-9]{11,30}(?![A-Za-z0-9])", validate.account),
+    Form(
+        "card",
+        "digits",
+        rf"{_LEFT}(?:\d{{4}}(?P<a>{_GAP})\d{{4}}(?P=a)\d{{4}}(?P=a)\d{{4}}(?:(?P=a)\d{{3}})?|"
+        rf"\d{{4}}(?P<b>{_GAP})\d{{6}}(?P=b)\d{{4,5}}|\d{{13,19}}){_RIGHT}",
+        validate.card,
+    ),
+    _id("letter", r"(?<![\w.,-])(?:\d{8}|\d{1,2}\.\d{3}\.\d{3})-?[A-Z](?![\w-])", validate.spanish),
+    _id("letter", r"(?<![\w.,-])[XYZ]-?\d{7}-?[A-Z](?![\w-])", validate.spanish),
+    _id(
+        "letter",
+        r"(?<![A-Za-z0-9])(?:[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]|"
+        r"[a-z]{6}[0-9]{2}[a-ehlmprst][0-9]{2}[a-z][0-9]{3}[a-z])(?![A-Za-z0-9])",
+        validate.italian,
+    ),
+    _id(
+        "letter",
+        r"(?<![\w-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?P<a> ?)\d{2}(?P=a)\d{2}(?P=a)\d{2}(?P=a)"
+        r"[A-D](?![\w-])",
+        validate.always,
+    ),
+    _id("digits", rf"{_LEFT}\d{{3}}\.\d{{3}}\.\d{{3}}-\d{{2}}{_RIGHT}", validate.brazilian),
+    _id("digits", rf"(?i:\bcpf\b){_SAYS}(?P<value>\d{{9}}-?\d{{2}}){_RIGHT}", validate.brazilian),
+    _id(
+        "digits",
+        rf"{_LEFT}[12](?P<a>{_GAP}?)\d\d(?P=a)(?:0[1-9]|1[0-2]|[23]\d|4[0-2])(?P=a)\d\d(?P=a)\d{{3}}(?P=a)\d{{3}}"
+        rf"{_GAP}?\d\d{_RIGHT}",
+        validate.french,
+    ),
+    _id(
+        "letter",
+        rf"{_LEFT}[12](?P<a>{_GAP}?)\d\d(?P=a)(?:0[1-9]|1[0-2])(?P=a)2[AB](?P=a)\d{{3}}(?P=a)\d{{3}}{_GAP}?\d\d{_RIGHT}",
+        validate.french,
+    ),
+    _id("digits", rf"{_LEFT}\d{{3}}(?P<a>[-‑–])\d{{2}}(?P=a)\d{{4}}{_RIGHT}", validate.american),
+    _id(
+        "digits",
+        rf"(?i:(?<![^\W\d_])(?:ssn|social security(?: number)?)(?![^\W\d_])){_SAYS}"
+        rf"(?P<value>\d{{3}}{_GAP}?\d{{2}}{_GAP}?\d{{4}}){_RIGHT}",
+        validate.american,
+    ),
+    _id(
+        "digits",
+        rf"(?i:(?<![^\W\d_])(?:bsn|burgerservicenummer|sofi-?nummer)(?![^\W\d_])){_SAYS}"
+        rf"(?P<value>\d(?:{_GAP}?\d){{8}}){_RIGHT}",
+        validate.dutch,
+    ),
+    _phone(
+        rf"(?<![\w+])(?:\(\+[1-9]\d{{0,2}}\)|\+\s?[1-9]|(?<!\d[.,\-/:])00[1-9])(?:{_JOIN}{{0,3}}\d){{6,20}}",
+        phones.international,
+    ),
+    _phone(
+        rf"{_LEFT}(?:1{_GAP})?(?:\([2-9]\d{{2}}\){_GAP}{{0,2}}|[2-9]\d{{2}}{_JOIN})\d{{3}}{_GAP}?\d{{4}}(?!\d)",
+        phones.north_american,
+    ),
+    _phone(rf"{_LEFT}(?:\(0[1-9]\d{{0,3}}\)|0[1-9]\d{{0,4}})(?:{_JOIN}{{1,3}}\d{{2,8}}){{1,4}}", phones.trunk),
+    _phone(
+        rf"{_LEFT}(?:\([1-9]\d\){_GAP}?9?\d{{4}}[-‑–]\d{{4}}|[1-9]\d 9\d{{4}}[-‑–]\d{{4}}|"  # Brazil
+        r"1[3-9]\d(?P<a>[ -])\d{4}(?P=a)\d{4}|"  # China
+        r"8[ -]?\(?[3489]\d{2}\)?[ -]?\d{3}[ -]\d{2}[ -]\d{2}|"  # Russia
+        rf"[6789]\d{{2}}(?P<b>{_GAP})\d{{2}}(?P=b)\d{{2}}(?P=b)\d{{2}}|"  # Spain
+        r"3[2-9]\d[ ./-](?:\d{7}|\d{3} \d{4}))(?!\d)",  # Italy
+        phones.written,
+    ),
+    _phone(rf"{_CALL}{_SAYS}(?P<value>\(?\d(?:{_JOIN}{{0,3}}\d){{8,14}})(?!\d)", phones.after_word),
+    Form(
+        "ip_address",
+        "quad",
+        r"(?<![\w.+])(?<![A-Za-z][-/])\d{1,3}(?:\.\d{1,3}){3}(?!\w)(?!\.\w)(?!-[A-Za-z])",
+        validate.ip4,
+    ),
+    Form("ip_address", "colons", r"(?<![\w:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6),
+)

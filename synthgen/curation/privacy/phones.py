@@ -1,0 +1,140 @@
+"""Decides whether a match of a pattern is a telephone number: by its code, its length, how its digits are grouped, and
+the words before it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from synthgen.curation.privacy.numbering import CALLING_CODES
+from synthgen.curation.privacy.validate import digits, in_sum
+
+_DIGITS = re.compile(r"[0-9]+")
+_EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)\d{1,6})(?!\w)")
+_BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # then the plus sign may be that of a sum
+_DATE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d(?!\d)")
+
+# The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
+_TRUNK_SHAPES = {
+    tuple(map(int, shape.split("-")))
+    for shape in """
+2-8 3-7 3-8 4-6 4-7 4-8 5-5 5-6 5-7
+2-4-4 3-4-4 4-3-4 4-3-3 3-3-4 5-3-3 4-2-4 2-3-5 3-4-3 4-3-5
+3-3-2-2 2-3-2-2 4-2-2-2 3-2-2-2 4-3-2-2 4-2-2-3
+2-2-2-2-2
+""".split()
+}
+
+def subscriber(value: str) -> str:
+    """The digits of a telephone number without an extension, a code of North America, or the 0 in brackets."""
+    extension = _EXTENSION.search(value)
+    number = digits((value[: extension.start()] if extension else value).replace("(0)", ""))
+    number = number[2:] if number.startswith("00") else number
+    return number[1:] if len(number) == 11 and number[0] == "1" else number
+
+
+def international(text: str, start: int, stop: int) -> int | None:
+    """A number that begins with + or 00 and the code of a country. It has one of the lengths of this country. Groups of
+    digits at the end that do not belong to it are cut off.
+    """
+    if _BEFORE_PLUS.search(text[max(0, start - 8) : start]):
+        return None
+    spans = _groups(text, start, stop)
+    for last in range(len(spans), 0, -1):
+        end = spans[last - 1][1]
+        groups = [text[begin:finish] for begin, finish in spans[:last] if text[begin - 1 : finish + 1] != "(0)"]
+        if _ends(text, end) and _is_international(groups, plus=text[start:stop].lstrip("(")[0] == "+"):
+            return None if in_sum(text, start, end) else _with_extension(text, end)
+    return None
+
+
+def _is_international(groups: list[str], *, plus: bool) -> bool:
+    first = groups[0] if plus else groups[0][2:]
+    number = first + "".join(groups[1:])
+    code = next((number[:length] for length in (1, 2, 3) if number[:length] in CALLING_CODES), "")
+    if not code or not (len(first) == len(code) or len(first) > len(code) + 1):
+        return False
+    rest = number[len(code) :]
+    if len(rest) not in CALLING_CODES[code] or not (plus or len(groups) > 1):
+        return False
+    return code != "1" or _is_american(rest)
+
+
+def _is_american(number: str) -> bool:
+    """Whether ten digits are an area code, an exchange and a line of the North American Numbering Plan."""
+    area, exchange = number[:3], number[3:6]
+    return (
+        len(number) == 10
+        and area[0] in "23456789"
+        and area[1] != "9"
+        and area[1:] != "11"
+        and exchange[0] in "23456789"
+        and exchange[1:] != "11"
+    )
+
+
+def north_american(text: str, start: int, stop: int) -> int | None:
+    """A number of North America with separators: ten digits, perhaps with a 1 before them."""
+    number = digits(text[start:stop])[-10:]
+    if not _is_american(number) or in_sum(text, start, stop) or not _ends(text, stop):
+        return None
+    return _with_extension(text, stop)
+
+
+def trunk(text: str, start: int, stop: int) -> int | None:
+    """A national number that begins with 0. Its digits are grouped as numbers of some country are."""
+    spans = _groups(text, start, stop)
+    for last in range(len(spans), 1, -1):
+        end = spans[last - 1][1]
+        shape = tuple(finish - begin for begin, finish in spans[:last])
+        if shape in _TRUNK_SHAPES and _ends(text, end) and _is_even(text, spans[:last]):
+            return None if in_sum(text, start, end) or _DATE.match(text, start) else _with_extension(text, end)
+    return None
+
+
+def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
+    """Whether the groups after the first one have the same separator, and are not a list of growing numbers."""
+    between = [text[left[1] : right[0]] for left, right in zip(spans, spans[1:], strict=False)]
+    pairs = len({finish - begin for begin, finish in spans}) == 1
+    if len(set(between if pairs else between[1:])) > 1:
+        return False
+    values = [int(text[begin:finish]) for begin, finish in spans]
+    return not pairs or values != sorted(values)
+
+
+def written(text: str, start: int, stop: int) -> int | None:
+    """A number in a national form whose pattern is distinctive by itself."""
+    if in_sum(text, start, stop) or not _ends(text, stop):
+        return None
+    return _with_extension(text, stop)
+
+
+def after_word(text: str, start: int, stop: int) -> int | None:
+    """Nine to twelve digits after a word such as "phone" or "call"."""
+    if _DATE.match(text, start):
+        return None
+    spans = _groups(text, start, stop)
+    for last in range(len(spans), 0, -1):
+        end = spans[last - 1][1]
+        sizes = [finish - begin for begin, finish in spans[:last]]
+        whole = last == 1 or (sizes[0] < 9 and min(sizes[1:]) > 1)
+        if whole and 9 <= sum(sizes) <= 12 and _ends(text, end) and not in_sum(text, end - 1, end):
+            return _with_extension(text, end)
+    return None
+
+
+def _groups(text: str, start: int, stop: int) -> list[tuple[int, int]]:
+    return [found.span() for found in _DIGITS.finditer(text, start, stop)]
+
+
+def _ends(text: str, stop: int) -> bool:
+    """Whether a number may end here: before an extension, or before no letter and no further digits."""
+    after = text[stop : stop + 2]
+    if _EXTENSION.match(text, stop):
+        return True
+    return not after[:1].isalnum() and after[:1] != "_" and not (after[:1] in (".", ":") and after[1:].isdigit())
+
+
+def _with_extension(text: str, stop: int) -> int:
+    found = _EXTENSION.match(text, stop)
+    return found.end() if found else stop
