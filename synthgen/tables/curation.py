@@ -12,7 +12,7 @@ default settings) or, where the entry has a `section`, a mapping of settings. Na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -130,12 +130,34 @@ class NearDuplicates(Section):
     """
 
 
+_TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
+
+
+class PersonalData(Section):
+    """Which personal data and secrets are searched."""
+
+    entities: Annotated[tuple[Entity, ...], Field(min_length=1)] = get_args(Entity)
+    """Kinds of values. `email`: e-mail addresses. `phone`: telephone numbers. `ip_address`: addresses of IPv4 and IPv6 on
+    the internet. `card`: payment cards. `iban`: bank accounts. `national_id`: personal numbers of the United States, the
+    United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services, and
+    passwords in addresses. Names of persons are not found.
+    """
+
+
 EDITS: dict[str, Edit] = {
     "next_turn": Edit(
         about="Cut a completion where the teacher goes on with an invented question, such as a line with 'Q:'.",
         run="synthgen.curation.edits:next_turn",
         columns=("completion.text",),
         changes=("completion", "answer", "rationale"),
+    ),
+    "redact": Edit(
+        about="Replace personal data and secrets by pseudonyms such as [EMAIL_1].",
+        run="synthgen.curation.privacy:redact",
+        columns=_TEXTS,
+        changes=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
     ),
 }
 
@@ -169,6 +191,15 @@ CHECKS: dict[str, Check] = {
         about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
         run="synthgen.curation.text:truncated",
         columns=("finish_reason",),
+    ),
+    "personal_data": Check(
+        about="Reject rows with personal data or secrets, such as e-mail addresses and keys.",
+        run="synthgen.curation.privacy:personal_data",
+        columns=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
+        teaches="nothing",
+        on=False,
     ),
 }
 

@@ -69,29 +69,56 @@ ENTITIES: dict[Entity, Kind] = {
 # Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
 _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
-HINTS: dict[str, str] = {
-    "at": r"[^ \n]@[^ \n]",
-    "digits": rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{8}}",
-    "letter": r"[0-9]{7}-?[A-Z]|[0-9]\.[0-9]{3}\.[0-9]{3}-?[A-Z]|[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]|"
-    r"[A-Z]{6}[0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}|[a-z]{6}[0-9]{2}[a-z][0-9]{2}[a-z][0-9]{3}|"
-    r"[0-9][ .\-]?2[AB][ .\-]?[0-9]{3}",
-    "account": rf"[A-Z]{{2}}[0-9]{{2}}(?:{_BETWEEN}?[A-Z0-9]){{11}}|[a-z]{{2}}[0-9]{{2}}[a-z0-9]{{11}}",
-    "quad": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
-    "colons": r"[0-9A-Fa-f]::[0-9A-Fa-f]|:[0-9A-Fa-f]{1,4}::|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:",
-    "secret": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|gl[a-z]{1,5}-[A-Za-z0-9_\-]{20}|"
-    r"xox[a-z]-|xapp-[0-9]|hooks\.slack\.com|[sr]k_(?:live|test)_|whsec_|sk-[A-Za-z0-9_\-]{32}|hf_[A-Za-z0-9]{34}|"
-    r"AIza[A-Za-z0-9_\-]{35}|GOCSPX-|ya29\.|npm_[A-Za-z0-9]{36}|pypi-AgE|SG\.[A-Za-z0-9_\-]{22}|"
-    r"eyJ[A-Za-z0-9_\-]{10}|PRIVATE KEY|[Aa][Ww][Ss][A-Za-z_ .\-]{0,20}[Ss][Ee][Cc][Rr][Ee][Tt]",
-    "escape": r"\\u(?:00[2-7Aa]|20[0-2])|\\/",
+HINTS: dict[str, tuple[str, ...]] = {
+    "at": (r"[^ \n]@[^ \n]",),
+    "digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{8}}",),
+    "letter": (
+        r"[0-9]{7}-?[A-Z]",
+        r"[0-9]\.[0-9]{3}\.[0-9]{3}-?[A-Z]",
+        r"[A-Z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+        r"[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]",
+        r"[0-9]{2}[a-z][0-9]{2}[a-z][0-9]{3}[a-z]",
+        rf"[0-9]{_BETWEEN}?2[AB]{_BETWEEN}?[0-9]{{3}}",
+    ),
+    "account": (rf"[A-Z]{{2}}[0-9]{{2}}(?:{_BETWEEN}?[A-Z0-9]){{11}}", r"[a-z]{2}[0-9]{2}[a-z0-9]{11}"),
+    "quad": (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",),
+    "colons": (
+        r"[0-9A-Fa-f]::[0-9A-Fa-f]",
+        r":[0-9A-Fa-f]{1,4}::",
+        r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:",
+    ),
+    "secret": (
+        r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",
+        r"gh[pousr]_[A-Za-z0-9]{36}",
+        r"github_pat_",
+        r"gl[a-z]{1,5}-[A-Za-z0-9_\-]{20}",
+        r"xox[a-z]-",
+        r"xapp-[0-9]",
+        r"hooks\.slack\.com",
+        r"[sr]k_(?:live|test)_",
+        r"whsec_",
+        r"sk-[A-Za-z0-9_\-]{32}",
+        r"hf_[A-Za-z0-9]{34}",
+        r"AIza[A-Za-z0-9_\-]{35}",
+        r"GOCSPX-",
+        r"ya29\.",
+        r"npm_[A-Za-z0-9]{36}",
+        r"pypi-AgE",
+        r"SG\.[A-Za-z0-9_\-]{22}",
+        r"eyJ[A-Za-z0-9_\-]{10}",
+        r"PRIVATE KEY",
+        r"[Aa][Ww][Ss][A-Za-z_ .\-]{0,20}[Ss][Ee][Cc][Rr][Ee][Tt]",
+    ),
+    "escape": (r"\\u00[2-7Aa]", r"\\u20[0-2]", r"\\/"),
 }
-"""Maps the name of a hint to its pattern. JSON text that escapes characters (`escape`) may hold values of every form."""
+"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes characters (`escape`) may hold values of every form."""
 
 # A number does not begin or end inside a word, a longer number, a decimal number or a part number.
-_LEFT = r"(?<![\w+#])(?<!\d[.,/:\-–])(?<![^\W\d_][\-–])"
-_RIGHT = r"(?!\w)(?![.:\-–]\d)(?!-\w)"
+_LETTERS = "A-Za-z0-9À-ɏͰ-ӿ"  # Latin, Greek and Cyrillic. In scripts without spaces, a value may follow a word directly.
+_LEFT = rf"(?<![{_LETTERS}_+#])(?<![0-9][.,/:\-–])(?<![A-Za-z][\-–])"
+_RIGHT = rf"(?![{_LETTERS}_])(?![.:\-–][0-9])(?!-[{_LETTERS}])"
 _JOIN = "[ ().\\-/\u00a0\u202f\u2009\u2011\u2013]"
 _GAP = "[ \\-.\u00a0\u202f\u2009\u2011\u2013]"
-_LETTERS = "A-Za-z0-9À-ɏͰ-ӿ"  # Latin, Greek and Cyrillic
 _BODY = "A-Za-z0-9_-"
 _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
@@ -177,20 +204,20 @@ FORMS: tuple[Form, ...] = (
     Form(
         "iban",
         "account",
-        rf"(?<![A-Za-z0-9])[A-Z]{{2}}\d{{2}}(?:{_GAP}?[A-Z0-9]){{11,34}}",
+        rf"(?<![A-Za-z0-9])[A-Z]{{2}}[0-9]{{2}}(?:{_GAP}?[A-Z0-9]){{11,34}}",
         validate.account,
         after=90,
     ),
-    Form("iban", "account", r"(?<![A-Za-z0-9])[a-z]{2}\d{2}[a-z0-9]{11,30}(?![A-Za-z0-9])", validate.account),
+    Form("iban", "account", r"(?<![A-Za-z0-9])[a-z]{2}[0-9]{2}[a-z0-9]{11,30}(?![A-Za-z0-9])", validate.account),
     Form(
         "card",
         "digits",
-        rf"{_LEFT}(?:\d{{4}}(?P<a>{_GAP})\d{{4}}(?P=a)\d{{4}}(?P=a)\d{{4}}(?:(?P=a)\d{{3}})?|"
-        rf"\d{{4}}(?P<b>{_GAP})\d{{6}}(?P=b)\d{{4,5}}|\d{{13,19}}){_RIGHT}",
+        rf"{_LEFT}(?:[0-9]{{4}}(?P<a>{_GAP})[0-9]{{4}}(?P=a)[0-9]{{4}}(?P=a)[0-9]{{4}}(?:(?P=a)[0-9]{{3}})?|"
+        rf"[0-9]{{4}}(?P<b>{_GAP})[0-9]{{6}}(?P=b)[0-9]{{4,5}}|[0-9]{{13,19}}){_RIGHT}",
         validate.card,
     ),
-    _id("letter", r"(?<![\w.,-])(?:\d{8}|\d{1,2}\.\d{3}\.\d{3})-?[A-Z](?![\w-])", validate.spanish),
-    _id("letter", r"(?<![\w.,-])[XYZ]-?\d{7}-?[A-Z](?![\w-])", validate.spanish),
+    _id("letter", r"(?<![A-Za-z0-9_.,-])(?:[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
+    _id("letter", r"(?<![A-Za-z0-9_.,-])[XYZ]-?[0-9]{7}-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
     _id(
         "letter",
         r"(?<![A-Za-z0-9])(?:[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]|"
@@ -199,59 +226,59 @@ FORMS: tuple[Form, ...] = (
     ),
     _id(
         "letter",
-        r"(?<![\w-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?P<a> ?)\d{2}(?P=a)\d{2}(?P=a)\d{2}(?P=a)"
-        r"[A-D](?![\w-])",
+        r"(?<![A-Za-z0-9_-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?P<a> ?)[0-9]{2}(?P=a)[0-9]{2}(?P=a)[0-9]{2}(?P=a)"
+        r"[A-D](?![A-Za-z0-9_-])",
         validate.always,
     ),
-    _id("digits", rf"{_LEFT}\d{{3}}\.\d{{3}}\.\d{{3}}-\d{{2}}{_RIGHT}", validate.brazilian),
-    _id("digits", rf"(?i:\bcpf\b){_SAYS}(?P<value>\d{{9}}-?\d{{2}}){_RIGHT}", validate.brazilian),
+    _id("digits", rf"{_LEFT}[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}{_RIGHT}", validate.brazilian),
+    _id("digits", rf"(?i:\bcpf\b){_SAYS}(?P<value>[0-9]{{9}}-?[0-9]{{2}}){_RIGHT}", validate.brazilian),
     _id(
         "digits",
-        rf"{_LEFT}[12](?P<a>{_GAP}?)\d\d(?P=a)(?:0[1-9]|1[0-2]|[23]\d|4[0-2])(?P=a)\d\d(?P=a)\d{{3}}(?P=a)\d{{3}}"
-        rf"{_GAP}?\d\d{_RIGHT}",
+        rf"{_LEFT}[12](?P<a>{_GAP}?)[0-9][0-9](?P=a)(?:0[1-9]|1[0-2]|[23][0-9]|4[0-2])(?P=a)[0-9][0-9](?P=a)[0-9]{{3}}(?P=a)[0-9]{{3}}"
+        rf"{_GAP}?[0-9][0-9]{_RIGHT}",
         validate.french,
     ),
     _id(
         "letter",
-        rf"{_LEFT}[12](?P<a>{_GAP}?)\d\d(?P=a)(?:0[1-9]|1[0-2])(?P=a)2[AB](?P=a)\d{{3}}(?P=a)\d{{3}}{_GAP}?\d\d{_RIGHT}",
+        rf"{_LEFT}[12](?P<a>{_GAP}?)[0-9][0-9](?P=a)(?:0[1-9]|1[0-2])(?P=a)2[AB](?P=a)[0-9]{{3}}(?P=a)[0-9]{{3}}{_GAP}?[0-9][0-9]{_RIGHT}",
         validate.french,
     ),
-    _id("digits", rf"{_LEFT}\d{{3}}(?P<a>[-‑–])\d{{2}}(?P=a)\d{{4}}{_RIGHT}", validate.american),
+    _id("digits", rf"{_LEFT}[0-9]{{3}}(?P<a>[-‑–])[0-9]{{2}}(?P=a)[0-9]{{4}}{_RIGHT}", validate.american),
     _id(
         "digits",
         rf"(?i:(?<![^\W\d_])(?:ssn|social security(?: number)?)(?![^\W\d_])){_SAYS}"
-        rf"(?P<value>\d{{3}}{_GAP}?\d{{2}}{_GAP}?\d{{4}}){_RIGHT}",
+        rf"(?P<value>[0-9]{{3}}{_GAP}?[0-9]{{2}}{_GAP}?[0-9]{{4}}){_RIGHT}",
         validate.american,
     ),
     _id(
         "digits",
         rf"(?i:(?<![^\W\d_])(?:bsn|burgerservicenummer|sofi-?nummer)(?![^\W\d_])){_SAYS}"
-        rf"(?P<value>\d(?:{_GAP}?\d){{8}}){_RIGHT}",
+        rf"(?P<value>[0-9](?:{_GAP}?[0-9]){{8}}){_RIGHT}",
         validate.dutch,
     ),
     _phone(
-        rf"(?<![\w+])(?:\(\+[1-9]\d{{0,2}}\)|\+\s?[1-9]|(?<!\d[.,\-/:])00[1-9])(?:{_JOIN}{{0,3}}\d){{6,20}}",
+        rf"(?<![{_LETTERS}_+])(?:\(\+[1-9][0-9]{{0,2}}\)|\+[1-9]|(?<![0-9][.,\-/:])00[1-9])(?:{_JOIN}{{0,3}}[0-9]){{6,20}}",
         phones.international,
     ),
     _phone(
-        rf"{_LEFT}(?:1{_GAP})?(?:\([2-9]\d{{2}}\){_GAP}{{0,2}}|[2-9]\d{{2}}{_JOIN})\d{{3}}{_GAP}?\d{{4}}(?!\d)",
+        rf"{_LEFT}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}|[2-9][0-9]{{2}}{_JOIN})[0-9]{{3}}{_GAP}?[0-9]{{4}}(?![0-9])",
         phones.north_american,
     ),
-    _phone(rf"{_LEFT}(?:\(0[1-9]\d{{0,3}}\)|0[1-9]\d{{0,4}})(?:{_JOIN}{{1,3}}\d{{2,8}}){{1,4}}", phones.trunk),
+    _phone(rf"{_LEFT}(?:\(0[1-9][0-9]{{0,3}}\)|0[1-9][0-9]{{0,4}})(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{1,4}}", phones.trunk),
     _phone(
-        rf"{_LEFT}(?:\([1-9]\d\){_GAP}?9?\d{{4}}[-‑–]\d{{4}}|[1-9]\d 9\d{{4}}[-‑–]\d{{4}}|"  # Brazil
-        r"1[3-9]\d(?P<a>[ -])\d{4}(?P=a)\d{4}|"  # China
-        r"8[ -]?\(?[3489]\d{2}\)?[ -]?\d{3}[ -]\d{2}[ -]\d{2}|"  # Russia
-        rf"[6789]\d{{2}}(?P<b>{_GAP})\d{{2}}(?P=b)\d{{2}}(?P=b)\d{{2}}|"  # Spain
-        r"3[2-9]\d[ ./-](?:\d{7}|\d{3} \d{4}))(?!\d)",  # Italy
+        rf"{_LEFT}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
+        r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
+        r"8[ -]?\(?[3489][0-9]{2}\)?[ -]?[0-9]{3}[ -][0-9]{2}[ -][0-9]{2}|"  # Russia
+        rf"[6789][0-9]{{2}}(?P<b>{_GAP})[0-9]{{2}}(?P=b)[0-9]{{2}}(?P=b)[0-9]{{2}}|"  # Spain
+        r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,
     ),
-    _phone(rf"{_CALL}{_SAYS}(?P<value>\(?\d(?:{_JOIN}{{0,3}}\d){{8,14}})(?!\d)", phones.after_word),
+    _phone(rf"{_CALL}{_SAYS}(?P<value>\(?[0-9](?:{_JOIN}{{0,3}}[0-9]){{8,14}})(?![0-9])", phones.after_word),
     Form(
         "ip_address",
         "quad",
-        r"(?<![\w.+])(?<![A-Za-z][-/])\d{1,3}(?:\.\d{1,3}){3}(?!\w)(?!\.\w)(?!-[A-Za-z])",
+        rf"(?<![{_LETTERS}_.+])(?<![A-Za-z][-/])[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?!\.?[{_LETTERS}_])(?!-[A-Za-z])",
         validate.ip4,
     ),
-    Form("ip_address", "colons", r"(?<![\w:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6),
+    Form("ip_address", "colons", r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6),
 )

@@ -10,9 +10,11 @@ from synthgen.curation.privacy.numbering import CALLING_CODES
 from synthgen.curation.privacy.validate import digits, in_sum
 
 _DIGITS = re.compile(r"[0-9]+")
-_EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)\d{1,6})(?!\w)")
+_EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)[0-9]{1,6})(?![A-Za-z0-9_])")
 _BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # then the plus sign may be that of a sum
 _DATE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d(?!\d)")
+
+_GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:][0-9]")
 
 # The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
 _TRUNK_SHAPES = {
@@ -129,10 +131,7 @@ def _groups(text: str, start: int, stop: int) -> list[tuple[int, int]]:
 
 def _ends(text: str, stop: int) -> bool:
     """Whether a number may end here: before an extension, or before no letter and no further digits."""
-    after = text[stop : stop + 2]
-    if _EXTENSION.match(text, stop):
-        return True
-    return not after[:1].isalnum() and after[:1] != "_" and not (after[:1] in (".", ":") and after[1:].isdigit())
+    return _EXTENSION.match(text, stop) is not None or _GOES_ON.match(text, stop) is None
 
 
 def _with_extension(text: str, stop: int) -> int:

@@ -19,6 +19,7 @@ Check = Callable[[str, int, int], int | None]
 
 _NOT_DIGIT = re.compile(r"[^0-9]")
 _NOT_WORD = re.compile(r"[^0-9A-Za-z]")
+_LETTER = re.compile(r"[0-9A-Za-z_À-ɏͰ-ӿ]")
 
 
 def digits(value: str) -> str:
@@ -127,7 +128,7 @@ def ip6(text: str, start: int, stop: int) -> int | None:
     if text[stop - 1] == ":" and text[stop - 2] != ":":
         stop -= 1  # a colon of the sentence
     value = text[start:stop]
-    if text[stop : stop + 1].isalnum():
+    if _LETTER.match(text, stop):
         return None
     try:
         host = ipaddress.IPv6Address(value)
@@ -192,7 +193,7 @@ def account(text: str, start: int, stop: int) -> int | None:
             stop = end
             break
         value += text[end].upper() if text[end].isalnum() else ""
-    if len(value) != length or text[stop : stop + 1].isalnum():
+    if len(value) != length or _LETTER.match(text, stop):
         return None
     return stop if int("".join(str(int(sign, 36)) for sign in value[4:] + value[:4])) % 97 == 1 else None
 
