@@ -1,0 +1,147 @@
+"""Personal data and secrets in rows: the check `personal_data` rejects such rows, and the edit `redact` replaces the
+values by pseudonyms.
+
+The tables in `patterns` say what is searched. A value that a pattern cannot describe, such as the name of a person, is
+not found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from synthgen.curation.lists import appended
+from synthgen.curation.privacy.find import Hit, hits_in
+from synthgen.curation.privacy.likely import hint_names
+from synthgen.curation.privacy.patterns import ENTITIES
+from synthgen.curation.privacy.texts import COLUMNS, Place, Row, bits_of, change_texts, completion_offset, texts_of
+from synthgen.curation.verdicts import Rejection, Verdicts
+from synthgen.executor import Services
+from synthgen.records import Edit
+from synthgen.tables.curation import Entity, PersonalData
+
+_LABEL = re.compile(r"\[([A-Z]+)_(\d+)\]")
+
+
+def personal_data(batch: pa.RecordBatch, section: PersonalData, services: Services) -> Verdicts:
+    """Reject a row with personal data or a secret. The reason names the kind of the value and its place, but never the
+    value itself.
+    """
+    rejected = {}
+    for number, row, hints in _likely_rows(batch):
+        hits = [
+            (place, hit)
+            for place, text in texts_of(row)
+            for hit in hits_in(text, hints)
+            if hit.entity in section.entities
+        ]
+        if hits:
+            rejected[number] = _rejection(row, hits)
+    return Verdicts(rejected)
+
+
+def _likely_rows(batch: pa.RecordBatch) -> Iterator[tuple[int, Row, frozenset[str]]]:
+    """Yield (number in the batch, values, hints) for each row that may hold a value."""
+    bits = bits_of(batch)
+    numbers = np.flatnonzero(bits)
+    rows = batch.select(COLUMNS).take(pa.array(numbers)).to_pylist() if len(numbers) else []
+    for number, row in zip(numbers.tolist(), rows, strict=True):
+        yield number, row, hint_names(int(bits[number]))
+
+
+def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
+    """The rejection of a row for its first value: the first one in the completion, if there is one."""
+    place, hit = min(hits, key=lambda pair: completion_offset(row, pair[0]) is None)
+    offset = completion_offset(row, place)
+    start, stop = hit.start + (offset or 0), hit.stop + (offset or 0)
+    reason = f"{ENTITIES[hit.entity].title} at characters {start + 1}–{stop} of {place.title(row)}"
+    if len(hits) > 1:
+        reason += f", and {len(hits) - 1} more"
+    span = None if offset is None else {"start": start, "stop": stop}
+    return Rejection(reason, score=len(hits), rule=hit.entity, span=span)
+
+
+def redact(batch: pa.RecordBatch, section: PersonalData, services: Services) -> pa.RecordBatch:
+    """Replace each value by a pseudonym such as [EMAIL_1]. Within a row, the same value has the same pseudonym, and
+    pseudonyms are numbered in the order in which their values appear.
+
+    `edits` gets an entry for each place in the completion's text, and one entry without a range if other texts of the
+    row changed. The entries have no hash of the text before, because the hash of a short text would reveal it.
+    """
+    changed_rows, rows, entries = [], [], []
+    for number, row, hints in _likely_rows(batch):
+        edits = _redact_row(row, hints, frozenset(section.entities))
+        if edits:
+            changed_rows.append(row)
+            rows += [number] * len(edits)
+            entries += edits
+    if not rows:
+        return batch
+    numbers = np.unique(np.array(rows, np.int64))
+    order = np.arange(batch.num_rows)
+    order[numbers] = batch.num_rows + np.arange(len(numbers))
+    columns = {}
+    for name in COLUMNS:
+        new = pa.array([row[name] for row in changed_rows], batch[name].type)
+        columns[name] = pa.concat_arrays([batch[name], new]).take(pa.array(order))
+    kind = batch["edits"].type
+    columns["edits"] = appended(batch["edits"], [(np.array(rows, np.int64), pa.array(entries, kind.value_type))])
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _redact_row(row: Row, hints: frozenset[str], entities: frozenset[Entity]) -> list[Edit]:
+    """Replace the values in the texts of a row. Returns the entries for `edits`."""
+    names = _Names(row)
+    edits: list[Edit] = []
+    elsewhere = False
+
+    def change(place: Place, text: str) -> str:
+        nonlocal elsewhere
+        offset = completion_offset(original, place)
+        while hits := [hit for hit in hits_in(text, hints) if hit.entity in entities]:
+            if offset is None:
+                elsewhere = True
+            else:
+                edits.extend(_entry(hit.start + offset, hit.stop + offset) for hit in hits)
+            text = names.replace(text, hits)
+            offset = None  # the places of values that are found now are not those of the text before the edit
+        return text
+
+    original = {"completion": [dict(message) for message in row["completion"] or ()]}
+    change_texts(row, change)
+    return [*edits, _entry(None, None)] if elsewhere else edits
+
+
+def _entry(start: int | None, end: int | None) -> Edit:
+    return {"edit": "redact", "start": start, "end": end, "before_sha256": None}
+
+
+class _Names:
+    """The pseudonyms of the values in one row."""
+
+    def __init__(self, row: Row) -> None:
+        self._labels: dict[tuple[Entity, str], str] = {}
+        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some
+        for _, text in texts_of(row):
+            for found in _LABEL.finditer(text):
+                self._last[found[1]] = max(self._last[found[1]], int(found[2]))
+
+    def replace(self, text: str, hits: list[Hit]) -> str:
+        """The text with a pseudonym in the place of each hit. Hits are in order and do not overlap."""
+        parts, position = [], 0
+        for hit in hits:
+            parts += [text[position : hit.start], hit.quote, self._label(hit), hit.quote]
+            position = hit.stop
+        return "".join([*parts, text[position:]])
+
+    def _label(self, hit: Hit) -> str:
+        key = (hit.entity, hit.same)
+        if key not in self._labels:
+            name = ENTITIES[hit.entity].label
+            self._last[name] += 1
+            self._labels[key] = f"[{name}_{self._last[name]}]"
+        return self._labels[key]

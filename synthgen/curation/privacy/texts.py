@@ -1,0 +1,90 @@
+"""The texts of a row in which values are searched, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen.curation.lists import lengths
+from synthgen.curation.privacy.likely import Bits, hint_bits
+from synthgen.tables.curation import EDITS
+
+MESSAGES = ("prompt", "completion", "teacher_prompt")
+COLUMNS = EDITS["redact"].changes
+"""The columns with texts. `tools` and the tool calls of messages are JSON."""
+_FIELDS = {"reasoning_content": "the reasoning in ", "content": "", "tool_calls": "the tool calls in ", "name": "the name in "}
+
+Row = dict[str, Any]
+"""The values of one row by the names in `COLUMNS`, as Python objects."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a text of a row is: its column, and for messages the index of the message and the name of its field."""
+
+    column: str
+    message: int = 0
+    field: str = ""
+
+    def title(self, row: Row) -> str:
+        """The place in words, such as "message 2 of the prompt"."""
+        column = f"the {self.column.replace('_', ' ')}"
+        if not self.field or (self.field == "content" and (self.column == "completion" or len(row[self.column]) == 1)):
+            return column
+        return f"{_FIELDS[self.field]}message {self.message + 1} of {column}"
+
+
+def bits_of(batch: pa.RecordBatch) -> Bits:
+    """For each row of a batch, the bits of the hints that match one of its texts; see `likely`."""
+    bits = np.zeros(batch.num_rows, np.uint8)
+    for name in COLUMNS:
+        column = batch[name]
+        if not pa.types.is_list(column.type):
+            bits |= hint_bits(column)
+            continue
+        rows = np.repeat(np.arange(batch.num_rows), lengths(column))
+        flat = column.flatten()
+        fields = [pc.struct_field(flat, field) for field in _FIELDS] if name in MESSAGES else [flat]
+        for texts in fields:
+            np.bitwise_or.at(bits, rows, hint_bits(texts))
+    return bits
+
+
+def texts_of(row: Row) -> Iterator[tuple[Place, str]]:
+    """Yield (place, text) for each text of a row that is not empty."""
+    for place, values, key in _slots(row):
+        if values[key]:
+            yield place, values[key]
+
+
+def change_texts(row: Row, change: Callable[[Place, str], str]) -> None:
+    """Replace each text of a row by what `change` returns for it."""
+    for place, values, key in _slots(row):
+        if values[key]:
+            values[key] = change(place, values[key])
+
+
+def _slots(row: Row) -> Iterator[tuple[Place, Any, Any]]:
+    """Yield (place, list or mapping that holds the text, its index or key) for each text of a row."""
+    for column in COLUMNS:
+        if column in MESSAGES:
+            for number, message in enumerate(row[column] or ()):
+                for field in _FIELDS:
+                    yield Place(column, number, field), message, field
+        elif isinstance(row[column], list):
+            for number in range(len(row[column])):
+                yield Place(column, number), row[column], number
+        else:
+            yield Place(column), row, column
+
+
+def completion_offset(row: Row, place: Place) -> int | None:
+    """The number of characters before a text in `completion.text`. None if the text is not a part of it."""
+    if (place.column, place.field) != ("completion", "content"):
+        return None
+    return sum(len(message["content"] or "") + 1 for message in row["completion"][: place.message])
