@@ -119,6 +119,8 @@ _LEFT = rf"(?<![{_LETTERS}_+#])(?<![0-9][.,/:\-–])(?<![A-Za-z][\-–])"
 _RIGHT = rf"(?![{_LETTERS}_])(?![.:\-–][0-9])(?!-[{_LETTERS}])"
 _JOIN = "[ ().\\-/\u00a0\u202f\u2009\u2011\u2013]"
 _GAP = "[ \\-.\u00a0\u202f\u2009\u2011\u2013]"
+_NO_LETTER_BEFORE, _NO_LETTER_AFTER = rf"(?<![{_LETTERS}])", rf"(?![{_LETTERS}])"
+_NO_CODE_BEFORE = "".join(rf"(?<!\+[0-9]{{{length}}} )" for length in (1, 2, 3))  # as in +1 (012) 345-6789
 _BODY = "A-Za-z0-9_-"
 _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
@@ -129,10 +131,10 @@ _SAYS = (
     r"""le|ist|est|es|è|é|in|via|mobile|phone)[\s:=#.,("'_：-]{1,4}|是|为|は){0,4}"""
 )
 _CALL = (
-    r"(?i:(?<![^\W\d_])(?:(?:tele)?phones?|tel|mobile|cell|cellphone|call|fax|whats ?app|sms|text|dial|ring|contact|"
-    r"hotline|t[ée]l[ée]phone|t[ée]l|portable|appelez|tel[ée]fono|m[óo]vil|celular|ll[aá]m[ae](?:r|me|nos)?|telefon|handy|"
+    rf"(?i:{_NO_LETTER_BEFORE}(?:(?:tele)?phones?|tel|mobile|cell|cellphone|call|fax|whats ?app|sms|text|dial|ring|contact|"
+    r"hotline|t[ée]l[ée]phone|t[ée]l|portable|appelez|tel[ée]fono|m[óo]vil|celular|ll[aá]m[ae](?:r|me|nos)?|telefon(?:nummer)?|handy|"
     r"mobil|rufnummer|telefone|telem[óo]vel|ligue|cellulare|chiam[ai](?:re|mi)?|bel|telefoon|mobiel|телефон|тел|звоните)"
-    r"(?![^\W\d_])|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
+    rf"{_NO_LETTER_AFTER}|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
 )
 
 
@@ -196,7 +198,7 @@ FORMS: tuple[Form, ...] = (
     Form(
         "email",
         "at",
-        rf"(?<![{_LETTERS}.!#$%&'*+/=?^_`|~@-])[{_LETTERS}_+][{_LETTERS}.!#$&'*+/=?^_`|~-]{{0,63}}@"
+        rf"(?<![{_LETTERS}_.+%@-])[{_LETTERS}_][{_LETTERS}_.+'-]{{0,63}}@"
         rf"[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?(?:\.[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?)+",
         validate.address,
         after=255,
@@ -216,8 +218,8 @@ FORMS: tuple[Form, ...] = (
         rf"[0-9]{{4}}(?P<b>{_GAP})[0-9]{{6}}(?P=b)[0-9]{{4,5}}|[0-9]{{13,19}}){_RIGHT}",
         validate.card,
     ),
-    _id("letter", r"(?<![A-Za-z0-9_.,-])(?:[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
-    _id("letter", r"(?<![A-Za-z0-9_.,-])[XYZ]-?[0-9]{7}-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
+    _id("letter", r"(?<![A-Za-z0-9_.-])(?:[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
+    _id("letter", r"(?<![A-Za-z0-9_.-])[XYZ]-?[0-9]{7}-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
     _id(
         "letter",
         r"(?<![A-Za-z0-9])(?:[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]|"
@@ -231,7 +233,7 @@ FORMS: tuple[Form, ...] = (
         validate.always,
     ),
     _id("digits", rf"{_LEFT}[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}{_RIGHT}", validate.brazilian),
-    _id("digits", rf"(?i:\bcpf\b){_SAYS}(?P<value>[0-9]{{9}}-?[0-9]{{2}}){_RIGHT}", validate.brazilian),
+    _id("digits", rf"(?i:{_NO_LETTER_BEFORE}cpf{_NO_LETTER_AFTER}){_SAYS}(?P<value>[0-9]{{9}}-?[0-9]{{2}}){_RIGHT}", validate.brazilian),
     _id(
         "digits",
         rf"{_LEFT}[12](?P<a>{_GAP}?)[0-9][0-9](?P=a)(?:0[1-9]|1[0-2]|[23][0-9]|4[0-2])(?P=a)[0-9][0-9](?P=a)[0-9]{{3}}(?P=a)[0-9]{{3}}"
@@ -246,13 +248,13 @@ FORMS: tuple[Form, ...] = (
     _id("digits", rf"{_LEFT}[0-9]{{3}}(?P<a>[-‑–])[0-9]{{2}}(?P=a)[0-9]{{4}}{_RIGHT}", validate.american),
     _id(
         "digits",
-        rf"(?i:(?<![^\W\d_])(?:ssn|social security(?: number)?)(?![^\W\d_])){_SAYS}"
+        rf"(?i:{_NO_LETTER_BEFORE}(?:ssn|social security(?: number)?){_NO_LETTER_AFTER}){_SAYS}"
         rf"(?P<value>[0-9]{{3}}{_GAP}?[0-9]{{2}}{_GAP}?[0-9]{{4}}){_RIGHT}",
         validate.american,
     ),
     _id(
         "digits",
-        rf"(?i:(?<![^\W\d_])(?:bsn|burgerservicenummer|sofi-?nummer)(?![^\W\d_])){_SAYS}"
+        rf"(?i:{_NO_LETTER_BEFORE}(?:bsn|burgerservicenummer|sofi-?nummer){_NO_LETTER_AFTER}){_SAYS}"
         rf"(?P<value>[0-9](?:{_GAP}?[0-9]){{8}}){_RIGHT}",
         validate.dutch,
     ),
@@ -261,12 +263,12 @@ FORMS: tuple[Form, ...] = (
         phones.international,
     ),
     _phone(
-        rf"{_LEFT}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}|[2-9][0-9]{{2}}{_JOIN})[0-9]{{3}}{_GAP}?[0-9]{{4}}(?![0-9])",
+        rf"{_LEFT}{_NO_CODE_BEFORE}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}|[2-9][0-9]{{2}}{_JOIN})[0-9]{{3}}{_GAP}?[0-9]{{4}}(?![0-9])",
         phones.north_american,
     ),
-    _phone(rf"{_LEFT}(?:\(0[1-9][0-9]{{0,3}}\)|0[1-9][0-9]{{0,4}})(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{1,4}}", phones.trunk),
+    _phone(rf"{_LEFT}{_NO_CODE_BEFORE}(?:\(0[1-9][0-9]{{0,3}}\)|0[1-9][0-9]{{0,4}}(?![0-9]*\)))(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{1,4}}", phones.trunk),
     _phone(
-        rf"{_LEFT}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
+        rf"{_LEFT}{_NO_CODE_BEFORE}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
         r"8[ -]?\(?[3489][0-9]{2}\)?[ -]?[0-9]{3}[ -][0-9]{2}[ -][0-9]{2}|"  # Russia
         rf"[6789][0-9]{{2}}(?P<b>{_GAP})[0-9]{{2}}(?P=b)[0-9]{{2}}(?P=b)[0-9]{{2}}|"  # Spain

@@ -12,7 +12,7 @@ from synthgen.curation.privacy.validate import digits, in_sum
 _DIGITS = re.compile(r"[0-9]+")
 _EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)[0-9]{1,6})(?![A-Za-z0-9_])")
 _BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # then the plus sign may be that of a sum
-_DATE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d(?!\d)")
+_DATE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d(?!\d)")
 
 _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:][0-9]")
 

@@ -39,8 +39,8 @@ def always(text: str, start: int, stop: int) -> int | None:
 
 # Sums: a number beside an operator is no card and no telephone number.
 
-_OPERATOR_BEFORE = re.compile(r"(?:[*×÷^%$€£~≈√]|(?<=[\d)]) ?[+=<>/−]|(?<=\d) [-–]|[=+] ?[\d.]+ ?[+−]|(?<=>>)) ?\Z")
-_OPERATOR_AFTER = re.compile(r" ?(?:[*×÷^%€£]|=|\+ ?\d|[-–/−] \d|[<>] ?\d)")
+_OPERATOR_BEFORE = re.compile(r"(?:[×÷^$€£~≈√]|(?<=[\d)]) ?(?:\*\*?|[+=<>/−])|(?<=\d) [-–]|[=+] ?[\d.]+ ?[+−]) ?\Z")
+_OPERATOR_AFTER = re.compile(r" ?(?:[×÷^%€£=]|\*\*? ?[\d(]|\+ ?\d|[-–/−] \d|[<>] ?\d)")
 
 
 def in_sum(text: str, start: int, stop: int) -> bool:
@@ -55,13 +55,13 @@ _PLACE_BEHIND = re.compile(r":[\w~.-]*/")
 
 
 def address(text: str, start: int, stop: int) -> int | None:
-    """An e-mail address. Words after a full stop without a space are cut off. A place in a repository of git
-    (`git@host:name/name`) and names of files, such as `logo@2x.png`, are none.
+    """An e-mail address. Words after a full stop without a space are cut off. The place of a repository
+    (`git@host:name/name`), a user before a host (`https://name@host`) and names of files, such as `logo@2x.png`, are none.
     """
     local, _, domain = text[start:stop].partition("@")
     if local.endswith(".") or ".." in local or not any(map(str.isalnum, local)):
         return None
-    if local == "git" and _PLACE_BEHIND.match(text, stop):
+    if text[:start].endswith("://") or (local == "git" and _PLACE_BEHIND.match(text, stop)):
         return None
     labels = domain.split(".")
     while len(labels) > 1 and not _is_top(labels[-1]):
@@ -83,14 +83,14 @@ def _is_top(label: str) -> bool:
 
 
 _NUMBER_OF = re.compile(
-    r"(?i:(?<![^\W\d_])(?:versions?|ver|v|releases?|rev|revision|build|firmware|driver|patch|sections?|sect?|chapter|clause|"
+    r"(?i:(?<![A-Za-zÀ-ɏͰ-ӿ])(?:versions?|ver|v|releases?|rev|revision|build|firmware|driver|patch|sections?|sect?|chapter|clause|"
     r"article|figure|fig|table|paragraph|para|appendix|annex|exercise|lemma|theorem|step|rule|standard|oid|versi[oó]n|"
     r"vers[aã]o|versione|abschnitt|kapitel|ziffer|absatz|chapitre|cap[ií]tulo|capitolo|secci[oó]n|sezione|se[cç][aã]o|"
-    r"верси[яиюей]+|раздел|глава)(?![^\W\d_])|版本|[§¶])[\s:.#=(\"'`-]{0,4}"
+    r"верси[яиюей]+|раздел|глава)(?![A-Za-zÀ-ɏͰ-ӿ])|版本|[§¶])[\s:.#=(\"'`-]{0,4}"
     r"(?:(?:number|numbers|no\.?|nr\.?|is|of|to|from|was)\s+)*"
     r"(?:v?\d[\d.]*\s*(?:to|and|or|through|,|-|–|->|→|bis|und|et|y|e)\s*)*v?\Z"
 )
-_COMPARED = re.compile(r"(?:[=<>~!]=|[~^<>]) ?\Z")
+_COMPARED = re.compile(r"(?:[=<>~!]=|[~^]) ?\Z")
 _HEADING = re.compile(r"(?:^|\n)[ \t#*]*\Z")
 _SAYS_ADDRESS = re.compile(
     r"(?i:\b(?:ip|ips|ipv4|address|addr|hosts?|server|ping|dns|gateway|nameserver|router|connect\w*|listen\w*|adresse|"
@@ -271,14 +271,12 @@ def dutch(text: str, start: int, stop: int) -> int | None:
 
 _DISTINCT = 7  # a token with fewer different characters is a placeholder, such as "sk_live_xxxxxxxxxxxxxxxx"
 _KEY_LENGTH = 40  # minimum number of characters of a private key
+_KEY_LINE = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 
 
 def random_token(text: str, start: int, stop: int) -> int | None:
     """A token that looks random: it has several different characters after its prefix."""
-    body = re.split(r"[_.-]", text[start:stop])[-1][-20:]
-    if len(body) < 8:
-        body = text[start:stop][-20:]
-    return stop if len(set(body)) >= _DISTINCT else None
+    return stop if len(set(text[start:stop][-20:])) >= _DISTINCT else None
 
 
 def mixed_token(text: str, start: int, stop: int) -> int | None:
@@ -289,9 +287,13 @@ def mixed_token(text: str, start: int, stop: int) -> int | None:
 
 
 def private_key(text: str, start: int, stop: int) -> int | None:
-    """A private key with its content. A text that only names the first line of such a file has none."""
-    content = text[start:stop].split("-----", 3)[2]
-    return stop if len(_NOT_WORD.sub("", content)) >= _KEY_LENGTH else None
+    """A private key with its content. A text that only names the first line of such a file has none. If the last line
+    is missing, the value ends with the content.
+    """
+    lines = list(_KEY_LINE.finditer(text, text.index("PRIVATE KEY", start) + 11, stop))
+    if sum(len(line.group()) for line in lines) < _KEY_LENGTH:
+        return None
+    return stop if text[stop - 5 : stop] == "-----" else lines[-1].end()
 
 
 def web_token(text: str, start: int, stop: int) -> int | None:
