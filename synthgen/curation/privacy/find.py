@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,11 +98,15 @@ def _moved(hits: Iterator[Hit] | Sequence[Hit], skipped: int, start: int, escape
 def _in_words(text: str, hints: Collection[str]) -> list[Hit]:
     """The values in a text that is not JSON."""
     hits: list[Hit] = []
+    taken: list[tuple[int, int]] = []  # the ranges of the hits, in order
     places = {name: _places(text, name) for name in hints}
     for form in FORMS:
         for first, last in places.get(form.hint, ()):
             for start, stop in _matches(text, form, first, last):
-                if all(stop <= hit.start or start >= hit.stop for hit in hits):
+                index = bisect(taken, (start, stop))
+                free = index == 0 or taken[index - 1][1] <= start
+                if free and (index == len(taken) or taken[index][0] >= stop):
+                    taken.insert(index, (start, stop))
                     hits.append(Hit(start, stop, form.entity, ENTITIES[form.entity].same(text[start:stop])))
     return hits
 

@@ -71,7 +71,7 @@ _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
 HINTS: dict[str, tuple[str, ...]] = {
     "at": (r"[^ \n]@[^ \n]",),
-    "digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{8}}",),
+    "digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{6}}",),
     "letter": (
         r"[0-9]{7}-?[A-Z]",
         r"[0-9]\.[0-9]{3}\.[0-9]{3}-?[A-Z]",
@@ -180,20 +180,20 @@ FORMS: tuple[Form, ...] = (
     ),
     _token(r"gh[pousr]_[A-Za-z0-9]{36,251}"),
     _token(r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
-    _token(rf"gl(?:pat|ptt|dt|rt|cbt|ft|imt|agent|oas|soat)-[{_BODY}]{{20,}}"),
-    _token(r"xox[abeoprs]-(?:[0-9A-Za-z]{1,64}-){0,4}[0-9A-Za-z]{8,}"),
+    _token(rf"gl(?:pat|ptt|dt|rt|cbt|ft|imt|agent|oas|soat)-[{_BODY}]{{20,300}}"),
+    _token(r"xox[abeoprs]-(?:[0-9A-Za-z]{1,64}-){0,4}[0-9A-Za-z]{8,128}"),
     _token(r"xapp-[0-9]-[A-Z0-9]{8,}-[0-9]{10,}-[0-9a-f]{32,}"),
     _token(r"hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{20,}"),
     _token(r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,247}"),
     _token(r"whsec_[A-Za-z0-9+/]{24,64}={0,2}"),
-    _token(rf"sk-(?:proj|svcacct|admin|ant|or)-[{_BODY}]{{32,}}", validate.mixed_token),
-    _token(r"sk-[A-Za-z0-9]{40,}", validate.mixed_token),
+    _token(rf"sk-(?:proj|svcacct|admin|ant|or)-[{_BODY}]{{32,300}}", validate.mixed_token),
+    _token(r"sk-[A-Za-z0-9]{40,300}", validate.mixed_token),
     _token(r"hf_[A-Za-z0-9]{34,40}"),
     _token(rf"AIza[{_BODY}]{{35}}"),
     _token(rf"GOCSPX-[{_BODY}]{{28}}"),
-    _token(rf"ya29\.[{_BODY}]{{30,}}", validate.mixed_token),
+    _token(rf"ya29\.[{_BODY}]{{30,400}}", validate.mixed_token),
     _token(r"npm_[A-Za-z0-9]{36}"),
-    _token(rf"pypi-AgE[{_BODY}]{{50,}}"),
+    _token(rf"pypi-AgE[{_BODY}]{{50,400}}"),
     _token(rf"SG\.[{_BODY}]{{22}}\.[{_BODY}]{{43}}"),
     Form(
         "email",
@@ -263,10 +263,11 @@ FORMS: tuple[Form, ...] = (
         phones.international,
     ),
     _phone(
-        rf"{_LEFT}{_NO_CODE_BEFORE}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}|[2-9][0-9]{{2}}{_JOIN})[0-9]{{3}}{_GAP}?[0-9]{{4}}(?![0-9])",
+        rf"{_LEFT}{_NO_CODE_BEFORE}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}[0-9]{{3}}{_GAP}?|"
+        rf"[2-9][0-9]{{2}}(?:(?P<a>{_GAP})[0-9]{{3}}(?P=a)|[ /][0-9]{{3}}[-‑–]))[0-9]{{4}}(?![0-9])",
         phones.north_american,
     ),
-    _phone(rf"{_LEFT}{_NO_CODE_BEFORE}(?:\(0[1-9][0-9]{{0,3}}\)|0[1-9][0-9]{{0,4}}(?![0-9]*\)))(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{1,4}}", phones.trunk),
+    _phone(rf"{_LEFT}{_NO_CODE_BEFORE}(?:\(0[1-9][0-9]{{0,3}}\){_JOIN}?|0[1-9][0-9]{{0,4}}(?![0-9]*\)){_JOIN}{{1,3}})[0-9]{{2,8}}(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{0,3}}", phones.trunk),
     _phone(
         rf"{_LEFT}{_NO_CODE_BEFORE}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
@@ -275,7 +276,7 @@ FORMS: tuple[Form, ...] = (
         r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,
     ),
-    _phone(rf"{_CALL}{_SAYS}(?P<value>\(?[0-9](?:{_JOIN}{{0,3}}[0-9]){{8,14}})(?![0-9])", phones.after_word),
+    _phone(rf"{_CALL}{_SAYS}(?P<value>(?:\([0-9]{{1,5}}\)|[0-9](?![0-9]{{0,4}}\)[ -]?[0-9]))(?:{_JOIN}{{0,3}}[0-9]){{3,14}})(?![0-9])", phones.after_word),
     Form(
         "ip_address",
         "quad",

@@ -21,8 +21,8 @@ _TRUNK_SHAPES = {
     tuple(map(int, shape.split("-")))
     for shape in """
 2-8 3-7 3-8 4-6 4-7 4-8 5-5 5-6 5-7
-2-4-4 3-4-4 4-3-4 4-3-3 3-3-4 5-3-3 4-2-4 2-3-5 3-4-3 4-3-5
-3-3-2-2 2-3-2-2 4-2-2-2 3-2-2-2 4-3-2-2 4-2-2-3
+2-4-4 3-4-4 4-3-4 4-3-3 4-3-2 3-3-4 5-3-3 4-2-4 2-3-5 3-4-3 4-3-5
+3-3-2-2 2-3-2-2 2-3-3-2 4-2-2-2 3-2-2-2 4-3-2-2 4-2-2-3
 2-2-2-2-2
 """.split()
 }
@@ -68,7 +68,6 @@ def _is_american(number: str) -> bool:
     return (
         len(number) == 10
         and area[0] in "23456789"
-        and area[1] != "9"
         and area[1:] != "11"
         and exchange[0] in "23456789"
         and exchange[1:] != "11"
@@ -97,7 +96,7 @@ def trunk(text: str, start: int, stop: int) -> int | None:
 def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
     """Whether the groups after the first one have the same separator, and are not a list of growing numbers."""
     between = [text[left[1] : right[0]] for left, right in zip(spans, spans[1:], strict=False)]
-    pairs = len({finish - begin for begin, finish in spans}) == 1
+    pairs = all(finish - begin == 2 for begin, finish in spans)
     if len(set(between if pairs else between[1:])) > 1:
         return False
     values = [int(text[begin:finish]) for begin, finish in spans]
@@ -112,15 +111,15 @@ def written(text: str, start: int, stop: int) -> int | None:
 
 
 def after_word(text: str, start: int, stop: int) -> int | None:
-    """Nine to twelve digits after a word such as "phone" or "call"."""
+    """Seven to twelve digits after a word such as "phone" or "call"."""
     if _DATE.match(text, start):
         return None
     spans = _groups(text, start, stop)
     for last in range(len(spans), 0, -1):
         end = spans[last - 1][1]
         sizes = [finish - begin for begin, finish in spans[:last]]
-        whole = last == 1 or (sizes[0] < 9 and min(sizes[1:]) > 1)
-        if whole and 9 <= sum(sizes) <= 12 and _ends(text, end) and not in_sum(text, end - 1, end):
+        whole = last == 1 or (sizes[0] < 7 and min(sizes[1:]) > 1)
+        if whole and 7 <= sum(sizes) <= 12 and _ends(text, end) and not in_sum(text, end - 1, end):
             return _with_extension(text, end)
     return None
 
