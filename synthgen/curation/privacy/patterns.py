@@ -88,23 +88,23 @@ HINTS: dict[str, tuple[str, ...]] = {
         r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:",
     ),
     "secret": (
-        r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}",
-        r"gh[pousr]_[A-Za-z0-9]{36}",
+        r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{10}",
+        r"gh[pousr]_[A-Za-z0-9]{10}",
         r"github_pat_",
-        r"gl[a-z]{1,5}-[A-Za-z0-9_\-]{20}",
+        r"gl(?:pat|ptt|dt|rt|cbt|ft|imt|agent|oas|soat)-[A-Za-z0-9_\-]{10}",
         r"xox[a-z]-",
         r"xapp-[0-9]",
         r"hooks\.slack\.com",
         r"[sr]k_(?:live|test)_",
         r"whsec_",
-        r"sk-[A-Za-z0-9_\-]{32}",
-        r"hf_[A-Za-z0-9]{34}",
-        r"AIza[A-Za-z0-9_\-]{35}",
+        r"sk-[A-Za-z0-9_\-]{20}",
+        r"hf_[A-Za-z0-9]{10}",
+        r"AIza[A-Za-z0-9_\-]{10}",
         r"GOCSPX-",
         r"ya29\.",
-        r"npm_[A-Za-z0-9]{36}",
+        r"npm_[A-Za-z0-9]{10}",
         r"pypi-AgE",
-        r"SG\.[A-Za-z0-9_\-]{22}",
+        r"SG\.[A-Za-z0-9_\-]{10}",
         r"eyJ[A-Za-z0-9_\-]{10}",
         r"PRIVATE KEY",
         r"[Aa][Ww][Ss][A-Za-z_ .\-]{0,20}[Ss][Ee][Cc][Rr][Ee][Tt]",
@@ -134,7 +134,7 @@ _CALL = (
     rf"(?i:{_NO_LETTER_BEFORE}(?:(?:tele)?phones?|tel|mobile|cell|cellphone|call|fax|whats ?app|sms|text|dial|ring|contact|"
     r"hotline|t[ée]l[ée]phone|t[ée]l|portable|appelez|tel[ée]fono|m[óo]vil|celular|ll[aá]m[ae](?:r|me|nos)?|telefon(?:nummer)?|handy|"
     r"mobil|rufnummer|telefone|telem[óo]vel|ligue|cellulare|chiam[ai](?:re|mi)?|bel|telefoon|mobiel|телефон|тел|звоните)"
-    rf"{_NO_LETTER_AFTER}|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
+    rf"{_NO_LETTER_AFTER}|{_NO_LETTER_BEFORE}(?:my|your|his|her|our) number{_NO_LETTER_AFTER}|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
 )
 
 

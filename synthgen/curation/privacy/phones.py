@@ -12,7 +12,11 @@ from synthgen.curation.privacy.validate import digits, in_sum
 _DIGITS = re.compile(r"[0-9]+")
 _EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)[0-9]{1,6})(?![A-Za-z0-9_])")
 _BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # then the plus sign may be that of a sum
-_DATE = re.compile(r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d(?!\d)")
+_DATE = re.compile(
+    r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d(?!\d)|"
+    r"(?:19|20)\d\d ?[-–/ ] ?(?:19|20)\d\d(?!\d)"
+)
+_NUMBER_BESIDE = re.compile(r"\d[ \t]+\Z"), re.compile(r"[ \t]+\d")
 
 _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:][0-9]")
 
@@ -59,27 +63,23 @@ def _is_international(groups: list[str], *, plus: bool) -> bool:
     rest = number[len(code) :]
     if len(rest) not in CALLING_CODES[code] or not (plus or len(groups) > 1):
         return False
-    return code != "1" or _is_american(rest)
+    return code != "1" or _is_american(rest, strict=len(groups) == 1)
 
 
-def _is_american(number: str) -> bool:
-    """Whether ten digits are an area code, an exchange and a line of the North American Numbering Plan."""
+def _is_american(number: str, *, strict: bool) -> bool:
+    """Whether ten digits are an area code, an exchange and a line of the North American Numbering Plan. If not
+    `strict`, the exchange may be any, because examples such as 555-123-4567 are often written.
+    """
     area, exchange = number[:3], number[3:6]
-    return (
-        len(number) == 10
-        and area[0] in "23456789"
-        and area[1:] != "11"
-        and exchange[0] in "23456789"
-        and exchange[1:] != "11"
-    )
+    if len(number) != 10 or area[0] in "01" or area[1:] == "11":
+        return False
+    return not strict or (exchange[0] not in "01" and exchange[1:] != "11")
 
 
 def north_american(text: str, start: int, stop: int) -> int | None:
     """A number of North America with separators: ten digits, perhaps with a 1 before them."""
-    number = digits(text[start:stop])[-10:]
-    if not _is_american(number) or in_sum(text, start, stop) or not _ends(text, stop):
-        return None
-    return _with_extension(text, stop)
+    strict = not any(sign in text[start:stop] for sign in "(-‑–")
+    return written(text, start, stop) if _is_american(digits(text[start:stop])[-10:], strict=strict) else None
 
 
 def trunk(text: str, start: int, stop: int) -> int | None:
@@ -88,8 +88,8 @@ def trunk(text: str, start: int, stop: int) -> int | None:
     for last in range(len(spans), 1, -1):
         end = spans[last - 1][1]
         shape = tuple(finish - begin for begin, finish in spans[:last])
-        if shape in _TRUNK_SHAPES and _ends(text, end) and _is_even(text, spans[:last]):
-            return None if in_sum(text, start, end) or _DATE.match(text, start) else _with_extension(text, end)
+        if shape in _TRUNK_SHAPES and _is_even(text, spans[:last]) and written(text, start, end) is not None:
+            return None if _DATE.match(text, start) else _with_extension(text, end)
     return None
 
 
@@ -104,8 +104,14 @@ def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
 
 
 def written(text: str, start: int, stop: int) -> int | None:
-    """A number in a national form whose pattern is distinctive by itself."""
+    """A number in a national form whose pattern is distinctive by itself. A row of numbers with spaces between them,
+    such as "250 300 1200 75", is none.
+    """
     if in_sum(text, start, stop) or not _ends(text, stop):
+        return None
+    before, after = _NUMBER_BESIDE
+    spaced = not any(sign in text[start:stop] for sign in "()-.‑–/")
+    if spaced and (before.search(text[max(0, start - 8) : start]) or after.match(text, stop)):
         return None
     return _with_extension(text, stop)
 
@@ -119,6 +125,8 @@ def after_word(text: str, start: int, stop: int) -> int | None:
         end = spans[last - 1][1]
         sizes = [finish - begin for begin, finish in spans[:last]]
         whole = last == 1 or (sizes[0] < 7 and min(sizes[1:]) > 1)
+        if last == 1 and sizes[0] < 9 and text[start:end].endswith("000"):
+            return None  # a round number, as in "text 5000000 people"
         if whole and 7 <= sum(sizes) <= 12 and _ends(text, end) and not in_sum(text, end - 1, end):
             return _with_extension(text, end)
     return None

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthgen.curation.lists import lengths
+from synthgen.curation.lists import Rows, lengths
 from synthgen.curation.privacy.likely import Bits, hint_bits
 from synthgen.tables.curation import EDITS
 
@@ -40,18 +40,20 @@ class Place:
 
 
 def bits_of(batch: pa.RecordBatch) -> Bits:
-    """For each row of a batch, the bits of the hints that match one of its texts; see `likely`."""
-    bits = np.zeros(batch.num_rows, np.uint8)
+    """For each row of a batch, the bits of the hints that match one of its texts; see `likely`. All texts are searched
+    in one call, because it takes a millisecond to prepare the search.
+    """
+    texts: list[pa.Array] = []
+    rows: list[Rows] = []
     for name in COLUMNS:
-        column = batch[name]
-        if not pa.types.is_list(column.type):
-            bits |= hint_bits(column)
-            continue
-        rows = np.repeat(np.arange(batch.num_rows), lengths(column))
-        flat = column.flatten()
-        fields = [pc.struct_field(flat, field) for field in _FIELDS] if name in MESSAGES else [flat]
-        for texts in fields:
-            np.bitwise_or.at(bits, rows, hint_bits(texts))
+        column, numbers = batch[name], np.arange(batch.num_rows)
+        if pa.types.is_list(column.type):
+            numbers, column = np.repeat(numbers, lengths(column)), column.flatten()
+        for field in _FIELDS if name in MESSAGES else [None]:
+            texts.append(column if field is None else pc.struct_field(column, field))
+            rows.append(numbers)
+    bits = np.zeros(batch.num_rows, np.uint8)
+    np.bitwise_or.at(bits, np.concatenate(rows), hint_bits(pa.concat_arrays(texts)))
     return bits
 
 
