@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from synthgen.curation.lists import appended
 from synthgen.curation.privacy.find import Hit, hits_in
-from synthgen.curation.privacy.likely import hint_names
 from synthgen.curation.privacy.patterns import ENTITIES
-from synthgen.curation.privacy.texts import COLUMNS, Place, Row, bits_of, change_texts, completion_offset, texts_of
+from synthgen.curation.privacy.texts import COLUMNS, Place, Row, change_texts, completion_offset, rows_with, texts_of
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.records import Edit
@@ -32,25 +30,10 @@ def personal_data(batch: pa.RecordBatch, section: PersonalData, services: Servic
     value itself.
     """
     rejected = {}
-    for number, row, hints in _likely_rows(batch):
-        hits = [
-            (place, hit)
-            for place, text in texts_of(row)
-            for hit in hits_in(text, hints)
-            if hit.entity in section.entities
-        ]
-        if hits:
-            rejected[number] = _rejection(row, hits)
+    for number, row, hints in rows_with(batch, section.entities):
+        hits = [(place, hit) for place, text in texts_of(row) for hit in hits_in(text, hints)]
+        rejected[number] = _rejection(row, [pair for pair in hits if pair[1].entity in section.entities])
     return Verdicts(rejected)
-
-
-def _likely_rows(batch: pa.RecordBatch) -> Iterator[tuple[int, Row, frozenset[str]]]:
-    """Yield (number in the batch, values, hints) for each row that may hold a value."""
-    bits = bits_of(batch)
-    numbers = np.flatnonzero(bits)
-    rows = batch.select(COLUMNS).take(pa.array(numbers)).to_pylist() if len(numbers) else []
-    for number, row in zip(numbers.tolist(), rows, strict=True):
-        yield number, row, hint_names(int(bits[number]))
 
 
 def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
@@ -73,12 +56,11 @@ def redact(batch: pa.RecordBatch, section: PersonalData, services: Services) -> 
     row changed. The entries have no hash of the text before, because the hash of a short text would reveal it.
     """
     changed_rows, rows, entries = [], [], []
-    for number, row, hints in _likely_rows(batch):
+    for number, row, hints in rows_with(batch, section.entities):
         edits = _redact_row(row, hints, frozenset(section.entities))
-        if edits:
-            changed_rows.append(row)
-            rows += [number] * len(edits)
-            entries += edits
+        changed_rows.append(row)
+        rows += [number] * len(edits)
+        entries += edits
     if not rows:
         return batch
     numbers = np.unique(np.array(rows, np.int64))

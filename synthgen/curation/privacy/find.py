@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from synthgen.curation.privacy.patterns import ENTITIES, FORMS, HINTS, Form
 from synthgen.tables.curation import Entity
 
-_HINTS = {name: re.compile("|".join(patterns)) for name, patterns in HINTS.items()}
+_PLACES = {name: re.compile("|".join(patterns)) for name, patterns in HINTS.items()}
 _NEAR = 100  # ranges of one hint that are at most this far apart are searched together
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _COLON = re.compile(r"\s*:")
@@ -114,7 +114,7 @@ def _in_words(text: str, hints: Collection[str]) -> list[Hit]:
 def _places(text: str, hint: str) -> list[tuple[int, int]]:
     """The ranges of a text that a hint matches. Ranges that are near each other are joined."""
     places: list[tuple[int, int]] = []
-    for found in _HINTS[hint].finditer(text):
+    for found in _PLACES[hint].finditer(text):
         start, stop = found.span()
         if places and start - places[-1][1] < _NEAR:
             start = places.pop()[0]
@@ -125,6 +125,8 @@ def _places(text: str, hint: str) -> list[tuple[int, int]]:
 def _matches(text: str, form: Form, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The values of a form that begin at most `form.before` characters before `first`, and not behind `last`."""
     position, end = max(0, first - form.before), min(len(text), last + form.after)
+    if form.words and not _has_word(text[position:last], form.words):
+        return
     group = "value" if "value" in form.regex.groupindex else 0
     while position <= last:
         found = form.regex.search(text, position, end)
@@ -137,3 +139,8 @@ def _matches(text: str, form: Form, first: int, last: int) -> Iterator[tuple[int
         else:
             yield start, value_end
             position = value_end
+
+
+def _has_word(text: str, words: tuple[str, ...]) -> bool:
+    lower = text.lower()
+    return any(word in lower for word in words)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from synthgen.curation.lists import numbers
 from synthgen.curation.privacy.patterns import HINTS
 
-Bits = npt.NDArray[np.uint8]
+Bits = npt.NDArray[np.uint16]
 
 _NAMES = tuple(HINTS)
 _EVERY = "|".join(pattern for patterns in HINTS.values() for pattern in patterns)
@@ -23,13 +23,13 @@ _SETS = [frozenset(name for bit, name in enumerate(_NAMES) if bits >> bit & 1) f
 
 def hint_bits(texts: pa.Array) -> Bits:
     """For each text, a number whose bits say which hints match it; see `hint_names`. A null text has no bits."""
-    bits = np.zeros(len(texts), np.uint8)
+    bits = np.zeros(len(texts), np.uint16)
     likely = pc.fill_null(pc.match_substring_regex(texts, pattern=_EVERY), False)
     rows = np.flatnonzero(numbers(likely))
     if len(rows):
         few = texts.take(pa.array(rows))
         for bit, patterns in enumerate(HINTS.values()):
-            bits[rows] |= numbers(pc.match_substring_regex(few, pattern="|".join(patterns))).astype(np.uint8) << bit
+            bits[rows] |= numbers(pc.match_substring_regex(few, pattern="|".join(patterns))).astype(np.uint16) << bit
     return bits
 
 

@@ -40,15 +40,17 @@ class Form:
 
     `pattern` matches candidates. If it has a group `value`, this group is the candidate, and the words before it are
     only required. A match may begin at most `before` characters before a place that the hint matched, and end at most
-    `after` characters behind it. `check` decides whether a candidate is a value.
+    `after` characters behind it. If there are `words`, the pattern is searched only where this part of the text has one of them.
+    `check` decides whether a candidate is a value.
     """
 
     entity: Entity
     hint: str
     pattern: str
     check: Check
-    before: int = 90
+    before: int = 8
     after: int = 60
+    words: tuple[str, ...] = ()
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
@@ -69,9 +71,21 @@ ENTITIES: dict[Entity, Kind] = {
 # Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
 _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
+_CALL = tuple(
+    """
+phone phones telephone telephones tel mobile cell cellphone call fax whatsapp sms text dial ring contact hotline téléphone
+telephone tél portable appelez teléfono telefono telefon telefonnummer móvil movil celular llamar llama llame llámame
+llámanos llamarme handy mobil rufnummer telefone telemóvel ligue cellulare chiama chiami chiamare chiamami bel telefoon
+mobiel телефон тел звоните 电话 手机 電話 手機 号码 携帯 전화 휴대폰
+""".split()
+) + tuple(f"{whose} number" for whose in ("my", "your", "his", "her", "our"))
+_SOCIAL = ("ssn", "social security", "social security number")
+_BURGER = ("bsn", "burgerservicenummer", "sofinummer", "sofi-nummer")
+
 HINTS: dict[str, tuple[str, ...]] = {
     "at": (r"[^ \n]@[^ \n]",),
-    "digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{6}}",),
+    "digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{8}}",),
+    "few digits": (rf"[0-9](?:{_BETWEEN}{{0,3}}[0-9]){{6}}",),
     "letter": (
         r"[0-9]{7}-?[A-Z]",
         r"[0-9]\.[0-9]{3}\.[0-9]{3}-?[A-Z]",
@@ -130,12 +144,11 @@ _SAYS = (
     r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|al|el|"""
     r"""le|ist|est|es|è|é|in|via|mobile|phone)[\s:=#.,("'_：-]{1,4}|是|为|は){0,4}"""
 )
-_CALL = (
-    rf"(?i:{_NO_LETTER_BEFORE}(?:(?:tele)?phones?|tel|mobile|cell|cellphone|call|fax|whats ?app|sms|text|dial|ring|contact|"
-    r"hotline|t[ée]l[ée]phone|t[ée]l|portable|appelez|tel[ée]fono|m[óo]vil|celular|ll[aá]m[ae](?:r|me|nos)?|telefon(?:nummer)?|handy|"
-    r"mobil|rufnummer|telefone|telem[óo]vel|ligue|cellulare|chiam[ai](?:re|mi)?|bel|telefoon|mobiel|телефон|тел|звоните)"
-    rf"{_NO_LETTER_AFTER}|{_NO_LETTER_BEFORE}(?:my|your|his|her|our) number{_NO_LETTER_AFTER}|电话|手机|電話|手機|号码|携帯|전화|휴대폰)"
-)
+
+
+def _one_of(words: tuple[str, ...]) -> str:
+    """A pattern that matches one of some words. Letters of other scripts than Latin, Greek and Cyrillic may be beside it."""
+    return rf"(?i:{_NO_LETTER_BEFORE}(?:{'|'.join(map(re.escape, words))}){_NO_LETTER_AFTER})"
 
 
 def _token(pattern: str, check: Check = validate.random_token) -> Form:
@@ -147,8 +160,14 @@ def _id(hint: str, pattern: str, check: Check) -> Form:
     return Form("national_id", hint, pattern, check)
 
 
-def _phone(pattern: str, check: Check) -> Form:
-    return Form("phone", "digits", pattern, check)
+def _phone(pattern: str, check: Check, hint: str = "digits") -> Form:
+    return Form("phone", hint, pattern, check)
+
+
+def _after(entity: Entity, hint: str, words: tuple[str, ...], value: str, check: Check) -> Form:
+    """A number that counts only after one of some words."""
+    pattern = rf"{_one_of(words)}{_SAYS}(?P<value>{value}){_RIGHT}"
+    return Form(entity, hint, pattern, check, before=90, words=tuple(word.lower() for word in words))
 
 
 # Forms come in order of priority: if two values overlap, the one whose form is first counts.
@@ -158,6 +177,7 @@ FORMS: tuple[Form, ...] = (
         "secret",
         rf"-----BEGIN {_PEM}[^-]*(?:-(?!----)[^-]*)*(?:-----END {_PEM})?",
         validate.private_key,
+        before=60,
         after=65536,
     ),
     Form(
@@ -201,6 +221,7 @@ FORMS: tuple[Form, ...] = (
         rf"(?<![{_LETTERS}_.+%@-])[{_LETTERS}_][{_LETTERS}_.+'-]{{0,63}}@"
         rf"[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?(?:\.[{_LETTERS}](?:[{_LETTERS}-]*[{_LETTERS}])?)+",
         validate.address,
+        before=70,
         after=255,
     ),
     Form(
@@ -233,7 +254,7 @@ FORMS: tuple[Form, ...] = (
         validate.always,
     ),
     _id("digits", rf"{_LEFT}[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}{_RIGHT}", validate.brazilian),
-    _id("digits", rf"(?i:{_NO_LETTER_BEFORE}cpf{_NO_LETTER_AFTER}){_SAYS}(?P<value>[0-9]{{9}}-?[0-9]{{2}}){_RIGHT}", validate.brazilian),
+    _after("national_id", "digits", ("cpf",), r"[0-9]{9}-?[0-9]{2}", validate.brazilian),
     _id(
         "digits",
         rf"{_LEFT}[12](?P<a>{_GAP}?)[0-9][0-9](?P=a)(?:0[1-9]|1[0-2]|[23][0-9]|4[0-2])(?P=a)[0-9][0-9](?P=a)[0-9]{{3}}(?P=a)[0-9]{{3}}"
@@ -246,28 +267,24 @@ FORMS: tuple[Form, ...] = (
         validate.french,
     ),
     _id("digits", rf"{_LEFT}[0-9]{{3}}(?P<a>[-‑–])[0-9]{{2}}(?P=a)[0-9]{{4}}{_RIGHT}", validate.american),
-    _id(
-        "digits",
-        rf"(?i:{_NO_LETTER_BEFORE}(?:ssn|social security(?: number)?){_NO_LETTER_AFTER}){_SAYS}"
-        rf"(?P<value>[0-9]{{3}}{_GAP}?[0-9]{{2}}{_GAP}?[0-9]{{4}}){_RIGHT}",
-        validate.american,
-    ),
-    _id(
-        "digits",
-        rf"(?i:{_NO_LETTER_BEFORE}(?:bsn|burgerservicenummer|sofi-?nummer){_NO_LETTER_AFTER}){_SAYS}"
-        rf"(?P<value>[0-9](?:{_GAP}?[0-9]){{8}}){_RIGHT}",
-        validate.dutch,
-    ),
+    _after("national_id", "digits", _SOCIAL, f"[0-9]{{3}}{_GAP}?[0-9]{{2}}{_GAP}?[0-9]{{4}}", validate.american),
+    _after("national_id", "digits", _BURGER, f"[0-9](?:{_GAP}?[0-9]){{8}}", validate.dutch),
     _phone(
-        rf"(?<![{_LETTERS}_+])(?:\(\+[1-9][0-9]{{0,2}}\)|\+[1-9]|(?<![0-9][.,\-/:])00[1-9])(?:{_JOIN}{{0,3}}[0-9]){{6,20}}",
+        rf"(?<![{_LETTERS}_+])(?:\(\+[1-9][0-9]{{0,2}}\)|\+[1-9])(?:{_JOIN}{{0,3}}[0-9]){{6,20}}",
         phones.international,
+        "few digits",
     ),
+    _phone(rf"{_LEFT}00[1-9](?:{_JOIN}{{0,3}}[0-9]){{6,20}}", phones.international),
     _phone(
         rf"{_LEFT}{_NO_CODE_BEFORE}(?:1{_GAP})?(?:\([2-9][0-9]{{2}}\){_GAP}{{0,2}}[0-9]{{3}}{_GAP}?|"
         rf"[2-9][0-9]{{2}}(?:(?P<a>{_GAP})[0-9]{{3}}(?P=a)|[ /][0-9]{{3}}[-‑–]))[0-9]{{4}}(?![0-9])",
         phones.north_american,
     ),
-    _phone(rf"{_LEFT}{_NO_CODE_BEFORE}(?:\(0[1-9][0-9]{{0,3}}\){_JOIN}?|0[1-9][0-9]{{0,4}}(?![0-9]*\)){_JOIN}{{1,3}})[0-9]{{2,8}}(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{0,3}}", phones.trunk),
+    _phone(
+        rf"{_LEFT}{_NO_CODE_BEFORE}(?:\(0[1-9][0-9]{{0,3}}\){_JOIN}?|0[1-9][0-9]{{0,4}}(?![0-9]*\)){_JOIN}{{1,3}})"
+        rf"[0-9]{{2,8}}(?:{_JOIN}{{1,3}}[0-9]{{2,8}}){{0,3}}",
+        phones.trunk,
+    ),
     _phone(
         rf"{_LEFT}{_NO_CODE_BEFORE}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
@@ -276,12 +293,20 @@ FORMS: tuple[Form, ...] = (
         r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,
     ),
-    _phone(rf"{_CALL}{_SAYS}(?P<value>(?:\([0-9]{{1,5}}\)|[0-9](?![0-9]{{0,4}}\)[ -]?[0-9]))(?:{_JOIN}{{0,3}}[0-9]){{3,14}})(?![0-9])", phones.after_word),
+    _after(
+        "phone",
+        "few digits",
+        _CALL,
+        rf"(?:\([0-9]{{1,5}}\)|[0-9](?![0-9]{{0,4}}\)[ -]?[0-9]))(?:{_JOIN}{{0,3}}[0-9]){{3,14}}",
+        phones.after_word,
+    ),
     Form(
         "ip_address",
         "quad",
         rf"(?<![{_LETTERS}_.+])(?<![A-Za-z][-/])[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?!\.?[{_LETTERS}_])(?!-[A-Za-z])",
         validate.ip4,
     ),
-    Form("ip_address", "colons", r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6),
+    Form(
+        "ip_address", "colons", r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6, before=40
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen.curation.lists import Rows, lengths
-from synthgen.curation.privacy.likely import Bits, hint_bits
-from synthgen.tables.curation import EDITS
+from synthgen.curation.privacy.find import hits_in
+from synthgen.curation.privacy.likely import hint_bits, hint_names
+from synthgen.tables.curation import EDITS, Entity
 
 MESSAGES = ("prompt", "completion", "teacher_prompt")
 COLUMNS = EDITS["redact"].changes
@@ -21,6 +22,7 @@ _FIELDS = {"reasoning_content": "the reasoning in ", "content": "", "tool_calls"
 
 Row = dict[str, Any]
 """The values of one row by the names in `COLUMNS`, as Python objects."""
+Hints = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,40 @@ class Place:
         return f"{_FIELDS[self.field]}message {self.message + 1} of {column}"
 
 
-def bits_of(batch: pa.RecordBatch) -> Bits:
-    """For each row of a batch, the bits of the hints that match one of its texts; see `likely`. All texts are searched
-    in one call, because it takes a millisecond to prepare the search.
+def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[tuple[int, Row, Hints]]:
+    """Yield (number in the batch, values, hints of its texts) for each row that has a value of the entities.
+
+    All texts are searched in one call, because it takes a millisecond to prepare the search. Python objects are made
+    for likely texts and for the yielded rows only.
     """
+    texts, owners = _all_texts(batch)
+    bits = hint_bits(texts)
+    likely = np.flatnonzero(bits)
+    chosen: dict[int, int] = {}
+    for text, row, hints in zip(texts.take(pa.array(likely)).to_pylist(), owners[likely], bits[likely], strict=True):
+        if int(row) not in chosen and any(hit.entity in entities for hit in hits_in(text, hint_names(int(hints)))):
+            chosen[int(row)] = 0
+    for row, hints in zip(owners[likely], bits[likely], strict=True):
+        if int(row) in chosen:
+            chosen[int(row)] |= int(hints)
+    numbers = sorted(chosen)
+    rows = batch.select(COLUMNS).take(pa.array(numbers, pa.int64())).to_pylist() if numbers else []
+    for number, values in zip(numbers, rows, strict=True):
+        yield number, values, hint_names(chosen[number])
+
+
+def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
+    """All texts of a batch, and the number of the row that each belongs to."""
     texts: list[pa.Array] = []
-    rows: list[Rows] = []
+    owners: list[Rows] = []
     for name in COLUMNS:
         column, numbers = batch[name], np.arange(batch.num_rows)
         if pa.types.is_list(column.type):
             numbers, column = np.repeat(numbers, lengths(column)), column.flatten()
         for field in _FIELDS if name in MESSAGES else [None]:
             texts.append(column if field is None else pc.struct_field(column, field))
-            rows.append(numbers)
-    bits = np.zeros(batch.num_rows, np.uint8)
-    np.bitwise_or.at(bits, np.concatenate(rows), hint_bits(pa.concat_arrays(texts)))
-    return bits
+            owners.append(numbers)
+    return pa.concat_arrays(texts), np.concatenate(owners)
 
 
 def texts_of(row: Row) -> Iterator[tuple[Place, str]]:
