@@ -81,13 +81,17 @@ def speed(count: int) -> None:
         search = _hyperscan()
         others = [bits for batch in batches for bits in search(batch)]
         missed = [text for text, bits in zip(texts, others, strict=True) if not bits and hits_in(text, HINTS)]
-        print(f"  Hyperscan selects {sum(map(bool, others)):,} texts, RE2 {sum(map(bool, selected)):,}; missed {len(missed)}")
+        print(
+            f"  Hyperscan selects {sum(map(bool, others)):,} texts, RE2 {sum(map(bool, selected)):,}; missed {len(missed)}"
+        )
         _line("select likely texts, Hyperscan", count, lambda: [search(batch) for batch in batches])
     else:
         print("  Hyperscan is not installed and was not measured")
     _line("select, and find the values", count, lambda: [found(batch) for batch in batches])
     rows = [_row(text, number) for number, text in enumerate(texts)]
-    tables = [to_table(rows[start : start + _BATCH]).combine_chunks().to_batches()[0] for start in range(0, count, _BATCH)]
+    tables = [
+        to_table(rows[start : start + _BATCH]).combine_chunks().to_batches()[0] for start in range(0, count, _BATCH)
+    ]
     section, services = PersonalData(), Services()
     _line("check personal_data, rows", count, lambda: [personal_data(batch, section, services) for batch in tables])
     _line("edit redact, rows", count, lambda: [redact(batch, section, services) for batch in tables])

@@ -108,9 +108,9 @@ class Reason(TypedDict):
 
 
 class Edit(TypedDict):
-    """A change of a row's text: the name of the edit, the range `start` to `end` of the completion that was changed, and
-    the sha256 of the completion before the edit. The range is null if another text changed, and the hash is null if it
-    would reveal what the edit removed.
+    """A change of a row's text: the name of the edit, the range `start` to `end` of the completion that was changed,
+    and the sha256 of the completion before the edit. The range is null if another text changed, and the hash is null if
+    it would reveal what the edit removed.
     """
 
     edit: str

@@ -120,7 +120,10 @@ def test_json_stays_json(given, expected, ascii_only):
     expected = given if expected is None else expected
     text = json.dumps(given, ensure_ascii=ascii_only)
     outer = json.dumps([{"function": {"name": "f", "arguments": text}}], ensure_ascii=ascii_only)
-    for whole, inner in ((text, json.loads), (outer, lambda new: json.loads(json.loads(new)[0]["function"]["arguments"]))):
+    for whole, inner in (
+        (text, json.loads),
+        (outer, lambda new: json.loads(json.loads(new)[0]["function"]["arguments"])),
+    ):
         new = whole
         for hit in reversed(found([whole])[0]):
             new = f"{new[: hit.start]}{hit.quote}#{hit.quote}{new[hit.stop :]}"
@@ -132,19 +135,44 @@ def test_json_stays_json(given, expected, ascii_only):
 
 def people() -> list:
     """Rows with values in all their texts."""
-    call = {"id": "1", "function": {"name": "send", "arguments": json.dumps({"to": "bob@example.org", "card": 4111111111111111})}}
+    call = {
+        "id": "1",
+        "function": {"name": "send", "arguments": json.dumps({"to": "bob@example.org", "card": 4111111111111111})},
+    }
     chat = [
         {"role": "user", "content": "I am Ann, ANN@example.org."},
         {"role": "assistant", "content": None, "tool_calls": json.dumps([call])},
         {"role": "tool", "content": '{"sent": "bob@example.org"}', "tool_call_id": "1"},
     ]
     said = [
-        {"role": "assistant", "content": "Sent to ann@example.org.", "reasoning_content": "His address is bob@example.org."},
+        {
+            "role": "assistant",
+            "content": "Sent to ann@example.org.",
+            "reasoning_content": "His address is bob@example.org.",
+        },
         {"role": "assistant", "content": "Bye, +44 20 7946 0958 and carl@example.org"},
     ]
     rows = [row("nothing here", 0, token_ids=[1, 2]), row("see 1.2.3.4", 1, token_ids=[1, 2])]
-    rows.append(row("", 2, prompt=chat, completion=said, answer="bob@example.org", rationale="carl@example.org", token_ids=[1, 2]))
-    rows.append(row("fine", 3, prompt=[{"role": "user", "content": "key AKIAIOSFODNN7EXAMPLE"}], prompt_token_ids=[1], token_ids=[1]))
+    rows.append(
+        row(
+            "",
+            2,
+            prompt=chat,
+            completion=said,
+            answer="bob@example.org",
+            rationale="carl@example.org",
+            token_ids=[1, 2],
+        )
+    )
+    rows.append(
+        row(
+            "fine",
+            3,
+            prompt=[{"role": "user", "content": "key AKIAIOSFODNN7EXAMPLE"}],
+            prompt_token_ids=[1],
+            token_ids=[1],
+        )
+    )
     rows.append(row("[EMAIL_4] and ann@example.org", 4, reference=["ann@example.org"], answer="ann@example.org"))
     rows += [row(one.text, 5 + n) for n, one in enumerate(plants("email", 40, seed=7) + plants("secret", 40, seed=7))]
     return rows
@@ -175,7 +203,11 @@ def test_the_same_value_has_the_same_pseudonym_in_all_texts_of_a_row(tmp_path):
     assert rows["r3"].prompt[0]["content"] == "key [SECRET_1]"
     assert (rows["r3"].prompt_token_ids, rows["r3"].token_ids) == (None, None)
     assert [(edit["start"], edit["end"]) for edit in rows["r3"].edits] == [(None, None)]
-    assert (rows["r4"].text, rows["r4"].reference, rows["r4"].answer) == ("[EMAIL_4] and [EMAIL_5]", ["[EMAIL_5]"], "[EMAIL_5]")
+    assert (rows["r4"].text, rows["r4"].reference, rows["r4"].answer) == (
+        "[EMAIL_4] and [EMAIL_5]",
+        ["[EMAIL_5]"],
+        "[EMAIL_5]",
+    )
 
 
 def test_a_second_redaction_changes_nothing_and_nothing_is_left(tmp_path):
@@ -213,7 +245,9 @@ def test_the_size_of_a_batch_does_not_matter(size):
     rejected = judged(batch_of(people() * 2))
     batches = table.combine_chunks().to_batches(max_chunksize=size)
     assert pa.Table.from_batches([edited(batch) for batch in batches]).to_pylist() == whole.to_pylist()
-    parts_of = [(number * size + index, one) for number, batch in enumerate(batches) for index, one in judged(batch).items()]
+    parts_of = [
+        (number * size + index, one) for number, batch in enumerate(batches) for index, one in judged(batch).items()
+    ]
     assert dict(parts_of) == rejected
 
 
@@ -231,13 +265,15 @@ def test_a_reason_names_the_place_and_never_the_value():
     assert rows[2].text[8:23] == "ann@example.org"
     assert (rejected[3].reason, rejected[3].span) == ("secret at characters 5–24 of the prompt", None)
     assert CHECKS["personal_data"].teaches == "nothing"
-    assert not (CHECKS["personal_data"].on or EDITS["redact"].on)
+    assert CHECKS["personal_data"].on is EDITS["redact"].on is False
 
 
 def test_the_place_of_a_value_outside_the_completion():
     chat = [{"role": "user", "content": "x"}, {"role": "user", "content": "call 555-0100", "name": "a"}]
     thought = [{"role": "assistant", "content": "x", "reasoning_content": "ann@example.org"}]
-    later = row("x", 2, completion=[{"role": "assistant", "content": "one"}, {"role": "assistant", "content": "a@example.org"}])
+    later = row(
+        "x", 2, completion=[{"role": "assistant", "content": "one"}, {"role": "assistant", "content": "a@example.org"}]
+    )
     rejected = judged(batch_of([row("x", 0, prompt=chat), row("x", 1, completion=thought), later]))
     assert rejected[0].reason == "phone number at characters 6–13 of message 2 of the prompt"
     assert rejected[1].reason == "e-mail address at characters 1–15 of the reasoning in message 1 of the completion"

@@ -33,6 +33,11 @@ class Planted(NamedTuple):
     stop: int
 
 
+def listed(text: str) -> list[str]:
+    """The items of a text, which are separated by "|" and by the ends of lines. Spaces count."""
+    return [item for line in text.strip("\n").split("\n") for item in line.split("|")]
+
+
 # What surrounds a value: sentences in several languages, lists, markup, JSON, code, and nothing.
 AROUND = """
 {v}
@@ -83,7 +88,8 @@ def text_of(draw: Draw, alphabet: str, length: int) -> str:
 def email(draw: Draw) -> str:
     first, last = draw.choice(["ann", "Bob", "maría", "jörg", "li.wei", "o'neil"]), draw.choice(["lee", "smith", "x"])
     number = draw.randrange(1, 99)
-    local = draw.choice([f"{first}.{last}", f"{first}_{number}", f"{first}+{last}", f"{first}{number}", f"{first}-{last}"])
+    kinds = [f"{first}.{last}", f"{first}_{number}", f"{first}+{last}", f"{first}{number}", f"{first}-{last}"]
+    local = draw.choice(kinds)
     if draw.random() < 0.1:
         local = draw.choice(["info", "x", "1234", "_team_"])
     host = draw.choice(["example", "mail.example", "my-firm", "uni-köln", "3com", "a.b.c"])
@@ -91,30 +97,41 @@ def email(draw: Draw) -> str:
     return address.upper() if draw.random() < 0.1 and address.isascii() else address
 
 
-INTERNATIONAL = """
+INTERNATIONAL = listed(
+    """
 +1 N0# MN# ####|+1-MM#-N4#-####|+1 (MM#) N5#-####|+1MM#N6#####|+44 20 7### ####|+44 (0)20 7### ####|+44 79## ######
 +49 30 #######|+49 (0)89 ########|+4917########0|+49-171-#######|+33 6 ## ## ## ##|+33 1.##.##.##.##|+34 6## ## ## ##
 +34 9########|+39 3## #######|+39 06 ########|+31 6 ########|+31-20-#######|+55 (11) 9####-####|+55 21 9########
 +81 90-####-####|+81-3-####-####|+86 13# #### ####|+8615#########|+91 9#### #####|+91-8#########|+7 (9##) ###-##-##
 +61 4## ### ###|+27 82 ### ####|+41 44 ### ## ##|+43 1 #######|+46 70 ### ## ##|+48 ### ### ###|+52 55 #### ####
 +971 50 ### ####|+234 80# ### ####|+351 91# ### ###|+358 40 #######|+30 69# ### ####|+90 53# ### ## ##|+65 9### ####
-0044 20 7### ####|0049 30 #######|0033 6 ## ## ## ##|001-MM#-N7#-####|+49 30/#######|+420 6## ### ###|+380 67 ### ## ##
-""".replace("\n", "|").strip("|").split("|")
-NATIONAL = """
-(MM#) N4#-####|MM#-N4#-####|MM#.N4#.####|MM# N4#-####|1-MM#-N4#-####|(MM#)N4#-####|MM#-N4#-#### ext. ##|(MM#) N4#-####x###
-020 7### ####|07### ######|0161 ### ####|(0161) ### ####|07### ### ###|030 12######|030/######9|0171 #######|0171/#######
-089-########|0621 ######|06-########|020-#######|(02) 9### ####|04## ### ###|03-####-####|090-####-####|010-####-####
-(11) 9####-####|(21) 3###-####|13#-####-####|15# #### ####|8 (495) ###-##-##|8-9##-###-##-##|9## ## ## ##|6##.##.##.##
-06 98 ## ## 01|01.98.##.##.02|07-91-##-##-10|044 ### ## ##|0470 ## ## ##|0532 ### ## ##|347 ### ####|339 #######
-""".replace("\n", "|").strip("|").split("|")
-BARE = """
-MM#N4#####|06########|07#########|017########|9########|## #### ####|### ### ###|13#########|0# ## ## ## ##|#### #### ##
-""".strip().split("|")
-WORDS = """
-call me at |phone: |Tel. |my phone number is |mobile no. |WhatsApp: |Fax: |text her on |contact us at |Téléphone : |tél. |
-teléfono: |llámame al |Handy: |Telefonnummer |Telefon: |Cellulare |телефон: |тел. |电话：|手机号码是|電話: |Your phone's number is |
-phone_number="|cell: |dial |Call |Tel: 
-""".replace("\n", "").strip("\n").split("|")
+0044 20 7### ####|0049 30 #######|0033 6 ## ## ## ##|001-MM#-N7#-####|+49 30/#######|+420 6## ### ###
++380 67 ### ## ##
+"""
+)
+NATIONAL = listed(
+    """
+(MM#) N4#-####|MM#-N4#-####|MM#.N4#.####|MM# N4#-####|1-MM#-N4#-####|(MM#)N4#-####|MM#-N4#-#### ext. ##
+(MM#) N4#-####x###|020 7### ####|07### ######|0161 ### ####|(0161) ### ####|07### ### ###|030 12######|030/######9
+0171 #######|0171/#######|089-########|0621 ######|06-########|020-#######|(02) 9### ####|04## ### ###|03-####-####
+090-####-####|010-####-####|(11) 9####-####|(21) 3###-####|13#-####-####|15# #### ####|8 (495) ###-##-##
+8-9##-###-##-##|9## ## ## ##|6##.##.##.##|06 98 ## ## 01|01.98.##.##.02|07-91-##-##-10|044 ### ## ##|0470 ## ## ##
+0532 ### ## ##|347 ### ####|339 #######
+"""
+)
+BARE = listed(
+    """
+MM#N4#####|06########|07#########|017########|9########|## #### ####|### ### ###|13#########|0# ## ## ## ##
+#### #### ##
+"""
+)
+WORDS = listed(
+    """
+call me at |phone: |Tel. |my phone number is |mobile no. |WhatsApp: |Fax: |text her on |contact us at |Téléphone : 
+tél. |teléfono: |llámame al |Handy: |Telefonnummer |Telefon: |Cellulare |телефон: |тел. |电话：|手机号码是|電話: 
+Your phone's number is |cell: |dial |Call |Tel: 
+"""
+)
 
 
 def phone(draw: Draw) -> tuple[str, str]:
@@ -168,7 +185,7 @@ def card(draw: Draw) -> str:
     return grouped(with_luhn(draw, prefix, 16), (4, 4, 4, 4), between)
 
 
-ACCOUNTS = {
+ACCOUNTS = {  # "#" is a digit, A a letter, X one of both
     "DE": "##################", "GB": "AAAA##############", "FR": "##########XXXXXXXXXXX##", "ES": "####################",
     "IT": "A##########XXXXXXXXXXXX", "NL": "AAAA##########", "CH": "#####XXXXXXXXXXXX", "NO": "###########",
     "BE": "############", "AT": "################", "PL": "########################", "MT": "AAAA#####XXXXXXXXXXXXXXXXXX",
@@ -237,7 +254,8 @@ def cpf(draw: Draw) -> str:
 def bsn(draw: Draw) -> str:
     while True:
         number = text_of(draw, DIGITS, 9)
-        if int(number) and sum(int(sign) * weight for sign, weight in zip(number, (9, 8, 7, 6, 5, 4, 3, 2, -1), strict=True)) % 11 == 0:
+        total = sum(int(sign) * weight for sign, weight in zip(number, (9, 8, 7, 6, 5, 4, 3, 2, -1), strict=True))
+        if int(number) and total % 11 == 0:
             return number
 
 
@@ -251,30 +269,38 @@ def national_id(draw: Draw) -> tuple[str, str]:
     if kind == 0:
         return draw.choice(["BSN: ", "Burgerservicenummer ", "mijn BSN is "]), bsn(draw)
     if kind == 1:
-        return draw.choice(["SSN: ", "my SSN is ", "Social Security Number: "]), ssn(draw).replace("-", draw.choice(["", " "]))
+        lead = draw.choice(["SSN: ", "my SSN is ", "Social Security Number: "])
+        return lead, ssn(draw).replace("-", draw.choice(["", " "]))
     if kind == 2:
         return draw.choice(["CPF: ", "meu CPF é "]), cpf(draw).replace(".", "").replace("-", "")
     return "", draw.choice([ssn, dni, nie, nir, codice_fiscale, cpf, nino])(draw)
 
 
 def token(draw: Draw, pattern: str) -> str:
-    """A token: after its prefix, a number with a letter for the alphabet, such as "ghp_36a"."""
-    prefix, _, rest = pattern.rpartition("|")
-    alphabet = {"a": ALPHANUMERIC, "u": UPPER + DIGITS, "b": ALPHANUMERIC + "-_", "h": "0123456789abcdef", "d": DIGITS}[rest[-1]]
-    return prefix + text_of(draw, alphabet, int(rest[:-1]) - 1) + draw.choice(ALPHANUMERIC if rest[-1] == "b" else alphabet)
+    """A token: after its prefix, a number with a letter for the alphabet, such as "ghp_ 36a"."""
+    prefix, _, rest = pattern.rpartition(" ")
+    kinds = {"a": ALPHANUMERIC, "u": UPPER + DIGITS, "b": ALPHANUMERIC + "-_", "h": "0123456789abcdef"}
+    alphabet = kinds[rest[-1]]
+    return (
+        prefix
+        + text_of(draw, alphabet, int(rest[:-1]) - 1)
+        + draw.choice(ALPHANUMERIC if rest[-1] == "b" else alphabet)
+    )
 
 
-TOKENS = """
-AKIA|16u ASIA|16u ghp_|36a gho_|36a ghs_|36a github_pat_|22a glpat-|20b sk_live_|24a rk_live_|99a sk_test_|24a hf_|34a
-AIza|35b GOCSPX-|28b npm_|36a sk-|48a sk-proj-|120b sk-ant-api03-|95b pypi-AgEIcHlwaS5vcmc|120b whsec_|32a glptt-|40h
-""".split()
+TOKENS = listed(
+    """
+AKIA 16u|ASIA 16u|ghp_ 36a|gho_ 36a|ghs_ 36a|github_pat_ 22a|glpat- 20b|sk_live_ 24a|rk_live_ 99a|sk_test_ 24a|hf_ 34a
+AIza 35b|GOCSPX- 28b|npm_ 36a|sk- 48a|sk-proj- 120b|sk-ant-api03- 95b|pypi-AgEIcHlwaS5vcmc 120b|whsec_ 32a|glptt- 40h
+"""
+)
 
 
 def secret(draw: Draw) -> tuple[str, str]:
     kind = draw.randrange(10)
     if kind == 0:
-        parts = [json.dumps({"alg": "HS256", "typ": "JWT"}), json.dumps({"sub": text_of(draw, DIGITS, 10), "admin": True})]
-        coded = [base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts]
+        parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": text_of(draw, DIGITS, 10), "admin": True}]
+        coded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
         return "", ".".join([*coded, text_of(draw, ALPHANUMERIC + "-_", 42) + "x"])
     if kind == 1:
         name = draw.choice(["RSA ", "EC ", "OPENSSH ", "", "ENCRYPTED "])
@@ -285,7 +311,8 @@ def secret(draw: Draw) -> tuple[str, str]:
         numbers = "-".join(text_of(draw, DIGITS, 12) for _ in range(2))
         return "", f"{draw.choice(['xoxb', 'xoxp'])}-{numbers}-{text_of(draw, ALPHANUMERIC, 24)}"
     if kind == 3:
-        return draw.choice(["aws_secret_access_key = ", "AWS_SECRET_ACCESS_KEY=", "aws secret key: "]), text_of(draw, ALPHANUMERIC + "/+", 40)
+        lead = draw.choice(["aws_secret_access_key = ", "AWS_SECRET_ACCESS_KEY=", "aws secret key: "])
+        return lead, text_of(draw, ALPHANUMERIC + "/+", 40)
     if kind == 4:
         return "SendGrid ", f"SG.{text_of(draw, ALPHANUMERIC, 22)}.{text_of(draw, ALPHANUMERIC, 43)}"
     value = token(draw, draw.choice(TOKENS))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from synthgen.curation.privacy import phones, validate
+from synthgen.curation.privacy.numbering import words
 from synthgen.curation.privacy.validate import Check
 from synthgen.tables.curation import Entity
 
@@ -71,14 +72,18 @@ ENTITIES: dict[Entity, Kind] = {
 # Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
 _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
-_CALL = tuple(
-    """
+_CALL = (
+    *words(
+        """
 phone phones telephone telephones tel mobile cell cellphone call fax whatsapp sms text dial ring contact hotline téléphone
 telephone tél portable appelez teléfono telefono telefon telefonnummer móvil movil celular llamar llama llame llámame
 llámanos llamarme handy mobil rufnummer telefone telemóvel ligue cellulare chiama chiami chiamare chiamami bel telefoon
 mobiel телефон тел звоните 电话 手机 電話 手機 号码 携帯 전화 휴대폰
-""".split()
-) + tuple(f"{whose} number" for whose in ("my", "your", "his", "her", "our"))
+"""
+    ),
+    *(f"{whose} number" for whose in ("my", "your", "his", "her", "our")),
+    "whats app",
+)
 _SOCIAL = ("ssn", "social security", "social security number")
 _BURGER = ("bsn", "burgerservicenummer", "sofinummer", "sofi-nummer")
 
@@ -125,10 +130,13 @@ HINTS: dict[str, tuple[str, ...]] = {
     ),
     "escape": (r"\\u00[2-7Aa]", r"\\u20[0-2]", r"\\/"),
 }
-"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes characters (`escape`) may hold values of every form."""
+"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes characters
+(`escape`) may hold values of every form.
+"""
 
 # A number does not begin or end inside a word, a longer number, a decimal number or a part number.
-_LETTERS = "A-Za-z0-9À-ɏͰ-ӿ"  # Latin, Greek and Cyrillic. In scripts without spaces, a value may follow a word directly.
+# Only letters of Latin, Greek and Cyrillic count, because in scripts without spaces a value may follow a word directly.
+_LETTERS = "A-Za-z0-9À-ɏͰ-ӿ"
 _LEFT = rf"(?<![{_LETTERS}_+#])(?<![0-9][.,/:\-–])(?<![A-Za-z][\-–])"
 _RIGHT = rf"(?![{_LETTERS}_])(?![.:\-–][0-9])(?!-[{_LETTERS}])"
 _JOIN = "[ ().\\-/\u00a0\u202f\u2009\u2011\u2013]"
@@ -141,14 +149,14 @@ _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 # What may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
 _SAYS = (
     r"""(?:["'’]?s\b)?[\s:=#.,("'_：-]{0,4}"""
-    r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|al|el|"""
-    r"""le|ist|est|es|è|é|in|via|mobile|phone)[\s:=#.,("'_：-]{1,4}|是|为|は){0,4}"""
+    r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|"""
+    r"""al|el|le|ist|est|es|è|é|in|via|mobile|phone)[\s:=#.,("'_：-]{1,4}|是|为|は){0,4}"""
 )
 
 
-def _one_of(words: tuple[str, ...]) -> str:
-    """A pattern that matches one of some words. Letters of other scripts than Latin, Greek and Cyrillic may be beside it."""
-    return rf"(?i:{_NO_LETTER_BEFORE}(?:{'|'.join(map(re.escape, words))}){_NO_LETTER_AFTER})"
+def _one_of(choices: tuple[str, ...]) -> str:
+    """A pattern that matches one of some words, and no part of a longer word."""
+    return rf"(?i:{_NO_LETTER_BEFORE}(?:{'|'.join(map(re.escape, choices))}){_NO_LETTER_AFTER})"
 
 
 def _token(pattern: str, check: Check = validate.random_token) -> Form:
@@ -164,10 +172,10 @@ def _phone(pattern: str, check: Check, hint: str = "digits") -> Form:
     return Form("phone", hint, pattern, check)
 
 
-def _after(entity: Entity, hint: str, words: tuple[str, ...], value: str, check: Check) -> Form:
+def _after(entity: Entity, hint: str, before: tuple[str, ...], value: str, check: Check) -> Form:
     """A number that counts only after one of some words."""
-    pattern = rf"{_one_of(words)}{_SAYS}(?P<value>{value}){_RIGHT}"
-    return Form(entity, hint, pattern, check, before=90, words=tuple(word.lower() for word in words))
+    pattern = rf"{_one_of(before)}{_SAYS}(?P<value>{value}){_RIGHT}"
+    return Form(entity, hint, pattern, check, before=90, words=tuple(word.lower() for word in before))
 
 
 # Forms come in order of priority: if two values overlap, the one whose form is first counts.
@@ -239,7 +247,11 @@ FORMS: tuple[Form, ...] = (
         rf"[0-9]{{4}}(?P<b>{_GAP})[0-9]{{6}}(?P=b)[0-9]{{4,5}}|[0-9]{{13,19}}){_RIGHT}",
         validate.card,
     ),
-    _id("letter", r"(?<![A-Za-z0-9_.-])(?:[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
+    _id(
+        "letter",
+        r"(?<![A-Za-z0-9_.-])(?:[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})-?[A-Z](?![A-Za-z0-9_-])",
+        validate.spanish,
+    ),
     _id("letter", r"(?<![A-Za-z0-9_.-])[XYZ]-?[0-9]{7}-?[A-Z](?![A-Za-z0-9_-])", validate.spanish),
     _id(
         "letter",
@@ -307,6 +319,10 @@ FORMS: tuple[Form, ...] = (
         validate.ip4,
     ),
     Form(
-        "ip_address", "colons", r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}", validate.ip6, before=40
+        "ip_address",
+        "colons",
+        r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){2,7}",
+        validate.ip6,
+        before=40,
     ),
 )

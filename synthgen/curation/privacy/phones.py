@@ -5,8 +5,9 @@ the words before it.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-from synthgen.curation.privacy.numbering import CALLING_CODES
+from synthgen.curation.privacy.numbering import CALLING_CODES, words
 from synthgen.curation.privacy.validate import digits, in_sum
 
 _DIGITS = re.compile(r"[0-9]+")
@@ -23,13 +24,16 @@ _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:][0-9]")
 # The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
 _TRUNK_SHAPES = {
     tuple(map(int, shape.split("-")))
-    for shape in """
+    for shape in words(
+        """
 2-8 3-7 3-8 4-6 4-7 4-8 5-5 5-6 5-7
 2-4-4 3-4-4 4-3-4 4-3-3 4-3-2 3-3-4 5-3-3 4-2-4 2-3-5 3-4-3 4-3-5
 3-3-2-2 2-3-2-2 2-3-3-2 4-2-2-2 3-2-2-2 4-3-2-2 4-2-2-3
 2-2-2-2-2
-""".split()
+"""
+    )
 }
+
 
 def subscriber(value: str) -> str:
     """The digits of a telephone number without an extension, a code of North America, or the 0 in brackets."""
@@ -95,7 +99,7 @@ def trunk(text: str, start: int, stop: int) -> int | None:
 
 def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
     """Whether the groups after the first one have the same separator, and are not a list of growing numbers."""
-    between = [text[left[1] : right[0]] for left, right in zip(spans, spans[1:], strict=False)]
+    between = [text[left[1] : right[0]] for left, right in pairwise(spans)]
     pairs = all(finish - begin == 2 for begin, finish in spans)
     if len(set(between if pairs else between[1:])) > 1:
         return False

@@ -18,7 +18,12 @@ from synthgen.tables.curation import EDITS, Entity
 MESSAGES = ("prompt", "completion", "teacher_prompt")
 COLUMNS = EDITS["redact"].changes
 """The columns with texts. `tools` and the tool calls of messages are JSON."""
-_FIELDS = {"reasoning_content": "the reasoning in ", "content": "", "tool_calls": "the tool calls in ", "name": "the name in "}
+_FIELDS = {
+    "reasoning_content": "the reasoning in ",
+    "content": "",
+    "tool_calls": "the tool calls in ",
+    "name": "the name in ",
+}
 
 Row = dict[str, Any]
 """The values of one row by the names in `COLUMNS`, as Python objects."""
