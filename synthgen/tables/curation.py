@@ -139,8 +139,8 @@ class PersonalData(Section):
     entities: Annotated[tuple[Entity, ...], Field(min_length=1)] = get_args(Entity)
     """Kinds of values. `email`: e-mail addresses. `phone`: telephone numbers. `ip_address`: addresses of IPv4 and IPv6
     on the internet. `card`: payment cards. `iban`: bank accounts. `national_id`: personal numbers of the United States,
-    the United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services, and
-    passwords in addresses. Names of persons are not found.
+    the United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services,
+    and passwords in addresses. Names of persons are not found.
     """
 
 

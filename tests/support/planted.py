@@ -127,9 +127,9 @@ MM#N4#####|06########|07#########|017########|9########|## #### ####|### ### ###
 )
 WORDS = listed(
     """
-call me at |phone: |Tel. |my phone number is |mobile no. |WhatsApp: |Fax: |text her on |contact us at |Téléphone : 
-tél. |teléfono: |llámame al |Handy: |Telefonnummer |Telefon: |Cellulare |телефон: |тел. |电话：|手机号码是|電話: 
-Your phone's number is |cell: |dial |Call |Tel: 
+call me at |phone: |Tel. |my phone number is |mobile no. |WhatsApp: |Fax: |text her on |contact us at |Téléphone :
+tél.: |teléfono: |llámame al |Handy: |Telefonnummer |Telefon: |Cellulare |телефон: |тел. |电话：|手机号码是|電話: |dial
+Call |Tel:|cell: |Your phone's number is
 """
 )
 
@@ -140,7 +140,8 @@ def phone(draw: Draw) -> tuple[str, str]:
         return "", filled(draw, draw.choice(INTERNATIONAL))
     if kind < 0.85:
         return "", filled(draw, draw.choice(NATIONAL))
-    return draw.choice(WORDS), filled(draw, draw.choice(BARE))
+    word = draw.choice(WORDS)
+    return (word if word[-1] in " ：是" else f"{word} "), filled(draw, draw.choice(BARE))
 
 
 def ip_address(draw: Draw) -> str:
@@ -185,12 +186,25 @@ def card(draw: Draw) -> str:
     return grouped(with_luhn(draw, prefix, 16), (4, 4, 4, 4), between)
 
 
-ACCOUNTS = {  # "#" is a digit, A a letter, X one of both
-    "DE": "##################", "GB": "AAAA##############", "FR": "##########XXXXXXXXXXX##", "ES": "####################",
-    "IT": "A##########XXXXXXXXXXXX", "NL": "AAAA##########", "CH": "#####XXXXXXXXXXXX", "NO": "###########",
-    "BE": "############", "AT": "################", "PL": "########################", "MT": "AAAA#####XXXXXXXXXXXXXXXXXX",
-    "BR": "#######################AX", "SE": "####################", "SA": "##XXXXXXXXXXXXXXXXXX", "AE": "###################",
-}  # fmt: skip
+# "#" is a digit, A a letter, X one of both.
+ACCOUNTS = {
+    "DE": "#" * 18,
+    "GB": "AAAA" + "#" * 14,
+    "FR": "#" * 10 + "X" * 11 + "##",
+    "ES": "#" * 20,
+    "IT": "A" + "#" * 10 + "X" * 12,
+    "NL": "AAAA" + "#" * 10,
+    "CH": "#" * 5 + "X" * 12,
+    "NO": "#" * 11,
+    "BE": "#" * 12,
+    "AT": "#" * 16,
+    "PL": "#" * 24,
+    "MT": "AAAA" + "#" * 5 + "X" * 18,
+    "BR": "#" * 23 + "AX",
+    "SE": "#" * 20,
+    "SA": "##" + "X" * 18,
+    "AE": "#" * 19,
+}
 
 
 def iban(draw: Draw) -> str:

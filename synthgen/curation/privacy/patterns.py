@@ -41,8 +41,8 @@ class Form:
 
     `pattern` matches candidates. If it has a group `value`, this group is the candidate, and the words before it are
     only required. A match may begin at most `before` characters before a place that the hint matched, and end at most
-    `after` characters behind it. If there are `words`, the pattern is searched only where this part of the text has one of them.
-    `check` decides whether a candidate is a value.
+    `after` characters behind it. If there are `words`, the pattern is searched only where this part of the text has one
+    of them. `check` decides whether a candidate is a value.
     """
 
     entity: Entity
@@ -75,8 +75,8 @@ _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 _CALL = (
     *words(
         """
-phone phones telephone telephones tel mobile cell cellphone call fax whatsapp sms text dial ring contact hotline téléphone
-telephone tél portable appelez teléfono telefono telefon telefonnummer móvil movil celular llamar llama llame llámame
+phone phones telephone telephones tel mobile cell cellphone call fax whatsapp sms text dial ring contact hotline
+téléphone tél portable appelez teléfono telefono telefon telefonnummer móvil movil celular llamar llama llame llámame
 llámanos llamarme handy mobil rufnummer telefone telemóvel ligue cellulare chiama chiami chiamare chiamami bel telefoon
 mobiel телефон тел звоните 电话 手机 電話 手機 号码 携帯 전화 휴대폰
 """
@@ -130,8 +130,8 @@ HINTS: dict[str, tuple[str, ...]] = {
     ),
     "escape": (r"\\u00[2-7Aa]", r"\\u20[0-2]", r"\\/"),
 }
-"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes characters
-(`escape`) may hold values of every form.
+"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes
+characters (`escape`) may hold values of every form.
 """
 
 # A number does not begin or end inside a word, a longer number, a decimal number or a part number.
@@ -261,8 +261,8 @@ FORMS: tuple[Form, ...] = (
     ),
     _id(
         "letter",
-        r"(?<![A-Za-z0-9_-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?P<a> ?)[0-9]{2}(?P=a)[0-9]{2}(?P=a)[0-9]{2}(?P=a)"
-        r"[A-D](?![A-Za-z0-9_-])",
+        r"(?<![A-Za-z0-9_-])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+        r"(?P<a> ?)[0-9]{2}(?P=a)[0-9]{2}(?P=a)[0-9]{2}(?P=a)[A-D](?![A-Za-z0-9_-])",
         validate.always,
     ),
     _id("digits", rf"{_LEFT}[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}{_RIGHT}", validate.brazilian),
@@ -298,9 +298,11 @@ FORMS: tuple[Form, ...] = (
         phones.trunk,
     ),
     _phone(
-        rf"{_LEFT}{_NO_CODE_BEFORE}(?:\([1-9][0-9]\){_GAP}?9?[0-9]{{4}}[-‑–][0-9]{{4}}|[1-9][0-9] 9[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
+        rf"{_LEFT}{_NO_CODE_BEFORE}(?:"
+        rf"(?:\([1-9][0-9]\){_GAP}?9?|[1-9][0-9] 9)[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
         r"8[ -]?\(?[3489][0-9]{2}\)?[ -]?[0-9]{3}[ -][0-9]{2}[ -][0-9]{2}|"  # Russia
+        r"(?:(?<=[一-鿿])|(?<=[一-鿿][：:，,（( ]))1[3-9][0-9]{9}|"  # China, beside a Chinese word
         rf"[6789][0-9]{{2}}(?P<b>{_GAP})[0-9]{{2}}(?P=b)[0-9]{{2}}(?P=b)[0-9]{{2}}|"  # Spain
         r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,

@@ -19,6 +19,7 @@ _DATE = re.compile(
 )
 _NUMBER_BESIDE = re.compile(r"\d[ \t]+\Z"), re.compile(r"[ \t]+\d")
 
+_CODE_OF_AMERICA = re.compile(r"(?:\(?\+|00)?1(?![0-9]{10})|\+1")
 _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:][0-9]")
 
 # The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
@@ -40,7 +41,7 @@ def subscriber(value: str) -> str:
     extension = _EXTENSION.search(value)
     number = digits((value[: extension.start()] if extension else value).replace("(0)", ""))
     number = number[2:] if number.startswith("00") else number
-    return number[1:] if len(number) == 11 and number[0] == "1" else number
+    return number[1:] if len(number) == 11 and _CODE_OF_AMERICA.match(value) else number
 
 
 def international(text: str, start: int, stop: int) -> int | None:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable
 
-from synthgen.curation.privacy.numbering import CARDS, COUNTRY_DOMAINS, FILE_ENDINGS, IBAN_LENGTHS
+from synthgen.curation.privacy.numbering import CARDS, COUNTRY_DOMAINS, FILE_ENDINGS, IBAN_LENGTHS, words
 
 Check = Callable[[str, int, int], int | None]
 
@@ -56,7 +56,7 @@ _PLACE_BEHIND = re.compile(r":[\w~.-]*/")
 
 def address(text: str, start: int, stop: int) -> int | None:
     """An e-mail address. Words after a full stop without a space are cut off. The place of a repository
-    (`git@host:name/name`), a user before a host (`https://name@host`) and names of files, such as `logo@2x.png`, are none.
+    (`git@host:name/name`), a user before a host (`https://name@host`) and names of files (`logo@2x.png`) are none.
     """
     local, _, domain = text[start:stop].partition("@")
     if local.endswith(".") or ".." in local or not any(map(str.isalnum, local)):
@@ -211,47 +211,9 @@ def spanish(text: str, start: int, stop: int) -> int | None:
     return stop if value[:-1].isdigit() and value[-1] == _SPANISH[int(value[:-1]) % 23] else None
 
 
-_ODD = dict(
-    zip(
-        "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        (
-            1,
-            0,
-            5,
-            7,
-            9,
-            13,
-            15,
-            17,
-            19,
-            21,
-            1,
-            0,
-            5,
-            7,
-            9,
-            13,
-            15,
-            17,
-            19,
-            21,
-            2,
-            4,
-            18,
-            20,
-            11,
-            3,
-            6,
-            8,
-            12,
-            14,
-            16,
-            10,
-        )
-        + (22, 25, 24, 23),
-        strict=True,
-    )
-)
+_ODD_VALUES = "01 00 05 07 09 13 15 17 19 21 02 04 18 20 11 03 06 08 12 14 16 10 22 25 24 23"
+_ODD = {sign: int(value) for sign, value in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", words(_ODD_VALUES), strict=True)}
+_ODD |= {digit: _ODD[letter] for digit, letter in zip("0123456789", "ABCDEFGHIJ", strict=True)}
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
