@@ -16,10 +16,10 @@ import pyarrow as pa
 from synthgen.curation.lists import appended
 from synthgen.curation.privacy.find import Hit, hits_in
 from synthgen.curation.privacy.patterns import ENTITIES
-from synthgen.curation.privacy.texts import COLUMNS, Place, Row, change_texts, completion_offset, rows_with, texts_of
+from synthgen.curation.privacy.texts import COLUMNS, Place, Row, completion_starts, rows_with, texts_of
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
-from synthgen.records import Edit
+from synthgen.records import Edit, Span
 from synthgen.tables.curation import Entity, PersonalData
 
 _LABEL = re.compile(r"\[([A-Z]+)_(\d+)\]")
@@ -31,20 +31,21 @@ def personal_data(batch: pa.RecordBatch, section: PersonalData, services: Servic
     """
     rejected = {}
     for number, row, hints in rows_with(batch, section.entities):
-        hits = [(place, hit) for place, text in texts_of(row) for hit in hits_in(text, hints)]
+        hits = [(place, hit) for place, text, _ in texts_of(row) for hit in hits_in(text, hints)]
         rejected[number] = _rejection(row, [pair for pair in hits if pair[1].entity in section.entities])
     return Verdicts(rejected)
 
 
 def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
     """The rejection of a row for its first value: the first one in the completion, if there is one."""
-    place, hit = min(hits, key=lambda pair: completion_offset(row, pair[0]) is None)
-    offset = completion_offset(row, place)
-    start, stop = hit.start + (offset or 0), hit.stop + (offset or 0)
+    starts = completion_starts(row)
+    place, hit = min(hits, key=lambda pair: pair[0] not in starts)
+    offset = starts.get(place, 0)
+    start, stop = hit.start + offset, hit.stop + offset
     reason = f"{ENTITIES[hit.entity].title} at characters {start + 1}–{stop} of {place.title(row)}"
     if len(hits) > 1:
         reason += f", and {len(hits) - 1} more"
-    span = None if offset is None else {"start": start, "stop": stop}
+    span: Span | None = {"start": start, "stop": stop} if place in starts else None
     return Rejection(reason, score=len(hits), rule=hit.entity, span=span)
 
 
@@ -77,24 +78,19 @@ def redact(batch: pa.RecordBatch, section: PersonalData, services: Services) -> 
 
 def _redact_row(row: Row, hints: frozenset[str], entities: frozenset[Entity]) -> list[Edit]:
     """Replace the values in the texts of a row. Returns the entries for `edits`."""
-    names = _Names(row)
+    names, starts = _Names(row), completion_starts(row)
     edits: list[Edit] = []
     elsewhere = False
-
-    def change(place: Place, text: str) -> str:
-        nonlocal elsewhere
-        offset = completion_offset(original, place)
+    for place, text, put in texts_of(row):
+        start = starts.get(place)
         while hits := [hit for hit in hits_in(text, hints) if hit.entity in entities]:
-            if offset is None:
+            if start is None:
                 elsewhere = True
             else:
-                edits.extend(_entry(hit.start + offset, hit.stop + offset) for hit in hits)
+                edits += [_entry(hit.start + start, hit.stop + start) for hit in hits]
             text = names.replace(text, hits)
-            offset = None  # the places of values that are found now are not those of the text before the edit
-        return text
-
-    original = {"completion": [dict(message) for message in row["completion"] or ()]}
-    change_texts(row, change)
+            start = None  # the places of values that are found now are not those of the text before the edit
+            put(text)
     return [*edits, _entry(None, None)] if elsewhere else edits
 
 
@@ -108,7 +104,7 @@ class _Names:
     def __init__(self, row: Row) -> None:
         self._labels: dict[tuple[Entity, str], str] = {}
         self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some
-        for _, text in texts_of(row):
+        for _, text, _ in texts_of(row):
             for found in _LABEL.finditer(text):
                 self._last[found[1]] = max(self._last[found[1]], int(found[2]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ _FIELDS = {
     "name": "the name in ",
 }
 
-Row = dict[str, Any]
+Row = dict[str, object]
 """The values of one row by the names in `COLUMNS`, as Python objects."""
 Hints = frozenset[str]
 
@@ -40,8 +40,9 @@ class Place:
 
     def title(self, row: Row) -> str:
         """The place in words, such as "message 2 of the prompt"."""
-        column = f"the {self.column.replace('_', ' ')}"
-        if not self.field or (self.field == "content" and (self.column == "completion" or len(row[self.column]) == 1)):
+        column, messages = f"the {self.column.replace('_', ' ')}", row[self.column]
+        whole = self.column == "completion" or (isinstance(messages, list) and len(messages) == 1)
+        if not self.field or (self.field == "content" and whole):
             return column
         return f"{_FIELDS[self.field]}message {self.message + 1} of {column}"
 
@@ -82,36 +83,27 @@ def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
     return pa.concat_arrays(texts), np.concatenate(owners)
 
 
-def texts_of(row: Row) -> Iterator[tuple[Place, str]]:
-    """Yield (place, text) for each text of a row that is not empty."""
-    for place, values, key in _slots(row):
-        if values[key]:
-            yield place, values[key]
-
-
-def change_texts(row: Row, change: Callable[[Place, str], str]) -> None:
-    """Replace each text of a row by what `change` returns for it."""
-    for place, values, key in _slots(row):
-        if values[key]:
-            values[key] = change(place, values[key])
-
-
-def _slots(row: Row) -> Iterator[tuple[Place, Any, Any]]:
-    """Yield (place, list or mapping that holds the text, its index or key) for each text of a row."""
+def texts_of(row: Row) -> Iterator[tuple[Place, str, Callable[[str], None]]]:
+    """Yield (place, text, function that puts another text there) for each text of a row."""
     for column in COLUMNS:
-        if column in MESSAGES:
-            for number, message in enumerate(row[column] or ()):
+        value = row[column]
+        if isinstance(value, str):
+            yield Place(column), value, partial(row.__setitem__, column)
+        items = value if isinstance(value, list) else []
+        for number, item in enumerate(items):
+            if isinstance(item, str):
+                yield Place(column, number), item, partial(items.__setitem__, number)
+            elif isinstance(item, dict):
                 for field in _FIELDS:
-                    yield Place(column, number, field), message, field
-        elif isinstance(row[column], list):
-            for number in range(len(row[column])):
-                yield Place(column, number), row[column], number
-        else:
-            yield Place(column), row, column
+                    if item[field] is not None:
+                        yield Place(column, number, field), item[field], partial(item.__setitem__, field)
 
 
-def completion_offset(row: Row, place: Place) -> int | None:
-    """The number of characters before a text in `completion.text`. None if the text is not a part of it."""
-    if (place.column, place.field) != ("completion", "content"):
-        return None
-    return sum(len(message["content"] or "") + 1 for message in row["completion"][: place.message])
+def completion_starts(row: Row) -> dict[Place, int]:
+    """For each text that is a part of `completion.text`: the number of characters before it."""
+    starts: dict[Place, int] = {}
+    start, messages = 0, row["completion"]
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        starts[Place("completion", number, "content")] = start
+        start += len(message["content"] or "") + 1
+    return starts
