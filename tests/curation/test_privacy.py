@@ -82,6 +82,22 @@ def test_a_hint_matches_every_text_with_a_value(entity):
         ("card 4222222222222\nnumber 4222222222222", [("4222222222222", "card")]),
         ("BSN 111222333 and 111222333", [("111222333", "national_id")]),
         ("078-05-1120 and 666-05-1120", [("078-05-1120", "national_id")]),
+        ("BSN 111222334, BSN 000000000, CPF 11144477736, CPF 11111111111", []),
+        ("212 155 0123, or 212-155-0123", [("212-155-0123", "phone")]),
+        ("+12121550123 and +1 212 155 0123", [("+1 212 155 0123", "phone")]),
+        ("519-859-8211-45008 and 911-555-0100", []),
+        ("call 2125550 12 times, or call 21255501 12 times", [("2125550", "phone"), ("21255501", "phone")]),
+        ("call 12 345 6789 0 1", [("12 345 6789", "phone")]),
+        ("call 123456789012 or call 1234567890123", [("123456789012", "phone")]),
+        ("0161 496 0000 x 5, 0161 496 0000x5", [("0161 496 0000", "phone"), ("0161 496 0000x5", "phone")]),
+        ("03 12 25 33 41 and 03 12 25 33 14", [("03 12 25 33 14", "phone")]),
+        ("请联系13812345678，号：13912345678, x13812345678", [("13812345678", "phone"), ("13912345678", "phone")]),
+        ("иван@почта.рф, a@b.zz, a@b.png, git@example.org:a/b.git", [("иван@почта.рф", "email")]),
+        ("a..b@example.org and a.@example.org", []),
+        ("::ffff:54.3.2.1 and ::ffff:10.3.2.1", [("54.3.2.1", "ip_address")]),
+        ("54.3.2.256, 54.03.2.1, 172.16.0.1 and 172.32.0.1", [("172.32.0.1", "ip_address")]),
+        ("fc00::1, ff02::1, fe80::1, a::b, 2001:db8::g", []),
+        ("1.2.3.4:8080 1.2.3.4", [("1.2.3.4", "ip_address")]),
     ],
 )
 def test_the_words_around_a_number_count(text, expected):
@@ -91,6 +107,28 @@ def test_the_words_around_a_number_count(text, expected):
 def test_a_private_key_without_its_last_line_ends_with_its_content():
     lines = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n" * 3
     assert values(f"{lines}\nThat was it.") == [(lines.rstrip(), "secret")]
+    assert values(f"-----BEGIN PRIVATE KEY-----\n{'Ab1/' * 10}")
+    assert not values(f"-----BEGIN PRIVATE KEY-----\n{'Ab1/' * 9}xyz")
+
+
+@pytest.mark.parametrize(
+    ("entity", "spellings", "others"),
+    [
+        ("email", ["Ann@example.org", "ann@EXAMPLE.org"], ["bob@example.org"]),
+        ("phone", ["+1 212-555-0123", "(212) 555-0123 x12", "1-212-555-0123", "001-212-555-0123"], ["212-555-0124"]),
+        ("phone", ["+44 (0)20 7946 0958", "0044 20 7946 0958"], ["020 7946 0958"]),
+        ("phone", ["请联系13812345678"], ["(381) 234-5678"]),
+        ("card", ["4111 1111 1111 1111", "4111111111111111"], ["5555555555554444"]),
+        ("iban", ["DE89 3704 0044 0532 0130 00", "de89370400440532013000"], ["GB82WEST12345698765432"]),
+        ("national_id", ["12345678-Z", "12.345.678-Z"], ["X1234567L"]),
+        ("ip_address", ["2001:DB8:0:0:0:0:0:1234", "2001:db8::1234"], ["2001:db8::1235"]),
+    ],
+)
+def test_two_spellings_of_a_value_are_the_same(entity, spellings, others):
+    hits = [hit for one in found(spellings) for hit in one]
+    assert [hit.entity for hit in hits] == [entity] * len(spellings)
+    assert len({hit.same for hit in hits}) == 1
+    assert hits[0].same not in {hit.same for one in found(others) for hit in one}
 
 
 def test_many_values_take_linear_time():

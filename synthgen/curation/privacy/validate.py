@@ -115,10 +115,9 @@ def ip4(text: str, start: int, stop: int) -> int | None:
     before = text[max(0, start - 60) : start]
     if _NUMBER_OF.search(before) or _COMPARED.search(before):
         return None
-    small = all(int(part) <= _SMALL for part in parts)
-    if small and not (_SAYS_ADDRESS.search(before) or _PORT.match(text, stop)):
-        return None
-    return None if _HEADING.search(before) and small else stop
+    if max(map(int, parts)) > _SMALL or _PORT.match(text, stop):
+        return stop
+    return stop if _SAYS_ADDRESS.search(before) and not _HEADING.search(before) else None
 
 
 def ip6(text: str, start: int, stop: int) -> int | None:
@@ -135,8 +134,6 @@ def ip6(text: str, start: int, stop: int) -> int | None:
     except ValueError:
         return None
     groups = value.split("::")[0].split(":")
-    if host.ipv4_mapped is not None:
-        return stop if not any(host.ipv4_mapped in network for network in _LOCAL_NETWORKS) else None
     if host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified or host in _UNIQUE_LOCAL:
         return None
     if "::" in value:
