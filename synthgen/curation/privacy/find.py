@@ -14,6 +14,7 @@ import re
 from bisect import bisect
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from synthgen.curation.privacy.patterns import ENTITIES, FORMS, HINTS, Form
 from synthgen.tables.curation import Entity
@@ -100,8 +101,8 @@ def _in_words(text: str, hints: Collection[str]) -> list[Hit]:
     hits: list[Hit] = []
     taken: list[tuple[int, int]] = []  # the ranges of the hits, in order
     places = {name: _places(text, name) for name in hints}
-    for form in FORMS:
-        for first, last in places.get(form.hint, ()):
+    for form in _forms(frozenset(hints)):
+        for first, last in places[form.hint]:
             for start, stop in _matches(text, form, first, last):
                 index = bisect(taken, (start, stop))
                 free = index == 0 or taken[index - 1][1] <= start
@@ -109,6 +110,12 @@ def _in_words(text: str, hints: Collection[str]) -> list[Hit]:
                     taken.insert(index, (start, stop))
                     hits.append(Hit(start, stop, form.entity, ENTITIES[form.entity].same(text[start:stop])))
     return hits
+
+
+@cache
+def _forms(hints: frozenset[str]) -> list[Form]:
+    """The forms with these hints, in order of priority."""
+    return [form for form in FORMS if form.hint in hints]
 
 
 def _places(text: str, hint: str) -> list[tuple[int, int]]:
