@@ -76,7 +76,7 @@ def test_a_hint_matches_every_text_with_a_value(entity):
         ("https://ann:pa55@example.org/x", [("ann:pa55", "secret")]),
         ("ask 54.8.4.4 with version 54.8.4.4", [("54.8.4.4", "ip_address")]),
         ("IP 1.2.3.4\nSee 1.2.3.4", [("1.2.3.4", "ip_address")]),
-        ("at 2001:db8::1: yes", [("2001:db8::1", "ip_address")]),
+        ("at 2001:db8::1: yes, 2001::1", [("2001:db8::1", "ip_address"), ("2001::1", "ip_address")]),
         ("٤١١١١١١١١١١١١١١١ and 4111111111111111", [("4111111111111111", "card")]),
         ("4111 1111 1111 1111 = 2 * x", []),
         ("card 4222222222222\nnumber 4222222222222", [("4222222222222", "card")]),
@@ -137,7 +137,7 @@ def test_two_spellings_of_a_value_are_the_same(entity, spellings, others):
 def test_many_values_take_linear_time():
     began = time.process_time()
     assert len(found(["ann@example.org, +49 30 1234567; " * 5000])[0]) == 10_000
-    assert not found(["glpat-" * 20_000 + " 1" * 20_000 + " " + "a@" * 20_000])[0]
+    assert not found(["glpat-" * 40_000 + " 1" * 20_000 + " " + "a@" * 20_000])[0]
     assert time.process_time() - began < 4
 
 
