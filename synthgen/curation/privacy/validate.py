@@ -215,8 +215,12 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def italian(text: str, start: int, stop: int) -> int | None:
-    """A codice fiscale: the last letter is the check character (decree of 23 December 1976)."""
+    """A codice fiscale: the last letter is the check character (decree of 23 December 1976), and the day of birth, to
+    which 40 is added for women, exists.
+    """
     value = text[start:stop].upper()
+    if value[9:11].isdigit() and not (int(value[9:11]) < 72 and 1 <= int(value[9:11]) % 40 <= 31):
+        return None
     total = sum(_ODD[sign] for sign in value[:15:2])
     total += sum(int(sign) if sign.isdigit() else _LETTERS.index(sign) for sign in value[1:15:2])
     return stop if value[15] == _LETTERS[total % 26] else None
