@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
+
+Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
+"""A kind of personal data, or a secret such as a key; see `synthgen.curation.privacy.patterns`."""
 
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
@@ -200,12 +203,34 @@ class Decontamination(Section):
             yield "sets", "two sets have the same name"
 
 
+_TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
+
+
+class PersonalData(Section):
+    """Which personal data and secrets are searched."""
+
+    entities: Annotated[tuple[Entity, ...], Field(min_length=1)] = get_args(Entity)
+    """Kinds of values. `email`: e-mail addresses. `phone`: telephone numbers. `ip_address`: addresses of IPv4 and IPv6
+    on the internet. `card`: payment cards. `iban`: bank accounts. `national_id`: personal numbers of the United States,
+    the United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services,
+    and passwords in addresses. Names of persons are not found.
+    """
+
+
 EDITS: dict[str, Edit] = {
     "next_turn": Edit(
         about="Cut a completion where the teacher goes on with an invented question, such as a line with 'Q:'.",
         run="synthgen.curation.edits:next_turn",
         columns=("completion.text",),
         changes=("completion", "answer", "rationale"),
+    ),
+    "redact": Edit(
+        about="Replace personal data and secrets by pseudonyms such as [EMAIL_1].",
+        run="synthgen.curation.privacy:redact",
+        columns=_TEXTS,
+        changes=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
     ),
 }
 
@@ -247,6 +272,15 @@ CHECKS: dict[str, Check] = {
         summary="synthgen.curation.decontamination:summary",
         columns=("prompt", "completion", "split"),
         section=Decontamination,
+        teaches="nothing",
+        on=False,
+    ),
+    "personal_data": Check(
+        about="Reject rows with personal data or secrets, such as e-mail addresses and keys.",
+        run="synthgen.curation.privacy:personal_data",
+        columns=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
         teaches="nothing",
         on=False,
     ),
