@@ -155,7 +155,7 @@ def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
         if not wanted:
             return
         if not wanted.isdisjoint(corpus.read_columns(folder / path, ["id"])["id"].to_pylist()):
-            rows = from_rows(corpus.read(corpus.check_file(folder, manifest, path)).to_pylist())
+            rows = from_rows(corpus.read_shard(corpus.check_file(folder, manifest, path)).to_pylist())
             yield from (row for row in rows if row.id in wanted)
             wanted -= {row.id for row in rows}
 

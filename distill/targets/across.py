@@ -181,8 +181,7 @@ def without_target(target: logits.Target) -> Bools:
     """Whether each position of an aligned target has no token with a probability: (T,)."""
     if not isinstance(target, logits.TopK):
         return np.zeros(len(target), bool)
-    silent: Bools = ~np.isfinite(target.logprobs).any(1)
-    return silent
+    return np.asarray(~np.isfinite(target.logprobs).any(1))
 
 
 def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabulary: int) -> Tensor:

@@ -17,7 +17,7 @@ from support.corpora import contents, corpus_of, curating, parts, row
 
 import synthgen
 from synthgen.curation import job
-from synthgen.curation.near import kernels, search, sketch, twins
+from synthgen.curation.near import components, kernels, search, sketch, twins
 from synthgen.curation.near.shingles import ALONE, BREAK, KINDS, LOWER, WORD, shingles, words
 from synthgen.datasets import source_of
 from synthgen.errors import RecipeError
@@ -181,7 +181,7 @@ def test_pairs_at_the_threshold_are_found(kind):
     near = [number for number in range(600) if twins.jaccard(sets[number], sets[number + 600]) >= 0.8]
     twin, score = np.full(1200, -1), np.full(1200, -1.0)
     slots, least = matrix.astype(np.uint8), sketch.least_agreement(0.8)
-    kernels.twins((lists, starts, sizes), slots, keys_of(matrix, 0.8), np.arange(1200), 0.8, least, (twin, score))
+    kernels.twins((lists, starts, sizes), (slots, keys_of(matrix, 0.8)), np.arange(1200), 0.8, least, (twin, score))
     assert len(near) > 300
     assert [number for number in near if twin[number + 600] != number] == []
     for number in np.flatnonzero(twin >= 0).tolist():
@@ -212,7 +212,7 @@ def test_the_compiled_search_drops_the_rows_that_the_reference_drops(threshold):
     bands = sketch.bands(threshold)
     slots, keys, least = matrix.astype(np.uint8), keys_of(matrix, threshold), sketch.least_agreement(threshold)
     for wanted, function, more, settings in (
-        (twins.twins(sets, list(matrix), units.tolist(), threshold, bands), kernels.twins, (slots, keys), (least,)),
+        (twins.twins(sets, list(matrix), units.tolist(), threshold, bands), kernels.twins, ((slots, keys),), (least,)),
         (twins.exact_twins(sets, units.tolist(), threshold), kernels.exact_twins, (), ()),
     ):
         twin, score = np.full(400, -1), np.full(400, -1.0)
@@ -355,8 +355,8 @@ def test_components_are_those_of_equal_keys_and_units():
         alive = np.array([draw.random() < alive_share for _ in range(100)])
         parents, table = np.arange(100, dtype=np.int32), np.empty(256, np.uint64)
         for values in keys:
-            kernels.connect(values, alive, parents, table)
-        kernels.roots(parents)
+            components.connect(values, alive, parents, table)
+        components.roots(parents)
         for number in range(100):
             reached, todo = {number}, [number]
             while todo and alive[number]:

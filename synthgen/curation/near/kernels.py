@@ -28,6 +28,8 @@ _OTHERS, _SEED = reference.OTHERS, uint64(SEED)
 Array = npt.NDArray[Any]
 Sets = tuple[Array, Array, Array]
 """The shingles of all rows (uint64), and for each row where its shingles begin and their number (int64)."""
+Marks = tuple[Array, Array]
+"""The sketch of each row, or 8 bits of each slot, and the result of `band_keys`."""
 Found = tuple[Array, Array]
 """Filled by a search: for each row the index of its twin (int64, before: -1) and their similarity (float64)."""
 
@@ -44,7 +46,7 @@ def mix(number: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _character(data: Array, at: int) -> tuple[int, int]:
+def _character(data: Array, at: int) -> tuple[Any, int]:
     """Return (number of the character that begins at `at`, number of its bytes). The text is valid UTF-8, and the
     character is not ASCII. The number of a character of four bytes is `OTHERS`.
     """
@@ -226,49 +228,6 @@ def band_keys(matrix: Array, keys: Array) -> None:
 
 
 @compiled
-def root(parents: Array, row: int) -> int:
-    """The first row of the component of a row. `parents` holds for each row an earlier row of its component, or the row
-    itself. Paths are shortened on the way.
-    """
-    while parents[row] != row:
-        parents[row] = parents[parents[row]]
-        row = parents[row]
-    return row
-
-
-@compiled
-def roots(parents: Array) -> None:
-    """Replace the parent of each row by the first row of its component."""
-    for row in range(len(parents)):
-        parents[row] = root(parents, row)
-
-
-@compiled
-def connect(keys: Array, alive: Array, parents: Array, table: Array) -> None:
-    """Put all rows that are alive and have the same key into one component. `keys` holds a key for each row. `table` is
-    a hash table of 2**k cells, more than there are rows; a cell holds the first row with a key, and 32 bits of the key.
-    """
-    table[:] = _EMPTY
-    last = uint64(len(table) - 1)
-    for row in range(len(keys)):
-        if not alive[row]:
-            continue
-        key = keys[row]
-        place = key & last
-        while True:
-            cell = table[int64(place)]
-            if cell == _EMPTY:
-                table[int64(place)] = (key >> _HALF) << _HALF | uint64(row)
-                break
-            other = int64(cell & _LOW)
-            if (cell >> _HALF) == (key >> _HALF) and keys[other] == key:
-                a, b = root(parents, row), root(parents, other)
-                parents[max(a, b)] = min(a, b)
-                break
-            place = (place + uint64(1)) & last
-
-
-@compiled
 def _agreeing(first: Array, second: Array) -> int:
     """The number of slots in which two sketches agree."""
     count = 0
@@ -287,14 +246,14 @@ def _end_of_unit(units: Array, first: int) -> int:
 
 
 @compiled
-def twins(sets: Sets, matrix: Array, keys: Array, units: Array, threshold: float, least: int, found: Found) -> None:
-    """See `twins.twins`. `matrix` holds the sketch of each row, or 8 bits of each slot. `keys` holds the result of
-    `band_keys`. Sets are compared if the sketches agree in at least `least` slots.
+def twins(sets: Sets, marks: Marks, units: Array, threshold: float, least: int, found: Found) -> None:
+    """See `twins.twins`. Sets are compared if the sketches agree in at least `least` slots.
 
     Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
     of that row's key, so a row that is not in the table costs one access of the memory.
     """
-    rows, sizes, (twin, score) = len(matrix), sets[2], found
+    (matrix, keys), sizes, (twin, score) = marks, sets[2], found
+    rows = len(matrix)
     bands = len(keys)
     room = 1
     while room < 2 * rows:

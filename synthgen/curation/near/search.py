@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthgen.curation.lists import Rows, numbers
-from synthgen.curation.near import kernels
+from synthgen.curation.near import components, kernels
 from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
@@ -45,11 +45,10 @@ def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDupl
     count = int(chunks.max(initial=-1)) + 1
     units = order.units_of(rows)
     in_train = ~np.isin(units, units[_column(paths, "held_out").astype(bool)])
-    parts = zip(paths, np.cumsum(counts), counts, strict=True)
-    spreading = [
-        _Spreading(path, *(column[end - size : end] for column in (chunks, units, in_train)), count)
-        for path, end, size in parts
-    ]
+    spreading = []
+    for path, end, size in zip(paths, np.cumsum(counts).tolist(), counts, strict=True):
+        part = slice(end - size, end)
+        spreading.append(_Spreading(path, chunks[part], units[part], in_train[part], count))
     files = tuple(executor.map(_spread, spreading))
     searching = [_Searching(files, number, section) for number in range(count)]
     return pa.concat_tables([_RESULT.empty_table(), *executor.map(_search, searching)])
@@ -73,20 +72,20 @@ def _components(
     table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
     units = order.units_of(rows).astype(np.uint64) if len(order.rows) else None
     for band in range(bands(section.threshold)[0]):
-        kernels.connect(_column(paths, f"band-{band:02d}"), alive, parents, table)
+        components.connect(_column(paths, f"band-{band:02d}"), alive, parents, table)
     if units is not None:
-        kernels.connect(units, alive, parents, table)
-    kernels.roots(parents)
+        components.connect(units, alive, parents, table)
+    components.roots(parents)
     return parents
 
 
-def _chunks(components: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: Rows) -> Rows:
+def _chunks(roots: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: Rows) -> Rows:
     """The chunk of each row, or -1 for a row that is alone in its component or not alive."""
-    shared = alive & (np.bincount(components[alive], minlength=len(components)) > 1)[components]
-    weights = np.bincount(components[shared], sizes[shared], minlength=len(components)).astype(np.int64)
+    shared = alive & (np.bincount(roots[alive], minlength=len(roots)) > 1)[roots]
+    weights = np.bincount(roots[shared], sizes[shared], minlength=len(roots)).astype(np.int64)
     chunk = np.cumsum(weights) // _CHUNK
-    _, chunk = np.unique(chunk[components[shared]], return_inverse=True)
-    chunks = np.full(len(components), -1)
+    _, chunk = np.unique(chunk[roots[shared]], return_inverse=True)
+    chunks = np.full(len(roots), -1)
     chunks[shared] = chunk
     return chunks
 
@@ -136,7 +135,7 @@ def _search(work: _Searching, services: Services) -> pa.Table:
     else:
         least = least_agreement(section.threshold)
         keys = np.ascontiguousarray(chunk.keys[:, turn])
-        kernels.twins(sets, chunk.slots[turn], keys, units, section.threshold, least, (twin, score))
+        kernels.twins(sets, (chunk.slots[turn], keys), units, section.threshold, least, (twin, score))
     near = np.flatnonzero(twin >= 0)
     threshold = np.full(len(near), section.threshold)
     columns = [rows[near], rows[twin[near]], score[near], threshold]
