@@ -164,8 +164,9 @@ class _Chunk:
         slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
         slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
         in_train = numbers(batch["in_train"]).astype(bool)
+        shingles = numbers(batch["shingles"].flatten()).astype(np.uint64)
         return cls(
-            rows, units, sizes, in_train, keys, slots.copy(), numbers(batch["shingles"].flatten()).astype(np.uint64)
+            rows=rows, units=units, sizes=sizes, in_train=in_train, keys=keys, slots=slots.copy(), shingles=shingles
         )
 
     @classmethod
