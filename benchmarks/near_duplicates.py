@@ -1,11 +1,11 @@
 """Compares near duplicates in synthgen, rensa, datasketch, text-dedup and datatrove: time, memory, and rows lost.
 
-    python benchmarks/near_duplicates.py --text FOLDER/t0.jsonl.gz [--rows 100000] [--repeat 3] [--tools …]
+    python benchmarks/near_duplicates.py [--text rows.jsonl.gz] [--rows 100000] [--repeat 3] [--tools …]
 
-The corpus is real text: sentences of the prompts and completions of `--text`, a file of JSON rows {prompt, completion},
-put together at random to texts of about 900 characters. One row in five belongs to a cluster of near duplicates, which
-are edits of one text: words replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters
-follow a power law, up to 1,000. Everything is drawn with a fixed seed.
+The corpus is real text: sentences put together at random, about 600 characters in a row. They are from the prompts and
+completions of `--text`, a file of JSON rows {prompt, completion}, or else from the project's own pages. One row in five
+belongs to a cluster of near duplicates, which are edits of one text: words replaced, a beginning added, a part left out,
+or two parts swapped. The sizes of clusters follow a power law, up to 1,000. Everything is drawn with a fixed seed.
 
 The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from lists
 of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
@@ -41,6 +41,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from curation import sentences as own_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 HOMES = ROOT / ".venv-rivals"
@@ -219,13 +220,13 @@ def measure(tool: str, python: Path, corpus: Path) -> Run | str:
 def main() -> None:
     """Makes the corpora, runs the tools in turn, and prints a table for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="JSONL of {prompt, completion}, may end in .gz")
+    parser.add_argument("--text", type=Path, help="JSONL of {prompt, completion}, may end in .gz")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
     options = parser.parse_args()
     pythons = {tool: install(tool) for tool in options.tools}
-    parts = sentences(options.text)
+    parts = sentences(options.text) if options.text else [part for part in own_sentences() if part.isascii()]
     print(f"{len(parts):,} different sentences")
     with tempfile.TemporaryDirectory() as scratch:
         for count in options.rows:
