@@ -4,8 +4,8 @@
 
 The corpus is real text: sentences put together at random, about 600 characters in a row. They are from the prompts and
 completions of `--text`, a file of JSON rows {prompt, completion}, or else from the project's own pages. One row in five
-belongs to a cluster of near duplicates, which are edits of one text: words replaced, a beginning added, a part left out,
-or two parts swapped. The sizes of clusters follow a power law, up to 1,000. Everything is drawn with a fixed seed.
+belongs to a cluster of near duplicates, which are edits of one text: words replaced, a beginning added, a part left
+out, or two parts swapped. The sizes of clusters follow a power law, up to 1,000. Everything is drawn with a fixed seed.
 
 The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from lists
 of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
