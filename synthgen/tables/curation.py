@@ -158,9 +158,9 @@ CHECKS: dict[str, Check] = {
         teaches="nothing",
     ),
     "refusal": Check(
-        about="Reject completions that begin with a refusal to answer.",
-        run="synthgen.curation.text:refusal",
-        columns=("completion.text",),
+        about="Reject completions that decline to answer, in English, German, Spanish, French and Chinese.",
+        run="synthgen.curation.refusals:refusal",
+        columns=("completion.text", "prompt"),
     ),
     "truncated": Check(
         about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
