@@ -175,7 +175,7 @@ def each(run: Path) -> None:
     rules = [(name, entry, entry.run) for name, entry in curation.CHECKS.items()]
     rules += [(name, entry, entry.signature) for name, entry in curation.SWEEPS.items()]  # type: ignore[misc]
     for name, entry, function in rules:
-        settings = section.settings(name)
+        settings = section.settings(name) or (entry.section() if entry.section else None)
         batches = [batch for _, batch in corpus.batches(run / "generated", "data", stored(entry.columns))][:10]
         wanted = [batch.append_column("row", _numbers(len(batch))) for batch in batches]
         extra = ("row",) if name in curation.SWEEPS else ()

@@ -1,8 +1,6 @@
-"""Checks of a completion's text: length, repetition, refusal, truncation."""
+"""Checks of a completion's text: length, repetition, truncation."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +14,6 @@ from synthgen.tables.curation import Length, Repetition
 from synthgen.tables.section import Section
 
 _NGRAM = 4
-_REFUSAL = (
-    r"\b(?:i(?:'m| am) sorry,? but|i apologi[sz]e,? but|i can(?:no|')t (?:help|assist|answer|provide|do that)|"
-    r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
-)
-_DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
-_REFUSAL_WITHIN = 200  # a refusal is searched for in this many characters at the start of a completion
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
@@ -112,21 +104,6 @@ def _one_share(text: str) -> float:
     words = text.split(" ")
     grams = list(zip(*(words[place:] for place in range(_NGRAM)), strict=False))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that begins with a refusal to answer."""
-    starts = pc.utf8_slice_codeunits(batch["completion.text"], 0, _REFUSAL_WITHIN)
-    # On ASCII texts, Arrow and Python find the same matches, so Arrow selects the texts that Python searches. All texts
-    # that are not ASCII are searched by Python.
-    likely = pc.match_substring_regex(starts, pattern=_REFUSAL, ignore_case=True)
-    likely = pc.or_(likely, pc.invert(pc.string_is_ascii(starts)))
-    rejected = {}
-    for row in np.flatnonzero(numbers(likely)).tolist():
-        match = _DECLINES.search(starts[row].as_py())
-        if match:
-            rejected[row] = Rejection(f"declines: '{match.group()}'")
-    return Verdicts(rejected)
 
 
 def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:

@@ -112,19 +112,6 @@ def test_plain_texts_are_what_python_makes_of_them():
     assert plain(pa.array([None, " A  b ", None, "ΑΣ"])).to_pylist() == [None, "a b", None, "ας"]
 
 
-def test_refusal():
-    assert not keeps("refusal", row("I'm sorry, but I can't do that."))
-    assert not keeps("refusal", row("As an AI language model, I have no body."))
-    assert keeps("refusal", row("She said sorry, and the cannon fired."))
-    assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
-    assert keeps("refusal", row("Éi'm sorry, but that is a word."))
-    assert not keeps("refusal", row("– i'M SORRY, but no."))
-    assert not keeps(
-        "refusal", row("\u0131'm sorry, but no.")
-    )  # when case is ignored, Python's regular expressions match "ı" with "i"
-    assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
-
-
 def test_truncated():
     assert not keeps("truncated", row("x", finish_reason="length"))
     assert keeps("truncated", row("x", finish_reason="stop"))
