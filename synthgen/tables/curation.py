@@ -88,19 +88,28 @@ class Sweep(RowRule):
 
 
 class Length(Section):
-    """Bounds on the number of words of a completion."""
+    """Bounds on the number of words of a completion. If it is mostly in a script without spaces (Chinese, Japanese,
+    Thai, Lao, Khmer, Burmese, Tibetan), its letters and digits are counted instead of words.
+    """
 
     min_words: int | None = 1
     """Minimum number of words in a completion; null for no bound."""
     max_words: int | None = 1000
     """Maximum number of words in a completion; null for no bound."""
+    min_characters: int | None = 1
+    """Minimum number of letters and digits in a completion of a script without spaces; null for no bound."""
+    max_characters: int | None = 3000
+    """Maximum number of letters and digits in a completion of a script without spaces; null for no bound."""
 
 
 class Repetition(Section):
     """How much a completion may repeat itself."""
 
     max_share: Share = 0.3
-    """Maximum share of the 4-word sequences that occurred before in the same completion."""
+    """Maximum share of the 4-word sequences that occurred before in the same completion. In a script without
+    spaces, the sequences have 8 characters (Chinese and Japanese) or 16. Rows of tables, items of lists, code and refrains do not
+    count, unless whole lines repeat again and again.
+    """
 
 
 class Duplicates(Section):
@@ -143,16 +152,16 @@ CHECKS: dict[str, Check] = {
         columns=("answer", "reference", "strategy", "completion.text"),
     ),
     "length": Check(
-        about="Reject completions with too few or too many words.",
+        about="Reject completions with too few or too many words, or characters in a script without spaces.",
         run="synthgen.curation.text:length",
         columns=("completion.plain",),
         section=Length,
         teaches="nothing",
     ),
     "repetition": Check(
-        about="Reject completions that repeat their own 4-word sequences.",
-        run="synthgen.curation.text:repetition",
-        columns=("completion.plain",),
+        about="Reject completions that say the same again and again.",
+        run="synthgen.curation.repetition:repetition",
+        columns=("completion.plain", "completion.text"),
         section=Repetition,
         shorthand="max_share",
         teaches="nothing",

@@ -10,10 +10,10 @@ import pytest
 
 import synthgen
 from synthgen import corpus
-from synthgen.curation import text
+from synthgen.curation import repetition
 from synthgen.curation.columns import Columns
 from synthgen.curation.plain import plain
-from synthgen.curation.text import repeated_shares
+from synthgen.curation.repetition import repeated_shares
 from synthgen.executor import Services
 from synthgen.recipe import CurateSection
 from synthgen.records import Record, to_table
@@ -96,8 +96,8 @@ def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
     """The check gives each word and word pair a number, and packs the numbers into 64 bits. Rows whose numbers do not
     fit are counted one by one. `wider` adds bits to each number, so that many rows do not fit.
     """
-    bits = text._bits
-    monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
+    bits = repetition._bits
+    monkeypatch.setattr(repetition, "_bits", lambda count: bits(count) + wider)
     draw = np.random.default_rng(words)
     texts = [" ".join(f"w{n}" for n in draw.integers(kinds, size=draw.integers(words))) for _ in range(rows)]
     texts += ["", "One", "A a A a a a a", "ÄPFEL äpfel Äpfel äpfel äpfel", "x\u2003x x\x1cx x x"]
