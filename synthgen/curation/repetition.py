@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen.curation.lists import Rows, lengths, numbers
-from synthgen.curation.scripts import characters
+from synthgen.curation.scripts import MARKS, characters
 from synthgen.curation.verdicts import Rejection, Scores, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation import Repetition
@@ -26,7 +26,6 @@ _NGRAM = 4
 # As many characters as four words of English have: in Chinese and Japanese, and in the other scripts without spaces.
 _CHINESE, _OTHERS = 8, 16
 _HAN_KANA = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
-_MARKS = r"[^\p{L}\p{N}\p{M}]+"
 _NUMBER = re.compile(r"^(?:[-*•+]|\(?\w{1,3}[.):]|step \d+:?)\s+|^\(?\d+\)?\s")
 _STRUCTURE = re.compile(r"^\s*(?:[-*•+]|\d{1,3}[.)])\s|\|.*\||^(?: {4}|\t)|[;{}]\s*$|^\s*(?:#|//|</?\w)|\t")
 _NO_LETTER = re.compile(r"[\W_]+")
@@ -57,7 +56,7 @@ def measured(plain: pa.Array) -> tuple[Scores, Rows]:
     shares, units = repeated_shares(plain), np.zeros(len(plain), np.int64)
     rows = np.flatnonzero(characters(plain) >= 0)
     if len(rows):
-        texts = pc.replace_substring_regex(plain.take(pa.array(rows)), pattern=_MARKS, replacement="")
+        texts = pc.replace_substring_regex(plain.take(pa.array(rows)), pattern=MARKS, replacement="")
         chinese = numbers(pc.count_substring_regex(texts, pattern=_HAN_KANA)) * 2
         units[rows] = np.where(chinese > numbers(pc.utf8_length(texts)), _CHINESE, _OTHERS)
         for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
@@ -139,6 +138,8 @@ def _read(text: str, share: float, unit: int) -> float:
     """
     lines = [line for line in text.splitlines() if line.strip()]
     plain = [" ".join(line.lower().split()) for line in lines]
+    if share and len(lines) == 1:
+        return share
     if not share:
         return 1 - 1 / len(plain) if len(plain) > 2 and len(set(plain)) == 1 else 0.0
     words = [list(_NO_LETTER.sub("", line)) if unit else line.split(" ") for line in plain]

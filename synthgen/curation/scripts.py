@@ -14,7 +14,11 @@ import pyarrow.compute as pc
 
 from synthgen.curation.lists import Rows, numbers
 
-_LETTERS = r"[\p{L}\p{N}\p{M}]"
+_MARKS = (
+    r"\x00-/:-@\[-`{-\x{a9}\x{ab}-\x{b4}\x{b6}-\x{b9}\x{bb}-\x{bf}\x{2000}-\x{206f}\x{3000}-\x{3004}\x{3008}-\x{303f}\x{30fb}"
+    r"\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}"
+)
+MARKS, _LETTERS = f"[{_MARKS}]+", f"[^{_MARKS}]"  # white space and marks between words; every other character
 _RARE = r"\x{20000}-\x{323af}"  # rare Chinese characters
 
 

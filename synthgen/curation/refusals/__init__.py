@@ -11,7 +11,6 @@ phrases are in the modules of this package, one for each language.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +38,13 @@ _SENTENCES = 4  # the sentence that declines is one of this many first sentences
 _ANSWER = 150  # an answer has this many characters at least; a Chinese character counts as three
 _QUOTED = 80  # characters of the sentence that a reason quotes
 
+_STARTS = rf"^\W*(?:<(?:think|reasoning)|{'|'.join(language.starts for language in LANGUAGES)})"
+_CLAUSES = (
+    r"[,，] ?(?:and |so |but |et |mais |y |pero |und |aber |所以|因此|但)*(?:(?:i|je|ich|no)\b|我)|"
+    r"\W(?:and i|und ich|y no|et je|et ne)\b|"
+    r" (?:kann|darf|will|bin|muss|\w+e) ich\b"
+)
+_APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼ`´＇"), "'")
 _SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+[\"'”’»」)*_]*|\n|$)")
 _THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
 _QUOTE = re.compile(r"[\s*_#>-]*[\"“”„«‹「『‘]")
@@ -86,11 +92,10 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
     """Reject a completion that declines to answer. The reason quotes the sentence that declines."""
     texts = batch["completion.text"]
-    languages = _languages(texts)
     spans = {}
-    rows = np.flatnonzero(languages.any(axis=1))
+    rows = np.flatnonzero(_likely(texts))
     for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
-        span = declining(text, [language for language, likely in zip(LANGUAGES, languages[row], strict=True) if likely])
+        span = declining(text)
         if span:
             spans[row] = (span, text[span["start"] : span["stop"]])
     wanted = _asked_for(batch["prompt"].take(pa.array(list(spans), pa.int64())))
@@ -103,21 +108,22 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
     return Verdicts(rejected)
 
 
-def _languages(texts: pa.Array) -> npt.NDArray[np.bool_]:
-    """For each text and each language: whether the text may decline in this language."""
-    starts = pc.utf8_slice_codeunits(texts, 0, _WITHIN)
-    thoughts = numbers(pc.fill_null(pc.match_substring_regex(starts, pattern=r"^\s*<(?:think|reasoning)"), False))
-    likely = [pc.match_substring_regex(starts, pattern=language.hint, ignore_case=True) for language in LANGUAGES]
-    columns = [numbers(pc.fill_null(column, False)) | thoughts for column in likely]
-    return np.stack(columns, axis=1).astype(bool)
+def _likely(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which texts may decline, by how they begin or by a clause that begins with "I" or its like."""
+    heads = pc.utf8_lower(pc.utf8_slice_codeunits(texts, 0, _WITHIN))
+    likely = pc.or_(*(pc.match_substring_regex(heads, pattern=pattern) for pattern in (_STARTS, _CLAUSES)))
+    return numbers(pc.fill_null(likely, False)).astype(bool)
 
 
-def declining(text: str, languages: Sequence[Language] = LANGUAGES) -> Span | None:
-    """The sentence of a completion that declines to answer; None if the completion is no refusal in these languages."""
+def declining(text: str) -> Span | None:
+    """The sentence of a completion that declines to answer; None if the completion is no refusal."""
     thought = _THOUGHT.match(text)
     start = thought.end() if thought else 0
     opening = text[start : start + _READ]
-    if any(pattern.match(opening) for pattern in (_QUOTE, _LETTER, _GREETING)):
+    head = f" {opening[:_WITHIN].lower()}"
+    head = head.replace("`", "'") if head.isascii() else head.translate(_APOSTROPHES)
+    languages = [language for language in LANGUAGES if _has(head, language.speaks) and _has(head, language.denies)]
+    if not languages or any(pattern.match(opening) for pattern in (_QUOTE, _LETTER, _GREETING)):
         return None
     sentences = _SENTENCE.finditer(opening)
     for _ in range(_SENTENCES):
@@ -136,6 +142,10 @@ def declining(text: str, languages: Sequence[Language] = LANGUAGES) -> Span | No
         if not any(language.compiled["openers"].match(sentence) for language in languages):
             return None
     return None
+
+
+def _has(text: str, words: tuple[str, ...]) -> bool:
+    return any(map(text.__contains__, words))
 
 
 def _declined(sentence: str, language: Language) -> tuple[int, int] | None:

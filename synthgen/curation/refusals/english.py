@@ -48,15 +48,68 @@ _I_NOT = (
 )
 
 ENGLISH = Language(
-    hint=(
-        r"\b(?:i|i['’‘ʼ`´＇]\w+)\b[^.!?\n]*(?:n['’‘ʼ`´＇]?t\b|\bnot\b|\bcannot\b|\bunable|incapable|declin|refus|prohibit|"
-        r"rather|prefer|\black\b|\bonly\b|abstain|refrain|avoid|\bno\b|pass on|opt out|outside|beyond|against)|"
-        r"(?:\bnot|n['’‘ʼ`´＇]t|outside|beyond|prevents?|prohibits?|forbids?|restricts?|stops?|against|inappropriate|"
-        r"unethical|irresponsible|impossible|wrong|programm\w*|violates?)\b[^.!?\n]*\b(?:i|my|me|our)\b|"
-        r"\bmy\b[^.!?\n]*(?:prevent|prohibit|not|forbid|restrict|stops?|n['’‘ʼ`´＇]t)\b|\bviolat[^.!?\n]*polic|\bwould "
-        r"be (?:\w+ly )?(?:inappropriate|unethical|irresponsible|wrong|illegal|dangerous)|^\W*(?:(?:sorry|no|"
-        r"unfortunately)\W+(?:but )?)?(?:cannot|can['’‘ʼ`´＇]?t|can not|unable|not able|will not|won['’‘ʼ`´＇]t)\b|"
-        r"\b(?:helping|assisting)\b|something else|change the (?:topic|subject)|(?:i|we) move on"
+    starts=(
+        r"i\b|we\b|sorry|my\b|please|sincere|apolog|unfortunate|regret|sad|thank|while|although|though|even|"
+        r"as\b|since|because|given|due|that|this|it\b|it['’‘ʼ`´＇]|your|what you|such|the (?:request|question|"
+        r"topic|content|story|scenario)|no|never|absolutely|certainly|definitely|hello|hi\b|hey|well|oh|ok|hm|"
+        r"um|ah\b|to be|in (?:order|this case|good)|with|providing|helping|creating|generating|writing|"
+        r"sharing|discussing|making|giving|assisting|engaging|however|but|and|so\b|therefore|for|if you|being|"
+        "at this|currently|honestly|look|listen|great|good|interesting|without|despite|out of|under|there|"
+        "harass|using|can|unable|will|won['’‘ʼ`´＇]|let"
+    ),
+    speaks=(
+        " i ",
+        " i'",
+        " my ",
+        " me",
+        " our ",
+        " us",
+        "polic",
+        "can",
+        "unable",
+        "will",
+        "won't",
+        "would be",
+        "helping",
+        "assisting",
+        "not able",
+    ),
+    denies=(
+        "not",
+        "n't",
+        "cannot",
+        "cant ",
+        "unable",
+        "incapable",
+        "declin",
+        "refus",
+        "prohibit",
+        "rather",
+        "prefer",
+        "lack",
+        "only",
+        "abstain",
+        "refrain",
+        "avoid",
+        " no ",
+        "pass on",
+        "opt out",
+        "outside",
+        "beyond",
+        "against",
+        "prevent",
+        "forbid",
+        "restrict",
+        "stop",
+        "inappropriate",
+        "unethical",
+        "irresponsible",
+        "impossible",
+        "wrong",
+        "violat",
+        "something else",
+        "change the",
+        "move on",
     ),
     declines=(
         (_I + _UNABLE + " " + _DO),

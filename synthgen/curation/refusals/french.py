@@ -18,16 +18,40 @@ _FR_DO = (
 )
 
 FRENCH = Language(
-    hint=(
-        r"\b(?:je|j['’‘ʼ`´＇])[^.!?\n]*(?:\bne\b|\bn['’‘ʼ`´＇]|refus|déclin|abst(?:ien|enir)|préfère|"
-        r"dépasse|excède)|\b(?:ne|"
-        r"n['’‘ʼ`´＇])[^.!?\n]*\b(?:je|pouvoir|j['’‘ʼ`´＇]|moi|ma part)\b|(?:encontre|enfrei|\bviole|contrevient|"
-        r"respecte pas|"
-        r"dépasse|excède|\bsort|incompatible|contraire|en dehors|au-delà|\bhors)[^.!?\n]*\b(?:mes|nos|mon|les|ma|la|"
-        r"l['’‘ʼ`´＇])|\bil (?:m['’‘ʼ`´＇]|ne m['’‘ʼ`´＇]|n['’‘ʼ`´＇]est pas|ne serait|serait)|"
-        r"\bce n['’‘ʼ`´＇]est pas|\bme?s? (?:\w+ )?(?:règles|"
-        r"directives|principes|programmation|consignes|politiques)|changeons|parlons d|\b(?:ia|intelligence "
-        r"artificielle|chatbot)\b[^.!?\n]*(?:\bne\b|\bn['’‘ʼ`´＇]|\bpas\b)"
+    starts=(
+        r"je\b|j['’‘ʼ`´＇]|désol|navr|malheureuse|hélas|pardon|excus|toutes mes|mes|veuillez|en\b|merci|voilà|"
+        r"non|bien que|même|étant|puisque|comme|car|cet|cel|ce\b|c['’‘ʼ`´＇]|votre|ta\b|ton\b|bonjour|salut|"
+        r"cependant|toutefois|mais|donc|il\b|pour|à l|actuelle|afin|sauf|oh|hum|fournir|aider|créer|rédiger|"
+        r"avec|par\b|d['’‘ʼ`´＇]|selon|bonne|changeons|parlons"
+    ),
+    speaks=(" je ", " j'", " mes ", " mon ", " ma ", " nos ", " m'", " il ", " ce n'", "changeons", "parlons"),
+    denies=(
+        "ne ",
+        "n'",
+        "pas ",
+        "refus",
+        "déclin",
+        "abst",
+        "préfère",
+        "dépasse",
+        "excède",
+        "encontre",
+        "enfrei",
+        "viole",
+        "contrevient",
+        "sort ",
+        "incompatible",
+        "contraire",
+        "en dehors",
+        "au-delà",
+        "hors ",
+        "imposs",
+        "interdi",
+        "inappropri",
+        "irrespons",
+        "changeons",
+        "parlons",
+        "empêch",
     ),
     declines=(
         (

@@ -16,13 +16,37 @@ _DE_DO = (
 )
 
 GERMAN = Language(
-    hint=(
-        r"\b(?:ich|mir|mich|mein\w*)\b[^.!?\n]*(?:\bnicht|\bkein|\bweder|unmöglich|ablehn|\blehne|verweiger|weiger|"
-        r"absehen|verzicht|\bpassen|\bnur\b|untersagt|zurückweisen|außerhalb|jenseits)|(?:\bnichts?|\bkein\w*|"
-        r"übersteigt|außerhalb|jenseits|vereinbar)\b[^.!?\n]*\b(?:ich|mir|mein|unser)|(?:verst(?:ö|o)(?:ß|ss)|"
-        r"widersprech|widerspricht|verletz|vereinbar|einklang)[^.!?\n]*(?:richtlinie|nutzungsbed|mein|unser)|"
-        r"(?:anfrage|bitte|frage|wunsch)\b[^.!?\n]*kann [^.!?\n]*nicht|\blass(?:en sie)? uns\b|\bes (?:wäre|ist) "
-        r"[^.!?\n]*(?:unethisch|verantwort|unangemessen|nicht (?:angemessen|ethisch|richtig|in ordnung))"
+    starts=(
+        r"es\b|tut|das|entschuldig|verzeih|sorry|leider|bedau|ich|als\b|vielen|danke|nein|da|weil|obwohl|"
+        r"auch wenn|bei|dies|hallo|guten|zu|aber|so|jedoch|allerdings|ihre|deine|die\b|der\b|oh|hm|auf|aus|"
+        r"wegen|mir|wenn|zwar|gern|um\b|lass|solche|nicht"
+    ),
+    speaks=("ich", "mir", "mein", "unser", " uns ", "anfrage", "richtlinie", "nutzungsbed", " es w", " es ist"),
+    denies=(
+        "nicht",
+        "kein",
+        "weder",
+        "nur ",
+        "unmöglich",
+        "ablehn",
+        "lehne",
+        "weiger",
+        "absehen",
+        "verzicht",
+        "passen",
+        "untersagt",
+        "zurückweisen",
+        "außerhalb",
+        "jenseits",
+        "übersteigt",
+        "verst",
+        "widersp",
+        "verletz",
+        "einklang",
+        " uns ",
+        "unethisch",
+        "verantwort",
+        "unangemessen",
     ),
     declines=(
         (

@@ -31,10 +31,12 @@ def simple(sentence: str) -> str:
 class Language:
     """The expressions of one language."""
 
-    hint: str
-    """A text in which this is not found is no refusal in this language. Arrow searches it in the first
-    characters of a text, and ignores case.
-    """
+    starts: str
+    """How a text that declines begins, in lower case. An expression for Arrow, which only saves time."""
+    speaks: tuple[str, ...]
+    """In a text that declines, there is one of these words: those for the writer, their rules or the request."""
+    denies: tuple[str, ...]
+    """And there is one of these words or parts of words. `starts`, `speaks` and `denies` only save time."""
     declines: tuple[str, ...]
     """The writer says that they cannot or will not do something."""
     idioms: str

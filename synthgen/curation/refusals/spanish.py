@@ -18,16 +18,56 @@ _ES_DO = (
 )
 
 SPANISH = Language(
-    hint=(
-        r"\bno\b[^.!?\n]*(?:puedo|\bpodr|\bdebo|\bdeba|\bvoy\b|quiero|deseo|\blogro|estoy|encuentro|\bsoy\b|\btengo|"
-        r"poseo|dispongo|\bcuento|siento|creo|pienso|considero|\b(?:es|sería|son) (?:algo|una?|apropiad|ético|posible|"
-        r"correct|adecuad)|está|me parece|\bmis?\b|\bme\b|ré(?:[ .,]|$)|comparto|genero|proporciono|ofrezco|\bdoy\b|"
-        r"escribo|produzco|participo|revelo|facilito|apoyo)|(?:lamento|siento|perdona)[^.!?\n]*\bno\b|imposible|"
-        r"negarme|\brechaz|declinar|rehusar|abst(?:ener|engo)|\bme niego|prefiero no|carezco|\bno \w+o (?:\w+ )"
-        "+(?:para|por|de) |irresponsable|s[oó]lo puedo|(?:contra|viola|infringe|incumple|contraviene|no cumple|"
-        r"excede|supera|sobrepasa|fuera|más allá|conflicto|impiden?|permiten?|prohíben?)\b[^.!?\n]*\b(?:mis?|"
-        r"nuestras?|las|los)\b|\bmis?\b[^.!?\n]*(?:impiden?|permiten?|prohíben?)|(?:cambiemos|cambiar|hablemos) de |"
-        r"\b(?:ia|inteligencia artificial|modelo de lenguaje|chatbot|asistente)\b[^.!?\n]*\b(?:no|ni)\b"
+    starts=(
+        "[¡¿]?(?:lo siento|lo lamento|lamento|siento|lamentable|desafortunad|desgraciad|por|disculp|perd|mis|"
+        r"te pido|le pido|pido|como|entiendo|comprendo|sé|gracias|agradezco|me\b|no\b|aunque|si bien|dado|"
+        r"debido|ya que|porque|es[aoet]*\b|tu\b|su\b|hola|buen|ante|primero|quiero|debo|tengo|sin|pero|así|"
+        r"actual|en este|soy|a pesar|con|respet|ay|vaya|mm|proporcionar|ayudar|crear|escribir|generar|al\b|"
+        r"honesta|siendo|para|yo\b|qu|sería|rechazo|prefiero|carezco|va\b|viola|solo|sólo|cambi|hablemos|está)"
+    ),
+    speaks=(
+        " no ",
+        " mis ",
+        " mi ",
+        " me ",
+        "nuestr",
+        "rechaz",
+        "irresponsable",
+        "imposible",
+        "olo puedo",
+        "ólo puedo",
+        " tema",
+        "negarme",
+    ),
+    denies=(
+        "no ",
+        "ni ",
+        "imposible",
+        "negarme",
+        "rechaz",
+        "declinar",
+        "rehusar",
+        "abst",
+        "me niego",
+        "carezco",
+        "irresponsable",
+        "olo puedo",
+        "ólo puedo",
+        "contra",
+        "viola",
+        "infringe",
+        "incumple",
+        "excede",
+        "supera",
+        "sobrepasa",
+        "fuera",
+        "más allá",
+        "conflicto",
+        "impide",
+        "permite",
+        "prohíbe",
+        "cambi",
+        "hablemos",
     ),
     declines=(
         (
