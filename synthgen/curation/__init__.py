@@ -26,6 +26,7 @@ from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest
 from synthgen.recipe import Recipe, check_installed, check_recipe
+from synthgen.recipe.curate import fingerprints
 from synthgen.ui import UI
 
 _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
@@ -81,10 +82,13 @@ def _curate(
 ) -> Curation:
     """`curate` in a folder that is locked."""
     generated = corpus.verify(source)
-    inputs = {
+    inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(generated["files"]),
     }
+    code = fingerprints(recipe.curate)
+    if code:
+        inputs["code"] = code
     if fresh:
         outputs.discard(folder, outputs.CURATED)
     outputs.sweep(folder, outputs.CURATED)

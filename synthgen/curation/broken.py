@@ -40,7 +40,9 @@ def broken_text(batch: pa.RecordBatch, section: BrokenText, services: Services) 
     for rule, (likely, describe) in RULES.items():
         if rule in section.skip:
             continue
-        for row in np.flatnonzero(numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=likely), False))).tolist():
+        for row in np.flatnonzero(
+            numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=likely), False))
+        ).tolist():
             what = None if row in rejected else describe(texts[row].as_py())
             if what:
                 rejected[row] = Rejection(what, rule=rule)
@@ -82,7 +84,7 @@ def _html(text: str) -> str | None:
     not judged.
     """
     stripped = text.strip()
-    if stripped.startswith("<") and stripped.endswith(">") or _ABOUT.search(text):
+    if (stripped.startswith("<") and stripped.endswith(">")) or _ABOUT.search(text):
         return None
     prose = _CODE.sub(" ", text)
     entity = _ENTITY.search(prose)

@@ -1,13 +1,12 @@
 """The check `function`: a Python function of the user decides.
 
-    def no_names(batch):                     # a pyarrow.RecordBatch with the columns of the setting `columns`
-        return ["has a name" if "Smith" in text else None for text in batch["completion.text"].to_pylist()]
+def no_names(batch):                     # a pyarrow.RecordBatch with the columns of the setting `columns`
+    return ["has a name" if "Smith" in text else None for text in batch["completion.text"].to_pylist()]
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +41,9 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
             f"curate.function: '{name}' returned {len(reasons)} values for {batch.num_rows} rows",
             "return a list with None or a reason for each row",
         )
-    wrong = next((reason for reason in reasons if reason is not None and not (isinstance(reason, str) and reason)), None)
+    wrong = next(
+        (reason for reason in reasons if reason is not None and not (isinstance(reason, str) and reason)), None
+    )
     if wrong is not None:
         raise RecipeError(
             f"curate.function: '{name}' returned {wrong!r:.60} for a row", "return None to keep a row, or a reason"
@@ -55,7 +56,7 @@ def load(section: Function) -> Judges:
     RecipeError when it cannot be imported.
     """
     name = section.function
-    folder = os.getcwd()
+    folder = str(Path.cwd())
     sys.path.append(folder)
     try:
         loaded: Judges = resolve(name)
@@ -73,9 +74,9 @@ def load(section: Function) -> Judges:
 
 
 def fingerprint(section: Function) -> str:
-    """The SHA-256 of the file that defines the user's function, so that a changed function is not mistaken for the old
+    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old
     one. Files that it imports are not included. Raises the errors of `load`.
     """
-    module = sys.modules[getattr(load(section), "__module__", "")]
-    path = getattr(module, "__file__", None)
+    load(section)
+    path = getattr(sys.modules[section.function.partition(":")[0]], "__file__", None)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

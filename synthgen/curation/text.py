@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +13,23 @@ from synthgen.curation.scripts import characters
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.records import COMPLETE
-from synthgen.tables.curation import Length
-from synthgen.tables.section import Section
+from synthgen.tables.curation import Length, Truncated
+
+# A text that is complete ends with a mark, as a rule. All others, and those with a block of code, are read.
+_MAY_BE_CUT = r"[\pL\pM\pN,;(\-–]\s*$|(?m)^\s*(?:```|~~~)"
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
+_SENTENCES, _WORDS = 3, 3  # after so many sentences, as many words without a mark at the end go on
+_CLOSING = 5  # a last paragraph of so few words is no sentence
+_LETTER_END = re.compile(r"[^\W\d_]$")
+# How a line of prose ends that goes on: with a mark or a word after which more must follow.
+_MIDDLE = re.compile(
+    r"[,;(–]$|\w-$|\b(?:the|an?|and|or|but|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|because|if|when|its|their|"
+    r"der|die|das|und|oder|von|zu|mit|für|dass|ein|eine|el|la|los|las|un|una|y|o|de|que|en|con|por|para|le|les|une|et|ou|du|des|dans|pour|"
+    r"avec|sur)$|[，、；]$",
+    re.IGNORECASE,
+)
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
@@ -42,9 +59,9 @@ def _words(plain: pa.Array) -> Rows:
     return spaces + numbers(pc.not_equal(plain, "")).astype(np.int64)
 
 
-def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that is not complete according to its finish reason. Null, in rows that no server answered,
-    is not judged.
+def truncated(batch: pa.RecordBatch, section: Truncated, services: Services) -> Verdicts:
+    """Reject a completion that is not complete according to its finish reason. Where this is null, because no server
+    answered, the text is judged if the setting `from_text` says so.
     """
     reasons = batch["finish_reason"]
     whole = pc.or_(pc.is_null(reasons), pc.is_in(reasons, pa.array(COMPLETE, reasons.type)))
@@ -54,4 +71,29 @@ def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Ve
         rejected[row] = Rejection(
             "cut off at max_new_tokens" if reason == "length" else f"not complete (finish_reason: {reason})"
         )
+    if section.from_text:
+        unknown = pc.and_(pc.is_null(reasons), pc.match_substring_regex(batch["completion.text"], pattern=_MAY_BE_CUT))
+        for row in np.flatnonzero(numbers(pc.fill_null(unknown, False))).tolist():
+            problem = _cut(batch["completion.text"][row].as_py())
+            if problem:
+                rejected[row] = Rejection(problem[1], rule=problem[0])
     return Verdicts(rejected)
+
+
+def _cut(text: str) -> tuple[str, str] | None:
+    """Whether a text was cut off: the rule and the reason. None if it may be complete, or if this cannot be known."""
+    fences = _FENCE.findall(text)
+    if len(fences) % 2:
+        return "code", "a block of code is not closed"
+    if fences and _FENCE.match(text.rstrip().rpartition("\n")[2]):
+        return None
+    before, _, last = text.rstrip().rpartition("\n")
+    ends = [found.end() for found in _SENTENCE_END.finditer(f"{before}\n{last[:-1]} ")]
+    if not ends or _LISTED.match(last):
+        return None
+    left = text.rstrip()[ends[-1] :].split()
+    goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and len(left) >= _WORDS and _LETTER_END.search(last))
+    closing = before.endswith("\n") and len(last.split()) <= _CLOSING  # as under a letter
+    if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
+        return None
+    return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"

@@ -11,13 +11,14 @@ default settings) or, where the entry has a `section`, a mapping of settings. Na
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, Section, Share
+from synthgen.tables.section import Count, Rule, Section, Share
 
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
@@ -33,6 +34,8 @@ class RowRule:
     """The columns that the rule's functions read: columns of the record, the user's own columns, or derived columns
     such as `completion.text` (see `synthgen.curation.columns`).
     """
+    more_columns: str | None = None
+    """The setting in which the recipe names further columns; None when the rule has no such setting."""
     section: type[Section] | None = None
     """The section class of the rule's settings in the recipe; None when the rule can only be switched on or off."""
     shorthand: str | None = None
@@ -43,6 +46,10 @@ class RowRule:
     needs: str | None = None
     """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
     rule.
+    """
+    fingerprint: Reference | None = None
+    """`fingerprint(section)` returns text that changes when what the settings name was changed, such as a user's code.
+    It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
     """
 
 
@@ -112,6 +119,153 @@ class Repetition(Section):
     """
 
 
+class Truncated(Section):
+    """Which completions are not complete."""
+
+    from_text: bool = False
+    """Whether the text is judged in rows that have no finish reason, such as those of data sets. A completion is then
+    rejected if a block of code is not closed, or if prose ends in the middle of a sentence.
+    """
+
+
+class Echo(Section):
+    """How much of a completion may be a copy of the prompt."""
+
+    max_share: Share = 0.8
+    """Maximum share of the completion that the repeated last message of the prompt makes up."""
+
+
+class BrokenText(Section):
+    """What is broken in a text."""
+
+    skip: tuple[Literal["mojibake", "replacement_character", "control_character", "html"], ...] = ()
+    """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
+    `control_character` finds characters that cannot be shown, and `html` finds entities and tags that are not closed.
+    """
+
+
+LANGUAGES = [
+    "am",
+    "ar",
+    "az",
+    "be",
+    "bg",
+    "bn",
+    "ca",
+    "cs",
+    "da",
+    "de",
+    "el",
+    "en",
+    "es",
+    "et",
+    "eu",
+    "fa",
+    "fi",
+    "fr",
+    "gu",
+    "he",
+    "hi",
+    "hr",
+    "hu",
+    "hy",
+    "is",
+    "it",
+    "ja",
+    "ka",
+    "kn",
+    "ko",
+    "ku",
+    "lo",
+    "lt",
+    "lv",
+    "ml",
+    "mr",
+    "ms",
+    "nl",
+    "no",
+    "or",
+    "pa",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "sk",
+    "sl",
+    "sq",
+    "sr",
+    "sv",
+    "ta",
+    "te",
+    "th",
+    "tl",
+    "tr",
+    "uk",
+    "ur",
+    "vi",
+    "yo",
+    "zh",
+]
+"""The codes of the languages that eldc detects (ISO 639-1)."""
+
+
+class Languages(Section):
+    """Which languages are allowed."""
+
+    allowed: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
+    known are kept too: short ones, code, and those of which the detector is not sure.
+    """
+
+    def rules(self) -> Iterator[Rule]:
+        """Every code must be one of a language that can be detected."""
+        for code in self.allowed:
+            if code not in LANGUAGES:
+                yield "allowed", f"'{code}' is no language that can be detected; these are: {', '.join(LANGUAGES)}"
+
+
+class Pattern(Section):
+    """Regular expressions in the syntax of RE2, without look-around and backreferences. `(?i)` at the beginning ignores
+    case, `(?s)` lets a dot match the end of a line, and `(?m)` lets `^` and `$` match at each line.
+    """
+
+    reject: tuple[str, ...] = ()
+    """A completion that one of these expressions matches anywhere is rejected."""
+    require: tuple[str, ...] = ()
+    """A completion that one of these expressions does not match anywhere is rejected."""
+
+    def rules(self) -> Iterator[Rule]:
+        """There must be an expression, and Arrow must be able to read each one."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not (self.reject or self.require):
+            yield "reject", "there is no expression; give `reject` or `require`"
+        for key, expressions in (("reject", self.reject), ("require", self.require)):
+            for expression in expressions:
+                try:
+                    pc.match_substring_regex(pa.array([""]), pattern=expression)
+                except pa.ArrowInvalid as error:
+                    why = str(error).removeprefix("Invalid regular expression: ")
+                    yield key, f"'{expression}' is no regular expression of RE2: {why}"
+                if not expression:
+                    yield key, "an expression is empty, which matches every text"
+
+
+class Function(Section):
+    """A Python function of yours. The command runs its code. It gets a `pyarrow.RecordBatch` with the named columns and
+    returns a list with None (keep) or a reason (reject) for each row. What it says of a row must depend on this row
+    alone, because the batches may differ from run to run.
+    """
+
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """The function, as `module:function`. The module is looked for where Python finds modules and in the current
+    folder.
+    """
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("completion.text",)
+    """The columns that the function gets: columns of the rows, `completion.text` or `prompt.text`."""
+
+
 class Duplicates(Section):
     """Which rows are the same."""
 
@@ -174,7 +328,51 @@ CHECKS: dict[str, Check] = {
     "truncated": Check(
         about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
         run="synthgen.curation.text:truncated",
-        columns=("finish_reason",),
+        columns=("finish_reason", "completion.text"),
+        section=Truncated,
+    ),
+    "echo": Check(
+        about="Reject completions that repeat the prompt instead of answering it.",
+        run="synthgen.curation.echo:echo",
+        columns=("completion.plain", "prompt"),
+        section=Echo,
+        shorthand="max_share",
+        teaches="nothing",
+        on=False,
+    ),
+    "broken_text": Check(
+        about="Reject completions with wrongly decoded letters, control characters or leftover HTML.",
+        run="synthgen.curation.broken:broken_text",
+        columns=("completion.text",),
+        section=BrokenText,
+        teaches="nothing",
+        on=False,
+    ),
+    "language": Check(
+        about="Reject completions in another language than the allowed ones.",
+        run="synthgen.curation.languages:language",
+        columns=("completion.text",),
+        section=Languages,
+        shorthand="allowed",
+        on=False,
+        needs="eldc",
+    ),
+    "pattern": Check(
+        about="Reject completions that match, or do not match, your regular expressions.",
+        run="synthgen.curation.patterns:pattern",
+        columns=("completion.text",),
+        section=Pattern,
+        on=False,
+    ),
+    "function": Check(
+        about="Reject the rows for which your own Python function returns a reason. This runs your code.",
+        run="synthgen.curation.function:function",
+        columns=(),
+        more_columns="columns",
+        section=Function,
+        shorthand="function",
+        on=False,
+        fingerprint="synthgen.curation.function:fingerprint",
     ),
 }
 
