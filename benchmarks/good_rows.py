@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Row = tuple[str, str]
+OTHERS = {"truncated": {"from_text": True}, "echo": True, "broken_text": True, "language": ["en"]}
 FUNCTIONS, TABLES = 2000, 500
 
 
@@ -124,14 +125,12 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
         for number, (prompt, completion) in enumerate(rows)
     ]
     (batch,) = to_table(records).combine_chunks().to_batches()
-    columns, section, found = Columns(batch), CurateSection(), {}
+    columns, found = Columns(batch), {}
+    section = CurateSection.model_validate(OTHERS if every else {})
     for name, entry in CHECKS.items():
-        needs_own = entry.section is not None and any(
-            field.is_required() for field in entry.section.model_fields.values()
-        )
-        if name == "answer" or needs_own or not (entry.on or every):
+        settings = section.settings(name)
+        if name == "answer" or settings is None:
             continue
-        settings = section.settings(name) or (entry.section() if entry.section else None)
         verdicts = resolve(entry.run)(columns.select(entry.columns), settings, Services())
         found[name] = {row: rejection.reason for row, rejection in verdicts.rejected.items()}
     return found

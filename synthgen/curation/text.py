@@ -85,15 +85,14 @@ def _cut(text: str) -> tuple[str, str] | None:
     fences = _FENCE.findall(text)
     if len(fences) % 2:
         return "code", "a block of code is not closed"
-    if fences and _FENCE.match(text.rstrip().rpartition("\n")[2]):
-        return None
-    before, _, last = text.rstrip().rpartition("\n")
-    ends = [found.end() for found in _SENTENCE_END.finditer(f"{before}\n{last[:-1]} ")]
+    text = text.rstrip()
+    last = text.rpartition("\n")[2]
+    ends = [found.end() for found in _SENTENCE_END.finditer(text[:-1])]
     if not ends or _LISTED.match(last):
         return None
-    left = text.rstrip()[ends[-1] :].split()
+    left = text[ends[-1] :].split()
     goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and len(left) >= _WORDS and _LETTER_END.search(last))
-    closing = before.endswith("\n") and len(last.split()) <= _CLOSING  # as under a letter
+    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # as under a letter
     if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
         return None
     return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"
