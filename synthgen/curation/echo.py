@@ -40,6 +40,6 @@ def _last(prompts: pa.Array) -> pa.Array:
     """The content of the last message of each prompt. It is empty if there is none."""
     offsets = numbers(prompts.offsets)
     contents = pc.struct_field(prompts.values, "content")
-    places = np.where(np.diff(offsets) > 0, offsets[1:] - 1, -1)
-    taken = contents.take(pa.array(np.where(places < 0, None, places), pa.int64()))
-    return pc.fill_null(taken, "")
+    empty = np.diff(offsets.astype(np.int64)) == 0
+    places = pa.array(offsets[1:].astype(np.int64) - 1, mask=empty)
+    return pc.fill_null(contents.take(places), "")

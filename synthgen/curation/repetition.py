@@ -57,8 +57,8 @@ def measured(plain: pa.Array) -> tuple[Scores, Rows]:
     rows = np.flatnonzero(characters(plain) >= 0)
     if len(rows):
         texts = pc.replace_substring_regex(plain.take(pa.array(rows)), pattern=MARKS, replacement="")
-        chinese = numbers(pc.count_substring_regex(texts, pattern=_HAN_KANA)) * 2
-        units[rows] = np.where(chinese > numbers(pc.utf8_length(texts)), _CHINESE, _OTHERS)
+        chinese = 2 * numbers(pc.count_substring_regex(texts, pattern=_HAN_KANA)).astype(np.int64)
+        units[rows] = np.where(chinese > numbers(pc.utf8_length(texts)).astype(np.int64), _CHINESE, _OTHERS)
         for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
             shares[row] = _character_share(text, int(units[row]))
     return shares, units

@@ -85,6 +85,8 @@ def test_a_refusal_after_thoughts():
 def test_a_refusal_late_in_a_text_does_not_count():
     assert not declines("The sky is blue. " * 30 + "I can't help with that.")
     assert not declines("The bank closes at five. I can't help with that.")
+    assert declines(f"I understand {'x' * 250}. I can't help with that.")
+    assert not declines(f"I understand {'x' * 350}. I can't help with that.")
     assert declines("I understand. Thank you for asking. However, I can't help with that.")
 
 

@@ -52,6 +52,7 @@ PROSE = "The boat left at six. Nobody saw it again. The old man waited on the sh
         (f"{PROSE} Every evening he lit the", "sentence"),
         (f"{PROSE} Every evening he lit a lamp,", "sentence"),
         (f"{PROSE}\nEvery evening he lit a lamp and", "sentence"),
+        (f"{PROSE}\n\nEvery evening he lit a lamp and looked at the", "sentence"),
         ("It is red. It is", "sentence"),
         ("Use this:\n```python\nprint(1)\n", "code"),
         ("```\na\n```\n```\nb", "code"),
@@ -120,6 +121,7 @@ def test_echo_compares_with_the_last_message():
         ("a\x00b", "control_character"),
         ("a\x1b[31mb", "control_character"),
         ("a\x85b", "control_character"),
+        ("Tom &amp; Anna\ufffd", "replacement_character"),
         ("Tom &amp; Anna", "html"),
         ("one&nbsp;two", "html"),
         ("It is <b>bold.", "html"),
@@ -173,6 +175,7 @@ def test_language():
         "def add(first, second):\n    return first + second  # {'a': [1, 2]}\nprint(add(1, 2) == 3)",
         "```\nfür = 1; größe = länge(straße); rückgabe(größe, länge, straße)\n```\nhttps://example.org/straße",
         "12 + 30 = 42",
+        "Anna Berta Carla Dora Emil Friedrich Gustav Heinrich",
         "",
     ]
     assert rejected("language", *texts, allowed=["en"]) == {1: "language is de, not en", 2: "language is zh, not en"}

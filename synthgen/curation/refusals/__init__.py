@@ -47,7 +47,6 @@ _CLAUSES = (
 _APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼ`´＇"), "'")
 _SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+[\"'”’»」)*_]*|\n|$)")
 _THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
-_QUOTE = re.compile(r"[\s*_#>-]*[\"“”„«‹「『‘]")
 _LETTER = re.compile(
     r"\s*(?:dear|subject|re|betreff|asunto|objet|sehr geehrte\w*|liebe[rs]?|estimad[oa]s?|querid[oa]s?|madame|"
     r"monsieur|"
@@ -123,7 +122,7 @@ def declining(text: str) -> Span | None:
     head = f" {opening[:_WITHIN].lower()}"
     head = head.replace("`", "'") if head.isascii() else head.translate(_APOSTROPHES)
     languages = [language for language in LANGUAGES if _has(head, language.speaks) and _has(head, language.denies)]
-    if not languages or any(pattern.match(opening) for pattern in (_QUOTE, _LETTER, _GREETING)):
+    if not languages or any(pattern.match(opening) for pattern in (_LETTER, _GREETING)):
         return None
     sentences = _SENTENCE.finditer(opening)
     for _ in range(_SENTENCES):
