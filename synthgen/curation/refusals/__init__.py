@@ -130,7 +130,7 @@ def declining(text: str) -> Span | None:
         if found is None or found.start() > _WITHIN or _SPEAKER.match(found.group()):
             return None
         sentence = simple(found.group())
-        for language in languages:
+        for language in (language for language in languages if _has(f" {sentence} ", language.denies)):
             where = _declined(sentence, language) or _declined_weakly(sentence, opening[found.end() :], language)
             if where is None:
                 continue

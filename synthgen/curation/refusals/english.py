@@ -37,7 +37,8 @@ _DO = (
     r"requests|activities|steps|lyrics|messages|code)\b|in (?:real|that|this)|on behalf|as (?:if|a|an)\b))"
 )
 _AI = (
-    r"(?:(?:an?|your|just an?|only an?|merely an?|simply an?) (?:\w+[ -]){0,4}?(?:ai|artificial intelligence|language "
+    r"(?:(?:an?|your|just an?|only an?|merely an?|simply an?) (?:\w+[ -]){0,4}?(?:ai|artificial intelligence|"
+    r"language "
     "model|llm|chatbot|virtual assistant|computer program)(?:[ -](?:powered|based|driven))?(?: (?:language |text )"
     "?(?:model|assistant|system|program|chatbot|entity|tool|bot|being))?(?: (?:developed|trained|created|made|built|"
     r"designed|programmed|from|by)\b[^,.]{0,50})?)(?=,| and| so| i\b|$|[.;])"
@@ -50,12 +51,19 @@ _I_NOT = (
 ENGLISH = Language(
     starts=(
         r"i\b|we\b|sorry|my\b|please|sincere|apolog|unfortunate|regret|sad|thank|while|although|though|even|"
-        r"as\b|since|because|given|due|that|this|it\b|it['’‘ʼ`´＇]|your|what you|such|the (?:request|question|"
-        r"topic|content|story|scenario)|no|never|absolutely|certainly|definitely|hello|hi\b|hey|well|oh|ok|hm|"
-        r"um|ah\b|to be|in (?:order|this case|good)|with|providing|helping|creating|generating|writing|"
-        r"sharing|discussing|making|giving|assisting|engaging|however|but|and|so\b|therefore|for|if you|being|"
-        "at this|currently|honestly|look|listen|great|good|interesting|without|despite|out of|under|there|"
-        "harass|using|can|unable|will|won['’‘ʼ`´＇]|let"
+        r"as (?:an?|your|much|i)\b|since|because|given|due|(?:this|that|it)(?:['’‘ʼ`´＇]| (?:is|would|goes|falls|"
+        r"violates|looks|sounds|"
+        r"also|request|question|topic|task|kind|type|content|conflicts|lies|exceeds))|your|what you|such|"
+        r"the (?:request|question|topic|"
+        r"content|story|scenario)|no\b|nope|never|absolutely|certainly|definitely|hello|hi\b|hey|well|oh|ok|hm|"
+        r"um|ah\b|to be|"
+        r"in (?:order|this case|good)|with (?:all|due|respect)|providing|helping|creating|generating|writing|"
+        r"sharing|discussing|"
+        r"making|giving|assisting|engaging|however|but|therefore|for (?:\w+ )?(?:privacy|legal|safety|ethical|"
+        r"security|reasons)|"
+        r"if you|being|at this|currently|honestly|look\b|listen|great|good|interesting|without|despite|out of|"
+        r"under|there|harass|"
+        r"using|can(?:not|['’‘ʼ`´＇]t| not)|unable|not able|will not|won['’‘ʼ`´＇]|let['’‘ʼ`´＇]s|let us"
     ),
     speaks=(
         " i ",
@@ -63,16 +71,15 @@ ENGLISH = Language(
         " my ",
         " me",
         " our ",
-        " us",
         "polic",
-        "can",
-        "unable",
-        "will",
-        "won't",
-        "would be",
+        "would be ",
         "helping",
         "assisting",
-        "not able",
+        "unable to",
+        "can't ",
+        "cannot ",
+        "will not be",
+        "won't be",
     ),
     denies=(
         "not",
@@ -140,7 +147,8 @@ ENGLISH = Language(
         ),
         (
             r"(?:^|\b(?:this|that|it|your|the|such|what you are asking(?: for)?)\b) ?(?:\w+ ){0,4}(?:goes|go|"
-            r"violates?|is|are|conflicts?|falls?|would (?:violate|go|be)|exceeds?|contravenes?|breaches|lies) ?(?:\w+ "
+            r"violates?|is|are|conflicts?|falls?|would (?:violate|go|be)|exceeds?|contravenes?|breaches|"
+            r"lies) ?(?:\w+ "
             "){0,2}(?:against|outside|beyond|with|within|in line with|consistent with|of)?(?: of)? ?(?:my|our|"
             r"openai's?|the (?:content|usage|safety|community))(?: \w+){0,3} ?(?:polic|guidelines|scope|capabilit|"
             "programming|terms|principles|expertise|rules|values|purpose|abilities|limits|area)"
@@ -161,11 +169,13 @@ ENGLISH = Language(
             "restricts?|stops?|prohibited)"
         ),
         (
-            r"\bi (?:must|have to|need to|will have to|am going to have to|will|would like to|am obliged to|should|do)"
+            r"\bi (?:must|have to|need to|will have to|am going to have to|will|would like to|am obliged to|"
+            r"should|do)"
             r"?(?: \w+ly)? ?(?:decline|refuse|pass on this|abstain|opt out)(?:\b(?! in\b)|$)"
         ),
         (
-            r"\bi (?:would (?:rather|prefer|choose)|prefer|choose) (?:not|to not)\b|(?:outside|beyond)(?: of)? what i "
+            r"\bi (?:would (?:rather|prefer|choose)|prefer|choose) (?:not|to not)\b|(?:outside|"
+            r"beyond)(?: of)? what i "
             r"(?:can|am|do)\b"
         ),
         (
@@ -177,9 +187,11 @@ ENGLISH = Language(
             "decline))"
         ),
         (
-            r"\bi am not comfortable\b|\bi do not feel (?:comfortable|right|good|able)\b|\bi (?:will not|am not going "
+            r"\bi am not comfortable\b|\bi do not feel (?:comfortable|right|good|able)\b|\bi (?:will not|"
+            r"am not going "
             "to) be (?:writing|helping|providing|creating|answering|sharing|continuing|doing|assisting|giving|"
-            r"discussing)\b|\bi do not think (?:i should|it is appropriate|it would be)|\bi am not the (?:right|best) "
+            r"discussing)\b|\bi do not think (?:i should|it is appropriate|it would be)|\bi am not the (?:right|"
+            r"best) "
             r"(?:tool|assistant|source|person|one)\b"
         ),
         (
@@ -188,7 +200,8 @@ ENGLISH = Language(
         ),
         r"\b(?:helping|assisting)\b[^.]{0,60}(?:not possible|off the table|not an option)",
         (
-            r"\b(?:let us|could we|can we|shall we) (?:talk about something else|change the (?:topic|subject)|move on "
+            r"\b(?:let us|could we|can we|shall we) (?:talk about something else|change the (?:topic|subject)|"
+            r"move on "
             "to)"
         ),
     ),
@@ -196,7 +209,8 @@ ENGLISH = Language(
         r".{0,25}?\b(?:help (?:but|it\b|myself|feeling|thinking|noticing|wondering|smiling|laughing|loving|being|"
         r"falling|admiring)|(?:tell|show|express) you (?:how (?:\w+ly )?(?:much|happy|glad|excited|grateful|proud|"
         "sorry|many|often|good|great|relieved|thrilled))|(?:give|recommend|support|endorse|describe) (?:this|it|that|"
-        r"these|them|you)[^.]{0,30} (?:enough|more)\b|(?:cannot|could not|will not|would not) say (?:that|i|it|enough|"
+        r"these|them|you)[^.]{0,30} (?:enough|more)\b|(?:cannot|could not|will not|would not) say (?:that|i|it|"
+        r"enough|"
         r"with)\b|(?:refuse|decline) (?:the|your|an?) (?:compliment|invitation|offer|honou?r|drink|gift)|(?:refuse|"
         r"decline) to (?:believe|accept|give up|be\b)|see (?:this|that|it) (?:going|working|ending|happening)|help "
         r"you (?:if|unless|until)\b)"
@@ -206,7 +220,8 @@ ENGLISH = Language(
         r"get\b|realize|recognize|apologi[sz]e|regret|want|would|thank|care|do not|cannot|will|must|strongly|need|"
         "believe|think|feel|hope|wish|am (?:an?|just|only|afraid|really|here|glad|happy|committed|programmed|"
         "designed|flattered|aware)|am,|have to)|sorry|(?:my |please accept my |sincere )?apologies|apologi[sz]e|"
-        r"unfortunately|regrett?ably|regretfully|sadly|thanks?\b|while|although|though|even though|as\b|since|because|"
+        r"unfortunately|regrett?ably|regretfully|sadly|thanks?\b|while|although|though|even though|as\b|since|"
+        r"because|"
         r"given|due to|that\b|this\b|it\b|your|what you|such|the (?:request|question|topic|content|story|scenario)|"
         r"no\b|nope|never\b|absolutely|certainly|definitely|hello|hi\b|hey|well|oh|okay|ok\b|hmm|um|ah|to be|in "
         "(?:order|this case|good)|with (?:all )?(?:due )?respect|providing|helping|creating|writing|generating|"
@@ -226,7 +241,8 @@ ENGLISH = Language(
         + (
             r" (?!(?:come|attend|make it|join|go\b|sleep|wait|stay|eat|believe|agree|imagine|stop|stand\b|find|think|"
             r"decide|afford|be\b|meet|stress|emphasi[sz]e|overstate|thank|complain|promise|get\b|help|tell a lie|"
-            r"understand|take\b|keep|live\b|forget|sugarcoat|feel|love|speak for|lie\b|let\b|resist|explain why|leave|"
+            r"understand|take\b|keep|live\b|forget|sugarcoat|feel|love|speak for|lie\b|let\b|resist|explain why|"
+            r"leave|"
             r"give up|remember (?:when|where|the last)|pretend|say\b|see\b|recommend|count)\b)\w+|"
             r"\bi (?:can|am able to|"
             r"am only able to|am here to) only\b|\bi (?:can|am) only (?:able to )?(?:help|answer|"
@@ -239,12 +255,14 @@ ENGLISH = Language(
         r"{0,3}(?:ai|language model|virtual assistant|chatbot|computer program)(?=,| and| so| i\b)|because|since|not "
         r"(?:okay|ok|right|fair)|wrong|request|illegal|unlawful|harm\w*|danger\w*|\w*ethic\w*|polic(?:y|ies)|"
         r"guidelines?|copyright\w*|privacy|private|mislead|crime|criminal|unsafe|safety|minors?|consent|violen\w*|"
-        r"hate\w*|discriminat\w*|dishonest\w*|decei\w*|threat\w*|abus\w*|something else|happy to|professional|against "
+        r"hate\w*|discriminat\w*|dishonest\w*|decei\w*|threat\w*|abus\w*|something else|happy to|professional|"
+        r"against "
         r"(?:the|my)|stalk\w*|weapon\w*)\b"
     ),
     although=r"^(?:while|although|though|even though|as much as|despite)\b",
     contrast=(
-        r"[,;—–-] ?(?:but|however|though|although|yet|still)\b,? |^(?:however|that said|still|but|nevertheless|having "
+        r"[,;—–-] ?(?:but|however|though|although|yet|still)\b,? |^(?:however|that said|still|but|nevertheless|"
+        r"having "
         r"said|nonetheless|in general|generally|typically)\b,? "
     ),
     closing=(
@@ -254,7 +272,8 @@ ENGLISH = Language(
         "how about|what about|how can i|instead|perhaps|please|thank|sorry|illegal|unlawful|crime|criminal|dangerous|"
         r"harm|unethical|violen|unsafe|injur|legal(?:ly)?|law\b|laws|guideline|policy|policies|privacy|respect|"
         "sensitive|inappropriate|disrespect|professional|consult|seek|contact|reach out|hotline|prioriti|my purpose|"
-        r"my (?:goal|role|aim|training|knowledge)|ethic|moral|rights|consent|safe(?:ty|r)?\b|dishonest|misinformation|"
+        r"my (?:goal|role|aim|training|knowledge)|ethic|moral|rights|consent|safe(?:ty|r)?\b|dishonest|"
+        r"misinformation|"
         "stereotyp|discriminat|hate|offensive|trust|wrong|risk|serious|consequences|alternatively|local|qualified|as "
         "an ai|official|website)"
     ),
