@@ -1,4 +1,4 @@
-"""The check `refusal` on 720 written replies in five languages: half are refusals, and half only look like refusals.
+"""The check `refusal` on 774 written replies in five languages: half are refusals, and half only look like refusals.
 
 refusals.jsonl holds the replies. Those of round 1 were written first, and the check's phrases were chosen with them.
 The replies of each later round were written before the check read them, and were used to choose phrases afterwards.

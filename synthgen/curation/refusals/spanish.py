@@ -103,7 +103,8 @@ SPANISH = Language(
                 r"\bno (?:(?:me|te|le|lo|les|se|os) ){0,2}(?:puedo|podré|podría|debo|voy a|quiero|deseo|logro|(?:estoy|"
                 r"me encuentro) (?:en (?:condiciones|posición|capacidad)|autorizad\w|capacitad\w|diseñad\w|programad\w|"
                 r"dispuest\w|facultad\w|habilitad\w)(?: de| para| a)?|soy capaz de|tengo (?:permitido|la (?:capacidad|"
-                "posibilidad|facultad|autorización) de|permiso para)|es posible|está permitido|resulta posible|siento "
+                "posibilidad|facultad|autorización) de|permiso para)|"
+                "(?<=me )(?:es posible|está permitido|resulta posible)|siento "
                 r"cómod\w|sería (?:apropiado|ético|correcto|responsable))\b[^.]{0,40}?\b(?:"
             )
             + _ES_DO
