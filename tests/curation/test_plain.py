@@ -7,7 +7,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from synthgen.curation.plain import completion_text, plain
+from synthgen.curation.plain import completion_text, plain, said, whole
 
 SPACES = [chr(i) for i in range(0x3001) if chr(i).isspace()]
 LETTERS = ["a", "B", "É", "ß", "Σ", "σ", "İ", "I", "ı", "ᲀ", "Ა", "Ꙁ", "Ɪ", "ꭰ", "𐐀", "𝔄", "漢", "1", ".", "\u200b"]
@@ -26,6 +26,17 @@ def test_few_texts():
     for texts in ([], [None], [None, None], ["Σ"], ["A  b"], ["Σ", None, "A"]):
         wanted = [text and " ".join(text.lower().split()) for text in texts]
         assert plain(pa.array(texts, pa.string())).to_pylist() == wanted
+
+
+def test_what_messages_say_whatever_columns_are_null():
+    fields = ("role", "content", "name", "tool_calls", "reasoning_content")
+    kind = pa.list_(pa.struct([(name, pa.string()) for name in fields]))
+    empty = dict.fromkeys(fields)
+    rows = [[{**empty, "role": "user"}], [{**empty, "role": "assistant"}, {**empty, "role": "tool"}]]
+    assert said(pa.array(rows, kind)).to_pylist() == ["\1\1\1", "\1\1\1\2\1\1\1"]
+    assert whole(pa.array(rows, kind)).to_pylist()[0] == "user\1\1\1\1"
+    rows[0][0]["tool_calls"] = "f( )"
+    assert said(pa.array(rows, kind)).to_pylist()[0] == "\1\1f( )\1"
 
 
 def test_the_text_of_a_row_without_a_completion_is_its_last_message():

@@ -112,6 +112,14 @@ def test_a_prompt_that_asks_for_the_words_of_a_refusal():
     assert not declines(text, "What does the guard say when Anna asks for help?")
 
 
+def test_a_letter_in_which_somebody_declines():
+    text = "I'm sorry, but I can't provide a quote before Friday."
+    assert declines(text)
+    for greeting in ("Hi Sam,", "Hello Ms. Chen,", "Dear Sam,", "Subject: Quote", "Hey there!"):
+        assert not declines(f"{greeting}\n\n{text}\n\nBest,\nAnna")
+    assert declines(f"Hello! {text}")
+
+
 def test_the_simple_form_of_a_sentence():
     assert (
         simple("**I Can’t  do\nthat**, I'm sure we've won't isn't")

@@ -47,12 +47,6 @@ _CLAUSES = (
 _APOSTROPHES = dict.fromkeys(map(ord, "’‘ʼ`´＇"), "'")
 _SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+[\"'”’»」)*_]*|\n|$)")
 _THOUGHT = re.compile(r"\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
-_LETTER = re.compile(
-    r"\s*(?:dear|subject|re|betreff|asunto|objet|sehr geehrte\w*|liebe[rs]?|estimad[oa]s?|querid[oa]s?|madame|"
-    r"monsieur|"
-    r"chère?|cher|尊敬的|亲爱的|主题)\b",
-    re.IGNORECASE,
-)
 _GREETING = re.compile(
     r"\s*(?:hi|hello|hey|hallo|hola|bonjour|salut|您好|你好)\b[^\n.!?]{0,40}[,!:，！：]?\n", re.IGNORECASE
 )
@@ -122,7 +116,7 @@ def declining(text: str) -> Span | None:
     head = f" {opening[:_WITHIN].lower()}"
     head = head.replace("`", "'") if head.isascii() else head.translate(_APOSTROPHES)
     languages = [language for language in LANGUAGES if _has(head, language.speaks) and _has(head, language.denies)]
-    if not languages or any(pattern.match(opening) for pattern in (_LETTER, _GREETING)):
+    if not languages or _GREETING.match(opening):
         return None
     sentences = _SENTENCE.finditer(opening)
     for _ in range(_SENTENCES):
