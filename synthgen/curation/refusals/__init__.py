@@ -30,7 +30,7 @@ from synthgen.executor import Services
 from synthgen.records import Span
 from synthgen.tables.section import Section
 
-LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)
+LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last: a text in ASCII is not searched for it
 
 _WITHIN = 300  # the sentence that declines begins within this many characters
 _READ = 1500  # and this many characters are read to see whether an answer follows
@@ -115,7 +115,8 @@ def declining(text: str) -> Span | None:
     opening = text[start : start + _READ]
     head = f" {opening[:_WITHIN].lower()}"
     head = head.replace("`", "'") if head.isascii() else head.translate(_APOSTROPHES)
-    languages = [language for language in LANGUAGES if _has(head, language.speaks) and _has(head, language.denies)]
+    possible = LANGUAGES[:-1] if head.isascii() else LANGUAGES
+    languages = [language for language in possible if _has(head, language.speaks) and _has(head, language.denies)]
     if not languages or _GREETING.match(opening):
         return None
     sentences = _SENTENCE.finditer(opening)
@@ -212,9 +213,12 @@ def _asked_for(prompts: pa.Array) -> list[bool]:
     somebody says.
     """
     texts = contents(prompts, "\n")
-    repeats, refuses, said = (
-        pc.match_substring_regex(texts, pattern=pattern, ignore_case=True)
-        for pattern in (_REPEATS, _REFUSES, _WHAT_IS_SAID)
-    )
-    asked: list[bool] = pc.or_(said, pc.and_(repeats, refuses)).to_pylist()
-    return asked
+    asked = _matches(texts, _WHAT_IS_SAID)
+    repeats = np.flatnonzero(_matches(texts, _REPEATS))
+    if len(repeats):
+        asked[repeats] |= _matches(texts.take(pa.array(repeats)), _REFUSES)
+    return [bool(found) for found in asked]
+
+
+def _matches(texts: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
+    return numbers(pc.match_substring_regex(texts, pattern=pattern, ignore_case=True)).astype(bool)
