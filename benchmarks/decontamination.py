@@ -49,7 +49,7 @@ from synthgen.datasets import source_of
 from synthgen.executor import Services
 from synthgen.pipeline import recipe_of_rows
 from synthgen.records import Record, to_table
-from synthgen.tables.curation import Decontamination
+from synthgen.tables.curation_settings import Decontamination
 
 PREFIX = "Solve the following problem. Think step by step and give the final number at the end.\n\n"
 OTHER_WORDS = {

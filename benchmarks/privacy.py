@@ -39,7 +39,7 @@ from synthgen.curation.privacy.likely import hint_bits, hint_names
 from synthgen.curation.privacy.patterns import HINTS
 from synthgen.executor import Services
 from synthgen.records import Record, to_table
-from synthgen.tables.curation import PersonalData
+from synthgen.tables.curation_settings import PersonalData
 
 _BATCH = 4096  # texts that are searched in one call
 

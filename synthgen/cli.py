@@ -215,6 +215,12 @@ def curate(
     if license or field:
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    own = any(setting.partition("=")[0] in ("curate.function", "curate.function.function") for setting in set)
+    if loaded.curate.settings("function") is not None and not (recipe or own):
+        raise UserError(
+            "the recipe in the run's folder names a Python function, and code that a folder names is not run",
+            "name the recipe with --recipe, or the function with --set curate.function=module:function",
+        )
     if plan:
         ui.show(preview(loaded, resolve(run, prefer=("generated",))))
         return

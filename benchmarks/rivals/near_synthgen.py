@@ -16,7 +16,7 @@ from synthgen.curation.near import decide, signature
 from synthgen.curation.order import Order
 from synthgen.executor import LocalExecutor, Services
 from synthgen.executor.exchange import write_table
-from synthgen.tables.curation import NearDuplicates
+from synthgen.tables.curation_settings import NearDuplicates
 
 _ROWS = 8192  # number of rows of a file of signatures
 _NONE = np.array([], np.int64)

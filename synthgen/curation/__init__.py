@@ -27,6 +27,7 @@ from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest, Summaries, lines_of
 from synthgen.recipe import CurateSection, Recipe, check_installed, check_recipe, files_read
+from synthgen.recipe.curate import fingerprints
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
@@ -87,11 +88,14 @@ def _curate(
 ) -> Curation:
     """`curate` in a folder that is locked."""
     generated = corpus.verify(source)
-    inputs = {
+    inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(generated["files"]),
         **_hashes(recipe.curate),
     }
+    code = fingerprints(recipe.curate)
+    if code:
+        inputs["code"] = code
     if fresh:
         outputs.discard(folder, outputs.CURATED)
     outputs.sweep(folder, outputs.CURATED)

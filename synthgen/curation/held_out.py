@@ -17,7 +17,7 @@ from synthgen.curation.lists import numbers
 from synthgen.curation.order import Order
 from synthgen.errors import CorpusError
 from synthgen.executor import Services
-from synthgen.tables.curation import SplitCopies
+from synthgen.tables.curation_settings import SplitCopies
 from synthgen.tables.section import Section
 
 HELD_OUT = ("validation", "test")

@@ -142,10 +142,20 @@ else:
     CurateSection = _section("CurateSection", _Rules, rules())
 
 
-def check_installed(section: CurateSection) -> None:
-    """Raise RecipeError when an enabled rule needs a package that is not installed, or a file that does not exist.
-    Commands that spend time or money call this before they start.
+def fingerprints(section: CurateSection) -> dict[str, str]:
+    """The fingerprints of the enabled rules that have one (see `synthgen.tables.curation`). Raises RecipeError when one
+    of these rules cannot run.
     """
+    settings = {name: section.settings(name) for name, rule in rules().items() if rule.fingerprint}
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    return {name: resolve(rules()[name].fingerprint or "")(value) for name, value in chosen.items()}
+
+
+def check_installed(section: CurateSection) -> None:
+    """Raise RecipeError when an enabled rule needs a package that is not installed or a file that does not exist, or
+    cannot run for another reason. Commands that spend time or money call this before they start.
+    """
+    fingerprints(section)
     for name, rule in rules().items():
         if rule.needs and section.settings(name) is not None and importlib.util.find_spec(rule.needs) is None:
             raise RecipeError(

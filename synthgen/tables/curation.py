@@ -11,17 +11,27 @@ default settings) or, where the entry has a `section`, a mapping of settings. Na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Literal
 
-from pydantic import Field
-
+from synthgen.tables.curation_settings import (
+    BrokenText,
+    Decontamination,
+    Duplicates,
+    Echo,
+    Function,
+    Languages,
+    Length,
+    NearDuplicates,
+    Pattern,
+    PersonalData,
+    Repetition,
+    SplitCopies,
+    SplitTwins,
+    Truncated,
+)
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
-
-Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
-"""A kind of personal data, or a secret such as a key; see `synthgen.curation.privacy.patterns`."""
+from synthgen.tables.section import Section
 
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
@@ -37,6 +47,8 @@ class RowRule:
     """The columns that the rule's functions read: columns of the record, the user's own columns, or derived columns
     such as `completion.text` (see `synthgen.curation.columns`).
     """
+    more_columns: str | None = None
+    """The setting in which the recipe names further columns; None when the rule has no such setting."""
     section: type[Section] | None = None
     """The section class of the rule's settings in the recipe; None when the rule can only be switched on or off."""
     shorthand: str | None = None
@@ -51,6 +63,10 @@ class RowRule:
     reads: Reference | None = None
     """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
     reads. When their contents change, a finished curation is no longer valid.
+    """
+    fingerprint: Reference | None = None
+    """`fingerprint(section)` returns text that changes when what the settings name was changed, such as a user's code.
+    It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
     """
 
 
@@ -99,123 +115,7 @@ class Sweep(RowRule):
     teaches: Teaches = "distribution"
 
 
-class Length(Section):
-    """Bounds on the number of words of a completion."""
-
-    min_words: int | None = 1
-    """Minimum number of words in a completion; null for no bound."""
-    max_words: int | None = 1000
-    """Maximum number of words in a completion; null for no bound."""
-
-
-class Repetition(Section):
-    """How much a completion may repeat itself."""
-
-    max_share: Share = 0.3
-    """Maximum share of the 4-word sequences that occurred before in the same completion."""
-
-
-class Duplicates(Section):
-    """Which rows are the same."""
-
-    ignore_case: bool = False
-    """Whether rows that differ only in upper and lower case are the same."""
-
-
-class SplitCopies(Section):
-    """Which row of the split `train` is a copy of a row of `validation` or `test`."""
-
-    of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` where many rows
-    have the same prompt, such as "Write a story.": if one of them is in `test`, no such row is left in `train`.
-    """
-
-
-class SplitTwins(Section):
-    """Which row of the split `train` is nearly the same as a row of `validation` or `test`."""
-
-    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity for which the row of `train` is rejected. It is the Jaccard similarity of the two sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
-    """
-    words: Count = 5
-    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
-    of: Literal["row", "prompt", "completion"] = "prompt"
-    """Which text is compared. `row` is the prompt followed by the completion."""
-
-
-class NearDuplicates(Section):
-    """Which rows are nearly the same."""
-
-    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity of two rows of which one is rejected. It is the Jaccard similarity of their sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
-    """
-    words: Count = 5
-    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
-    of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared. `row` is the prompt followed by the completion."""
-    exact: bool = False
-    """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
-    missed. It takes about twice as long.
-    """
-
-
-class EvaluationSet(Section):
-    """A data set on which models are evaluated, and that must not be in the training data."""
-
-    name: Name
-    """Name of the set in reasons and counts."""
-    path: PathName
-    """A file or folder of rows in any format that `synthgen curate` takes, or a text file (`.txt`) with a question in
-    each line.
-    """
-    question: str | None = None
-    """Column with the question. Without this key, the messages of the user are the question, and the completion is the
-    answer."""
-    answer: str | None = None
-    """Column with the answer. It is read only if `question` is given; without it, only questions are looked for."""
-    id: str | None = None
-    """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
-
-    def rules(self) -> Iterator[Rule]:
-        if self.answer and not self.question:
-            yield "answer", "name the column of the question too"
-
-
-class Decontamination(Section):
-    """Which rows hold a question or an answer of an evaluation set."""
-
-    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
-    """The evaluation sets."""
-    ngram: Literal[8, 13] = 13
-    """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
-    questions are found, and more common phrases are taken for one.
-    """
-    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Minimum share of the words of a question, or of an answer, that are in common sequences. Of a question with fewer
-    than `ngram` words, all words must be found together. An answer with fewer than `ngram` words does not count.
-    """
-
-    def rules(self) -> Iterator[Rule]:
-        names = [one.name for one in self.sets]
-        if len({*names}) < len(names):
-            yield "sets", "two sets have the same name"
-
-
 _TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
-
-
-class PersonalData(Section):
-    """Which personal data and secrets are searched."""
-
-    entities: Annotated[tuple[Entity, ...], Field(min_length=1)] = get_args(Entity)
-    """Kinds of values. `email`: e-mail addresses. `phone`: telephone numbers. `ip_address`: addresses of IPv4 and IPv6
-    on the internet. `card`: payment cards. `iban`: bank accounts. `national_id`: personal numbers of the United States,
-    the United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services,
-    and passwords in addresses. Names of persons are not found.
-    """
-
 
 EDITS: dict[str, Edit] = {
     "next_turn": Edit(
@@ -241,29 +141,73 @@ CHECKS: dict[str, Check] = {
         columns=("answer", "reference", "strategy", "completion.text"),
     ),
     "length": Check(
-        about="Reject completions with too few or too many words.",
+        about="Reject completions with too few or too many words, or characters in a script without spaces.",
         run="synthgen.curation.text:length",
         columns=("completion.plain",),
         section=Length,
         teaches="nothing",
     ),
     "repetition": Check(
-        about="Reject completions that repeat their own 4-word sequences.",
-        run="synthgen.curation.text:repetition",
-        columns=("completion.plain",),
+        about="Reject completions that say the same again and again.",
+        run="synthgen.curation.repetition:repetition",
+        columns=("completion.plain", "completion.text"),
         section=Repetition,
         shorthand="max_share",
         teaches="nothing",
     ),
     "refusal": Check(
-        about="Reject completions that begin with a refusal to answer.",
-        run="synthgen.curation.text:refusal",
-        columns=("completion.text",),
+        about="Reject completions that decline to answer, in English, German, Spanish, French and Chinese.",
+        run="synthgen.curation.refusals:refusal",
+        columns=("completion.text", "prompt"),
     ),
     "truncated": Check(
         about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
         run="synthgen.curation.text:truncated",
-        columns=("finish_reason",),
+        columns=("finish_reason", "completion.text"),
+        section=Truncated,
+    ),
+    "echo": Check(
+        about="Reject completions that repeat the prompt instead of answering it.",
+        run="synthgen.curation.echo:echo",
+        columns=("completion.plain", "prompt"),
+        section=Echo,
+        shorthand="max_share",
+        teaches="nothing",
+        on=False,
+    ),
+    "broken_text": Check(
+        about="Reject completions with wrongly decoded letters, control characters or leftover HTML.",
+        run="synthgen.curation.broken:broken_text",
+        columns=("completion.text",),
+        section=BrokenText,
+        teaches="nothing",
+        on=False,
+    ),
+    "language": Check(
+        about="Reject completions in another language than the allowed ones.",
+        run="synthgen.curation.languages:language",
+        columns=("completion.text",),
+        section=Languages,
+        shorthand="allowed",
+        on=False,
+        needs="eldc",
+    ),
+    "pattern": Check(
+        about="Reject completions that match, or do not match, your regular expressions.",
+        run="synthgen.curation.patterns:pattern",
+        columns=("completion.text",),
+        section=Pattern,
+        on=False,
+    ),
+    "function": Check(
+        about="Reject the rows for which your own Python function returns a reason. This runs your code.",
+        run="synthgen.curation.function:function",
+        columns=(),
+        more_columns="columns",
+        section=Function,
+        shorthand="function",
+        on=False,
+        fingerprint="synthgen.curation.function:fingerprint",
     ),
     "decontamination": Check(
         about="Reject rows of the split `train` that hold a question or a long answer of an evaluation set.",

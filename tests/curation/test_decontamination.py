@@ -22,7 +22,7 @@ from synthgen.executor import Services
 from synthgen.pipeline import recipe_of_rows
 from synthgen.recipe import dump_recipe, load_recipe
 from synthgen.records import Record, to_table
-from synthgen.tables.curation import Decontamination, EvaluationSet
+from synthgen.tables.curation_settings import Decontamination, EvaluationSet
 
 QUESTION = (
     "A farmer keeps 12 brown hens and 7 white geese behind the old mill. Every hen lays 3 eggs in a week, and every "

@@ -28,7 +28,7 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.records import Span
 from synthgen.seeds.files import walk
-from synthgen.tables.curation import Decontamination
+from synthgen.tables.curation_settings import Decontamination
 
 NAME = "decontamination"
 _FIELDS = ("prompt", "completion")

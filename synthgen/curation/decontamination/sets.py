@@ -14,7 +14,7 @@ from synthgen.recipe import SeedSource
 from synthgen.records import Message
 from synthgen.seeds import Row, Where
 from synthgen.seeds.files import opened, suffixes
-from synthgen.tables.curation import EvaluationSet
+from synthgen.tables.curation_settings import EvaluationSet
 from synthgen.tables.formats import DATASET_FORMATS
 from synthgen.tables.reference import resolve
 from synthgen.values import is_blank, text_of

@@ -25,7 +25,7 @@ from synthgen.curation.order import Order
 from synthgen.errors import CorpusError
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import read_table
-from synthgen.tables.curation import NearDuplicates
+from synthgen.tables.curation_settings import NearDuplicates
 
 _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",), "completion": ("completion.said",)}
 

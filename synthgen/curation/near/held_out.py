@@ -20,7 +20,7 @@ from synthgen.curation.near import check_made_with, listed, made_with, shingled
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import read_table
-from synthgen.tables.curation import SplitTwins
+from synthgen.tables.curation_settings import SplitTwins
 
 
 def signature(batch: pa.RecordBatch, section: SplitTwins, services: Services) -> pa.Table:

@@ -28,7 +28,7 @@ from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import divided, read_batch, read_table, write_table
-from synthgen.tables.curation import NearDuplicates
+from synthgen.tables.curation_settings import NearDuplicates
 
 _CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
 

@@ -20,7 +20,7 @@ from synthgen.curation.privacy.texts import COLUMNS, Place, Row, completion_star
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.records import Edit, Span
-from synthgen.tables.curation import Entity, PersonalData
+from synthgen.tables.curation_settings import Entity, PersonalData
 
 _LABEL = re.compile(r"\[([A-Z]+)_(\d+)\]")
 

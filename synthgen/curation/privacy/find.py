@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from synthgen.curation.privacy.patterns import ENTITIES, FORMS, HINTS, Form
-from synthgen.tables.curation import Entity
+from synthgen.tables.curation_settings import Entity
 
 _PLACES = {name: re.compile("|".join(patterns)) for name, patterns in HINTS.items()}
 _NEAR = 100  # ranges of one hint that are at most this far apart are searched together

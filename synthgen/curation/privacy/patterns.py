@@ -19,7 +19,7 @@ from functools import cached_property
 from synthgen.curation.privacy import phones, validate
 from synthgen.curation.privacy.numbering import words
 from synthgen.curation.privacy.validate import Check
-from synthgen.tables.curation import Entity
+from synthgen.tables.curation_settings import Entity
 
 
 @dataclass(frozen=True)

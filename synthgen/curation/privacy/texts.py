@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from synthgen.curation.lists import Rows, lengths
 from synthgen.curation.privacy.find import hits_in
 from synthgen.curation.privacy.likely import hint_bits, hint_names
-from synthgen.tables.curation import EDITS, Entity
+from synthgen.tables.curation import EDITS
+from synthgen.tables.curation_settings import Entity
 
 MESSAGES = ("prompt", "completion", "teacher_prompt")
 COLUMNS = EDITS["redact"].changes
