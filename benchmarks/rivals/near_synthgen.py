@@ -35,7 +35,11 @@ def main() -> None:
             write_table(path, signature(rows, section, Services()))
             return path
 
-        with pq.ParquetFile(sys.argv[1]) as file, ThreadPoolExecutor(2) as pool, LocalExecutor(1) as executor:
+        with (
+            pq.ParquetFile(sys.argv[1], pre_buffer=False) as file,
+            ThreadPoolExecutor(2) as pool,
+            LocalExecutor(1) as executor,
+        ):
             batches = enumerate(file.iter_batches(_ROWS, columns=["text"]))
             paths: list[Path] = []
             waiting = []

@@ -62,10 +62,7 @@ def faults() -> dict[str, dict[str, str]]:
         "length": {"prompt": "Describe the market.", "completion": "The market is wide. " + "word other " * 600},
         "repetition": {"prompt": "Describe the sea.", "completion": "It is wide and blue and deep. " * 9},
         "refusal": {"prompt": "Who sold the salt?", "completion": "I’m sorry, but I cannot fulfill this request."},
-        "truncated": {
-            "prompt": "Describe the mill.",
-            "completion": f"{LONG_STORY[:60]}. The mill stood beside the and then",
-        },
+        "truncated": {"prompt": "Describe the mill.", "completion": CUT},
         "echo": {"prompt": "Explain how salt was made in the town in the old days, step by step.", "completion": ""},
         "broken_text": {"prompt": "Where is the inn?", "completion": "The inn is near the cafÃ© in the upper town."},
         "language": {
