@@ -161,13 +161,14 @@ class Run:
 
 
 class Watch(threading.Thread):
-    """Reads the peak memory of each process of a tree, twenty times a second, until the tree ends. `peak` is the
-    largest, in bytes. The system's own figure for an ended process would count the memory of this program, too.
+    """Reads the peak memory and the CPU time of each process of a tree, twenty times a second, until the tree ends.
+    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures for an ended
+    process would count the memory of this program, and leave out processes that nobody waited for.
     """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.tree, self.peak = psutil.Process(pid), 0
+        self.tree, self.peak, self.cpu = psutil.Process(pid), 0, dict[int, float]()
 
     def run(self) -> None:
         with contextlib.suppress(psutil.Error, OSError):
@@ -176,6 +177,7 @@ class Watch(threading.Thread):
                     status = Path(f"/proc/{process.pid}/status").read_text()
                     found = re.search(r"VmHWM:\s+(\d+) kB", status)
                     self.peak = max(self.peak, 1024 * int(found[1]) if found else 0)
+                    self.cpu[process.pid] = sum(process.cpu_times()[:2])
                 time.sleep(0.05)
 
 
@@ -214,7 +216,8 @@ def measure(tool: str, python: Path, corpus: Path) -> Run | str:
             lines = (Path(scratch) / "output").read_text(errors="replace").splitlines()
             return lines[-1] if lines else f"exit code {process.returncode}"
         ids = pq.read_table(kept)["id"].to_numpy()
-        return Run(seconds, used.ru_utime + used.ru_stime, watch.peak / 1e6, np.asarray(ids, np.int64))
+        cpu = max(used.ru_utime + used.ru_stime, sum(watch.cpu.values()))
+        return Run(seconds, cpu, watch.peak / 1e6, np.asarray(ids, np.int64))
 
 
 def main() -> None:
