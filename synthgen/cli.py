@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
-from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
+from synthgen.command import FIELD, SET, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
+
+if TYPE_CHECKING:
+    from synthgen.tally import Outcome
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
@@ -357,6 +361,15 @@ def report(run: Path, ui: UI) -> None:
     synthgen report runs/first
     """
     ui.show(synthgen.report(run))
+
+
+def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
+    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
+    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
+    """
+    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
+    if run is not None:
+        outcome.check(run)
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:

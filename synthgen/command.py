@@ -12,15 +12,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.tally import Outcome
 
 _SPACE = "free some space, then give the same command"
 _DISK = {
@@ -115,15 +112,6 @@ def _unexpected(ui: UI, error: Exception) -> int:
         "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
     )
     return 70
-
-
-def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
-    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
-    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
-    """
-    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
-    if run is not None:
-        outcome.check(run)
 
 
 def recipe_of(run: Path, named: str | None) -> str:

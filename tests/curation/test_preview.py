@@ -12,6 +12,7 @@ from synthgen import pipeline
 from synthgen.cli import main
 from synthgen.curation import preview as previews
 from synthgen.curation.preview import preview
+from synthgen.tables.curation import CHECKS
 
 LONG = " ".join(f"w{number}" for number in range(60))
 
@@ -39,7 +40,7 @@ def test_each_rule_is_counted_with_five_examples(tmp_path):
     assert length.examples[0].completion == LONG[:100]
     text = done.text()
     assert text.startswith("A sample of 100 of 100 rows: 80 would be kept. Nothing was written.")
-    assert "length: 10 rows (10.0%). Reject completions with too few or too many words." in text
+    assert f"length: 10 rows (10.0%). {CHECKS['length'].about}" in text
 
 
 def test_a_large_corpus_is_sampled_from_all_of_its_parts(tmp_path, monkeypatch):
