@@ -10,6 +10,8 @@
 # `make bench` measures stored distributions (size, error of gradients) and losses (time, memory).
 # `make bench-vllm` measures the vLLM teacher.
 # `make bench-gpu` measures time and memory of losses and of training on a GPU.
+# `make bench-curate` compares near duplicates with rensa, datasketch, text-dedup and datatrove, and measures the checks
+# of curation. `make bench-curate TEXT=rows.jsonl` takes its sentences from your own rows.
 # `make bench-rivals` compares generation with distilabel, Curator and DataDesigner. It takes half an hour.
 # `make bench-training` compares training on stored distributions with cross-entropy and TRL. It takes 15 minutes.
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions. It takes half
@@ -33,7 +35,7 @@ LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 TRL_VENV ?= .venv-trl
 TRL_PIP := $(TRL_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-gpu bench-gpu check lint types docs bench bench-rivals bench-training loss-bugs mutants clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -96,6 +98,10 @@ bench: $(VENV)/.dev
 
 bench-rivals: $(VENV)/.dev
 	$(BIN)/python benchmarks/rivals.py
+
+bench-curate: $(VENV)/.dev
+	$(BIN)/python benchmarks/near_duplicates.py $(if $(TEXT),--text $(TEXT))
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curation.py $(if $(TEXT),--text $(TEXT))
 
 experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py

@@ -96,6 +96,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "checks": {"synthgen/curation/*.py": (*CURATION, "curation/test_killed.py")},
+    "privacy": {"synthgen/curation/privacy/*.py": ("curation/test_privacy.py",)},
     "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
     "licenses": {
         source: ("auditing/test_audit.py", "tables/test_audits.py", "auditing/test_lineage.py")

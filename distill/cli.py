@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 import synthgen
-from synthgen.cli import SET, conclude, recipe_of
-from synthgen.command import FIELD, fields_of, report_errors
+from synthgen.cli import conclude
+from synthgen.command import FIELD, SET, fields_of, recipe_of, report_errors
 from synthgen.durable import writes
 from synthgen.errors import GateDenied, UserError
 from synthgen.recipe.overrides import parse_settings, read

@@ -98,7 +98,8 @@ def _type(field: dict[str, Json]) -> str:
         return " or ".join(_type(_object(branch)) for branch in branches)
     if "enum" in field:
         names = _list(field["enum"])
-        return _either([name for name in names if isinstance(name, str)]) if len(names) < 12 else "name, see below"
+        allowed = [str(name) for name in names if name is not None]
+        return _either(allowed) if len(names) < 12 else "name, see below"
     if "const" in field:
         return f"`{field['const']}`"
     kind = field.get("type")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import synthgen
-from synthgen.command import FIELD, fields_of, report_errors
-from synthgen.errors import RecipeError, UserError
+from synthgen.command import FIELD, SET, fields_of, recipe_of, report_errors
+from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
 
@@ -25,9 +25,6 @@ _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-SET = click.option(
-    "--set", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe, such as train.learning_rate=1e-4."
-)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -68,7 +65,7 @@ def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -
     synthgen init data/tickets.jsonl --license MIT -o tasks/tickets --task tickets
     """
     written = synthgen.init(file, license=license, out=out, task=task)
-    ui.result(written.to_dict(), written.text())
+    ui.show(written)
     ui.hint(f"synthgen plan {written.recipe}, then synthgen run {written.recipe} -o runs/{task or file.stem}")
 
 
@@ -85,7 +82,7 @@ def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
     synthgen plan reasoning --set generate.num_generations=4 --set seeds.0.limit=20
     """
     planned = synthgen.plan(_load(recipe, set, ui))
-    ui.result(planned.to_dict(), planned.text())
+    ui.show(planned)
     ui.hint(f"synthgen run {recipe} -o runs/{planned.task}")
 
 
@@ -106,7 +103,7 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
     synthgen tune my/recipe.yaml -n 256 --json
     """
     tuning = synthgen.tune(synthgen.load_recipe(recipe, set), requests=requests, ui=ui)
-    ui.result(tuning.to_dict(), tuning.text())
+    ui.show(tuning)
     ui.hint(f"teacher: {{{tuning.key}: {tuning.best}}} in the recipe")
 
 
@@ -170,6 +167,9 @@ def generate(
     type=click.IntRange(1),
     help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
 )
+@click.option(
+    "--plan", is_flag=True, help="Write nothing; say on a sample of rows what each rule would reject, with examples."
+)
 @_FRESH
 @_REPAIR
 @SET
@@ -181,6 +181,7 @@ def curate(
     license: str | None,
     field: tuple[str, ...],
     workers: int | None,
+    plan: bool,
     fresh: bool,
     repair: bool,
     set: tuple[str, ...],
@@ -194,18 +195,23 @@ def curate(
     synthgen curate runs/first
     synthgen curate my-rows.jsonl --license CC0-1.0 -o runs/mine --set curate.near_duplicates=true
     synthgen curate runs/first --recipe stricter.yaml -o runs/first/strict
-    synthgen curate runs/first --set curate.length.max_words=60 -o runs/first/short
+    synthgen curate my-rows.jsonl --plan --set curate.length.max_words=60
     """
+    from synthgen.corpus import resolve
     from synthgen.curation import places
+    from synthgen.curation.preview import preview
     from synthgen.datasets import is_dataset, source_of
-    from synthgen.pipeline import recipe_of_rows
+    from synthgen.pipeline import preview_dataset, recipe_of_rows
     from synthgen.tally import tally
 
     if is_dataset(run):
-        if out is None:
-            raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
+        if plan:
+            ui.show(preview_dataset(rows, rules))
+            return
+        if out is None:
+            raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
         done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, repair=repair, workers=workers, ui=ui)
         conclude(ui, done.to_dict(), done.text(), tally(done.folder), out)
         ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
@@ -213,6 +219,15 @@ def curate(
     if license or field:
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    own = any(setting.partition("=")[0] in ("curate.function", "curate.function.function") for setting in set)
+    if loaded.curate.settings("function") is not None and not (recipe or own):
+        raise UserError(
+            "the recipe in the run's folder names a Python function, and code that a folder names is not run",
+            "name the recipe with --recipe, or the function with --set curate.function=module:function",
+        )
+    if plan:
+        ui.show(preview(loaded, resolve(run, prefer=("generated",))))
+        return
     source, _ = places(run, out, fresh=fresh)
     done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
     conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)
@@ -250,20 +265,23 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
 @_RUN
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
+@click.option("--rule", metavar="NAME", help="With --rejected: only rows that this check or sweep rejected.")
 @click.option("--failures", is_flag=True, help="Show requests that brought no row, with their reasons.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Show only rows of this split.")
 @report_errors
-def show(run: Path, count: int, rejected: bool, failures: bool, split: str | None, ui: UI) -> None:
-    """Show rows of a run or corpus, and its counts.
+def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool, split: str | None, ui: UI) -> None:
+    """Show rows of a run or corpus, and its counts. For a row that was rejected because it resembles another row, the
+    differences are shown: [-words of the rejected row alone-] and {+words of the other row alone+}.
 
     \b
     synthgen show runs/first -n 3
     synthgen show runs/first --rejected --json
     synthgen show runs/first --failures
+    synthgen show runs/first --rejected --rule near_duplicates
     """
     from synthgen.tally import tally
 
-    found = synthgen.show(run, count, rejected=rejected, failures=failures, split=split)
+    found = synthgen.show(run, count, rejected=rejected, rule=rule, failures=failures, split=split)
     conclude(ui, found.to_dict(), found.text(), tally(found.folder), None)
 
 
@@ -308,7 +326,7 @@ def export(
     """
     fields = fields_of(field)
     done = synthgen.export(run, to, out, license=license, split=split, fields=fields, fresh=fresh, ui=ui)
-    ui.result(done.to_dict(), done.text())
+    ui.show(done)
 
 
 @main.command()
@@ -342,8 +360,7 @@ def report(run: Path, ui: UI) -> None:
     \b
     synthgen report runs/first
     """
-    result = synthgen.report(run)
-    ui.result(result.to_dict(), result.text())
+    ui.show(synthgen.report(run))
 
 
 def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
@@ -361,19 +378,6 @@ def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
     if loaded.license is None:
         ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
     return loaded
-
-
-def recipe_of(run: Path, named: str | None) -> str:
-    """The path of the recipe that a command on a run uses: `named` if it is given, otherwise the run's recipe.yaml."""
-    if not run.exists():
-        raise RecipeError(
-            f"'{run}' does not exist",
-            "give the folder of a run or the path of a data set; `synthgen run RECIPE -o RUN` makes a run",
-        )
-    found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
-    if not named and not found:
-        raise RecipeError(f"'{run}' has no recipe.yaml", "name a recipe with --recipe")
-    return named or str(found)
 
 
 def _part(text: str | None) -> tuple[int, int]:

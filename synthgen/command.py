@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import RecipeError, SynthgenError
 from synthgen.ui import UI
 
 _SPACE = "free some space, then give the same command"
@@ -27,6 +28,10 @@ _DISK = {
 }
 """What each error of a disk means, and what to do."""
 
+
+SET = click.option(
+    "--set", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe, such as train.learning_rate=1e-4."
+)
 
 FIELD = click.option(
     "--field",
@@ -107,3 +112,16 @@ def _unexpected(ui: UI, error: Exception) -> int:
         "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
     )
     return 70
+
+
+def recipe_of(run: Path, named: str | None) -> str:
+    """The path of the recipe that a command on a run uses: `named` if it is given, otherwise the run's recipe.yaml."""
+    if not run.exists():
+        raise RecipeError(
+            f"'{run}' does not exist",
+            "give the folder of a run or the path of a data set; `synthgen run RECIPE -o RUN` makes a run",
+        )
+    found = next((f / "recipe.yaml" for f in (run, run.parent) if (f / "recipe.yaml").is_file()), None)
+    if not named and not found:
+        raise RecipeError(f"'{run}' has no recipe.yaml", "name a recipe with --recipe")
+    return named or str(found)

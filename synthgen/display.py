@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from synthgen import corpus
-from synthgen.errors import UserError
-from synthgen.manifest import Manifest
+from synthgen.errors import UserError, nearest
+from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
 from synthgen.tally import Cause, causes, tally
 
@@ -34,9 +35,9 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected. `failed_by` is the number of failures of each kind,
-    and `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures were
-    requested.
+    `rejected_by` is the number of rows that each check rejected, and `summaries` are further counts of some checks.
+    `failed_by` is the number of failures of each kind, and `causes` are the reasons of the failures, the most frequent
+    first. Both are empty unless failures were requested.
     """
 
     folder: Path
@@ -44,9 +45,11 @@ class Shown:
     counts: dict[str, int]
     rejected_by: dict[str, int]
     records: list[Record]
+    matched: dict[str, Record] = field(default_factory=dict)
     failures: list[Failed] = field(default_factory=list)
     failed_by: dict[str, int] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
+    summaries: Summaries = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -61,6 +64,7 @@ class Shown:
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
+        lines += lines_of(self.summaries)
         for record in self.records:
             lines += ["", f"── {record.id}  seed {record.seed_id}  {record.split}  {record.teacher}"]
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]
@@ -69,6 +73,8 @@ class Shown:
             if record.reference:
                 lines.append(f"answer: {record.answer}   reference: {' or '.join(record.reference)}")
             lines += [f"rejected by {v['check']}: {v['reason']}" for v in record.verdicts]
+            for matched in (self.matched[v["matched_id"]] for v in record.verdicts if v["matched_id"] in self.matched):
+                lines += [f"compared with {matched.id}:", differences(_whole(record), _whole(matched))]
         if self.failed_by:
             lines.append("failed by: " + ", ".join(f"{k} {v:,}" for k, v in self.failed_by.items()))
             lines += [f"  {cause.text()}" for cause in self.causes[:_TOP]]
@@ -79,10 +85,36 @@ class Shown:
         return "\n".join(lines)
 
 
+def _whole(record: Record) -> str:
+    return "\n".join(str(message.get("content") or "") for message in [*record.prompt, *record.completion])
+
+
+def differences(first: str, second: str) -> str:
+    """Both texts in one: [-words of the first text alone-], {+words of the second text alone+}, and the words that both
+    have. Line breaks become spaces.
+    """
+    one, other = first.split(), second.split()
+    parts = []
+    for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append(" ".join(one[a:b]))
+            continue
+        parts += [f"[-{' '.join(one[a:b])}-]"] if b > a else []
+        parts += [f"{{+{' '.join(other[c:d])}+}}"] if d > c else []
+    return " ".join(parts)
+
+
 def show(
-    path: str | Path, n: int = 5, *, rejected: bool = False, failures: bool = False, split: str | None = None
+    path: str | Path,
+    n: int = 5,
+    *,
+    rejected: bool = False,
+    rule: str | None = None,
+    failures: bool = False,
+    split: str | None = None,
 ) -> Shown:
-    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read.
+    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read. With `rejected`, also
+    `rule` may be given: the name of the check or sweep that rejected the rows.
 
     With `rejected`, only rejected rows are read. With `failures`, failed requests, which did not lead to a row, are
     read instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no
@@ -92,6 +124,8 @@ def show(
         raise UserError(
             "rejected rows and failures cannot be shown together", "give only one of --rejected and --failures"
         )
+    if rule is not None and not rejected:
+        raise UserError("a rule rejects rows, so --rule is about rejected rows", "give --rejected, too")
     if failures:
         return _failures(Path(path), n, split)
     folder = corpus.resolve(Path(path))
@@ -100,8 +134,30 @@ def show(
         raise UserError(
             f"{folder} is not a curated corpus, so it has no rejected rows", f"curate the run: `synthgen curate {path}`"
         )
-    records = list(islice(_records(folder, found, "rejected" if rejected else "data", split), n))
-    return Shown(folder, found["kind"], found["counts"], found.get("rejected_by", {}), records)
+    rejected_by, summaries = found.get("rejected_by", {}), found.get("summaries", {})
+    if rule is not None and rule not in rejected_by:
+        known = ", ".join(rejected_by) or "none"
+        raise UserError(
+            f"no row of {folder} was rejected by '{rule}'{nearest(rule, rejected_by)}",
+            f"rules that rejected rows: {known}",
+        )
+    read = _records(folder, found, "rejected" if rejected else "data", split)
+    records = list(islice((one for one in read if rule is None or rule in {v["check"] for v in one.verdicts}), n))
+    ids = {v["matched_id"] for record in records for v in record.verdicts if v["matched_id"]}
+    matched = {one.id: one for one in _by_id(folder, found, ids)}
+    return Shown(folder, found["kind"], found["counts"], rejected_by, records, matched, summaries=summaries)
+
+
+def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
+    """The rows of a curated corpus with these ids, kept and rejected ones. Of other shards, only the ids are read."""
+    wanted = set(ids)
+    for path in (f"{part}/{name}.parquet" for part in ("data", "rejected") for name in corpus.shards(folder, part)):
+        if not wanted:
+            return
+        if not wanted.isdisjoint(corpus.read_columns(folder / path, ["id"])["id"].to_pylist()):
+            rows = from_rows(corpus.read_shard(corpus.check_file(folder, manifest, path)).to_pylist())
+            yield from (row for row in rows if row.id in wanted)
+            wanted -= {row.id for row in rows}
 
 
 def _failures(path: Path, n: int, split: str | None) -> Shown:

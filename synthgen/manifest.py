@@ -16,6 +16,8 @@ from synthgen.records import SCHEMA_VERSION
 
 _REPAIR = "repeat the command and add --repair"
 Kind = Literal["generated", "curated"]
+Summaries = dict[str, dict[str, dict[str, int]]]
+"""Counts of some checks: name of the check → name of a part, such as an evaluation set → name of a count → count."""
 
 
 class FileEntry(TypedDict):
@@ -41,7 +43,7 @@ class Facts(TypedDict):
     `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `edited`,
     `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`. `rejected_by`
     is the number of reasons that each check or sweep gave, and `thresholds` are the settings of all edits, checks and
-    sweeps.
+    sweeps. `summaries` are further counts of some checks.
     """
 
     description: str
@@ -54,6 +56,7 @@ class Facts(TypedDict):
     counts: dict[str, int]
     rejected_by: NotRequired[dict[str, int]]
     thresholds: NotRequired[dict[str, object]]
+    summaries: NotRequired[Summaries]
     cost_usd: NotRequired[float | None]
 
 
@@ -80,6 +83,15 @@ class Manifest(Facts):
 def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
     """Build the manifest of a corpus that has these files: the content of manifest.json."""
     return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
+
+
+def lines_of(summaries: Summaries) -> list[str]:
+    """For people: a line for each part of each check."""
+    return [
+        f"{check}, {part}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        for check, parts in summaries.items()
+        for part, counts in parts.items()
+    ]
 
 
 def from_json(value: object, where: str) -> Manifest:

@@ -27,7 +27,8 @@ def open_parquet(path: Path, again: str = REPAIR) -> Iterator[pq.ParquetFile]:
     """
     check_regular(path, again)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # With pre_buffer, the memory would hold all row groups that were read.
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from synthgen import durable, outputs
 from synthgen.auditing import audit
 from synthgen.curation import Curation, curate
+from synthgen.curation.preview import ROWS, Preview, preview
 from synthgen.datasets import adopt, open_dataset
 from synthgen.errors import GateDenied, RunChanged, UserError, missing_extra
 from synthgen.files import is_regular
@@ -29,6 +31,7 @@ from synthgen.recipe import (
     with_values,
 )
 from synthgen.recipe.overrides import parse_settings, read
+from synthgen.recipe.places import resolve
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
@@ -131,7 +134,7 @@ def recipe_of_rows(source: SeedSource, settings: Sequence[str] = ()) -> Recipe:
     "curate.near_duplicates=true", which replace defaults. Raises RecipeError.
     """
     recipe = recipe_of_values({"task": source.source, "seeds": [source.model_dump()]})
-    return with_values(recipe, read(parse_settings(settings)))
+    return resolve(with_values(recipe, read(parse_settings(settings))), Path.cwd())
 
 
 def curate_dataset(
@@ -149,8 +152,8 @@ def curate_dataset(
     holds the rules; by default, rules have their defaults. A repeated call resumes.
 
     Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or around it, and RunChanged when `out` belongs to another recipe. When the rows cannot be read,
-    nothing is written.
+    the data set or around it, and RunChanged when `out` belongs to another recipe. When a file cannot be read, nothing
+    is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")
@@ -161,13 +164,26 @@ def curate_dataset(
     check_recipe(recipe)
     check_installed(recipe.curate)
     check_run(folder)
-    dataset = open_dataset(source)
+    dataset = open_dataset(source, skip=True)
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
         keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, ui=ui)
+
+
+def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:
+    """Curate the first rows of a data set in a temporary folder, and say what each rule would reject or change. The
+    arguments are those of `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of `curate`.
+    """
+    first = source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)})
+    recipe = recipe.model_copy(update={"seeds": (first,)}) if recipe else recipe_of_rows(first)
+    check_installed(check_recipe(recipe).curate)
+    dataset = open_dataset(first, skip=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = preview(recipe, adopt(dataset, recipe, Path(scratch)))
+    return replace(found, of=None) if dataset.rows == ROWS else found
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:

@@ -108,14 +108,15 @@ class Reason(TypedDict):
 
 
 class Edit(TypedDict):
-    """A change of the completion's text: the name of the edit, the range `start` to `end` that was changed, and the
-    sha256 of the text before the edit.
+    """A change of a row's text: the name of the edit, the range `start` to `end` of the completion that was changed,
+    and the sha256 of the completion before the edit. The range is null if another text changed, and the hash is null if
+    it would reveal what the edit removed.
     """
 
     edit: str
-    start: int
-    end: int
-    before_sha256: str
+    start: int | None
+    end: int | None
+    before_sha256: str | None
 
 
 _MESSAGES = pa.list_(

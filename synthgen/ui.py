@@ -12,11 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from synthgen.visible import json_ascii, visible
 
 _LINE_EVERY = 10.0  # number of seconds between two plain progress lines
+
+
+class Printable(Protocol):
+    """The result of a command."""
+
+    def text(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 class UI:
@@ -26,8 +34,12 @@ class UI:
         self.quiet = quiet
         self.as_json = as_json
 
-    def result(self, value: dict[str, Any], text: str) -> None:
+    def show(self, result: Printable) -> None:
         """Print the result of the command."""
+        self.result(result.to_dict(), result.text())
+
+    def result(self, value: dict[str, Any], text: str) -> None:
+        """Print a result: `value` with --json, otherwise `text`."""
         try:
             if self.as_json:
                 sys.stdout.write(json_ascii(json.dumps(value, ensure_ascii=False, default=str)) + "\n")

@@ -9,9 +9,8 @@ In all other parts, the two tokenizations differ. By the chain rule, each model 
 distribution of the part's last token, multiplied by the probabilities of the part's earlier tokens. The loss of such a
 part is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the
 teacher's kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions
-of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero. ULD
-compares only sorted probabilities and does not say which token is right. These positions are therefore also learned by
-cross-entropy, with the weight of the divergence (see `distill.targets.stored.batch_loss`).
+of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero. ULD does
+not say which token is right, so cross-entropy has the weight of the divergence there.
 
 Logits at a temperature other than 1 are refused, because the chain rule does not hold for their probabilities. Draws
 are refused, because their sorted frequencies are not the sorted probabilities.
@@ -48,10 +47,7 @@ _CHUNK_ELEMENTS = 1 << 23  # maximum number of logits in memory
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The bytes of each token, and the token that ends a completion.
-
-    The bytes are None for special tokens and for ids without a token.
-    """
+    """The bytes of each token (None for special tokens and other ids without one), and the token that ends a text."""
 
     pieces: list[bytes | None]
     end: int | None
@@ -71,7 +67,7 @@ class Vocabulary:
 def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
     """Return, for each teacher id, the student id with the same bytes, or −1 when there is none.
 
-    The result has at least `size` entries. The teacher's end token is mapped to the student's end token.
+    It has at least `size` entries. The teacher's end token is mapped to the student's end token.
     """
     ids = {piece: token for token, piece in reversed(list(enumerate(student.pieces))) if piece is not None}
     mapping = np.full(max(size, len(teacher.pieces)), -1, np.int64)
@@ -128,10 +124,8 @@ def _strip_space(one: list[bytes], other: list[bytes]) -> bool:
 
 @dataclass(frozen=True)
 class Translation:
-    """Translates a teacher's distributions to student ids.
-
-    `ids` is the result of `shared`. `size` is the student's vocabulary size, and `teacher_size` the width of the
-    teacher's logits.
+    """Translates a teacher's distributions to student ids. `ids` is the result of `shared`, `size` the student's
+    vocabulary size, and `teacher_size` the width of the teacher's logits.
     """
 
     ids: Ints
@@ -187,7 +181,7 @@ def without_target(target: logits.Target) -> Bools:
     """Whether each position of an aligned target has no token with a probability: (T,)."""
     if not isinstance(target, logits.TopK):
         return np.zeros(len(target), bool)
-    return ~np.isfinite(target.logprobs).any(1)
+    return np.asarray(~np.isfinite(target.logprobs).any(1))
 
 
 def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabulary: int) -> Tensor:
@@ -212,8 +206,7 @@ def uld(states_ND: Tensor, head: Head | None, batch: Sequence[Example], vocabula
 
 
 Located = tuple[int, Part, list[int]]
-"""(index of a row's first state in the batch, a part of this row, the student's tokens in the part).
-"""
+"""(index of a row's first state in the batch, a part of this row, the student's tokens in the part)."""
 
 
 def _uld_of(states_ND: Tensor, head: Head | None, chunk: list[Located], vocabulary: int) -> Tensor:

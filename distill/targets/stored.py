@@ -135,13 +135,7 @@ def batch_loss(
     )
     silent_N = None
     if live is None:
-        _check_width(rows, states_ND.shape[-1] if head is None else len(head.weight_VD))
-        targets = [e.target for e in rows if e.target is not None]
-        if sum(map(len, targets)) != len(ids_N):
-            raise CorpusError(
-                "some of the rows' tokens have no stored distributions",
-                "set train.kd_weight: 0 to learn from the tokens alone",
-            )
+        targets = _targets(rows, len(ids_N), states_ND.shape[-1] if head is None else len(head.weight_VD))
         live = _stored_targets(targets, meta, device)
         if section.across:
             silent_N = torch.from_numpy(np.concatenate([without_target(target) for target in targets]))
@@ -169,6 +163,20 @@ def batch_loss(
     loss, values_N2 = through_head(states_ND, head, both, weights_N2)
     kd, ce = (values_N2 * means_N2).sum(0).tolist()
     return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
+
+
+def _targets(rows: Sequence[Example], tokens: int, width: int) -> list[logits.Target]:
+    """The targets of the rows. Raises CorpusError unless they cover all `tokens`, or if a student with `width` tokens
+    lacks one of theirs.
+    """
+    _check_width(rows, width)
+    targets = [e.target for e in rows if e.target is not None]
+    if sum(map(len, targets)) != tokens:
+        raise CorpusError(
+            "some of the rows' tokens have no stored distributions",
+            "set train.kd_weight: 0 to learn from the tokens alone",
+        )
+    return targets
 
 
 def _check_width(rows: Sequence[Example], width: int) -> None:

@@ -11,7 +11,7 @@ number of workers, on shard sizes, or on how often the command was killed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
@@ -21,11 +21,14 @@ from synthgen.curation.judge import judge_rows
 from synthgen.curation.late import Late
 from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write_shards
 from synthgen.curation.sweeps import sweep
-from synthgen.errors import SynthgenError
+from synthgen.datasets.adopting import content_hash
+from synthgen.errors import RunChanged, SynthgenError
 from synthgen.executor import Executor, LocalExecutor
 from synthgen.executor.local import cores
-from synthgen.manifest import Facts, Manifest
-from synthgen.recipe import Recipe, check_installed, check_recipe
+from synthgen.manifest import Facts, Manifest, Summaries, lines_of
+from synthgen.recipe import CurateSection, Recipe, check_installed, check_recipe, files_read
+from synthgen.recipe.curate import fingerprints
+from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
 _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
@@ -34,22 +37,26 @@ _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, start
 @dataclass(frozen=True)
 class Curation:
     """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
-    the number of reasons that each check or sweep gave.
+    the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as those of
+    each evaluation set.
     """
 
     folder: Path
     counts: dict[str, int]
     rejected_by: dict[str, int]
+    summaries: Summaries = field(default_factory=dict)
 
     def text(self) -> str:
         """For people."""
         counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
         reasons = ", ".join(f"{name} {count:,}" for name, count in self.rejected_by.items())
-        return f"{self.folder}: {counts}" + (f"\nrejected by: {reasons}" if reasons else "")
+        first = f"{self.folder}: {counts}" + (f"\nrejected by: {reasons}" if reasons else "")
+        return "\n".join([first, *lines_of(self.summaries)])
 
     def to_dict(self) -> dict[str, object]:
         """For `--json`."""
-        return {"folder": str(self.folder), "counts": self.counts, "rejected_by": self.rejected_by}
+        whole = {"folder": str(self.folder), "counts": self.counts, "rejected_by": self.rejected_by}
+        return {**whole, "summaries": self.summaries}
 
 
 def curate(
@@ -81,10 +88,14 @@ def _curate(
 ) -> Curation:
     """`curate` in a folder that is locked."""
     generated = corpus.verify(source)
-    inputs = {
+    inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(generated["files"]),
+        **_hashes(recipe.curate),
     }
+    code = fingerprints(recipe.curate)
+    if code:
+        inputs["code"] = code
     if fresh:
         outputs.discard(folder, outputs.CURATED)
     outputs.sweep(folder, outputs.CURATED)
@@ -103,7 +114,26 @@ def _curate(
     outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]
     _check_all(folder, total, sizes(cut))
-    return _result(folder, corpus.finish(folder, "curated", _facts(generated, recipe, total), names))
+    facts = _facts(generated, recipe, total)
+    if summaries := _summaries(job):
+        facts["summaries"] = summaries
+    if not inputs.items() >= _hashes(recipe.curate).items():
+        raise RunChanged(
+            "a file that the rules read has changed during the curation", "repeat the command with --fresh"
+        )
+    return _result(folder, corpus.finish(folder, "curated", facts, names))
+
+
+def _hashes(section: CurateSection) -> dict[str, dict[str, str]]:
+    """The hash of each file or folder, besides the corpus, that the rules read. Empty if there is none."""
+    found = {str(path): content_hash(path) for path in files_read(section)}
+    return {"files_sha256": found} if found else {}
+
+
+def _summaries(job: Job) -> Summaries:
+    """The counts of those checks that have a `summary`."""
+    counting = [(rule, rule.entry.summary) for rule in job.checks if rule.entry.summary]
+    return {rule.name: resolve(summary)(rule.section, job.folder) for rule, summary in counting}
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
@@ -180,4 +210,4 @@ def _facts(generated: Manifest, recipe: Recipe, total: Tally) -> Facts:
 
 
 def _result(folder: Path, manifest: Manifest) -> Curation:
-    return Curation(folder, manifest["counts"], manifest.get("rejected_by", {}))
+    return Curation(folder, manifest["counts"], manifest.get("rejected_by", {}), manifest.get("summaries", {}))

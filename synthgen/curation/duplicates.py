@@ -17,7 +17,7 @@ from synthgen.curation.lists import numbers
 from synthgen.curation.order import Order, keep_first
 from synthgen.curation.plain import plain
 from synthgen.executor import Services
-from synthgen.tables.curation import Duplicates
+from synthgen.tables.curation_settings import Duplicates
 from synthgen.tables.section import Section
 
 _BYTES = 16  # size of a row's hash; the probability of any collision among a billion rows is about 1 in 10**21

@@ -42,6 +42,12 @@ class Chosen(Generic[Entry]):
     entry: Entry
     section: Section
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the rule reads: those of its entry, and those that its settings name."""
+        more = getattr(self.section, self.entry.more_columns) if self.entry.more_columns else ()
+        return (*self.entry.columns, *more)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -100,7 +106,7 @@ def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -
     edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
     rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*edits, *checks, *sweeps]
     for rule in rules:
-        for name in stored(rule.entry.columns):
+        for name in stored(rule.columns):
             if name not in SCHEMA.names and name not in own.names:
                 raise RecipeError(
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",

@@ -37,7 +37,7 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
     """Run edits and checks on the rows of one task, and compute the signatures for sweeps."""
     job, task = work
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
-    names = [name for rule in rules for name in rule.entry.columns]
+    names = [name for rule in rules for name in rule.columns]
     judged: list[pa.RecordBatch] = []
     signed: dict[str, list[pa.Table]] = {rule.name: [] for rule in job.sweeps}
     start = task.start
@@ -59,7 +59,7 @@ def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, servi
     """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number, in the
     corpus, of the batch's first row.
     """
-    batch = columns.select(rule.entry.columns)
+    batch = columns.select(rule.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))
     batch = batch.append_column("row", pa.array(kept + start, pa.int64()))
     signatures: pa.Table = resolve(rule.entry.signature)(batch, rule.section, services)
@@ -99,7 +99,7 @@ def _checked(job: Job, columns: Columns, services: Services) -> pa.RecordBatch:
 
 
 def _verdicts(rule: Chosen[Check], columns: Columns, services: Services) -> Verdicts:
-    outcome: Verdicts = resolve(rule.entry.run)(columns.select(rule.entry.columns), rule.section, services)
+    outcome: Verdicts = resolve(rule.entry.run)(columns.select(rule.columns), rule.section, services)
     right = all(0 <= row < columns.rows for row in outcome.rejected)
     if not right or any(len(values) != columns.rows for values in outcome.scores.values()):
         raise SynthgenError(f"the check '{rule.name}' returned verdicts for rows that are not in its batch")

@@ -20,6 +20,13 @@ _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
 _SAID = ("content", "name", "tool_calls", "reasoning_content")  # ids of tool calls are random, and say nothing
 _INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # they have no width, and join or separate letters
+# Any other character than these, which are written in one way only and change no letter before them: those below U+0300
+# without the invisible one, Cyrillic letters, dashes and quotes, common signs, Kana, Chinese characters, and Hangul.
+_NOT_CANONICAL = (
+    r"[^\x00-\x{ac}\x{ae}-\x{2ff}\x{400}-\x{482}\x{48a}-\x{52f}\x{2010}-\x{2027}\x{20ac}\x{2190}-\x{2193}\x{2212}\x{2248}"
+    r"\x{2260}\x{2264}\x{2265}\x{2500}-\x{257f}\x{2713}-\x{2717}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30a1}-\x{30fe}"
+    r"\x{4e00}-\x{9fff}\x{ac00}-\x{d7a3}\x{ff01}-\x{ff5e}]"
+)
 _FOR_PYTHON = r"[\x{130}\x{3a3}\x{1c80}-\x{1cff}\x{a640}-\x{a7ff}\x{ab30}-\x{abbf}\x{10000}-\x{1efff}]"
 
 
@@ -43,7 +50,12 @@ def said(messages: pa.Array) -> pa.Array:
 
 def _joined(messages: pa.Array, names: Sequence[str]) -> pa.Array:
     flat = messages.flatten()
-    fields = [_spaced(canonical(pc.fill_null(pc.struct_field(flat, name), ""))) for name in names]
+    columns = [pc.struct_field(flat, name) for name in names]
+    # Most messages have only a role and a content. No time is spent on the columns in which every value is null.
+    filled = [number == 0 or each.null_count < len(each) for number, each in enumerate(columns)]
+    fields = [
+        _spaced(canonical(pc.fill_null(each, ""))) if some else "" for each, some in zip(columns, filled, strict=True)
+    ]
     texts = pc.binary_join_element_wise(*fields, "\1")
     return pc.binary_join(as_lists(lengths(messages), texts, pa.list_(pa.string())), "\2")
 
@@ -79,7 +91,9 @@ def canonical(texts: pa.Array) -> pa.Array:
     """
     if not numbers(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True))).any():
         return texts
-    return pc.replace_substring_regex(pc.utf8_normalize(texts, "NFC"), pattern=_INVISIBLE, replacement="")
+    odd = pc.fill_null(pc.match_substring_regex(texts, pattern=_NOT_CANONICAL), False)
+    written = pc.utf8_normalize(pc.filter(texts, odd), "NFC")
+    return pc.replace_with_mask(texts, odd, pc.replace_substring_regex(written, pattern=_INVISIBLE, replacement=""))
 
 
 def _plain(texts: pa.Array) -> pa.Array:

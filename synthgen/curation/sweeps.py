@@ -10,11 +10,13 @@ A sweep consists of four functions. Each function gets the sweep's settings and 
                                 →  a table of `row` (rejected) and `twin` (kept), optionally with `score`,
                                 `threshold` and `rule`
 
-A sweep whose pairs would be too many decides in one pass instead. It has two functions: `signature`, whose tables have
-`row` and any other columns, and
+A sweep whose pairs would be too many decides by itself. It has two functions: `signature`, whose tables have `row` and
+any other columns, and
 
-    decide(signatures, lost, order, …)   the tables of all tasks in corpus order, and the numbers of the rows that an
-                                earlier step rejected  →  the same table as `resolve`
+    decide(paths, lost, order, settings, executor)   the files with the signatures of each task in corpus order, and the
+                                numbers of the rows that an earlier step rejected  →  the same table as `resolve`
+
+`decide` may write further files beside those of the signatures.
 
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
 several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
@@ -71,7 +73,7 @@ def sweep(
     step = Late(rule.name, rule.entry.teaches, job.step(rule.name))
     if step.path.exists():
         return step
-    made = _in_one_pass if rule.entry.decide else _by_pairs
+    made = _by_itself if rule.entry.decide else _by_pairs
     drops = made(job, rule, tasks, late, order, executor)
     write_table(step.path, _dropped(job, rule.entry, tasks, drops.sort_by("row")))
     return step
@@ -85,13 +87,13 @@ def _given(rule: Chosen[Sweep], name: str) -> Reference:
     return found
 
 
-def _in_one_pass(
+def _by_itself(
     job: Job, rule: Chosen[Sweep], tasks: Sequence[Task], late: Sequence[Late], order: Order, executor: Executor
 ) -> pa.Table:
     """The rows that `decide` rejects."""
-    signatures = [read_table(job.signatures(rule.name, task)) for task in tasks]
+    paths = [job.signatures(rule.name, task) for task in tasks]
     lost = np.concatenate([step.rows() for step in late]) if late else np.array([], np.int64)
-    drops: pa.Table = resolve(_given(rule, "decide"))(signatures, lost, order, rule.section, executor.services)
+    drops: pa.Table = resolve(_given(rule, "decide"))(paths, lost, order, rule.section, executor)
     return drops
 
 

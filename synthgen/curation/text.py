@@ -1,4 +1,4 @@
-"""Checks of a completion's text: length, repetition, refusal, truncation."""
+"""Checks of a completion's text: length and truncation."""
 
 from __future__ import annotations
 
@@ -8,36 +8,49 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthgen.curation.lists import Rows, lengths, numbers
-from synthgen.curation.verdicts import Rejection, Scores, Verdicts
+from synthgen.curation.lists import Rows, numbers
+from synthgen.curation.scripts import characters
+from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.records import COMPLETE
-from synthgen.tables.curation import Length, Repetition
-from synthgen.tables.section import Section
+from synthgen.tables.curation_settings import Length, Truncated
 
-_NGRAM = 4
-_REFUSAL = (
-    r"\b(?:i(?:'m| am) sorry,? but|i apologi[sz]e,? but|i can(?:no|')t (?:help|assist|answer|provide|do that)|"
-    r"i(?:'m| am) (?:not able|unable) to (?:help|assist|answer|provide)|as an ai\b|as a language model\b)"
+# A text that is complete ends with a mark, as a rule. All others, and those with a block of code, are read.
+_MAY_BE_CUT = r"[\pL\pM\pN,;(\-–]\s*$|(?m)^\s*(?:```|~~~)"
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
+_SENTENCES, _WORDS = 3, 3  # after so many sentences, as many words without a mark at the end go on
+_CLOSING = 5  # a last paragraph of so few words is no sentence
+_LETTER_END = re.compile(r"[^\W\d_]$")
+# How a line of prose ends that goes on: with a mark or a word after which more must follow.
+_MIDDLE = re.compile(
+    r"[,;(–]$|\w-$|\b(?:the|an?|and|or|but|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|because|if|when|its|their|"
+    r"der|die|das|und|oder|von|zu|mit|für|dass|ein|eine|el|la|los|las|un|una|y|o|de|que|en|con|por|para|le|les|une|et|ou|du|des|dans|pour|"
+    r"avec|sur)$|[，、；]$",
+    re.IGNORECASE,
 )
-_DECLINES = re.compile(_REFUSAL, re.IGNORECASE)
-_REFUSAL_WITHIN = 200  # a refusal is searched for in this many characters at the start of a completion
 
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
-    """Check that the number of words is between min_words and max_words. The score is the number of words."""
-    words = _words(batch["completion.plain"])
-    low, high = section.min_words, section.max_words
-    rejected = {}
-    if low is not None:
-        for row in np.flatnonzero(words < low).tolist():
-            count = int(words[row])
-            rejected[row] = Rejection(f"{count} words, fewer than {low}", count, "min_words", low)
-    if high is not None:
-        for row in np.flatnonzero(words > high).tolist():
-            count = int(words[row])
-            rejected.setdefault(row, Rejection(f"{count} words, more than {high}", count, "max_words", high))
-    return Verdicts(rejected, {"length": words.astype(np.float64)})
+    """Check that the number of words is between min_words and max_words. In a text that is mostly in a script without
+    spaces, characters are counted, and min_characters and max_characters are the bounds. The number is the score.
+    """
+    plain = batch["completion.plain"]
+    counts = characters(plain)
+    by_character = counts >= 0
+    counts = np.where(by_character, counts, _words(plain))
+    rejected: dict[int, Rejection] = {}
+    for rule, measured in (("words", ~by_character), ("characters", by_character)):
+        low, high = getattr(section, f"min_{rule}"), getattr(section, f"max_{rule}")
+        for bound, name, over, comparison in (
+            (low, f"min_{rule}", low is not None and (counts < low), "fewer"),
+            (high, f"max_{rule}", high is not None and (counts > high), "more"),
+        ):
+            for row in np.flatnonzero(over & measured).tolist():
+                count = int(counts[row])
+                rejected[row] = Rejection(f"{count} {rule}, {comparison} than {bound}", count, name, bound)
+    return Verdicts(rejected, {"length": counts.astype(np.float64)})
 
 
 def _words(plain: pa.Array) -> Rows:
@@ -46,92 +59,9 @@ def _words(plain: pa.Array) -> Rows:
     return spaces + numbers(pc.not_equal(plain, "")).astype(np.int64)
 
 
-def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -> Verdicts:
-    """Reject a completion in which too large a share of the 4-word sequences occurred earlier in the same completion.
-    The share is the score.
-    """
-    shares = repeated_shares(batch["completion.plain"])
-    limit = section.max_share
-    rejected = {
-        row: Rejection(f"{shares[row]:.0%} of 4-word sequences repeat, more than {limit:.0%}", shares[row], "", limit)
-        for row in np.flatnonzero(shares > limit).tolist()
-    }
-    return Verdicts(rejected, {"repetition": shares})
-
-
-def repeated_shares(plain: pa.Array) -> Scores:
-    """For each text in plain form: 1 − (number of distinct 4-word sequences / number of all 4-word sequences). 0 for a
-    text with fewer than four words.
-    """
-    words = pc.split_pattern(plain, " ")
-    counts = lengths(words)
-    grams = np.maximum(counts - _NGRAM + 1, 0)
-    distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
-    if distinct is None:  # there are too many different words for 64 bits, so divide the texts into two halves
-        half = len(plain) // 2
-        if half == 0:
-            return np.array([_one_share(text) for text in plain.to_pylist()])
-        return np.concatenate([repeated_shares(plain.slice(0, half)), repeated_shares(plain.slice(half))])
-    return np.asarray(np.where(grams > 0, 1 - distinct / np.maximum(grams, 1), 0.0))
-
-
-def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None:
-    """The number of distinct 4-word sequences in each row.
-
-    `words` holds the words of all rows, and `row_of` the row of each word. A row number and a sequence are packed into
-    one 64-bit number. In this number, a sequence is represented by the numbers of its four words or, if these do not
-    fit, by the numbers of its two word pairs. Returns None if the numbers of the word pairs do not fit either. The
-    packed numbers are sorted, so that distinct ones can be counted.
-    """
-    if len(words) < _NGRAM:
-        return np.zeros(rows, np.int64)
-    codes, kinds, parts = numbers(words.indices).astype(np.uint64), len(words.dictionary), range(_NGRAM)
-    if _bits(rows) + _NGRAM * _bits(kinds) > 64:
-        pairs = pa.array(codes[:-1] * np.uint64(kinds) + codes[1:]).dictionary_encode()
-        codes, kinds, parts = numbers(pairs.indices).astype(np.uint64), len(pairs.dictionary), range(0, _NGRAM, 2)
-    width = _bits(kinds)
-    if _bits(rows) + len(parts) * width > 64:
-        return None
-    count = len(words) - _NGRAM + 1
-    packed = row_of[:count].astype(np.uint64)
-    for place in parts:
-        packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences with words of two rows
-    if not len(packed):
-        return np.zeros(rows, np.int64)
-    first = np.concatenate([[True], packed[1:] != packed[:-1]])
-    return np.bincount((packed[first] >> np.uint64(len(parts) * width)).astype(np.int64), minlength=rows)
-
-
-def _bits(count: int) -> int:
-    """The number of bits that are enough for every number below `count`."""
-    return max(count - 1, 1).bit_length()
-
-
-def _one_share(text: str) -> float:
-    words = text.split(" ")
-    grams = list(zip(*(words[place:] for place in range(_NGRAM)), strict=False))
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that begins with a refusal to answer."""
-    starts = pc.utf8_slice_codeunits(batch["completion.text"], 0, _REFUSAL_WITHIN)
-    # On ASCII texts, Arrow and Python find the same matches, so Arrow selects the texts that Python searches. All texts
-    # that are not ASCII are searched by Python.
-    likely = pc.match_substring_regex(starts, pattern=_REFUSAL, ignore_case=True)
-    likely = pc.or_(likely, pc.invert(pc.string_is_ascii(starts)))
-    rejected = {}
-    for row in np.flatnonzero(numbers(likely)).tolist():
-        match = _DECLINES.search(starts[row].as_py())
-        if match:
-            rejected[row] = Rejection(f"declines: '{match.group()}'")
-    return Verdicts(rejected)
-
-
-def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a completion that is not complete according to its finish reason. Null, in rows that no server answered,
-    is not judged.
+def truncated(batch: pa.RecordBatch, section: Truncated, services: Services) -> Verdicts:
+    """Reject a completion that is not complete according to its finish reason. Where this is null, because no server
+    answered, the text is judged if the setting `from_text` says so.
     """
     reasons = batch["finish_reason"]
     whole = pc.or_(pc.is_null(reasons), pc.is_in(reasons, pa.array(COMPLETE, reasons.type)))
@@ -141,4 +71,28 @@ def truncated(batch: pa.RecordBatch, section: Section, services: Services) -> Ve
         rejected[row] = Rejection(
             "cut off at max_new_tokens" if reason == "length" else f"not complete (finish_reason: {reason})"
         )
+    if section.from_text:
+        unknown = pc.and_(pc.is_null(reasons), pc.match_substring_regex(batch["completion.text"], pattern=_MAY_BE_CUT))
+        for row in np.flatnonzero(numbers(pc.fill_null(unknown, False))).tolist():
+            problem = _cut(batch["completion.text"][row].as_py())
+            if problem:
+                rejected[row] = Rejection(problem[1], rule=problem[0])
     return Verdicts(rejected)
+
+
+def _cut(text: str) -> tuple[str, str] | None:
+    """Whether a text was cut off: the rule and the reason. None if it may be complete, or if this cannot be known."""
+    fences = _FENCE.findall(text)
+    if len(fences) % 2:
+        return "code", "a block of code is not closed"
+    text = text.rstrip()
+    last = text.rpartition("\n")[2]
+    ends = [found.end() for found in _SENTENCE_END.finditer(text[:-1])]
+    if not ends or _LISTED.match(last):
+        return None
+    left = text[ends[-1] :].split()
+    goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and len(left) >= _WORDS and _LETTER_END.search(last))
+    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # as under a letter
+    if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
+        return None
+    return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"

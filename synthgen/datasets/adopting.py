@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
 from synthgen.datasets.reading import Dataset, records
 from synthgen.datasets.store import store
-from synthgen.errors import CorpusError
+from synthgen.errors import CorpusError, RecipeError
 from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import Record
+from synthgen.values import is_blank
+
+UNREADABLE = "unreadable"
+"""The kind of failure of a row that a record cannot hold."""
 
 
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
-    """Write all rows of a data set to `run`/generated, equal rows too, and return that folder. A folder that holds the
+    """Write all rows of a data set to `run`/generated, equal rows too, and return that folder. A row that a record
+    cannot hold, such as one without a completion, is written to the failures with its reason. A folder that holds the
     rows already stays as it is. With `repair`, rows in damaged files are written again.
 
     Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, such rows are
@@ -40,12 +45,26 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
         corpus.verify(folder)
         return folder
     counts: Counter[str] = Counter()
-    store(folder, "generated", _counted(dataset, recipe, counts), dataset.own, facts_of(source, recipe, counts))
+    failures: list[dict[str, str]] = []
+    rows = _counted(dataset, recipe, counts, failures)
+    store(folder, "generated", rows, dataset.own, facts_of(source, recipe, counts), failures)
     return folder
 
 
-def _counted(dataset: Dataset, recipe: Recipe, counts: Counter[str]) -> Iterator[Record]:
-    for _, record in records(dataset, recipe.task, recipe.split):
+def _counted(
+    dataset: Dataset, recipe: Recipe, counts: Counter[str], failures: list[dict[str, str]]
+) -> Iterator[Record]:
+    """The records of a data set. Counts them, and appends rows that a record cannot hold to `failures`."""
+
+    def refused(row: Mapping[str, object], split: str | None, error: RecipeError) -> None:
+        counts["failures"] += 1
+        own = row.get(dataset.source.id or "id")
+        name = durable.digest([dict(row), counts["failures"]])[:32] if is_blank(own) else str(own)
+        failures.append(
+            {"id": name, "seed_id": name, "split": split or "train", "kind": UNREADABLE, "reason": error.message}
+        )
+
+    for _, record in records(dataset, recipe.task, recipe.split, refused):
         counts["rows"] += 1
         yield record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,24 +83,36 @@ def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] 
 
 
 @told_in_one_line()
-def open_dataset(source: SeedSource) -> Dataset:
+def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     """Read every row of a data set once to detect its format and its columns. An entry `column: name` in the source's
     `fields` means that the data set has the format's column `column` under another `name`.
 
     Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
-    holds something that a record cannot hold. The message names the row.
+    holds something that a record cannot hold. The message names the row. With `skip`, a row that a record cannot hold
+    is an error only if all rows are such rows.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
+    refused: RecipeError | None = None  # the first of `broken` errors
+    broken = 0
     for where, row, _ in _named(source):
         if not name:
             name = _format_of(row, str(where))
             survey = Survey(DATASET_FORMATS[name].columns)
         survey.see(row)
-        for turn in _turns(DATASET_FORMATS[name], row, str(where)):
+        try:
+            turns = _turns(DATASET_FORMATS[name], row, str(where))
+        except RecipeError as error:
+            if not skip:
+                raise
+            refused, broken = refused or error, broken + 1
+            continue
+        for turn in turns:
             left_out |= dict.fromkeys(turn.left_out)
     if not name:
         raise CorpusError(f"there are no rows in '{source.path}'", "give a folder of JSONL, CSV or Parquet files")
+    if refused and broken == survey.rows:
+        raise refused
     own = survey.own()
     known = {*survey.names(), *survey.taken(), *own.names, *source.fields.values()}
     return Dataset(
@@ -165,7 +177,13 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
     )
 
 
-def records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
+Refused = Callable[[Mapping[str, object], str | None, RecipeError], None]
+"""Gets a row that a record cannot hold, the split that its file's name means, and the error."""
+
+
+def records(
+    dataset: Dataset, task: str, split: Split | None, refused: Refused | None = None
+) -> Iterator[tuple[str, Record]]:
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
@@ -174,13 +192,14 @@ def records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[
     split settings, it gets none.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
-    occurs twice. Either error names the row.
+    occurs twice. Either error names the row. `refused`, if given, is called for each row that a record cannot hold,
+    and no error is raised.
     """
     with told_in_one_line():
-        yield from _records(dataset, task, split)
+        yield from _records(dataset, task, split, refused)
 
 
-def _records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple[str, Record]]:
+def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused | None) -> Iterator[tuple[str, Record]]:
     entry = DATASET_FORMATS[dataset.format]
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
@@ -191,7 +210,13 @@ def _records(dataset: Dataset, task: str, split: Split | None) -> Iterator[tuple
                     f"{where}: no column '{column}'{nearest(column, row)}", "correct the row or the recipe's `seeds`"
                 )
         own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
-        turns = _turns(entry, row, str(where))
+        try:
+            turns = _turns(entry, row, str(where))
+        except RecipeError as error:
+            if refused is None:
+                raise
+            refused(row, place, error)
+            continue
         for turn, (row_id, part) in zip(turns, _ids(dataset, row, turns, seen, str(where)), strict=True):
             try:
                 record = _record(dataset, row, turn, row_id + part, task)

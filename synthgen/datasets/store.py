@@ -10,18 +10,25 @@ import pyarrow as pa
 from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.manifest import Facts, Kind, Manifest
-from synthgen.records import SPLITS, Record, schema_with, to_table
+from synthgen.records import FAILURE_SCHEMA, SPLITS, Record, schema_with, to_table
 
 _SHARD = 1024
 
 
-def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, facts: Facts) -> Manifest:
+def store(
+    folder: Path,
+    kind: Kind,
+    rows: Iterable[Record],
+    own: pa.Schema,
+    facts: Facts,
+    failures: list[dict[str, str]] | None = None,
+) -> Manifest:
     """Write `rows` as a corpus into `folder` and return the manifest.
 
     Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
     types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
-    `facts` while it yields rows. At most one shard of each split is in memory. Raises CorpusError when a value does not
-    fit into its column.
+    `facts` while it yields rows. It may also append to `failures`, which are written beside the next shard. At most one
+    shard of each split is in memory. Raises CorpusError when a value does not fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -38,6 +45,9 @@ def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, fact
             raise CorpusError(
                 f"rows {ids}: a value does not fit into its column ({first})", "give all values of a column one type"
             ) from None
+        if failures:
+            tables["failures"] = pa.Table.from_pylist(failures, FAILURE_SCHEMA)
+            failures.clear()
         if kind == "curated":
             tables["rejected"] = to_table([], schema)
         corpus.commit(folder, names[-1], tables)
@@ -52,4 +62,6 @@ def store(folder: Path, kind: Kind, rows: Iterable[Record], own: pa.Schema, fact
     for split in SPLITS:
         if waiting[split]:
             flush(split)
+    if failures:  # the last rows were failures
+        flush("train")
     return corpus.finish(folder, kind, facts, names)

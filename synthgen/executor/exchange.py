@@ -33,7 +33,7 @@ class Partition:
         """Read the rows of the partition, in the order of the tables."""
         if self.number is None:
             return pa.concat_tables([read_table(path) for path in self.tables])
-        return pa.Table.from_batches([_file(path).get_batch(self.number) for path in self.tables])
+        return pa.Table.from_batches([read_batch(path, self.number) for path in self.tables])
 
 
 def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> None:
@@ -55,11 +55,22 @@ def read_table(path: Path) -> pa.Table:
     return _file(path).read_all()
 
 
+def read_batch(path: Path, number: int) -> pa.RecordBatch:
+    """Read one record batch of a table that `write_table` wrote. Its columns are memory-mapped. Raises CorpusError when
+    the file cannot be read.
+    """
+    return _file(path).get_batch(number)
+
+
+def _damaged(path: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{path} is damaged: {error}", "repeat the command that made it and add --fresh")
+
+
 def _file(path: Path) -> pa.ipc.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"{path} is damaged: {error}", "repeat the command that made it and add --fresh") from None
+        raise _damaged(path, error) from None
 
 
 def scattered(path: Path, parts: int) -> Path:
@@ -73,15 +84,22 @@ def scatter(path: Path, key: str, parts: int) -> Path:
     """
     table = read_table(path).combine_chunks()
     place = (_numbers(table.column(key).combine_chunks()) % np.uint64(parts)).astype(np.int64)
-    order = np.argsort(place, kind="stable")
-    ends = np.cumsum(np.bincount(place, minlength=parts))
+    write_table(scattered(path, parts), divided(table, place, parts))
+    return scattered(path, parts)
+
+
+def divided(table: pa.Table, place: npt.NDArray[np.int64], parts: int) -> list[pa.RecordBatch]:
+    """Divide the rows of a table into `parts` record batches. `place` holds the number of the batch of each row, or -1
+    for a row that is left out. Rows keep their order.
+    """
+    order = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
+    ends = np.cumsum(np.bincount(place[order], minlength=parts))
     rows = table.take(pa.array(order)).combine_chunks()
     start, batches = 0, []
     for end in ends.tolist():
         batches.append(_one_batch(rows.slice(start, end - start)))
         start = end
-    write_table(scattered(path, parts), batches)
-    return scattered(path, parts)
+    return batches
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
 from synthgen.recipe.check import broken_rules
 from synthgen.recipe.compare import deciding, differences
-from synthgen.recipe.curate import CurateSection, check_installed
+from synthgen.recipe.curate import CurateSection, check_installed, files_read
 from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.evaluate import EvaluateSection
 from synthgen.recipe.generate import Budget, GenerateSection
@@ -71,6 +71,7 @@ __all__ = [
     "deciding",
     "differences",
     "dump_recipe",
+    "files_read",
     "find_recipe",
     "gguf_in_package",
     "has_local_teacher",

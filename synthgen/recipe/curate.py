@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 from pydantic import (
@@ -23,10 +24,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from synthgen.errors import RecipeError
 from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
+from synthgen.tables.reference import resolve
 from synthgen.tables.section import Section
 
 Base = TypeVar("Base", bound=Section)
@@ -93,6 +95,10 @@ class _Settings:
     def validate(self, value: object) -> object:
         """Convert a short form in the recipe to a mapping of settings, or to None when the rule is off."""
         if isinstance(value, bool):
+            fields = self.rule.section.model_fields if self.rule.section else {}
+            needed = [f"'{key}'" for key, field in fields.items() if field.is_required()]
+            if value and needed:
+                raise PydanticCustomError("rule", "{sentence}", {"sentence": f"give its settings: {', '.join(needed)}"})
             return {} if value else None
         if self.rule.shorthand and not isinstance(value, Mapping | Section | None):
             return {self.rule.shorthand: value}
@@ -136,12 +142,31 @@ else:
     CurateSection = _section("CurateSection", _Rules, rules())
 
 
-def check_installed(section: CurateSection) -> None:
-    """Raise RecipeError when an enabled rule needs a package that is not installed. Commands that spend time or money
-    call this before they start.
+def fingerprints(section: CurateSection) -> dict[str, str]:
+    """The fingerprints of the enabled rules that have one (see `synthgen.tables.curation`). Raises RecipeError when one
+    of these rules cannot run.
     """
+    settings = {name: section.settings(name) for name, rule in rules().items() if rule.fingerprint}
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    return {name: resolve(rules()[name].fingerprint or "")(value) for name, value in chosen.items()}
+
+
+def check_installed(section: CurateSection) -> None:
+    """Raise RecipeError when an enabled rule needs a package that is not installed or a file that does not exist, or
+    cannot run for another reason. Commands that spend time or money call this before they start.
+    """
+    fingerprints(section)
     for name, rule in rules().items():
         if rule.needs and section.settings(name) is not None and importlib.util.find_spec(rule.needs) is None:
             raise RecipeError(
                 f"curate.{name} needs {rule.needs}, which is not installed", "pip install 'synthgen-distill[curate]'"
             )
+    for path in files_read(section):
+        if not path.exists():
+            raise RecipeError(f"curate: '{path}' does not exist", "correct the path")
+
+
+def files_read(section: CurateSection) -> list[Path]:
+    """The files and folders, besides the corpus, that the enabled rules read."""
+    reading = [(rule.reads, section.settings(name)) for name, rule in rules().items() if rule.reads]
+    return [path for reads, settings in reading if reads and settings for path in resolve(reads)(settings)]

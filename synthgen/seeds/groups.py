@@ -16,11 +16,8 @@ _NUMBERS = re.compile(
 )
 _CAPITALIZED = re.compile(r"\b[A-Z][\w'-]*")
 _OPERATORS = "+-*/^%<>=~|#&"
-# Hyphens, dashes, slashes and stars are no operators between words, or around a word that is set in bold.
-_NO_OPERATORS = re.compile(
-    r"(?<=[^\W\d_]{2})\s*[-‐‑–—*/]+\s*(?=[^\W\d_])|(?<=[^\W\d_])\s*[-‐‑–—*/]+\s*(?=[^\W\d_]{2})"
-    r"|(?<!\S)\*+(?=\w)|(?<=\w)\*+(?=[\s.,:;!?]|$)"
-)
+_OPERATOR_RUN = re.compile(r"[-‐‑–—*/]+")
+_END_OF_BOLD = frozenset(".,:;!?")
 _REPEATED = re.compile("([N0])\\1+")
 _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "⁄": "/", "∗": "*"})
 _WORDS_KEPT = 1 << 16
@@ -44,11 +41,51 @@ def mask(text: str) -> str:
     different splits.
     """
     if "-" in text or "/" in text or "*" in text or not text.isascii():
-        text = _NO_OPERATORS.sub(" ", text)
+        text = _without_hyphens(text)
     key = "".join(map(_mask_word, text.split()))
     if "NN" in key or "00" in key:
         key = _REPEATED.sub(r"\1", key)
     return key or text
+
+
+def _without_hyphens(text: str) -> str:
+    """Replace hyphens, dashes, slashes and stars that are no operators by a space: those between two words of which one
+    has several letters, together with the white space around them, and stars around a word that is set in bold.
+    """
+    parts, done = [], 0
+    for match in _OPERATOR_RUN.finditer(text):
+        first, last = match.span()
+        begin, end = first, last
+        while begin > done and text[begin - 1].isspace():
+            begin -= 1
+        while end < len(text) and text[end].isspace():
+            end += 1
+        between = _is_letter(text, begin - 1) and _is_letter(text, end)
+        if between and (_is_letter(text, begin - 2) or _is_letter(text, end + 1)):
+            parts += [text[done:begin], " "]
+            done = end
+            continue
+        stars = len(match.group()) - len(match.group().lstrip("*"))
+        after = text[first + stars : first + stars + 1]
+        opens = (first == 0 or text[first - 1].isspace()) and _in_word(after)
+        closes = first > 0 and _in_word(text[first - 1]) and (not after or after.isspace() or after in _END_OF_BOLD)
+        if stars and (opens or closes):
+            parts += [text[done:first], " "]
+            done = first + stars
+    return "".join([*parts, text[done:]])
+
+
+def _is_letter(text: str, place: int) -> bool:
+    """Whether the character at `place` is a letter. Like `[^\\W\\d_]` in a regular expression."""
+    if not 0 <= place < len(text):
+        return False
+    letter = text[place]
+    return letter.isalpha() or (letter.isalnum() and not letter.isdecimal())
+
+
+def _in_word(letter: str) -> bool:
+    """Like `\\w` in a regular expression."""
+    return letter.isalnum() or letter == "_"
 
 
 @lru_cache(maxsize=_WORDS_KEPT)

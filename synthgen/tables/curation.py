@@ -12,12 +12,26 @@ default settings) or, where the entry has a `section`, a mapping of settings. Na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
+from synthgen.tables.curation_settings import (
+    BrokenText,
+    Decontamination,
+    Duplicates,
+    Echo,
+    Function,
+    Languages,
+    Length,
+    NearDuplicates,
+    Pattern,
+    PersonalData,
+    Repetition,
+    SplitCopies,
+    SplitTwins,
+    Truncated,
+)
 from synthgen.tables.reference import Reference
-from synthgen.tables.section import Count, Section, Share
+from synthgen.tables.section import Section
 
 Teaches = Literal["nothing", "distribution", "all"]
 """How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
@@ -33,6 +47,8 @@ class RowRule:
     """The columns that the rule's functions read: columns of the record, the user's own columns, or derived columns
     such as `completion.text` (see `synthgen.curation.columns`).
     """
+    more_columns: str | None = None
+    """The setting in which the recipe names further columns; None when the rule has no such setting."""
     section: type[Section] | None = None
     """The section class of the rule's settings in the recipe; None when the rule can only be switched on or off."""
     shorthand: str | None = None
@@ -43,6 +59,14 @@ class RowRule:
     needs: str | None = None
     """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
     rule.
+    """
+    reads: Reference | None = None
+    """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
+    reads. When their contents change, a finished curation is no longer valid.
+    """
+    fingerprint: Reference | None = None
+    """`fingerprint(section)` returns text that changes when what the settings name was changed, such as a user's code.
+    It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
     """
 
 
@@ -67,6 +91,10 @@ class Check(RowRule):
     """How training may use the rows that this check rejects. The check may set another value for a single row, in its
     `Rejection`.
     """
+    summary: Reference | None = None
+    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest: name of a
+    part of the check → name of a count → count.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,45 +115,7 @@ class Sweep(RowRule):
     teaches: Teaches = "distribution"
 
 
-class Length(Section):
-    """Bounds on the number of words of a completion."""
-
-    min_words: int | None = 1
-    """Minimum number of words in a completion; null for no bound."""
-    max_words: int | None = 1000
-    """Maximum number of words in a completion; null for no bound."""
-
-
-class Repetition(Section):
-    """How much a completion may repeat itself."""
-
-    max_share: Share = 0.3
-    """Maximum share of the 4-word sequences that occurred before in the same completion."""
-
-
-class Duplicates(Section):
-    """Which rows are the same."""
-
-    ignore_case: bool = False
-    """Whether rows that differ only in upper and lower case are the same."""
-
-
-class NearDuplicates(Section):
-    """Which rows are nearly the same."""
-
-    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity of two rows of which one is rejected. It is the Jaccard similarity of their sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
-    """
-    words: Count = 5
-    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
-    of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared. `row` is the prompt followed by the completion."""
-    exact: bool = False
-    """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
-    missed. It takes about twice as long.
-    """
-
+_TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
 
 EDITS: dict[str, Edit] = {
     "next_turn": Edit(
@@ -133,6 +123,14 @@ EDITS: dict[str, Edit] = {
         run="synthgen.curation.edits:next_turn",
         columns=("completion.text",),
         changes=("completion", "answer", "rationale"),
+    ),
+    "redact": Edit(
+        about="Replace personal data and secrets by pseudonyms such as [EMAIL_1].",
+        run="synthgen.curation.privacy:redact",
+        columns=_TEXTS,
+        changes=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
     ),
 }
 
@@ -143,33 +141,106 @@ CHECKS: dict[str, Check] = {
         columns=("answer", "reference", "strategy", "completion.text"),
     ),
     "length": Check(
-        about="Reject completions with too few or too many words.",
+        about="Reject completions with too few or too many words, or characters in a script without spaces.",
         run="synthgen.curation.text:length",
         columns=("completion.plain",),
         section=Length,
         teaches="nothing",
     ),
     "repetition": Check(
-        about="Reject completions that repeat their own 4-word sequences.",
-        run="synthgen.curation.text:repetition",
-        columns=("completion.plain",),
+        about="Reject completions that say the same again and again.",
+        run="synthgen.curation.repetition:repetition",
+        columns=("completion.plain", "completion.text"),
         section=Repetition,
         shorthand="max_share",
         teaches="nothing",
     ),
     "refusal": Check(
-        about="Reject completions that begin with a refusal to answer.",
-        run="synthgen.curation.text:refusal",
-        columns=("completion.text",),
+        about="Reject completions that decline to answer, in English, German, Spanish, French and Chinese.",
+        run="synthgen.curation.refusals:refusal",
+        columns=("completion.text", "prompt"),
     ),
     "truncated": Check(
         about="Reject completions that are not complete: cut off at max_new_tokens, filtered or refused.",
         run="synthgen.curation.text:truncated",
-        columns=("finish_reason",),
+        columns=("finish_reason", "completion.text"),
+        section=Truncated,
+    ),
+    "echo": Check(
+        about="Reject completions that repeat the prompt instead of answering it.",
+        run="synthgen.curation.echo:echo",
+        columns=("completion.plain", "prompt"),
+        section=Echo,
+        shorthand="max_share",
+        teaches="nothing",
+        on=False,
+    ),
+    "broken_text": Check(
+        about="Reject completions with wrongly decoded letters, control characters or leftover HTML.",
+        run="synthgen.curation.broken:broken_text",
+        columns=("completion.text",),
+        section=BrokenText,
+        teaches="nothing",
+        on=False,
+    ),
+    "language": Check(
+        about="Reject completions in another language than the allowed ones.",
+        run="synthgen.curation.languages:language",
+        columns=("completion.text",),
+        section=Languages,
+        shorthand="allowed",
+        on=False,
+        needs="eldc",
+    ),
+    "pattern": Check(
+        about="Reject completions that match, or do not match, your regular expressions.",
+        run="synthgen.curation.patterns:pattern",
+        columns=("completion.text",),
+        section=Pattern,
+        on=False,
+    ),
+    "function": Check(
+        about="Reject the rows for which your own Python function returns a reason. This runs your code.",
+        run="synthgen.curation.function:function",
+        columns=(),
+        more_columns="columns",
+        section=Function,
+        shorthand="function",
+        on=False,
+        fingerprint="synthgen.curation.function:fingerprint",
+    ),
+    "decontamination": Check(
+        about="Reject rows of the split `train` that hold a question or a long answer of an evaluation set.",
+        run="synthgen.curation.decontamination:decontamination",
+        reads="synthgen.curation.decontamination:files",
+        summary="synthgen.curation.decontamination:summary",
+        columns=("prompt", "completion", "split"),
+        section=Decontamination,
+        teaches="nothing",
+        on=False,
+    ),
+    "personal_data": Check(
+        about="Reject rows with personal data or secrets, such as e-mail addresses and keys.",
+        run="synthgen.curation.privacy:personal_data",
+        columns=_TEXTS,
+        section=PersonalData,
+        shorthand="entities",
+        teaches="nothing",
+        on=False,
     ),
 }
 
 SWEEPS: dict[str, Sweep] = {
+    "split_copies": Sweep(
+        about="Reject rows of the split `train` that are the same as a row of `validation` or `test`.",
+        signature="synthgen.curation.held_out:signature",
+        candidates="synthgen.curation.held_out:candidates",
+        resolve="synthgen.curation.held_out:resolve",
+        columns=("prompt.whole", "completion.whole", "split"),
+        section=SplitCopies,
+        reason="same as {matched_id}, which is held out",
+        teaches="nothing",
+    ),
     "duplicates": Sweep(
         about="Reject later copies of the same prompt with the same completion. White space is ignored.",
         signature="synthgen.curation.duplicates:signature",
@@ -179,11 +250,23 @@ SWEEPS: dict[str, Sweep] = {
         section=Duplicates,
         reason="same as {matched_id}",
     ),
+    "split_twins": Sweep(
+        about="Reject rows of the split `train` that are nearly the same as a row of `validation` or `test`.",
+        signature="synthgen.curation.near.held_out:signature",
+        decide="synthgen.curation.near.held_out:decide",
+        columns=("prompt.said", "completion.said", "split"),
+        section=SplitTwins,
+        shorthand="threshold",
+        reason="similarity {score:.2f} to {matched_id}, which is held out, at least {threshold:g}",
+        teaches="nothing",
+        on=False,
+        needs="numba",
+    ),
     "near_duplicates": Sweep(
-        about="Reject rows that are nearly the same as an earlier kept row.",
+        about="Reject rows that are nearly the same as an earlier kept row; `validation` and `test` come first.",
         signature="synthgen.curation.near:signature",
         decide="synthgen.curation.near:decide",
-        columns=("prompt.said", "completion.said"),
+        columns=("prompt.said", "completion.said", "split"),
         section=NearDuplicates,
         shorthand="threshold",
         reason="similarity {score:.2f} to {matched_id}, at least {threshold:g}",

@@ -10,10 +10,10 @@ import pytest
 
 import synthgen
 from synthgen import corpus
-from synthgen.curation import text
+from synthgen.curation import repetition
 from synthgen.curation.columns import Columns
 from synthgen.curation.plain import plain
-from synthgen.curation.text import repeated_shares
+from synthgen.curation.repetition import repeated_shares
 from synthgen.executor import Services
 from synthgen.recipe import CurateSection
 from synthgen.records import Record, to_table
@@ -96,8 +96,8 @@ def test_repetition_is_counted_exactly(rows, words, kinds, wider, monkeypatch):
     """The check gives each word and word pair a number, and packs the numbers into 64 bits. Rows whose numbers do not
     fit are counted one by one. `wider` adds bits to each number, so that many rows do not fit.
     """
-    bits = text._bits
-    monkeypatch.setattr(text, "_bits", lambda count: bits(count) + wider)
+    bits = repetition._bits
+    monkeypatch.setattr(repetition, "_bits", lambda count: bits(count) + wider)
     draw = np.random.default_rng(words)
     texts = [" ".join(f"w{n}" for n in draw.integers(kinds, size=draw.integers(words))) for _ in range(rows)]
     texts += ["", "One", "A a A a a a a", "ÄPFEL äpfel Äpfel äpfel äpfel", "x\u2003x x\x1cx x x"]
@@ -110,19 +110,6 @@ def test_plain_texts_are_what_python_makes_of_them():
     expected = [" ".join(text.lower().split()) for text in texts]
     assert plain(pa.array(texts)).to_pylist() == expected
     assert plain(pa.array([None, " A  b ", None, "ΑΣ"])).to_pylist() == [None, "a b", None, "ας"]
-
-
-def test_refusal():
-    assert not keeps("refusal", row("I'm sorry, but I can't do that."))
-    assert not keeps("refusal", row("As an AI language model, I have no body."))
-    assert keeps("refusal", row("She said sorry, and the cannon fired."))
-    assert keeps("refusal", row("Nine. " * 60 + "I'm sorry, but I can't do that."))
-    assert keeps("refusal", row("Éi'm sorry, but that is a word."))
-    assert not keeps("refusal", row("– i'M SORRY, but no."))
-    assert not keeps(
-        "refusal", row("\u0131'm sorry, but no.")
-    )  # when case is ignored, Python's regular expressions match "ı" with "i"
-    assert said("refusal", [row("Oh. As an AI, no.")]).rejected[0].reason == "declines: 'As an AI'"
 
 
 def test_truncated():

@@ -174,11 +174,15 @@ def test_every_promise_holds_on_many_rows(tmp_path):
     for r in rows:
         groups.setdefault(r.group_id, set()).add(r.id in kept)
     assert all(len(sides) == 1 for group, sides in groups.items() if group)
-    assert {v["check"] for r in rejected.values() for v in r.verdicts} == {"truncated", "duplicates", "group"}
+    checks = {v["check"] for r in rejected.values() for v in r.verdicts}
+    assert checks == {"truncated", "split_copies", "duplicates", "group"}
     for r in rejected.values():
         for v in r.verdicts:
             if v["check"] == "duplicates":
                 assert kept[v["matched_id"]].text == r.text
+            if v["check"] == "split_copies":
+                twin = (kept | rejected)[v["matched_id"]]
+                assert (twin.text, twin.split, r.split) == (r.text, "test", "train")
             if v["check"] == "group":
                 lost = rejected[v["matched_id"]]
                 assert lost.group_id == r.group_id

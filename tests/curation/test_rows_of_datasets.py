@@ -18,7 +18,8 @@ from support.corpora import contents, corpus_of, curating, parts, row
 import synthgen
 from synthgen import corpus
 from synthgen.cli import main
-from synthgen.datasets import source_of
+from synthgen.datasets import reading, source_of
+from synthgen.display import differences
 from synthgen.errors import RunChanged
 from synthgen.pipeline import recipe_of_rows
 
@@ -70,6 +71,70 @@ def test_the_rows_of_a_file_are_curated_and_the_result_is_a_run(tmp_path, rows):
     assert sorted(json.loads(line)["level"] for path in files for line in path.read_text().splitlines()) == [1, 2, 6]
     assert invoke("curate", out, "-o", out / "loose", "--set", "curate.refusal=false")[0] == 0
     assert "d" in parts(out, "loose")[0]
+
+
+def test_rejected_rows_of_a_rule_are_shown_with_their_twin(tmp_path, rows):
+    out = tmp_path / "out"
+    assert invoke("curate", rows, "-o", out, "--set", "curate.near_duplicates=0.8")[0] == 0
+    shown = synthgen.show(out, rejected=True, rule="near_duplicates")
+    assert [one.id for one in shown.records] == ["g"]
+    assert list(shown.matched) == ["f"]
+    assert f"compared with f:\nGo on. {LONG} [-end-]" in shown.text()
+    code, printed = invoke("show", out, "--rejected", "--rule", "duplicates")
+    assert (code, "compared with a:\nName a color. red\n" in printed) == (0, True)
+    assert "── d" not in printed
+    for arguments, message in (
+        (["--rule", "refusal"], "--rule is about rejected rows"),
+        (["--rejected", "--rule", "near_duplicate"], "rejected by 'near_duplicate'; did you mean 'near_duplicates'?"),
+    ):
+        code, printed = invoke("show", out, *arguments)
+        assert (code, message in printed) == (2, True), printed
+
+
+def test_differences_of_two_texts():
+    assert differences("a b c d", "a x c d e") == "a [-b-] {+x+} c d {+e+}"
+    assert differences("same\n text", "same text") == "same text"
+    assert differences("", "new") == "{+new+}"
+
+
+def test_a_row_that_cannot_be_used_is_a_failure_with_its_place(tmp_path, rows):
+    odd = [
+        {"id": "h", "prompt": "What?", "completion": ""},
+        {"id": "", "prompt": "What?", "completion": [{"role": "user", "content": "no"}]},
+    ]
+    rows.write_text("".join(json.dumps(one) + "\n" for one in [odd[0], *ROWS, odd[1]]))
+    out = tmp_path / "out"
+    code, printed = invoke("curate", rows, "-o", out, "--license", "CC0-1.0")
+    assert (code, printed.splitlines()[-2]) == (0, "kept 4, rejected 3, failed 2")
+    assert len(parts(out)[0]) == 4
+    shown = invoke("show", out, "--failures")[1]
+    assert "rows.jsonl, line 1: " in shown
+    assert "rows.jsonl, line 9: the completion is a message of the user, and not of the assistant" in shown
+    assert corpus.manifest(out / "generated")["counts"] == {"rows": 7, "failures": 2}
+    before = contents(out)
+    assert invoke("curate", rows, "-o", out, "--license", "CC0-1.0")[0] == 0
+    assert contents(out) == before
+    for each in (odd[:1], odd[:1] * 3):
+        rows.write_text("".join(json.dumps(one) + "\n" for one in each))
+        code, printed = invoke("curate", rows, "-o", tmp_path / "none")
+        assert (code, "rows.jsonl, line 1: " in printed) == (2, True)
+        assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_failures_are_kept_when_shards_are_full(tmp_path, monkeypatch, count):
+    """With 3 rows, the last failure comes after the last row of a full shard."""
+    monkeypatch.setattr(sys.modules["synthgen.datasets.store"], "_SHARD", 3)
+    monkeypatch.setattr(reading, "_side", lambda *_: "train")
+    good = [{"prompt": f"p{n}", "completion": "c"} for n in range(count)]
+    path = tmp_path / "rows.jsonl"
+    bad = {"prompt": "p", "completion": None}
+    path.write_text("".join(json.dumps(one) + "\n" for one in [bad, *good, bad]))
+    synthgen.curate_dataset(source_of(path), tmp_path / "out")
+    failures = synthgen.show(tmp_path / "out", failures=True).failures
+    assert len({one.id for one in failures}) == 2
+    assert sorted(one.reason.partition(":")[0][-6:] for one in failures) == ["line 1", f"line {count + 2}"]
+    assert len(parts(tmp_path / "out")[0]) == count
 
 
 def test_a_curated_corpus_can_be_curated_again(tmp_path, rows):

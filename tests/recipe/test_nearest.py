@@ -6,7 +6,7 @@ import pytest
 
 from synthgen.errors import RecipeError, close, nearest
 from synthgen.recipe import GenerateSection, SeedSource, TrainSection, find_recipe
-from synthgen.tables.curation import Length
+from synthgen.tables.curation_settings import Length
 from synthgen.tables.strategies import STRATEGIES
 
 TRAIN, SEEDS = [*TrainSection.model_fields], [*SeedSource.model_fields]

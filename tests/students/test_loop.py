@@ -343,6 +343,7 @@ for room in (120 << 20, 8 << 30):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space is counted and limited on Linux")
 def test_out_of_memory_is_one_line_that_says_what_to_do(small_run, tmp_path):
     recipe, run = small_run(seeds=64)

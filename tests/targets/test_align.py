@@ -216,7 +216,7 @@ def test_cross_entropy_has_the_whole_weight_where_no_target_is(kd_weight):
     target = losses.TopK(*topk_batch([e.target for e in batch]))
     ce = torch.nn.functional.cross_entropy(z, ids, reduction="none")
     kd = losses.divergence(z, target, "forward_kl").double()
-    assert float(kd[within].abs().max()) < 1e-6
+    assert float(kd[within].detach().abs().max()) < 1e-6
     wanted = kd_weight * (kd + ce * within * kept).mean() + (1 - kd_weight) * ce[kept].mean()
     section = TrainSection(kd_weight=kd_weight, across={})
     value, parts = batch_loss(z, None, Rows(batch, batch), section, meta)
@@ -320,7 +320,8 @@ def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
     for m in metrics:
         mixed = 0.9 * (m["distillation"] + m["uld"]) + 0.1 * m["cross_entropy"]
         assert mixed * 1.001 < m["loss"] < mixed + 0.9 * m["cross_entropy"], "cross-entropy where there is no target"
-    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    first, last = metrics[0], metrics[-1]
+    assert last["distillation"] + last["uld"] < first["distillation"] + first["uld"]
     split, _ = runs(micro_batch_size=3)
     pieces = train(split, run, tmp_path / "split", teacher=teacher).folder
     assert curve_of(pieces, "uld") == pytest.approx(curve_of(whole, "uld"), rel=1e-3)

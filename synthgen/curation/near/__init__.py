@@ -1,13 +1,15 @@
 """The sweep for near duplicates: rows whose sets of word sequences are almost the same.
 
-`signature` reads the text of each row once and stores its shingles and their sketch. `decide` goes through all rows in
-order and compares each with kept rows only. The sketches select the rows that are compared. Whether a row is dropped is
-decided by the exact Jaccard similarity of the shingles.
+`signature` reads the text of each row once and stores its shingles, their sketch, and a key for each band of the
+sketch. `decide` compares each row with earlier kept rows that have a band in common with it. Rows that are held out
+(`validation` and `test`) come first, so none of them is dropped because of a row of `train`. The exact Jaccard
+similarity of the shingles decides. See `search` for how the memory stays small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from unicodedata import unidata_version
 
 import numpy as np
@@ -15,99 +17,85 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthgen.curation.lists import Rows, numbers
-from synthgen.curation.near.shingles import KINDS
-from synthgen.curation.near.sketch import SEED, SLOTS, bands, least_agreement
+from synthgen.curation.held_out import is_held_out
+from synthgen.curation.lists import Rows
+from synthgen.curation.near.shingles import KINDS, LOWER
+from synthgen.curation.near.sketch import SEED, SLOTS, bands
 from synthgen.curation.order import Order
-from synthgen.curation.plain import plain
 from synthgen.errors import CorpusError
-from synthgen.executor import Services
-from synthgen.tables.curation import NearDuplicates
+from synthgen.executor import Executor, Services
+from synthgen.executor.exchange import read_table
+from synthgen.tables.curation_settings import NearDuplicates
 
 _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",), "completion": ("completion.said",)}
 
 
+def made_with(words: int) -> dict[bytes, bytes]:
+    """What shingles of `words` words depend on. It is stored with them, so that others are never compared with them."""
+    return {b"shingles": f"words of {words}, version 2, Unicode {unidata_version}".encode()}
+
+
 def _made_with(section: NearDuplicates) -> dict[bytes, bytes]:
-    """What the signatures depend on. It is stored with them, so that others are never compared with them."""
-    shingles = f"words of {section.words}, version 1, Unicode {unidata_version}"
-    return {b"shingles": shingles.encode(), b"sketch": b"fss %d, seed %d" % (SLOTS, SEED)}
+    count, size = bands(section.threshold)
+    return {**made_with(section.words), b"sketch": f"fss {SLOTS}, seed {SEED}, {count} bands of {size}".encode()}
 
 
 def signature(batch: pa.RecordBatch, section: NearDuplicates, services: Services) -> pa.Table:
-    """Return the shingles (`shingles`, a list of uint64) and the sketch (`sketch`, 4 × `SLOTS` bytes) of each row."""
+    """Return for each row: its shingles (`shingles`, a list of uint64), their number (`size`), the lowest 8 bits of
+    each slot of their sketch (`slots`), the key of each band (`band-00`, …), and whether the row is held out
+    (`held_out`).
+    """
     from synthgen.curation.near import kernels
 
-    parts = [batch[name] for name in _PARTS[section.of]]
-    texts = plain(pc.binary_join_element_wise(*parts, "\n")).cast(pa.large_string())
-    _, ends, data = texts.buffers()
-    offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    lists = np.empty(offsets[-1] - offsets[0], np.uint64)  # a text has at most as many shingles as bytes
-    sizes, sketches = np.empty(len(texts), np.int64), np.zeros((len(texts), SLOTS), np.uint32)
-    characters = np.frombuffer(data or b"", np.uint8)
-    total = kernels.shingle_lists(characters, offsets, section.words, KINDS, lists, sizes)
+    lists, sizes = shingled(batch, section.of, section.words)
+    sketches = np.zeros((len(sizes), SLOTS), np.uint32)
     kernels.sketches(lists, sizes, sketches)
-    bounds = pa.array(np.concatenate([[0], np.cumsum(sizes)]))
+    keys = np.empty((bands(section.threshold)[0], len(sizes)), np.uint64)
+    kernels.band_keys(sketches, keys)
+    slots = pa.py_buffer(sketches.astype(np.uint8))
     columns = {
         "row": batch["row"],
-        "shingles": pa.LargeListArray.from_arrays(bounds, pa.array(lists[:total])),
-        "sketch": pa.Array.from_buffers(pa.binary(4 * SLOTS), len(texts), [None, pa.py_buffer(sketches)]),
+        "size": pa.array(sizes),
+        "held_out": is_held_out(batch["split"]),
+        **{f"band-{number:02d}": pa.array(key) for number, key in enumerate(keys)},
+        "slots": pa.Array.from_buffers(pa.binary(SLOTS), len(sizes), [None, slots]),
+        "shingles": listed(lists, sizes),
     }
     return pa.table(columns).replace_schema_metadata(_made_with(section))
 
 
-def decide(
-    signatures: Sequence[pa.Table], lost: Rows, order: Order, section: NearDuplicates, services: Services
-) -> pa.Table:
-    """Return the rows to reject (`row`), each with the kept row that it resembles (`twin`), their Jaccard similarity
-    (`score`) and the `threshold`.
+def shingled(batch: pa.RecordBatch, of: str, words: int) -> tuple[npt.NDArray[np.uint64], Rows]:
+    """Return (shingles of all rows of a batch, one row after the other, and their number for each row). `of` is
+    "row", "prompt" or "completion".
     """
     from synthgen.curation.near import kernels
 
-    if any(table.schema.metadata != _made_with(section) for table in signatures):
-        raise CorpusError("the signatures were made by another version of synthgen", "repeat the command with --fresh")
-    rows = np.concatenate([numbers(table["row"]) for table in signatures]).astype(np.int64)
-    lists, sizes, sketches = _joined(signatures)
-    starts = np.cumsum(sizes) - sizes
-    sizes[np.isin(rows, lost)] = 0
-    units = order.units_of(rows)
-    turn = np.lexsort((rows, units))
-    twin, score = np.full(len(rows), -1), np.full(len(rows), -1.0)
-    sets, found = (lists, starts[turn], sizes[turn]), (twin, score)
-    if section.exact:
-        kernels.exact_twins(sets, units[turn], section.threshold, found)
-    else:
-        how = (*bands(section.threshold), least_agreement(section.threshold))
-        kernels.twins(sets, sketches[turn], units[turn], section.threshold, how, found)
-    near = np.flatnonzero(twin >= 0)
-    return pa.table(
-        {
-            "row": rows[turn][near],
-            "twin": rows[turn][twin[near]],
-            "score": score[near],
-            "threshold": np.full(len(near), section.threshold),
-        }
-    )
+    texts = pc.binary_join_element_wise(*(batch[name] for name in _PARTS[of]), "\n").cast(pa.large_string())
+    _, ends, data = texts.buffers()
+    offsets = np.frombuffer(ends, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    lists = np.empty((offsets[-1] - offsets[0]) // 2 + len(texts), np.uint64)
+    sizes = np.empty(len(texts), np.int64)
+    characters = np.frombuffer(data or b"", np.uint8)
+    total = kernels.shingle_lists(characters, offsets, words, (KINDS, LOWER), lists, sizes)
+    return lists[:total], sizes
 
 
-def _sizes(signatures: Sequence[pa.Table]) -> Rows:
-    """The number of stored shingles of each row."""
-    counts = [numbers(pc.list_value_length(table["shingles"])) for table in signatures]
-    return np.concatenate(counts).astype(np.int64)
+def listed(lists: npt.NDArray[np.uint64], sizes: Rows) -> pa.Array:
+    """The result of `shingled` as an array of lists."""
+    return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)])), pa.array(lists))
 
 
-def _joined(signatures: Sequence[pa.Table]) -> tuple[npt.NDArray[np.uint64], Rows, npt.NDArray[np.uint32]]:
-    """Return (shingles of all rows one after the other, their number for each row, the sketches as a matrix). They are
-    copies, because the shingles are sorted in place.
+def decide(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
+    """Return the rows to reject (`row`), each with the kept row that it resembles (`twin`), their Jaccard similarity
+    (`score`) and the `threshold`.
     """
-    sizes = _sizes(signatures)
-    lists, sketches = np.empty(sizes.sum(), np.uint64), np.empty((len(sizes), SLOTS), np.uint32)
-    at = row = 0
-    for table in signatures:
-        for batch in table.to_batches():
-            values = numbers(batch["shingles"].flatten())
-            lists[at : at + len(values)] = values
-            stored = np.frombuffer(batch["sketch"].buffers()[1], np.uint32).reshape(-1, SLOTS)
-            start = batch["sketch"].offset
-            sketches[row : row + len(batch)] = stored[start : start + len(batch)]
-            at, row = at + len(values), row + len(batch)
-    return lists, sizes, sketches
+    from synthgen.curation.near import search
+
+    check_made_with(paths, _made_with(section))
+    return search.near_rows(paths, lost, order, section, executor)
+
+
+def check_made_with(paths: Sequence[Path], expected: dict[bytes, bytes]) -> None:
+    """Raise CorpusError unless all signatures were made as expected."""
+    if any(read_table(path).schema.metadata != expected for path in paths):
+        raise CorpusError("the signatures were made by another version of synthgen", "repeat the command with --fresh")

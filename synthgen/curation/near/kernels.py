@@ -28,6 +28,8 @@ _OTHERS, _SEED = reference.OTHERS, uint64(SEED)
 Array = npt.NDArray[Any]
 Sets = tuple[Array, Array, Array]
 """The shingles of all rows (uint64), and for each row where its shingles begin and their number (int64)."""
+Marks = tuple[Array, Array]
+"""The sketch of each row, or 8 bits of each slot, and the result of `band_keys`."""
 Found = tuple[Array, Array]
 """Filled by a search: for each row the index of its twin (int64, before: -1) and their similarity (float64)."""
 
@@ -44,59 +46,85 @@ def mix(number: Any) -> Any:
 
 
 @numba.njit(inline="always")
-def _kind(data: Array, at: int, kinds: Array) -> tuple[Any, int]:
-    """Return (kind of the character that begins at `at`, number of its bytes). The text is valid UTF-8."""
+def _character(data: Array, at: int) -> tuple[Any, int]:
+    """Return (number of the character that begins at `at`, number of its bytes). The text is valid UTF-8, and the
+    character is not ASCII. The number of a character of four bytes is `OTHERS`.
+    """
     first = int64(data[at])
-    if first < 0x80:
-        return kinds[first], 1
     if first < 0xE0:
-        return kinds[(first & 0x1F) << 6 | int64(data[at + 1]) & 0x3F], 2
+        return (first & 0x1F) << 6 | int64(data[at + 1]) & 0x3F, 2
     if first < 0xF0:
-        return kinds[(first & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F], 3
-    return _ALONE, 4
+        return (first & 0x0F) << 12 | (int64(data[at + 1]) & 0x3F) << 6 | int64(data[at + 2]) & 0x3F, 3
+    return _OTHERS, 4
+
+
+@numba.njit(inline="always")
+def _with_character(number: Any, code: int) -> Any:
+    """The hash `number` of a text, continued with the UTF-8 bytes of a character."""
+    if code < 0x80:
+        return (number ^ uint64(code)) * _FACTOR
+    if code < 0x800:
+        number = (number ^ uint64(0xC0 | code >> 6)) * _FACTOR
+    else:
+        number = (number ^ uint64(0xE0 | code >> 12)) * _FACTOR
+        number = (number ^ uint64(0x80 | code >> 6 & 0x3F)) * _FACTOR
+    return (number ^ uint64(0x80 | code & 0x3F)) * _FACTOR
+
+
+@numba.njit(inline="always")
+def _with_bytes(number: Any, data: Array, start: int, stop: int) -> Any:
+    for place in range(start, stop):
+        number = (number ^ uint64(data[place])) * _FACTOR
+    return number
 
 
 @compiled
-def _words(data: Array, start: int, stop: int, kinds: Array, out: Array) -> int:
-    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number."""
+def _words(data: Array, start: int, stop: int, tables: tuple[Array, Array], out: Array) -> int:
+    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number. `tables` are the
+    kinds of characters and their lower case.
+    """
+    kinds, lower = tables
     count, number, inside, at = 0, _START, False, start
     while at < stop:
-        kind, size = _kind(data, at, kinds)
-        if kind != _WORD and inside:
-            out[count] = number
-            count += 1
-            number, inside = _START, False
-        if kind != _BREAK:
-            for place in range(at, at + size):
-                number = (number ^ uint64(data[place])) * _FACTOR
-            inside = True
-        if kind == _ALONE:
-            out[count] = number
-            count += 1
-            number, inside = _START, False
+        code, size = int64(data[at]), 1
+        if code >= 0x80:
+            code, size = _character(data, at)
+        kind = kinds[code] if code < _OTHERS else _ALONE
+        if kind == _WORD:
+            number, inside = _with_character(number, int64(lower[code])), True
+        else:
+            if inside:
+                out[count] = number
+                count += 1
+                number, inside = _START, False
+            if kind == _ALONE:
+                alone = _with_bytes(_START, data, at, at + size)
+                out[count] = _with_character(_START, int64(lower[code])) if code < _OTHERS else alone
+                count += 1
         at += size
     if inside:
         out[count] = number
         count += 1
     if count == 0 and stop > start:
-        for place in range(start, stop):
-            number = (number ^ uint64(data[place])) * _FACTOR
-        out[0] = number
+        out[0] = _with_bytes(_START, data, start, stop)
         count = 1
     return count
 
 
 @compiled
-def shingle_lists(data: Array, offsets: Array, length: int, kinds: Array, lists: Array, sizes: Array) -> int:
+def shingle_lists(
+    data: Array, offsets: Array, length: int, tables: tuple[Array, Array], lists: Array, sizes: Array
+) -> int:
     """Write the shingles of each text, in the order of the text and with repetitions, one text after the other into
     `lists`, and their number into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
-    data[offsets[i]:offsets[i+1]]. Returns the number of all shingles.
+    data[offsets[i]:offsets[i+1]]. A text of n bytes has at most n // 2 + 1 shingles. Returns the number of all
+    shingles.
     """
     total = 0
     for text in range(len(sizes)):
         start, stop = int64(offsets[text]), int64(offsets[text + 1])
         found = lists[total:]
-        words = _words(data, start, stop, kinds, found)
+        words = _words(data, start, stop, tables, found)
         count = max(words - length + 1, min(words, 1))
         for first in range(count):
             number = uint64(0)
@@ -185,14 +213,18 @@ def _similarity(sets: Sets, settled: Array, row: int, other: int, threshold: flo
 
 
 @compiled
-def _band_keys(sketch: Array, bands: tuple[int, int], keys: Array) -> None:
-    """Write a hash of the slots of each band to `keys`."""
-    count, size = bands
-    for band in range(count):
-        key = uint64(band + 1)
-        for slot in range(band * size, (band + 1) * size):
-            key = mix(key ^ uint64(sketch[slot])) + _GOLDEN
-        keys[band] = mix(key)
+def band_keys(matrix: Array, keys: Array) -> None:
+    """Write a hash of the slots of each band of each sketch in `matrix` to `keys`, which has a row for each band. A
+    band has len(matrix[0]) // len(keys) slots.
+    """
+    bands = len(keys)
+    size = matrix.shape[1] // bands
+    for row in range(len(matrix)):
+        for band in range(bands):
+            key = uint64(band + 1)
+            for slot in range(band * size, (band + 1) * size):
+                key = mix(key ^ uint64(matrix[row, slot])) + _GOLDEN
+            keys[band, row] = mix(key)
 
 
 @compiled
@@ -214,29 +246,27 @@ def _end_of_unit(units: Array, first: int) -> int:
 
 
 @compiled
-def twins(sets: Sets, matrix: Array, units: Array, threshold: float, how: tuple[int, int, int], found: Found) -> None:
-    """See `twins.twins`. `matrix` holds the sketch of each row. `how` is (number of bands, slots of a band, number of
-    slots in which two sketches must agree).
+def twins(sets: Sets, marks: Marks, units: Array, threshold: float, least: int, found: Found) -> None:
+    """See `twins.twins`. Sets are compared if the sketches agree in at least `least` slots.
 
     Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
     of that row's key, so a row that is not in the table costs one access of the memory.
     """
-    rows, sizes, (twin, score) = len(matrix), sets[2], found
-    bands, least = (how[0], how[1]), how[2]
+    (matrix, keys), sizes, (twin, score) = marks, sets[2], found
+    rows = len(matrix)
+    bands = len(keys)
     room = 1
     while room < 2 * rows:
         room *= 2
-    heads, links = np.full((bands[0], room), _EMPTY), np.full((bands[0], rows), _EMPTY)
+    heads, links = np.full((bands, room), _EMPTY), np.full((bands, rows), _EMPTY)
     settled, seen = np.zeros(rows, np.bool_), np.full(rows, int32(-1))
     first = 0
     while first < rows:
-        stop = _end_of_unit(units, first)
-        keys, lost = np.empty((stop - first, bands[0]), uint64), False
+        stop, lost = _end_of_unit(units, first), False
         for row in range(first, stop):
             if sizes[row] > 0:
-                _band_keys(matrix[row], bands, keys[row - first])
-                for band in range(bands[0]):
-                    key = keys[row - first, band]
+                for band in range(bands):
+                    key = keys[band, row]
                     cell = heads[band, int64(key & uint64(room - 1))]
                     while cell != _EMPTY and twin[row] < 0:
                         other = int64(cell & _LOW)
@@ -252,7 +282,7 @@ def twins(sets: Sets, matrix: Array, units: Array, threshold: float, how: tuple[
         if not lost:
             for row in range(first, stop):
                 if sizes[row] > 0:
-                    _insert(heads, links, keys[row - first], row)
+                    _insert(heads, links, keys, row)
         first = stop
 
 
@@ -261,9 +291,10 @@ def _insert(heads: Array, links: Array, keys: Array, row: int) -> None:
     """Put a row at the head of its chain in each band's table."""
     room = heads.shape[1]
     for band in range(len(keys)):
-        place = int64(keys[band] & uint64(room - 1))
+        key = keys[band, row]
+        place = int64(key & uint64(room - 1))
         links[band, row] = heads[band, place]
-        heads[band, place] = (keys[band] >> _HALF) << _HALF | uint64(row)
+        heads[band, place] = (key >> _HALF) << _HALF | uint64(row)
 
 
 @compiled

@@ -1,8 +1,9 @@
 """Divides a text into shingles: sequences of consecutive words, each as one hash of 64 bits.
 
-A word is a run of letters, digits and underscores. In scripts that are written without spaces (Chinese, Japanese, Thai,
-Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with fewer words than a shingle has one
-shingle: all of its words or, if it has no word at all, its other characters. An empty text has no shingle.
+A word is a run of letters, digits and underscores, in lower case. In scripts that are written without spaces (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese, Tibetan), each character is a word of its own. A text with fewer words than a
+shingle has one shingle: all of its words or, if it has no word at all, its other characters. An empty text has no
+shingle.
 
 The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
 Both give the same hashes. The hashes do not depend on the machine or on a random seed. They depend on Python's version
@@ -57,15 +58,31 @@ def kinds() -> npt.NDArray[np.uint8]:
     return table
 
 
-KINDS = kinds()
+def lower() -> npt.NDArray[np.uint16]:
+    """The lower case of each character below `OTHERS`, by its number. A character whose lower case is not one character
+    below `OTHERS` stays as it is.
+    """
+    table = np.arange(OTHERS, dtype=np.uint16)
+    for code in range(OTHERS):
+        small = chr(code).lower()
+        if len(small) == 1 and ord(small) < OTHERS:
+            table[code] = ord(small)
+    return table
+
+
+KINDS, LOWER = kinds(), lower()
 
 
 def words(text: str) -> list[str]:
-    """The words of a text."""
+    """The words of a text in lower case. Each character is changed by itself, so a capital sigma at the end of a word
+    becomes the same letter as elsewhere.
+    """
     found: list[str] = []
     open_ = False
-    for character in text:
-        kind = KINDS[ord(character)] if ord(character) < OTHERS else ALONE
+    for original in text:
+        common = ord(original) < OTHERS
+        kind = KINDS[ord(original)] if common else ALONE
+        character = chr(LOWER[ord(original)]) if common else original
         if kind == WORD and open_:
             found[-1] += character
         elif kind != BREAK:

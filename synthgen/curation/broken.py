@@ -1,0 +1,115 @@
+"""The check `broken_text`: completions with characters that went wrong on their way, or with leftover markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from synthgen.curation.lists import numbers
+from synthgen.curation.verdicts import Rejection, Verdicts
+from synthgen.executor import Services
+from synthgen.tables.curation_settings import BrokenText
+
+# The characters that the bytes 0x80 to 0xBF become in Windows-1252, and in Latin-1 where the former has none.
+_TAIL = r"\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
+_LATIN = rf"[\x{{c2}}-\x{{f4}}][{_TAIL}]{{1,3}}"
+_FOREIGN = re.compile(re.sub(r"\\x\{(..)\}", r"\\x\1", _LATIN))
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+_RE2_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{7f}-\x{9f}]"
+
+_TAGS = "a b i u p s em div span strong small sub sup ul ol li table thead tbody tr td th h1 h2 h3 h4 h5 h6 font center"
+_TAGS += " script style html body head section article form button label pre code blockquote"
+_VOID = "br hr img input meta link"
+_TAG = re.compile(rf"<(/?)({'|'.join((_TAGS + ' ' + _VOID).split())})(?:\s[^<>]*)?(/?)>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
+_MARKUP = r"(?i)<\s*/?\s*[a-z][a-z0-9]*[\s/>]|&(?:[a-z]+|#x?[0-9a-f]+);"
+_CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`", re.DOTALL)
+_ABOUT = re.compile(r"\b(?:html|xml|css|markup|jsx|tags?|elements?|entit(?:y|ies))\b", re.IGNORECASE)
+
+
+def broken_text(batch: pa.RecordBatch, section: BrokenText, services: Services) -> Verdicts:
+    """Reject a completion with wrongly decoded letters, replacement characters, control characters or leftover HTML.
+    The rejection names the first rule that the completion breaks, in this order.
+    """
+    texts = batch["completion.text"]
+    rejected: dict[int, Rejection] = {}
+    for rule, (likely, describe) in RULES.items():
+        if rule in section.skip:
+            continue
+        for row in np.flatnonzero(
+            numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=likely), False))
+        ).tolist():
+            what = None if row in rejected else describe(texts[row].as_py())
+            if what:
+                rejected[row] = Rejection(what, rule=rule)
+    return Verdicts(rejected)
+
+
+def _mojibake(text: str) -> str | None:
+    """Finds letters such as "Ã©" that are "é" in UTF-8, read as Windows-1252 or Latin-1."""
+    for found in _FOREIGN.finditer(text):
+        raw = b"".join(_byte(character) for character in found.group())
+        for stop in range(len(raw), 1, -1):
+            try:
+                right = raw[:stop].decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+            if len(right) == 1:
+                return f"wrongly decoded letters: '{found.group()[:stop]}' for '{right}'"
+    return None
+
+
+def _byte(character: str) -> bytes:
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1", "replace")
+
+
+def _replacement(text: str) -> str:
+    return f"replacement characters (U+FFFD): {text.count(chr(0xFFFD))}"
+
+
+def _control(text: str) -> str | None:
+    found = re.search(_CONTROL, text)
+    return f"control character U+{ord(found.group()):04X}" if found else None
+
+
+def _html(text: str) -> str | None:
+    """Finds an entity, or a tag that is not closed or not opened. Code, whole HTML documents and texts about markup are
+    not judged.
+    """
+    stripped = text.strip()
+    if (stripped.startswith("<") and stripped.endswith(">")) or _ABOUT.search(text):
+        return None
+    prose = _CODE.sub(" ", text)
+    entity = _ENTITY.search(prose)
+    if entity:
+        return f"leftover HTML: '{entity.group()}'"
+    open_: list[str] = []
+    for tag in _TAG.finditer(prose):
+        name = tag.group(2).lower()
+        if name in _VOID.split() or tag.group(3):
+            continue
+        if not tag.group(1):
+            open_.append(name)
+        elif name in open_:
+            open_.remove(name)
+        else:
+            return f"leftover HTML: '{tag.group()}' closes nothing"
+    return f"leftover HTML: '<{open_[0]}>' is not closed" if open_ else None
+
+
+RULES: dict[str, tuple[str, Callable[[str], str | None]]] = {
+    "mojibake": (_LATIN, _mojibake),
+    "replacement_character": (r"\x{fffd}", _replacement),
+    "control_character": (_RE2_CONTROL, _control),
+    "html": (_MARKUP, _html),
+}
+"""Maps a rule to an expression with which Arrow finds the likely texts, and to the function that describes what is
+wrong with a text, or returns None.
+"""

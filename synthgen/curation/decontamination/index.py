@@ -1,0 +1,211 @@
+"""An index of the word sequences of evaluation sets, and the search in it.
+
+A question or an answer of at least n words is found by its sequences of n words. A question with fewer words is found
+as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because
+so few words also occur by chance. An answer with fewer than n words is not looked for.
+
+A sequence that more than `_COMMON` texts of a set have belongs to the form of the set, such as "Choose the
+best answer". It does not count, unless a text has no other sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen.curation.decontamination.sets import Item
+from synthgen.curation.decontamination.words import Hashes, Words, concatenated, pieces, sequences, words_of
+from synthgen.curation.lists import Rows
+
+_FEW = 5
+_COMMON = 3
+_CELLS = 16  # cells of the table of hashes that are present, for each hash
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a text comes from: the name of its evaluation set, the id of its row there, and whether it is "a question"
+    or "an answer".
+    """
+
+    set: str
+    id: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text of an evaluation set that was found in a message: where it comes from, the share of its words that were
+    found, and the characters of the message from the first to the last of them, in Unicode's form NFC.
+    """
+
+    source: Source
+    share: float
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Sequences:
+    """All sequences of one length, ascending by their hashes. `texts` and `places` say in which text of the index each
+    of them is, and which of all words is its first. `present` has a cell for the highest bits of a hash.
+    """
+
+    length: int
+    hashes: Hashes
+    texts: Rows
+    places: Rows
+    present: npt.NDArray[np.bool_]
+    shift: np.uint64
+
+    def matches(self, words: Words) -> tuple[Rows, Rows, Rows]:
+        """Return (index of its first word, text, place) for each pair of a sequence of `words` and a sequence here that
+        have the same hash.
+        """
+        hashes, firsts = sequences(words, self.length)
+        likely = self.present[hashes >> self.shift]
+        hashes, firsts = hashes[likely], firsts[likely]
+        begin = np.searchsorted(self.hashes, hashes)
+        count = np.searchsorted(self.hashes, hashes, side="right") - begin
+        each = np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        return np.repeat(firsts, count), self.texts[each], self.places[each]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The texts of evaluation sets. `words` are the words of all texts, and `total` is the number of words of each text
+    that count. `before` holds how many words before each word count, and at its end how many of all words count.
+    """
+
+    sources: tuple[Source, ...]
+    words: Words
+    before: Rows
+    total: Rows
+    sequences: tuple[_Sequences, ...]
+
+    def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
+        """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. If there
+        are several such texts, the hit is the one with the largest share, or the first of those. `words` are the words
+        of the messages.
+        """
+        found = [(*one.matches(words), one.length) for one in self.sequences]
+        firsts, texts, places = (np.concatenate([part[n] for part in found]) for n in range(3))
+        lengths = np.concatenate([np.full(len(part[0]), part[3]) for part in found])
+        messages = words.text[firsts]
+        fits = (self.words.count[texts] >= _FEW) | (words.count[messages] == self.words.count[texts])
+        order = np.lexsort((places, texts, messages))
+        order = order[fits[order]]
+        if not len(order):
+            return
+        firsts, texts, places, lengths = firsts[order], texts[order], places[order], lengths[order]
+        messages = messages[order]
+        groups = np.flatnonzero(_is_new(messages) | _is_new(texts))  # the first match of each message and text
+        shares = self._shares(groups, texts, places, lengths)
+        ends = np.append(groups[1:], len(order))
+        likely = np.flatnonzero(shares >= min_share)
+        likely = likely[np.lexsort((texts[groups[likely]], -shares[likely], messages[groups[likely]]))]
+        best: dict[int, Hit] = {}
+        for group in likely.tolist():
+            message, here = int(messages[groups[group]]), slice(groups[group], ends[group])
+            if message in best and best[message].share >= shares[group]:
+                continue
+            hit = self._hit(words, firsts[here], places[here], lengths[here])
+            if hit.share >= min_share and (message not in best or hit.share > best[message].share):
+                best[message] = hit
+        yield from best.items()
+
+    def _shares(self, groups: Rows, texts: Rows, places: Rows, lengths: Rows) -> npt.NDArray[np.float64]:
+        """The share of the words of its text, of those that count, that each group of matches holds. `groups` are the
+        first matches of the groups. The matches of a group are about one text, and their places are ascending.
+        """
+        ends = places + lengths
+        begins = np.maximum(places, np.concatenate([[0], ends[:-1]]))  # words of the match before are not counted twice
+        begins[groups] = places[groups]
+        counts = np.add.reduceat(self.before[ends] - self.before[np.minimum(begins, ends)], groups)
+        return np.asarray(counts / self.total[texts[groups]])
+
+    def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows) -> Hit:
+        """The hit for one message and one text with equal hashes, of which only the matches with equal words count. The
+        matches begin at `firsts` in the message and at `places` in the text.
+        """
+        text, message = int(self.words.text[places[0]]), int(words.text[firsts[0]])
+        ours, theirs = words.of_text(message), self.words.of_text(text)
+        in_message = (firsts - words.first[message]).tolist()
+        in_text = (places - self.words.first[text]).tolist()
+        same = [
+            ours[first : first + length] == theirs[place : place + length]
+            for first, place, length in zip(in_message, in_text, lengths.tolist(), strict=True)
+        ]
+        firsts, places, lengths = firsts[same], places[same], lengths[same]
+        if not len(firsts):
+            return Hit(self.sources[text], 0.0, 0, 0)
+        share = self._shares(np.array([0]), np.full(len(places), text), places, lengths)[0]
+        start, stop = words.start[firsts.min()], words.stop[(firsts + lengths).max() - 1]
+        return Hit(self.sources[text], float(share), int(start), int(stop))
+
+
+def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
+    """Make the index of evaluation sets, which are pairs (name, rows), for sequences of `ngram` words."""
+    sources, texts = [], []
+    for name, items in sets:
+        for item in items:
+            sources += [Source(name, item.id, "a question"), Source(name, item.id, "an answer")]
+            texts += [item.question, item.answer]
+    words = concatenated([words_of(part) for _, part in pieces(pa.array(texts, pa.large_string()))])
+    is_question = np.arange(len(texts)) % 2 == 0
+    used = words.count >= np.where(is_question, 1, ngram)
+    hashes, firsts = sequences(words, ngram)
+    long = used[words.text[firsts]]
+    hashes, firsts = hashes[long], firsts[long]
+    kept = np.ones(len(hashes), bool)
+    names = np.array([source.set for source in sources])
+    for name, _ in sets:
+        here = names[words.text[firsts]] == name
+        kept[here] = _counts(hashes[here], words.text[firsts[here]])
+    made = [_made(ngram, hashes[kept], words.text[firsts[kept]], firsts[kept])]
+    own = _covered(firsts[kept], np.full(np.count_nonzero(kept), ngram), len(words.hashes))
+    for length in sorted({*words.count[used & (words.count < ngram)].tolist()}):
+        whole = used & (words.count == length)
+        hashes, firsts = sequences(words, length)
+        all_of_it = whole[words.text[firsts]]
+        hashes, firsts = hashes[all_of_it], firsts[all_of_it]
+        made.append(_made(length, hashes, words.text[firsts], firsts))
+        own |= whole[words.text]
+    total = np.bincount(words.text[own], minlength=len(texts)).astype(np.int64)
+    return Index(tuple(sources), words, np.concatenate([[0], np.cumsum(own)]), total, tuple(made))
+
+
+def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Whether each value differs from the value before it. The first one is new."""
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
+
+
+def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each sequence counts. `texts` are the texts of the sequences, all of one set."""
+    order = np.lexsort((texts, hashes))
+    one_for_each_text = order[_is_new(hashes[order]) | _is_new(texts[order])]
+    numbers, count = np.unique(hashes[one_for_each_text], return_counts=True)
+    rare = ~np.isin(hashes, numbers[count > _COMMON])
+    return np.asarray(rare | ~np.isin(texts, texts[rare]))
+
+
+def _made(length: int, hashes: Hashes, texts: Rows, places: Rows) -> _Sequences:
+    order = np.lexsort((places, hashes))
+    hashes = hashes[order]
+    bits = max(8, (len(hashes) * _CELLS).bit_length())
+    shift = np.uint64(64 - bits)
+    present = np.zeros(1 << bits, bool)
+    present[hashes >> shift] = True
+    return _Sequences(length, hashes, texts[order], places[order], present, shift)
+
+
+def _covered(places: Rows, lengths: Rows, count: int) -> npt.NDArray[np.bool_]:
+    """Which of `count` words are in one of the sequences that begin at `places` and have these lengths."""
+    steps = np.zeros(count + 1, np.int64)
+    np.add.at(steps, places, 1)
+    np.add.at(steps, places + lengths, -1)
+    return np.asarray(np.cumsum(steps)[:-1] > 0)

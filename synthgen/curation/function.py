@@ -1,0 +1,82 @@
+"""The check `function`: a Python function of the user decides.
+
+def no_names(batch):                     # a pyarrow.RecordBatch with the columns of the setting `columns`
+    return ["has a name" if "Smith" in text else None for text in batch["completion.text"].to_pylist()]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from synthgen.curation.verdicts import Rejection, Verdicts
+from synthgen.errors import RecipeError
+from synthgen.executor import Services
+from synthgen.tables.curation_settings import Function
+from synthgen.tables.reference import resolve
+
+Judges = Callable[[pa.RecordBatch], Sequence[object]]
+
+
+def function(batch: pa.RecordBatch, section: Function, services: Services) -> Verdicts:
+    """Reject the rows for which the user's function returns a reason. Raises RecipeError when it raises an error, or
+    returns anything but one reason or None for each row.
+    """
+    name = section.function
+    judge = load(section)
+    try:
+        reasons = list(judge(batch))
+    except Exception as error:  # whatever the user's code raises
+        first = str(error).strip().splitlines()[:1]
+        raise RecipeError(
+            f"curate.function: '{name}' raised {type(error).__name__}{': ' + first[0] if first else ''}",
+            "correct the function, and run the command again",
+        ) from error
+    if len(reasons) != batch.num_rows:
+        raise RecipeError(
+            f"curate.function: '{name}' returned {len(reasons)} values for {batch.num_rows} rows",
+            "return a list with None or a reason for each row",
+        )
+    wrong = next(
+        (reason for reason in reasons if reason is not None and not (isinstance(reason, str) and reason)), None
+    )
+    if wrong is not None:
+        raise RecipeError(
+            f"curate.function: '{name}' returned {wrong!r:.60} for a row", "return None to keep a row, or a reason"
+        )
+    return Verdicts({row: Rejection(str(reason)) for row, reason in enumerate(reasons) if reason is not None})
+
+
+def load(section: Function) -> Judges:
+    """The user's function. Its module is looked for where Python finds modules, and in the current folder. Raises
+    RecipeError when it cannot be imported.
+    """
+    name = section.function
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        loaded: Judges = resolve(name)
+    except RecipeError as error:
+        raise RecipeError(f"curate.function: {error.message}", error.hint) from error
+    except Exception as error:  # whatever the user's module raises
+        first = str(error).strip().splitlines()[:1]
+        raise RecipeError(
+            f"curate.function: '{name}' cannot be imported, {type(error).__name__}{': ' + first[0] if first else ''}",
+            "correct the module, and run the command again",
+        ) from error
+    finally:
+        sys.path.remove(folder)
+    return loaded
+
+
+def fingerprint(section: Function) -> str:
+    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old
+    one. Files that it imports are not included. Raises the errors of `load`.
+    """
+    load(section)
+    path = getattr(sys.modules[section.function.partition(":")[0]], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

@@ -1,0 +1,60 @@
+"""The check `language`: completions in a language that the recipe does not allow, by the package eldc."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from synthgen.curation.verdicts import Rejection, Verdicts
+from synthgen.executor import Services
+from synthgen.tables.curation_settings import Languages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LETTERS = 30  # a text with fewer letters is not judged; a Chinese, Japanese or Korean letter counts as four
+_PROSE = 0.75  # in a text that is judged, this share of the characters other than white space are letters, at least
+_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|\$\$.*?\$\$|\w+://\S+|\S+@\S+", re.DOTALL)
+_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_READ = 2000  # characters that are read, from the beginning
+
+
+def language(batch: pa.RecordBatch, section: Languages, services: Services) -> Verdicts:
+    """Reject a completion in another language than the allowed ones. A completion is kept if its language cannot be
+    known: when it is short, mostly code or numbers, or when the detector is not sure.
+    """
+    rejected = {}
+    for row, text in enumerate(batch["completion.text"].to_pylist()):
+        prose = _prose(text)
+        detected = _detector()(prose) if prose else None
+        if detected and detected not in section.allowed:
+            rejected[row] = Rejection(f"language is {detected}, not {' or '.join(section.allowed)}")
+    return Verdicts(rejected)
+
+
+def _prose(text: str) -> str | None:
+    """The text without code and addresses; None if too few letters are left, or too many other characters."""
+    prose = _NO_PROSE.sub(" ", text[:_READ])
+    letters = sum(map(str.isalpha, prose))
+    shown = len("".join(prose.split()))
+    if letters + 3 * len(_WIDE.findall(prose)) < _LETTERS or letters < _PROSE * shown:
+        return None
+    return prose
+
+
+@cache
+def _detector() -> Callable[[str], str | None]:
+    """A function that returns the code of a text's language, or None where the detector is not sure."""
+    import eldc
+
+    eldc.init()
+    instance = eldc.instance()
+
+    def detect(text: str) -> str | None:
+        result = instance.detect_details(text)
+        return str(result.language) if result.reliable and result.language != "und" else None
+
+    return detect

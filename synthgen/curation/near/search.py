@@ -1,0 +1,177 @@
+"""Finds the near duplicates among the rows of many files of signatures, with little memory.
+
+Rows that have no band in common with another row are left out. The other rows form components: two rows with a band in
+common are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are always in the same
+component. Components are therefore searched one after the other, and the memory holds the shingles of some components
+only:
+
+1. `_components` reads the keys of one band at a time. It needs about 60 bytes of memory for each row.
+2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
+3. `_search` reads one chunk from all of these files.
+
+A component with more than `_CHUNK` shingles is a chunk of its own, which takes as much memory as it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from synthgen.curation.lists import Rows, numbers
+from synthgen.curation.near import components, kernels
+from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
+from synthgen.curation.order import Order
+from synthgen.executor import Executor, Services
+from synthgen.executor.exchange import divided, read_batch, read_table, write_table
+from synthgen.tables.curation_settings import NearDuplicates
+
+_CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
+
+
+def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
+    """The table that `decide` returns. `paths` are the files with the signatures of each task."""
+    rows, sizes = (_column(paths, name).astype(np.int64) for name in ("row", "size"))
+    counts = [read_table(path).num_rows for path in paths]
+    alive = (sizes > 0) & ~np.isin(rows, lost)
+    if section.exact:
+        chunks = np.where(alive, 0, -1)
+    else:
+        chunks = _chunks(_components(paths, rows, alive, order, section), alive, sizes)
+    count = int(chunks.max(initial=-1)) + 1
+    units = order.units_of(rows)
+    in_train = ~np.isin(units, units[_column(paths, "held_out").astype(bool)])
+    spreading = []
+    for path, end, size in zip(paths, np.cumsum(counts).tolist(), counts, strict=True):
+        part = slice(end - size, end)
+        spreading.append(_Spreading(path, chunks[part], units[part], in_train[part], count))
+    files = tuple(executor.map(_spread, spreading))
+    searching = [_Searching(files, number, section) for number in range(count)]
+    return pa.concat_tables([_RESULT.empty_table(), *executor.map(_search, searching)])
+
+
+_RESULT = pa.schema([("row", pa.int64()), ("twin", pa.int64()), ("score", pa.float64()), ("threshold", pa.float64())])
+
+
+def _column(paths: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
+    """A column of numbers of all files. Each file is closed before the next one is read, because pages of open files
+    count as memory.
+    """
+    return np.concatenate([numbers(read_table(path)[name]).copy() for path in paths])
+
+
+def _components(
+    paths: Sequence[Path], rows: Rows, alive: npt.NDArray[np.bool_], order: Order, section: NearDuplicates
+) -> npt.NDArray[np.int32]:
+    """The component of each row: the index of the component's first row."""
+    parents = np.arange(len(rows), dtype=np.int32)
+    table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
+    units = order.units_of(rows).astype(np.uint64) if len(order.rows) else None
+    for band in range(bands(section.threshold)[0]):
+        components.connect(_column(paths, f"band-{band:02d}"), alive, parents, table)
+    if units is not None:
+        components.connect(units, alive, parents, table)
+    components.roots(parents)
+    return parents
+
+
+def _chunks(roots: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: Rows) -> Rows:
+    """The chunk of each row, or -1 for a row that is alone in its component or not alive."""
+    shared = alive & (np.bincount(roots[alive], minlength=len(roots)) > 1)[roots]
+    weights = np.bincount(roots[shared], sizes[shared], minlength=len(roots)).astype(np.int64)
+    chunk = np.cumsum(weights) // _CHUNK
+    _, chunk = np.unique(chunk[roots[shared]], return_inverse=True)
+    chunks = np.full(len(roots), -1)
+    chunks[shared] = chunk
+    return chunks
+
+
+@dataclass(frozen=True)
+class _Spreading:
+    """The input of `_spread`: a file of signatures, and for each of its rows the chunk (-1: none), the unit, and
+    whether no row of the unit is held out. `count` is the number of chunks.
+    """
+
+    path: Path
+    chunks: Rows
+    units: Rows
+    in_train: npt.NDArray[np.bool_]
+    count: int
+
+
+def _spread(work: _Spreading, services: Services) -> Path:
+    table = read_table(work.path).append_column("unit", pa.array(work.units, pa.int64()))
+    table = table.append_column("in_train", pa.array(work.in_train))
+    path = work.path.with_name(f"{work.path.stem}-spread{work.path.suffix}")
+    write_table(path, divided(table, work.chunks, work.count) or table.slice(0, 0))
+    return path
+
+
+@dataclass(frozen=True)
+class _Searching:
+    """The input of `_search`: the files that `_spread` wrote, and the number of the chunk."""
+
+    files: tuple[Path, ...]
+    number: int
+    section: NearDuplicates
+
+
+def _search(work: _Searching, services: Services) -> pa.Table:
+    """The rows of a chunk that have a twin."""
+    section = work.section
+    names = [] if section.exact else [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
+    chunk = _Chunk.joined([_Chunk.read(path, work.number, names) for path in work.files])
+    turn = np.lexsort((chunk.rows, chunk.units, chunk.in_train))
+    starts = np.cumsum(chunk.sizes) - chunk.sizes
+    sets = (chunk.shingles, starts[turn], chunk.sizes[turn])
+    rows, units = chunk.rows[turn], chunk.units[turn]
+    twin, score = np.full(len(rows), -1), np.full(len(rows), -1.0)
+    if section.exact:
+        kernels.exact_twins(sets, units, section.threshold, (twin, score))
+    else:
+        least = least_agreement(section.threshold)
+        keys = np.ascontiguousarray(chunk.keys[:, turn])
+        kernels.twins(sets, (chunk.slots[turn], keys), units, section.threshold, least, (twin, score))
+    near = np.flatnonzero(twin >= 0)
+    threshold = np.full(len(near), section.threshold)
+    columns = [rows[near], rows[twin[near]], score[near], threshold]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_RESULT)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The signatures of some rows. `keys` has a row for each band."""
+
+    rows: Rows
+    units: Rows
+    sizes: Rows
+    in_train: npt.NDArray[np.bool_]
+    keys: npt.NDArray[np.uint64]
+    slots: npt.NDArray[np.uint8]
+    shingles: npt.NDArray[np.uint64]
+
+    @classmethod
+    def read(cls, path: Path, number: int, names: Sequence[str]) -> _Chunk:
+        """Copy a record batch of a file. `names` are the columns with keys."""
+        batch = read_batch(path, number)
+        rows, units, sizes = (numbers(batch[name]).astype(np.int64) for name in ("row", "unit", "size"))
+        keys = np.array([numbers(batch[name]) for name in names], np.uint64).reshape(len(names), len(rows))
+        column = batch["slots"]
+        slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+        slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
+        in_train = numbers(batch["in_train"]).astype(bool)
+        shingles = numbers(batch["shingles"].flatten()).astype(np.uint64)
+        return cls(
+            rows=rows, units=units, sizes=sizes, in_train=in_train, keys=keys, slots=slots.copy(), shingles=shingles
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
+        """Put the rows of several chunks into one."""
+        each = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        keys = np.concatenate(each.pop("keys"), axis=1)
+        return cls(keys=keys, **{name: np.concatenate(columns) for name, columns in each.items()})

@@ -1,0 +1,116 @@
+"""Says on a sample of rows what each rule would reject or change. Nothing is written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from synthgen import corpus
+from synthgen.curation import curate
+from synthgen.errors import one_line
+from synthgen.manifest import Facts
+from synthgen.recipe import Recipe
+from synthgen.recipe.curate import rules
+from synthgen.records import Record
+
+ROWS = 2000
+"""The largest number of rows of a sample."""
+_EXAMPLES = 5
+_SHOWN = 100  # number of characters of a completion that are shown
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that a rule rejects or changes: its id, the reason or the text that is cut, and its completion."""
+
+    id: str
+    reason: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one rule does to the sample: how many rows it rejects or changes, and the first of them. A row that several
+    rules reject counts for each.
+    """
+
+    rule: str
+    about: str
+    count: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` of those that would be kept. `of`
+    is the number of all rows, or None when the sample is the first rows of a data set that has more.
+    """
+
+    rows: int
+    of: int | None
+    kept: int
+    effects: tuple[Effect, ...]
+
+    def text(self) -> str:
+        """For people."""
+        sample = f"The first {self.rows:,}" if self.of is None else f"A sample of {self.rows:,} of {self.of:,}"
+        lines = [f"{sample} rows: {self.kept:,} would be kept. Nothing was written."]
+        for effect in self.effects:
+            lines += ["", f"{effect.rule}: {effect.count:,} rows ({effect.count / self.rows:.1%}). {effect.about}"]
+            for one in effect.examples:
+                lines += [f"  {one.id}: {one.reason}", f"      {one.completion}"]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def preview(recipe: Recipe, source: Path) -> Preview:
+    """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. Duplicates are
+    found only within the sample.
+
+    Raises the errors of `curate`.
+    """
+    manifest = corpus.manifest(source)
+    names = corpus.shards(source)
+    counts = {name: manifest["files"][f"data/{name}.parquet"]["rows"] for name in names}
+    whole = sum(counts.values())
+    many = min(len(names), -(-ROWS * len(names) // max(whole, 1)))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "generated"
+        corpus.claim(folder, corpus.load_json(source / "inputs.json"), "curate")
+        chosen, left = [], ROWS
+        for name in [names[number * len(names) // many] for number in range(many)]:
+            table = corpus.read_shard(corpus.check_file(source, manifest, f"data/{name}.parquet")).slice(0, left)
+            corpus.commit(folder, name, {"data": table})
+            chosen.append(name)
+            left -= table.num_rows
+        facts = cast(Facts, {key: value for key, value in manifest.items() if key in Facts.__annotations__})
+        corpus.finish(folder, "generated", facts, chosen)
+        done = curate(recipe, scratch, workers=1)
+        records = [
+            one for part in ("data", "rejected") for _, each in corpus.records(done.folder, part) for one in each
+        ]
+    return Preview(len(records), whole, done.counts["kept"], tuple(_effects(records)))
+
+
+def _effects(records: Iterable[Record]) -> Iterable[Effect]:
+    found: dict[str, list[Example]] = defaultdict(list)
+    for record in records:
+        text = one_line(record.text)[:_SHOWN]
+        for edit in record.edits:
+            size = (edit["end"] or 0) - (edit["start"] or 0)
+            found[edit["edit"]].append(Example(record.id, f"changes {size:,} characters", text))
+        for verdict in record.verdicts:
+            found[verdict["check"]].append(Example(record.id, verdict["reason"], text))
+    order = [*rules(), *(name for name in found if name not in rules())]
+    for name in order:
+        if name in found:
+            about = rules()[name].about if name in rules() else "Reject rows whose group has a rejected row."
+            ids = {one.id for one in found[name]}
+            yield Effect(name, about, len(ids), tuple(found[name][:_EXAMPLES]))

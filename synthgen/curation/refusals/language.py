@@ -1,0 +1,72 @@
+"""The kinds of phrases that each module of a language holds, and the form of a text in which they are searched.
+
+Each expression is searched in one sentence in the form of `simple`: lower case, straight apostrophes, no marks of
+Markdown, and contractions of English written out ("can't" is "cannot").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+_CONTRACTIONS = re.compile(r"\b(?:can(?:'t| not)|cant|won't|ain't)\b|n't\b|(?<=\bi)'m\b|(?<=[a-z])'(?:d|ll|ve|s)\b")
+_WRITTEN = {
+    "can't": "cannot", "can not": "cannot", "cant": "cannot", "won't": "will not", "ain't": "am not", "n't": " not",
+    "'m": " am", "'d": " would", "'ll": " will", "'ve": " have", "'s": " is",
+}  # fmt: skip
+_SAME = str.maketrans({mark: "'" for mark in "’‘ʼ`´＇"} | dict.fromkeys("*_#>~\u200b\ufeff")) | {ord("，"): ","}
+_CHINESE = "\u3400-\u9fff"
+_BETWEEN = re.compile(rf"(?<=[{_CHINESE}，。])\s+|\s+(?=[{_CHINESE}])")
+
+
+def simple(sentence: str) -> str:
+    """The sentence in the form in which the expressions are searched."""
+    text = " ".join(sentence.lower().translate(_SAME).split())
+    text = _CONTRACTIONS.sub(lambda found: _WRITTEN[found.group()], text)
+    return text if text.isascii() else _BETWEEN.sub("", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """The expressions of one language."""
+
+    starts: str
+    """How a text that declines begins, in lower case. An expression for Arrow, which only saves time."""
+    speaks: tuple[str, ...]
+    """In a text that declines, there is one of these words: those for the writer, their rules or the request."""
+    denies: tuple[str, ...]
+    """And there is one of these words or parts of words. `starts`, `speaks` and `denies` only save time."""
+    declines: tuple[str, ...]
+    """The writer says that they cannot or will not do something."""
+    idioms: str
+    """Expressions that begin like one of `declines` and mean something else. They are matched where it was found."""
+    openers: str
+    """How a sentence that declines may begin before it declines, and how a sentence before it may begin."""
+    everything: str
+    """Declines the whole request and not a part of it. It is searched from where the sentence declines."""
+    although: str
+    """Words that begin a clause after which the main clause follows."""
+    contrast: str
+    """Words before a clause or sentence that answers after all."""
+    weak: str
+    """The writer says that they cannot or will not do something, whatever it is. It counts only if `support` is found
+    in the same sentence or in the next two.
+    """
+    support: str
+    """What assistants say when they decline: an apology, what they are, or why the request is a bad one."""
+    closing: str
+    """A sentence after a refusal that does not answer: a reason, an offer, advice to ask somebody else."""
+    free_order: bool = False
+    """Whether an object may stand before the verb, so that any few words may stand before the refusal."""
+
+    @cached_property
+    def found(self) -> re.Pattern[str]:
+        """Any of `declines`."""
+        return re.compile("|".join(f"(?:{pattern})" for pattern in self.declines))
+
+    @cached_property
+    def compiled(self) -> dict[str, re.Pattern[str]]:
+        """The other expressions by their names."""
+        names = ("idioms", "openers", "everything", "although", "contrast", "closing", "weak", "support")
+        return {name: re.compile(getattr(self, name)) for name in names}

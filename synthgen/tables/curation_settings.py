@@ -1,0 +1,284 @@
+"""The settings of the rules of curation: the sections that the entries of `synthgen.tables.curation` name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
+
+Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
+"""A kind of personal data, or a secret such as a key; see `synthgen.curation.privacy.patterns`."""
+
+
+class Length(Section):
+    """Bounds on the number of words of a completion. If it is mostly in a script without spaces (Chinese, Japanese,
+    Thai, Lao, Khmer, Burmese, Tibetan), its letters and digits are counted instead of words.
+    """
+
+    min_words: int | None = 1
+    """Minimum number of words in a completion; null for no bound."""
+    max_words: int | None = 1000
+    """Maximum number of words in a completion; null for no bound."""
+    min_characters: int | None = 1
+    """Minimum number of letters and digits in a completion of a script without spaces; null for no bound."""
+    max_characters: int | None = 3000
+    """Maximum number of letters and digits in a completion of a script without spaces; null for no bound."""
+
+
+class Repetition(Section):
+    """How much a completion may repeat itself."""
+
+    max_share: Share = 0.3
+    """Maximum share of the 4-word sequences that occurred before in the same completion. In a script without spaces, a
+    sequence has 8 characters (Chinese and Japanese) or 16. Rows of tables, items of lists, code and refrains do not
+    count, unless whole lines repeat again and again.
+    """
+
+
+class Truncated(Section):
+    """Which completions are not complete."""
+
+    from_text: bool = False
+    """Whether the text is judged in rows that have no finish reason, such as those of data sets. A completion is then
+    rejected if a block of code is not closed, or if prose ends in the middle of a sentence.
+    """
+
+
+class Echo(Section):
+    """How much of a completion may be a copy of the prompt."""
+
+    max_share: Share = 0.8
+    """Maximum share of the completion that the repeated last message of the prompt makes up."""
+
+
+class BrokenText(Section):
+    """What is broken in a text."""
+
+    skip: tuple[Literal["mojibake", "replacement_character", "control_character", "html"], ...] = ()
+    """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
+    `control_character` finds characters that cannot be shown, and `html` finds entities and tags that are not closed.
+    """
+
+
+LANGUAGES = [
+    "am",
+    "ar",
+    "az",
+    "be",
+    "bg",
+    "bn",
+    "ca",
+    "cs",
+    "da",
+    "de",
+    "el",
+    "en",
+    "es",
+    "et",
+    "eu",
+    "fa",
+    "fi",
+    "fr",
+    "gu",
+    "he",
+    "hi",
+    "hr",
+    "hu",
+    "hy",
+    "is",
+    "it",
+    "ja",
+    "ka",
+    "kn",
+    "ko",
+    "ku",
+    "lo",
+    "lt",
+    "lv",
+    "ml",
+    "mr",
+    "ms",
+    "nl",
+    "no",
+    "or",
+    "pa",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "sk",
+    "sl",
+    "sq",
+    "sr",
+    "sv",
+    "ta",
+    "te",
+    "th",
+    "tl",
+    "tr",
+    "uk",
+    "ur",
+    "vi",
+    "yo",
+    "zh",
+]
+"""The codes of the languages that eldc detects (ISO 639-1)."""
+
+
+class Languages(Section):
+    """Which languages are allowed."""
+
+    allowed: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
+    known are kept too: short ones, code, and those of which the detector is not sure.
+    """
+
+    def rules(self) -> Iterator[Rule]:
+        """Every code must be one of a language that can be detected."""
+        for code in self.allowed:
+            if code not in LANGUAGES:
+                yield "allowed", f"'{code}' is no language that can be detected; these are: {', '.join(LANGUAGES)}"
+
+
+class Pattern(Section):
+    """Regular expressions in the syntax of RE2, without look-around and backreferences. `(?i)` at the beginning ignores
+    case, `(?s)` lets a dot match the end of a line, and `(?m)` lets `^` and `$` match at each line.
+    """
+
+    reject: tuple[str, ...] = ()
+    """A completion that one of these expressions matches anywhere is rejected."""
+    require: tuple[str, ...] = ()
+    """A completion that one of these expressions does not match anywhere is rejected."""
+
+    def rules(self) -> Iterator[Rule]:
+        """There must be an expression, and Arrow must be able to read each one."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not (self.reject or self.require):
+            yield "reject", "there is no expression; give `reject` or `require`"
+        for key, expressions in (("reject", self.reject), ("require", self.require)):
+            for expression in expressions:
+                try:
+                    pc.match_substring_regex(pa.array([""]), pattern=expression)
+                except pa.ArrowInvalid as error:
+                    why = str(error).removeprefix("Invalid regular expression: ")
+                    yield key, f"'{expression}' is no regular expression of RE2: {why}"
+                if not expression:
+                    yield key, "an expression is empty, which matches every text"
+
+
+class Function(Section):
+    """A Python function of yours. The command runs its code. It gets a `pyarrow.RecordBatch` with the named columns and
+    returns a list with None (keep) or a reason (reject) for each row. What it says of a row must depend on this row
+    alone, because the batches may differ from run to run.
+    """
+
+    function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """The function, as `module:function`. The module is looked for where Python finds modules and in the current
+    folder.
+    """
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("completion.text",)
+    """The columns that the function gets: columns of the rows, `completion.text` or `prompt.text`."""
+
+
+class Duplicates(Section):
+    """Which rows are the same."""
+
+    ignore_case: bool = False
+    """Whether rows that differ only in upper and lower case are the same."""
+
+
+class SplitCopies(Section):
+    """Which row of the split `train` is a copy of a row of `validation` or `test`."""
+
+    of: Literal["row", "prompt", "completion"] = "row"
+    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` where many rows
+    have the same prompt, such as "Write a story.": if one of them is in `test`, no such row is left in `train`.
+    """
+
+
+class SplitTwins(Section):
+    """Which row of the split `train` is nearly the same as a row of `validation` or `test`."""
+
+    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    """Minimum similarity for which the row of `train` is rejected. It is the Jaccard similarity of the two sets of word
+    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """
+    words: Count = 5
+    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
+    of: Literal["row", "prompt", "completion"] = "prompt"
+    """Which text is compared. `row` is the prompt followed by the completion."""
+
+
+class NearDuplicates(Section):
+    """Which rows are nearly the same."""
+
+    threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    """Minimum similarity of two rows of which one is rejected. It is the Jaccard similarity of their sets of word
+    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """
+    words: Count = 5
+    """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
+    of: Literal["row", "prompt", "completion"] = "row"
+    """Which text is compared. `row` is the prompt followed by the completion."""
+    exact: bool = False
+    """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
+    missed. It takes about twice as long.
+    """
+
+
+class EvaluationSet(Section):
+    """A data set on which models are evaluated, and that must not be in the training data."""
+
+    name: Name
+    """Name of the set in reasons and counts."""
+    path: PathName
+    """A file or folder of rows in any format that `synthgen curate` takes, or a text file (`.txt`) with a question in
+    each line.
+    """
+    question: str | None = None
+    """Column with the question. Without this key, the messages of the user are the question, and the completion is the
+    answer."""
+    answer: str | None = None
+    """Column with the answer. It is read only if `question` is given; without it, only questions are looked for."""
+    id: str | None = None
+    """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
+
+    def rules(self) -> Iterator[Rule]:
+        if self.answer and not self.question:
+            yield "answer", "name the column of the question too"
+
+
+class Decontamination(Section):
+    """Which rows hold a question or an answer of an evaluation set."""
+
+    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
+    """The evaluation sets."""
+    ngram: Literal[8, 13] = 13
+    """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
+    questions are found, and more common phrases are taken for one.
+    """
+    min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Minimum share of the words of a question, or of an answer, that are in common sequences. Of a question with fewer
+    than `ngram` words, all words must be found together. An answer with fewer than `ngram` words does not count.
+    """
+
+    def rules(self) -> Iterator[Rule]:
+        names = [one.name for one in self.sets]
+        if len({*names}) < len(names):
+            yield "sets", "two sets have the same name"
+
+
+class PersonalData(Section):
+    """Which personal data and secrets are searched."""
+
+    entities: Annotated[tuple[Entity, ...], Field(min_length=1)] = get_args(Entity)
+    """Kinds of values. `email`: e-mail addresses. `phone`: telephone numbers. `ip_address`: addresses of IPv4 and IPv6
+    on the internet. `card`: payment cards. `iban`: bank accounts. `national_id`: personal numbers of the United States,
+    the United Kingdom, Spain, France, Italy, Brazil and the Netherlands. `secret`: private keys, tokens of services,
+    and passwords in addresses. Names of persons are not found.
+    """

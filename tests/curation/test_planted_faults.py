@@ -1,0 +1,118 @@
+"""A data set with planted faults of many kinds: each is caught by the rule that is meant for it, and good rows stay."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+import synthgen
+from synthgen.datasets import source_of
+from synthgen.display import show
+from synthgen.pipeline import recipe_of_rows
+
+pytest.importorskip("numba")
+pytest.importorskip("eldc")
+
+RIVERS = ["Danube", "Rhine", "Volga", "Loire", "Ebro", "Elbe", "Oder", "Tagus", "Rhone", "Seine", "Po", "Dnieper"]
+CITIES = ["Vienna", "Cologne", "Kazan", "Nantes", "Zaragoza", "Hamburg", "Wroclaw", "Lisbon", "Lyon", "Paris"]
+GOODS = ["grain", "timber", "salt", "coal", "wine", "stone", "wool", "iron", "paper", "glass", "fruit", "cloth"]
+EVALUATION = (
+    "A baker sells forty loaves in the morning and thirty in the afternoon. How many loaves does the baker sell?"
+)
+CUT = (
+    "The mill stands beside the river and has three wheels. It grinds the grain of the whole town. The stones were cut "
+    "by hand. In the year of the great flood, the miller and his"
+)
+LONG_STORY = (
+    "Boats have carried goods on this river since the first towns were built beside it, and the old harbor still shows "
+    "where the merchants kept their barrels, their ropes and the heavy stones that held the ships against the current."
+)
+
+
+def good_rows(count: int) -> list[dict[str, str]]:
+    """Questions with different answers of one or two sentences."""
+    draw = random.Random(4)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < count:
+        river, city, good, year = (
+            draw.choice(RIVERS),
+            draw.choice(CITIES),
+            draw.choice(GOODS),
+            draw.randrange(1200, 1990),
+        )
+        question = f"Which goods came to {city} on the {river} in {year}, and who bought them?"
+        trade = draw.choice(
+            ["sold at the market", "kept in the cellars", "taken on to the mountains", "paid for in silver"]
+        )
+        answer = f"In {year}, ships on the {river} brought {good} to {city}. Most of the {good} was {trade}."
+        rows[question] = {"id": f"good-{len(rows)}", "prompt": question, "completion": answer, "split": "train"}
+    return list(rows.values())
+
+
+def faults() -> dict[str, dict[str, str]]:
+    """Maps the id of a row, which begins with the name of the rule that rejects it, to the row."""
+    copied = {"prompt": "Name the harbor.", "completion": "It is the old harbor of the lower town.", "split": "train"}
+    told = {"prompt": "Tell a story about the river.", "completion": LONG_STORY, "split": "train"}
+    near = {**told, "completion": LONG_STORY.replace("the current", "the flood")}
+    held = {"prompt": "Who built the bridge over the Elbe?", "completion": "The citizens built it.", "split": "test"}
+    rows = {
+        "answer": {"prompt": "What is 6 times 7?", "completion": "6 times 7 is 43.\nAnswer: 43", "reference": "42"},
+        "length": {"prompt": "Describe the market.", "completion": "The market is wide. " + "word other " * 600},
+        "repetition": {"prompt": "Describe the sea.", "completion": "It is wide and blue and deep. " * 9},
+        "refusal": {"prompt": "Who sold the salt?", "completion": "I’m sorry, but I cannot fulfill this request."},
+        "truncated": {"prompt": "Describe the mill.", "completion": CUT},
+        "echo": {"prompt": "Explain how salt was made in the town in the old days, step by step.", "completion": ""},
+        "broken_text": {"prompt": "Where is the inn?", "completion": "The inn is near the cafÃ© in the upper town."},
+        "language": {
+            "prompt": "Who rules the town?",
+            "completion": "Der Rat der Stadt regiert die Stadt seit vielen Jahren.",
+        },
+        "pattern": {"prompt": "What is the code?", "completion": "The internal code is TICKET-4821 as always."},
+        "personal_data": {
+            "prompt": "Whom do I ask?",
+            "completion": "Write to anna.weber@stadtarchiv-wien.at about it.",
+        },
+        "decontamination": {"prompt": EVALUATION, "completion": "The baker sells seventy loaves."},
+        "duplicates": {**copied, "prompt": "Name  the harbor."},
+        "near_duplicates": near,
+        "split_copies": {**held, "split": "train"},
+    }
+    rows["echo"]["completion"] = rows["echo"]["prompt"]
+    kept = {"kept-copied": copied, "kept-told": told, "kept-held": held}
+    kept["kept-next_turn"] = {
+        "prompt": "Who owns the mill?",
+        "completion": "The miller does.\nQ: Who else?\nA: Nobody.",
+    }
+    return {**kept, **rows}
+
+
+def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
+    (tmp_path / "evaluation.txt").write_text(EVALUATION + "\n")
+    planted = [{"split": "train", **row, "id": name} for name, row in faults().items()]
+    rows = [*good_rows(60), *planted]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = source_of(path, "CC0-1.0")
+    sets = [{"name": "bakery", "path": str(tmp_path / "evaluation.txt")}]
+    settings = {
+        "next_turn": True,
+        "truncated": {"from_text": True},
+        "echo": True,
+        "broken_text": True,
+        "language": ["en"],
+        "pattern": {"reject": [r"TICKET-\d+"]},
+        "personal_data": True,
+        "near_duplicates": True,
+        "decontamination": {"sets": sets},
+    }
+    recipe = recipe_of_rows(source, [f"curate.{name}={json.dumps(value)}" for name, value in settings.items()])
+    done = synthgen.curate_dataset(source, tmp_path / "out", recipe)
+    rejected = show(tmp_path / "out", 1000, rejected=True).records
+    caught = {row.id: row.verdicts[0]["check"] for row in rejected}
+    assert caught == {name: name for name in faults() if not name.startswith("kept-")}
+    kept = {row.id: row for row in show(tmp_path / "out", 1000).records}
+    assert len(kept) + len(caught) == len(rows) == done.counts["kept"] + done.counts["rejected"]
+    assert kept["kept-next_turn"].text == "The miller does."
+    assert all(one["reason"] for row in rejected for one in row.verdicts)
