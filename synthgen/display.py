@@ -14,6 +14,7 @@ from synthgen import corpus
 from synthgen.errors import UserError, nearest
 from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
+from synthgen.tables.curation import SWEEPS
 from synthgen.tally import Cause, causes, tally
 
 _TOP = 10  # number of reasons that are shown
@@ -73,7 +74,7 @@ class Shown:
             if record.reference:
                 lines.append(f"answer: {record.answer}   reference: {' or '.join(record.reference)}")
             lines += [f"rejected by {v['check']}: {v['reason']}" for v in record.verdicts]
-            for matched in (self.matched[v["matched_id"]] for v in record.verdicts if v["matched_id"] in self.matched):
+            for matched in (self.matched[i] for i in compared_with(record) if i in self.matched):
                 lines += [f"compared with {matched.id}:", differences(_whole(record), _whole(matched))]
         if self.failed_by:
             lines.append("failed by: " + ", ".join(f"{k} {v:,}" for k, v in self.failed_by.items()))
@@ -83,6 +84,13 @@ class Shown:
         for failed in self.failures:
             lines += ["", f"── {failed.id}  seed {failed.seed_id}  {failed.split}", f"{failed.kind}: {failed.reason}"]
         return "\n".join(lines)
+
+
+def compared_with(record: Record) -> list[str]:
+    """The ids of the rows of the corpus that a sweep compared with this row. The verdict of a check may name a row of
+    another data set, such as an evaluation set.
+    """
+    return [v["matched_id"] for v in record.verdicts if v["check"] in SWEEPS and v["matched_id"]]
 
 
 def _whole(record: Record) -> str:
@@ -143,7 +151,7 @@ def show(
         )
     read = _records(folder, found, "rejected" if rejected else "data", split)
     records = list(islice((one for one in read if rule is None or rule in {v["check"] for v in one.verdicts}), n))
-    ids = {v["matched_id"] for record in records for v in record.verdicts if v["matched_id"]}
+    ids = {row_id for record in records for row_id in compared_with(record)}
     matched = {one.id: one for one in _by_id(folder, found, ids)}
     return Shown(folder, found["kind"], found["counts"], rejected_by, records, matched, summaries=summaries)
 

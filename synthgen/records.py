@@ -215,6 +215,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+UNUSABLE = "unusable"
+"""The kind of failure of a row of a data set that a record cannot hold."""
+
 FAILURE_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

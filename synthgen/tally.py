@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from synthgen import corpus
 from synthgen.errors import GateDenied
 from synthgen.parquet import metadata
+from synthgen.records import UNUSABLE
 
 _TOP = 3  # number of reasons that a command prints
 _CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
@@ -68,7 +69,7 @@ class Outcome:
         rows = self.kept + self.rejected
         lines = [f"failed by {cause.text()}" for cause in self.causes[:_TOP]]
         if self.failed and self.failed > rows > 0:
-            lines.insert(0, f"Warning: {self.failed:,} requests failed, and only {rows:,} rows were made")
+            lines.insert(0, f"Warning: {self._failed(self.failed)}, and only {rows:,} rows were made")
         if self.cut_prompts:
             lines.append(
                 f"Warning: for {self.cut_prompts:,} rows, the server seems to have left out a part of the prompt"
@@ -97,8 +98,15 @@ class Outcome:
         if self.failed:
             by = "; ".join(cause.text() for cause in self.causes[:_TOP])
             whole = "" if self.rejected else "all " if self.failed > 1 else "the only "
-            parts.append(f"{whole}{self.failed:,} request{'s' if self.failed > 1 else ''} failed, most often by {by}")
+            parts.append(f"{whole}{self._failed(self.failed)}, most often by {by}")
         return ", and ".join(parts) or "no seed led to a row"
+
+    def _failed(self, count: int) -> str:
+        """The number of failures in words. In a run that was made of a data set, rows fail and not requests."""
+        several = "s" if count > 1 else ""
+        if self.causes and all(cause.kind == UNUSABLE for cause in self.causes):
+            return f"{count:,} row{several} of the data set cannot be used"
+        return f"{count:,} request{several} failed"
 
     def check(self, run: Path) -> None:
         """Raise GateDenied when no row was kept. `run` is the folder that the message names for `synthgen show`."""

@@ -33,7 +33,7 @@ def main() -> None:
             ([reader, MinhashDedupFilter(f"{scratch}/remove"), ParquetWriter(f"{scratch}/out")], 2),
         ]
         for pipeline, tasks in steps:
-            LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=None).run()
+            LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=f"{scratch}/logs").run()
         ids = [
             number
             for path in Path(f"{scratch}/out").glob("*.parquet")

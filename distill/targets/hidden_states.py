@@ -242,7 +242,7 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 @lru_cache(_OPEN)
 def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
 
 
 def _damaged(path: Path, error: Exception) -> CorpusError:

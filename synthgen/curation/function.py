@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from synthgen.executor import Services
 from synthgen.tables.curation_settings import Function
 from synthgen.tables.reference import resolve
 
+_imported: dict[str, tuple[ModuleSpec | None, str]] = {}
+"""For each module whose functions ran: its spec, of which each import makes a new one, and the hash of its code."""
 Judges = Callable[[pa.RecordBatch], Sequence[object]]
 
 
@@ -31,10 +34,8 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
     try:
         reasons = list(judge(batch))
     except Exception as error:  # whatever the user's code raises
-        first = str(error).strip().splitlines()[:1]
         raise RecipeError(
-            f"curate.function: '{name}' raised {type(error).__name__}{': ' + first[0] if first else ''}",
-            "correct the function, and run the command again",
+            f"curate.function: '{name}' raised {_in_words(error)}", "correct the function, and run the command again"
         ) from error
     if len(reasons) != batch.num_rows:
         raise RecipeError(
@@ -63,9 +64,8 @@ def load(section: Function) -> Judges:
     except RecipeError as error:
         raise RecipeError(f"curate.function: {error.message}", error.hint) from error
     except Exception as error:  # whatever the user's module raises
-        first = str(error).strip().splitlines()[:1]
         raise RecipeError(
-            f"curate.function: '{name}' cannot be imported, {type(error).__name__}{': ' + first[0] if first else ''}",
+            f"curate.function: '{name}' cannot be imported, {_in_words(error)}",
             "correct the module, and run the command again",
         ) from error
     finally:
@@ -73,10 +73,26 @@ def load(section: Function) -> Judges:
     return loaded
 
 
+def _in_words(error: Exception) -> str:
+    first = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}{': ' + first[0] if first else ''}"
+
+
 def fingerprint(section: Function) -> str:
-    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old
-    one. Files that it imports are not included. Raises the errors of `load`.
+    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old one. Files that it
+    imports are not included. Raises the errors of `load`, and RecipeError when the module was changed after this
+    process had imported it, because the old code would run.
     """
     load(section)
-    path = getattr(sys.modules[section.function.partition(":")[0]], "__file__", None)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    module = sys.modules[section.function.partition(":")[0]]
+    path = getattr(module, "__file__", None)
+    code = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    spec, imported = _imported.get(module.__name__, (None, ""))
+    if spec is not module.__spec__:  # imported or reloaded since
+        _imported[module.__name__] = (module.__spec__, code)
+    elif imported != code:
+        raise RecipeError(
+            f"curate.function: the module '{module.__name__}' was changed after it was imported",
+            "start Python again, or call importlib.reload on the module in a notebook",
+        )
+    return code

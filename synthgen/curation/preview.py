@@ -47,18 +47,22 @@ class Effect:
 @dataclass(frozen=True)
 class Preview:
     """The result of `preview`. `rows` is the number of rows of the sample, and `kept` of those that would be kept. `of`
-    is the number of all rows, or None when the sample is the first rows of a data set that has more.
+    is the number of all rows, or None when the sample is the first rows of a data set that has more. `unusable` is the
+    number of further rows of a data set that cannot be used.
     """
 
     rows: int
     of: int | None
     kept: int
     effects: tuple[Effect, ...]
+    unusable: int = 0
 
     def text(self) -> str:
         """For people."""
         sample = f"The first {self.rows:,}" if self.of is None else f"A sample of {self.rows:,} of {self.of:,}"
         lines = [f"{sample} rows: {self.kept:,} would be kept. Nothing was written."]
+        if self.unusable:
+            lines.append(f"{self.unusable:,} more cannot be used, such as rows without a completion: failures.")
         for effect in self.effects:
             lines += ["", f"{effect.rule}: {effect.count:,} rows ({effect.count / self.rows:.1%}). {effect.about}"]
             for one in effect.examples:
@@ -96,7 +100,8 @@ def preview(recipe: Recipe, source: Path) -> Preview:
         records = [
             one for part in ("data", "rejected") for _, each in corpus.records(done.folder, part) for one in each
         ]
-    return Preview(len(records), whole, done.counts["kept"], tuple(_effects(records)))
+    unusable = manifest["counts"].get("failures", 0) if not manifest["strategy"] else 0
+    return Preview(len(records), whole, done.counts["kept"], tuple(_effects(records)), unusable)
 
 
 def _effects(records: Iterable[Record]) -> Iterable[Effect]:

@@ -13,11 +13,8 @@ from synthgen.errors import CorpusError, RecipeError
 from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
-from synthgen.records import Record
+from synthgen.records import UNUSABLE, Record
 from synthgen.values import is_blank
-
-UNREADABLE = "unreadable"
-"""The kind of failure of a row that a record cannot hold."""
 
 
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
@@ -61,7 +58,7 @@ def _counted(
         own = row.get(dataset.source.id or "id")
         name = durable.digest([dict(row), counts["failures"]])[:32] if is_blank(own) else str(own)
         failures.append(
-            {"id": name, "seed_id": name, "split": split or "train", "kind": UNREADABLE, "reason": error.message}
+            {"id": name, "seed_id": name, "split": split or "train", "kind": UNUSABLE, "reason": error.message}
         )
 
     for _, record in records(dataset, recipe.task, recipe.split, refused):

@@ -1,7 +1,7 @@
 """After SIGKILL at any moment, the same command finishes the job, and its files equal those of an undisturbed run.
 
 A command creates and deletes files under their real names by rename and unlink, and makes them durable by fsync. The
-tests kill the command before each of these calls, and at random moments.
+tests kill the command before some of these calls, and at random moments. The slow tests kill it before and after each.
 
 After each kill no process is left and no row exists twice. The same command then runs again, to its end. Every file
 must then be the same as in an undisturbed run. Files committed before the kill must not be written again, and no

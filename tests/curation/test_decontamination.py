@@ -260,6 +260,16 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, value, message):
         load_recipe(path, [f"curate.decontamination={json.dumps(value)}"])
 
 
+def test_a_row_of_the_corpus_with_the_id_of_an_evaluation_row_is_not_shown_beside_it(tmp_path, sets):
+    section = sets([{"id": "r1", "question": QUESTION, "answer": ""}])
+    run = corpus_of(tmp_path / "run", [asked(QUESTION, number=0), asked("other", "x", 1)])
+    synthgen.curate(curating(decontamination=section.model_dump()), run)
+    shown = synthgen.show(run, rejected=True, rule="decontamination")
+    assert [one.verdicts[0]["matched_id"] for one in shown.records] == ["r1"]
+    assert shown.matched == {}
+    assert "compared with" not in shown.text()
+
+
 def test_a_corpus_is_judged_and_the_sets_are_counted(tmp_path, sets):
     section = sets([*ROWS, {"id": "q4", "question": f"{QUESTION} Or less?", "answer": ""}])
     rows = [asked(QUESTION, number=0), asked(QUESTION, "ten", 1), asked("Go on.", SHORT, 2), asked("other", "x", 3)]

@@ -66,7 +66,8 @@ def test_the_command_takes_runs_and_data_sets_and_writes_nothing(tmp_path, monke
     done = CliRunner().invoke(main, arguments)
     assert (done.exit_code, "length: 3 rows (100.0%)" in done.output) == (0, True)
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
-    assert (found["rows"], found["kept"], found["effects"][0]["rule"]) == (3, 0, "length")
+    assert (found["rows"], found["kept"], found["effects"][0]["rule"], found["unusable"]) == (3, 0, "length", 1)
+    assert "1 more cannot be used, such as rows without a completion" in done.output
     done = CliRunner().invoke(main, ["curate", str(run), "--plan", "--set", "curate.length.max_words=50"])
     assert (done.exit_code, "truncated: 2 rows (10.0%)" in done.output) == (0, True)
     assert contents(tmp_path) == before

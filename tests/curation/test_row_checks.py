@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 
@@ -289,15 +290,21 @@ def test_a_users_function_decides(rules):
     assert str(rules) not in sys.path
 
 
-def test_a_changed_function_is_not_taken_for_the_old_one(rules):
+def test_a_changed_function_is_not_taken_for_the_old_one(rules, monkeypatch):
     run = corpus_of(rules / "run", made(), own=GRADES)
     synthgen.curate(curating(function="my_rules:long"), run)
     before = contents(run / "curated")
     synthgen.curate(curating(function="my_rules:long"), run)
     assert contents(run / "curated") == before
-    (rules / "my_rules.py").write_text(CODE.replace("> 8", "> 3"))
+    (rules / "my_rules.py").write_text(CODE.replace("> 8", "> 3") + "\n# changed\n")
+    with pytest.raises(RecipeError, match="the module 'my_rules' was changed after it was imported"):
+        synthgen.curate(curating(function="my_rules:long"), run, rules / "other")
+    monkeypatch.syspath_prepend(rules)
+    importlib.reload(sys.modules["my_rules"])
     with pytest.raises(synthgen.errors.RunChanged, match="code"):
         synthgen.curate(curating(function="my_rules:long"), run)
+    synthgen.curate(curating(function="my_rules:long"), run, rules / "other")
+    assert sorted(parts(rules, "other")[1]) == ["r0", "r1"]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ def test_a_row_that_cannot_be_used_is_a_failure_with_its_place(tmp_path, rows):
         assert not (tmp_path / "none").exists()
 
 
+def test_a_data_set_whose_rows_mostly_fail_says_rows_and_not_requests(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    bad = [{"prompt": "p", "completion": ""}] * 3
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*bad, ROWS[0]]))
+    _, printed = invoke("curate", path, "-o", tmp_path / "out")
+    assert "Warning: 3 rows of the data set cannot be used, and only 1 rows were made" in printed
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*bad, ROWS[3]]))
+    code, printed = invoke("curate", path, "-o", tmp_path / "none")
+    assert (code, "3 rows of the data set cannot be used, most often by unusable: " in printed) == (1, True)
+    assert "request" not in printed
+
+
 @pytest.mark.parametrize("count", [3, 4])
 def test_failures_are_kept_when_shards_are_full(tmp_path, monkeypatch, count):
     """With 3 rows, the last failure comes after the last row of a full shard."""
