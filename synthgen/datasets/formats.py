@@ -193,6 +193,8 @@ def _messages(row: Row, column: str, role: str) -> list[Said]:
         return [Said({"role": role, "content": value})]
     if isinstance(value, list) and value and all(isinstance(one, Mapping) and "role" in one for one in value):
         return [read(one) for one in value]
+    if column in row and (is_blank(value) or value == []):
+        raise ValueError(f"no {column}: the column '{column}' is empty")
     has = ", ".join(sorted(row)) or "nothing"
     raise ValueError(f"no {column} (text, or messages with roles); the row has {has}")
 

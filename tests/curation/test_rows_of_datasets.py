@@ -108,7 +108,7 @@ def test_a_row_that_cannot_be_used_is_a_failure_with_its_place(tmp_path, rows):
     assert (code, printed.splitlines()[-2]) == (0, "kept 4, rejected 3, failed 2")
     assert len(parts(out)[0]) == 4
     shown = invoke("show", out, "--failures")[1]
-    assert "rows.jsonl, line 1: " in shown
+    assert "rows.jsonl, line 1: no completion: the column 'completion' is empty" in shown
     assert "rows.jsonl, line 9: the completion is a message of the user, and not of the assistant" in shown
     assert corpus.manifest(out / "generated")["counts"] == {"rows": 7, "failures": 2}
     before = contents(out)
