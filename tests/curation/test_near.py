@@ -368,6 +368,30 @@ def test_components_are_those_of_equal_keys_and_units():
         assert len(set(parents)) < 100
 
 
+def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_key():
+    """Rows with the same key are connected if their marks agree in enough slots, or if the key has too many rows."""
+    draw = np.random.default_rng(7)
+    crowded = 0
+    for _ in range(30):
+        count = int(draw.integers(2, 200))
+        keys = draw.integers(0, max(2, count // int(draw.integers(1, 100))), count).astype(np.uint64)
+        marks, alive = draw.integers(0, 2, (count, 64)).astype(np.uint8), draw.random(count) < 0.8
+        least = int(draw.integers(25, 45))
+        parents, table = np.arange(count, dtype=np.int32), np.empty(512, np.uint64)
+        scratch = (table, np.empty(count, np.int32), np.empty(count, np.uint8))
+        components.connect_similar(keys, alive, (marks, least), parents, scratch)
+        components.roots(parents)
+        same = (keys[:, None] == keys) & alive & alive[:, None]
+        many = np.where(alive, same.sum(axis=1), 0) > components.LONGEST
+        crowded += bool(many.any())
+        near = same & (((marks[:, None] == marks).sum(axis=2) >= least) | many) | np.eye(count, dtype=bool)
+        expected = np.arange(count)
+        for _ in range(count):
+            expected = np.array([expected[linked].min() for linked in near])
+        assert parents.tolist() == expected.tolist()
+    assert 0 < crowded < 30
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exact):
     monkeypatch.setattr(job, "_TASK_ROWS", 50)

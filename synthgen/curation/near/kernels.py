@@ -228,7 +228,7 @@ def band_keys(matrix: Array, keys: Array) -> None:
 
 
 @compiled
-def _agreeing(first: Array, second: Array) -> int:
+def agreeing(first: Array, second: Array) -> int:
     """The number of slots in which two sketches agree."""
     count = 0
     for slot in range(len(first)):
@@ -272,7 +272,7 @@ def twins(sets: Sets, marks: Marks, units: Array, threshold: float, least: int, 
                         other = int64(cell & _LOW)
                         if (cell >> _HALF) == (key >> _HALF) and seen[other] != row:
                             seen[other] = row
-                            if _agreeing(matrix[row], matrix[other]) >= least:
+                            if agreeing(matrix[row], matrix[other]) >= least:
                                 score[row] = _similarity(sets, settled, row, other, threshold)
                                 twin[row] = other if score[row] >= 0 else -1
                         cell = links[band, other]

@@ -1,11 +1,11 @@
 """Finds the near duplicates among the rows of many files of signatures, with little memory.
 
-Rows that have no band in common with another row are left out. The other rows form components: two rows with a band in
-common are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are always in the same
-component. Components are therefore searched one after the other, and the memory holds the shingles of some components
-only:
+Rows that resemble no other row are left out. The other rows form components: two rows that have a band in common and
+agree in enough slots are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are
+always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
+of some components only:
 
-1. `_components` reads the keys of one band at a time. It needs about 60 bytes of memory for each row.
+1. `_components` reads the keys of one band at a time. It needs about 200 bytes of memory for each row.
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
 3. `_search` reads one chunk from all of these files.
 
@@ -31,6 +31,7 @@ from synthgen.executor.exchange import divided, read_batch, read_table, write_ta
 from synthgen.tables.curation_settings import NearDuplicates
 
 _CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
+_MARKS = 64  # number of slots, of 8 bits, that are compared before two rows are put into one component
 
 
 def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
@@ -64,17 +65,27 @@ def _column(paths: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
     return np.concatenate([numbers(read_table(path)[name]).copy() for path in paths])
 
 
+def _slots(column: pa.ChunkedArray | pa.Array, count: int) -> npt.NDArray[np.uint8]:
+    """A copy of the first `count` slots of each row: (rows, count)."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    slots = np.frombuffer(array.buffers()[1] or b"", np.uint8)
+    slots = slots[array.offset * SLOTS : (array.offset + len(array)) * SLOTS].reshape(-1, SLOTS)
+    return slots[:, :count].copy()
+
+
 def _components(
     paths: Sequence[Path], rows: Rows, alive: npt.NDArray[np.bool_], order: Order, section: NearDuplicates
 ) -> npt.NDArray[np.int32]:
     """The component of each row: the index of the component's first row."""
     parents = np.arange(len(rows), dtype=np.int32)
     table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
-    units = order.units_of(rows).astype(np.uint64) if len(order.rows) else None
+    if len(order.rows):
+        components.connect(order.units_of(rows).astype(np.uint64), alive, parents, table)
+    marks = np.concatenate([_slots(read_table(path)["slots"], _MARKS) for path in paths])
+    least = least_agreement(section.threshold, _MARKS)
+    scratch = (table, np.empty(len(rows), np.int32), np.empty(len(rows), np.uint8))
     for band in range(bands(section.threshold)[0]):
-        components.connect(_column(paths, f"band-{band:02d}"), alive, parents, table)
-    if units is not None:
-        components.connect(units, alive, parents, table)
+        components.connect_similar(_column(paths, f"band-{band:02d}"), alive, (marks, least), parents, scratch)
     components.roots(parents)
     return parents
 
@@ -160,14 +171,10 @@ class _Chunk:
         batch = read_batch(path, number)
         rows, units, sizes = (numbers(batch[name]).astype(np.int64) for name in ("row", "unit", "size"))
         keys = np.array([numbers(batch[name]) for name in names], np.uint64).reshape(len(names), len(rows))
-        column = batch["slots"]
-        slots = np.frombuffer(column.buffers()[1] or b"", np.uint8)
-        slots = slots[column.offset * SLOTS : (column.offset + len(column)) * SLOTS].reshape(-1, SLOTS)
+        slots = _slots(batch["slots"], SLOTS)
         in_train = numbers(batch["in_train"]).astype(bool)
         shingles = numbers(batch["shingles"].flatten()).astype(np.uint64)
-        return cls(
-            rows=rows, units=units, sizes=sizes, in_train=in_train, keys=keys, slots=slots.copy(), shingles=shingles
-        )
+        return cls(rows=rows, units=units, sizes=sizes, in_train=in_train, keys=keys, slots=slots, shingles=shingles)
 
     @classmethod
     def joined(cls, parts: Sequence[_Chunk]) -> _Chunk:
