@@ -4,6 +4,7 @@ of an older version.
     python benchmarks/curation.py                                     20,000 rows; each check; against 199c186
     python benchmarks/curation.py --rows 100000 1000000 --against ""  this version alone, with peak memory
     python benchmarks/curation.py --text rows.jsonl.gz                rows of {"prompt", "completion"} of your own
+    python benchmarks/curation.py --rows 100000 1000000 --everything  with near duplicates, languages and so on
 
 Prompts and completions are random combinations of sentences from the project's own texts, drawn with a fixed seed.
 Prompts have about 1,000 characters and completions about 150. Of the rows, 20% are copies of other rows, 2% are
@@ -11,9 +12,10 @@ refusals, 2% repeat their text and 2% are cut off. Half of the rows have a refer
 
 In the output, "all checks" measures the whole command with its default checks and the sweep for duplicates: it reads,
 judges and writes Parquet in one process. A small corpus is curated first, so that the time to load modules does not
-count. The line for a check measures only the check's function, on rows in memory with the columns that the check
-declares. The check `function` is left out, because it runs the user's own code. The code of the older version is read
-with `git archive`.
+count. With `--everything`, the rules for near duplicates, languages, broken text, personal data and decontamination are
+switched on too, and the disk space of the curated corpus is printed. The line for a check measures only the check's
+function, on rows in memory with the columns that the check declares. The check `function` is left out, because it runs
+the user's own code. The code of the older version is read with `git archive`.
 """
 
 from __future__ import annotations
@@ -121,27 +123,40 @@ def make(folder: Path, count: int, text: str | None) -> None:
     corpus.finish(folder, "generated", facts, names)  # type: ignore[arg-type]
 
 
-def recipe() -> object:
-    """A recipe with the default checks, for the imported version of synthgen."""
+def recipe(curate: dict[str, object]) -> object:
+    """A recipe with the default checks and the section `curate`, for the imported version of synthgen."""
     from synthgen.recipe import Recipe
 
     for word in ("license", "licence"):
         source = {"path": "none.jsonl", "source": "benchmark", word: "CC0-1.0"}
         teacher = {"engine": "replay", "path": "none.jsonl", word: "CC0-1.0"}
         try:
-            return Recipe.model_validate({"task": "benchmark", "seeds": [source], "teacher": teacher})
+            return Recipe.model_validate({"task": "benchmark", "seeds": [source], "teacher": teacher, "curate": curate})
         except ValueError as error:
             problem = error
     raise problem
 
 
-def whole(run: Path, count: int, workers: int) -> None:
+def everything(folder: Path) -> dict[str, object]:
+    """The section `curate` with further rules. The evaluation set is the project's reasoning questions."""
+    evaluation = folder / "evaluation.jsonl"
+    evaluation.write_text((ROOT / "data" / "reasoning.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    return {
+        "near_duplicates": True,
+        "language": ["en"],
+        "broken_text": True,
+        "personal_data": True,
+        "decontamination": {"sets": [{"name": "reasoning", "path": str(evaluation), "question": "question"}]},
+    }
+
+
+def whole(run: Path, count: int, workers: int, more: bool) -> None:
     """Curates a corpus, and prints the rows for each second of CPU time and the peak memory of the process."""
     import inspect
 
     import synthgen
 
-    chosen = recipe()
+    chosen = recipe(everything(run) if more else {})
     options = {"workers": workers} if "workers" in inspect.signature(synthgen.curate).parameters else {}
     make(run / "small" / "generated", 100, None)
     synthgen.curate(chosen, run / "small", **options)  # type: ignore[arg-type]  # loads what is loaded once
@@ -151,9 +166,15 @@ def whole(run: Path, count: int, workers: int) -> None:
     cpu, wall = _cpu() - began, time.monotonic() - wall
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1e3
     print(
-        f"  all checks      {count / cpu:9,.0f} rows a CPU-second ({cpu:.1f} s CPU, {wall:.1f} s, {workers} worker), "
-        f"peak {peak:,.0f} MB ({before:,.0f} MB before)"
+        f"  {'everything' if more else 'all checks':<15} {count / cpu:9,.0f} rows a CPU-second "
+        f"({cpu:.1f} s CPU, {wall:.1f} s, {workers} worker), "
+        f"peak {peak:,.0f} MB ({before:,.0f} MB before), {_megabytes(run / 'generated'):,.0f} MB read, "
+        f"{_megabytes(run / 'curated'):,.0f} MB written"
     )
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def _cpu() -> float:
@@ -236,7 +257,7 @@ def main() -> None:
         if name == "_make":
             make(Path(run) / "generated", int(rest[0]), rest[1] or None)
         elif name == "_whole":
-            whole(Path(run), int(rest[0]), int(rest[1]))
+            whole(Path(run), int(rest[0]), int(rest[1]), rest[2] == "True")
         else:
             each(Path(run))
         return
@@ -245,10 +266,11 @@ def main() -> None:
     parser.add_argument("--text", default="", help="JSONL of {prompt, completion}")
     parser.add_argument("--against", default="199c186", help="commit of an older version, or ''")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--everything", action="store_true", help="switch on more rules; only this version")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         trees = {"this version": ROOT}
-        if options.against:
+        if options.against and not options.everything:
             old = Path(scratch) / "old"
             old.mkdir()
             archive = subprocess.run(["git", "archive", options.against], cwd=ROOT, stdout=subprocess.PIPE, check=True)
@@ -259,8 +281,8 @@ def main() -> None:
                 print(f"{name}, {count:,} rows:", flush=True)
                 run = Path(scratch) / f"run-{count}-{name.replace(' ', '-')}"
                 child(tree, "_make", run, count, options.text)
-                child(tree, "_whole", run, count, options.workers)
-                if count == options.rows[0]:
+                child(tree, "_whole", run, count, options.workers, options.everything)
+                if count == options.rows[0] and not options.everything:
                     child(tree, "_each", run)
 
 
