@@ -13,9 +13,10 @@ refusals, 2% repeat their text and 2% are cut off. Half of the rows have a refer
 In the output, "all checks" measures the whole command with its default checks and the sweep for duplicates: it reads,
 judges and writes Parquet in one process. A small corpus is curated first, so that the time to load modules does not
 count. With `--everything`, the rules for near duplicates, languages, broken text, personal data and decontamination are
-switched on too, and the disk space of the curated corpus is printed. The line for a check measures only the check's
-function, on rows in memory with the columns that the check declares. The check `function` is left out, because it runs
-the user's own code. The code of the older version is read with `git archive`.
+switched on too (the evaluation set is the project's reasoning questions), and the disk space of the curated corpus is
+printed. The line for a check measures only the check's function, on rows in memory with the columns that the check
+declares. The check `function` is left out, because it runs the user's own code. The code of the older version is read
+with `git archive`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARD = 1024
-OTHERS = {"language": ["en"], "pattern": {"reject": [r"\d{3}-\d{4}"]}}  # settings of rules that have no defaults
+OTHERS = {  # settings of rules that have no defaults
+    "language": ["en"],
+    "pattern": {"reject": [r"\d{3}-\d{4}"]},
+    "decontamination": {
+        "sets": [{"name": "reasoning", "path": str(ROOT / "data" / "reasoning.jsonl"), "question": "question"}]
+    },
+}
 
 
 def sentences() -> list[str]:
@@ -137,17 +144,9 @@ def recipe(curate: dict[str, object]) -> object:
     raise problem
 
 
-def everything(folder: Path) -> dict[str, object]:
-    """The section `curate` with further rules. The evaluation set is the project's reasoning questions."""
-    evaluation = folder / "evaluation.jsonl"
-    evaluation.write_text((ROOT / "data" / "reasoning.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
-    return {
-        "near_duplicates": True,
-        "language": ["en"],
-        "broken_text": True,
-        "personal_data": True,
-        "decontamination": {"sets": [{"name": "reasoning", "path": str(evaluation), "question": "question"}]},
-    }
+EVERYTHING = {"near_duplicates": True, "broken_text": True, "personal_data": True} | {
+    name: OTHERS[name] for name in ("language", "decontamination")
+}
 
 
 def whole(run: Path, count: int, workers: int, more: bool) -> None:
@@ -156,7 +155,7 @@ def whole(run: Path, count: int, workers: int, more: bool) -> None:
 
     import synthgen
 
-    chosen = recipe(everything(run) if more else {})
+    chosen = recipe(EVERYTHING if more else {})
     options = {"workers": workers} if "workers" in inspect.signature(synthgen.curate).parameters else {}
     make(run / "small" / "generated", 100, None)
     synthgen.curate(chosen, run / "small", **options)  # type: ignore[arg-type]  # loads what is loaded once
@@ -200,6 +199,7 @@ def each(run: Path) -> None:
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}
     section, services = CurateSection.model_validate(values), Services()
+    together = {True: 0.0, False: 0.0}  # CPU seconds of a row, of the default checks with and without `answer`
     for name, entry, function in rules:
         if entry.needs and importlib.util.find_spec(entry.needs) is None:
             print(f"  {name:<15} LEFT OUT, because {entry.needs} is not installed")
@@ -213,7 +213,13 @@ def each(run: Path) -> None:
         began = time.process_time()
         for batch in wanted:
             resolve(function)(Columns(batch).select([*entry.columns, *extra]), settings, services)
-        _line(name, sum(map(len, batches)), time.process_time() - began)
+        rows, seconds = sum(map(len, batches)), time.process_time() - began
+        _line(name, rows, seconds)
+        if name in curation.CHECKS and entry.on:
+            together[True] += seconds / rows
+            together[False] += 0 if name == "answer" else seconds / rows
+    for with_answers, seconds in together.items():
+        print(f"  default checks{'' if with_answers else ' but answer'}: {1 / seconds:,.0f} rows a CPU-second together")
 
 
 def _numbers(count: int) -> object:
