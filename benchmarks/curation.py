@@ -37,19 +37,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARD = 1024
+EVALUATION = ROOT / "data" / "reasoning.jsonl"  # is not part of the corpus
 OTHERS = {  # settings of rules that have no defaults
     "language": ["en"],
     "pattern": {"reject": [r"\d{3}-\d{4}"]},
-    "decontamination": {
-        "sets": [{"name": "reasoning", "path": str(ROOT / "data" / "reasoning.jsonl"), "question": "question"}]
-    },
+    "decontamination": {"sets": [{"name": "reasoning", "path": str(EVALUATION), "question": "question"}]},
 }
 
 
 def sentences() -> list[str]:
-    """Sentences from the project's pages and data."""
+    """Sentences from the project's pages and data, without the evaluation set."""
     texts = [path.read_text(encoding="utf-8") for path in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]]
-    for path in sorted((ROOT / "data").glob("*.jsonl")):
+    for path in sorted({*(ROOT / "data").glob("*.jsonl")} - {EVALUATION}):
         texts += [" ".join(map(str, json.loads(line).values())) for line in path.read_text().splitlines()]
     parts = {" ".join(part.split()) for text in texts for part in text.replace("\n\n", ". ").split(". ")}
     return sorted(part for part in parts if 20 < len(part) < 200)

@@ -18,7 +18,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from synthgen.curation.decontamination.sets import Item
-from synthgen.curation.decontamination.words import Hashes, Words, concatenated, pieces, sequences, words_of
+from synthgen.curation.decontamination.words import (
+    Hashes,
+    Words,
+    concatenated,
+    in_one_text,
+    pieces,
+    sequences,
+    windows,
+    words_of,
+)
 from synthgen.curation.lists import Rows
 
 _FEW = 5
@@ -62,13 +71,13 @@ class _Sequences:
     present: npt.NDArray[np.bool_]
     shift: np.uint64
 
-    def matches(self, words: Words) -> tuple[Rows, Rows, Rows]:
+    def matches(self, words: Words, hashes: Hashes) -> tuple[Rows, Rows, Rows]:
         """Return (index of its first word, text, place) for each pair of a sequence of `words` and a sequence here that
-        have the same hash.
+        have the same hash. `hashes` are the `windows` of the words for this length.
         """
-        hashes, firsts = sequences(words, self.length)
-        likely = self.present[hashes >> self.shift]
-        hashes, firsts = hashes[likely], firsts[likely]
+        firsts = np.flatnonzero(self.present[hashes >> self.shift])
+        firsts = firsts[in_one_text(words, firsts, self.length)]
+        hashes = hashes[firsts]
         begin = np.searchsorted(self.hashes, hashes)
         count = np.searchsorted(self.hashes, hashes, side="right") - begin
         each = np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
@@ -78,7 +87,8 @@ class _Sequences:
 @dataclass(frozen=True)
 class Index:
     """The texts of evaluation sets. `words` are the words of all texts, and `total` is the number of words of each text
-    that count. `before` holds how many words before each word count, and at its end how many of all words count.
+    that count. `before` holds how many words before each word count, and at its end how many of all words count. The
+    lengths of `sequences` are ascending.
     """
 
     sources: tuple[Source, ...]
@@ -92,7 +102,8 @@ class Index:
         are several such texts, the hit is the one with the largest share, or the first of those. `words` are the words
         of the messages.
         """
-        found = [(*one.matches(words), one.length) for one in self.sequences]
+        hashed = windows(words, [one.length for one in self.sequences])
+        found = [(*one.matches(words, hashes), one.length) for one, hashes in zip(self.sequences, hashed, strict=True)]
         firsts, texts, places = (np.concatenate([part[n] for part in found]) for n in range(3))
         lengths = np.concatenate([np.full(len(part[0]), part[3]) for part in found])
         messages = words.text[firsts]
@@ -176,6 +187,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
         made.append(_made(length, hashes, words.text[firsts], firsts))
         own |= whole[words.text]
     total = np.bincount(words.text[own], minlength=len(texts)).astype(np.int64)
+    made.sort(key=lambda one: one.length)
     return Index(tuple(sources), words, np.concatenate([[0], np.cumsum(own)]), total, tuple(made))
 
 

@@ -157,11 +157,24 @@ def concatenated(parts: Sequence[Words]) -> Words:
 
 def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:
     """Return (hash of each sequence of `length` words that lie in one text, index of its first word)."""
-    count = len(words.hashes) - length + 1
-    if count <= 0:
-        return np.array([], np.uint64), np.array([], np.int64)
-    firsts = np.flatnonzero(words.text[:count] == words.text[length - 1 :])
-    hashes = np.zeros(count, np.uint64)
-    for place in range(length):
-        hashes = (hashes + words.hashes[place : place + count]) * np.uint64(GOLDEN)
-    return mixed(hashes[firsts]), firsts
+    hashes = next(windows(words, [length]))
+    firsts = np.flatnonzero(in_one_text(words, np.arange(len(hashes)), length))
+    return hashes[firsts], firsts
+
+
+def windows(words: Words, lengths: Sequence[int]) -> Iterator[Hashes]:
+    """Yield, for each of some ascending lengths, the hashes of all sequences of that many words, also of those that lie
+    in several texts. The hash at index i is that of the sequence whose first word has the index i.
+    """
+    done, hashes = 0, np.zeros(len(words.hashes), np.uint64)
+    for length in lengths:
+        for place in range(done, length):
+            count = max(len(words.hashes) - place, 0)
+            hashes = (hashes[:count] + words.hashes[place : place + count]) * np.uint64(GOLDEN)
+        done = length
+        yield mixed(hashes)
+
+
+def in_one_text(words: Words, firsts: Rows, length: int) -> npt.NDArray[np.bool_]:
+    """Whether the sequences of `length` words that begin at `firsts` lie in one text each."""
+    return np.asarray(words.text[firsts] == words.text[firsts + length - 1])
