@@ -38,7 +38,7 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 
 @compiled
-def _cell(keys: Array, row: int, table: Array) -> int:
+def _cell(keys: Array, row: int, table: Array) -> int64:
     """The index of the cell of a row's key in `table`, a hash table of 2**k cells. A cell holds a row with that key,
     and 32 bits of the key, or it is empty.
     """

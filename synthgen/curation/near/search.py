@@ -14,7 +14,7 @@ A component with more than `_CHUNK` shingles is a chunk of its own, which takes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -36,8 +36,8 @@ _MARKS = 64  # number of slots, of 8 bits, that are compared before two rows are
 
 def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
     """The table that `decide` returns. `paths` are the files with the signatures of each task."""
-    rows, sizes = (_column(paths, name).astype(np.int64) for name in ("row", "size"))
     counts = [read_table(path).num_rows for path in paths]
+    rows, sizes = (_column(paths, name, sum(counts)).astype(np.int64, copy=False) for name in ("row", "size"))
     alive = (sizes > 0) & ~np.isin(rows, lost)
     if section.exact:
         chunks = np.where(alive, 0, -1)
@@ -45,7 +45,7 @@ def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDupl
         chunks = _chunks(_components(paths, rows, alive, order, section), alive, sizes)
     count = int(chunks.max(initial=-1)) + 1
     units = order.units_of(rows)
-    in_train = ~np.isin(units, units[_column(paths, "held_out").astype(bool)])
+    in_train = ~np.isin(units, units[_column(paths, "held_out", len(rows)).astype(bool)])
     spreading = []
     for path, end, size in zip(paths, np.cumsum(counts).tolist(), counts, strict=True):
         part = slice(end - size, end)
@@ -58,19 +58,33 @@ def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDupl
 _RESULT = pa.schema([("row", pa.int64()), ("twin", pa.int64()), ("score", pa.float64()), ("threshold", pa.float64())])
 
 
-def _column(paths: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
-    """A column of numbers of all files. Each file is closed before the next one is read, because pages of open files
-    count as memory.
+def _column(paths: Sequence[Path], name: str, count: int) -> npt.NDArray[np.generic]:
+    """A column of numbers of all files, which have `count` rows together."""
+    return _filled(paths, count, lambda table: numbers(table[name]))
+
+
+def _filled(
+    paths: Sequence[Path], count: int, read: Callable[[pa.Table], npt.NDArray[np.generic]]
+) -> npt.NDArray[np.generic]:
+    """What `read` returns for the tables of all files, in one array of `count` rows. Each file is closed before the
+    next one is read, because pages of open files count as memory.
     """
-    return np.concatenate([numbers(read_table(path)[name]).copy() for path in paths])
+    values, start = np.empty(0, np.int64), 0
+    for path in paths:
+        part = read(read_table(path))
+        if not start:
+            values = np.empty((count, *part.shape[1:]), part.dtype)
+        values[start : start + len(part)] = part
+        start += len(part)
+    return values
 
 
 def _slots(column: pa.ChunkedArray | pa.Array, count: int) -> npt.NDArray[np.uint8]:
-    """A copy of the first `count` slots of each row: (rows, count)."""
+    """The first `count` slots of each row: (rows, count)."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     slots = np.frombuffer(array.buffers()[1] or b"", np.uint8)
     slots = slots[array.offset * SLOTS : (array.offset + len(array)) * SLOTS].reshape(-1, SLOTS)
-    return slots[:, :count].copy()
+    return slots[:, :count]
 
 
 def _components(
@@ -81,11 +95,13 @@ def _components(
     table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
     if len(order.rows):
         components.connect(order.units_of(rows).astype(np.uint64), alive, parents, table)
-    marks = np.concatenate([_slots(read_table(path)["slots"], _MARKS) for path in paths])
+    marks = _filled(paths, len(rows), lambda table: _slots(table["slots"], _MARKS))
     least = least_agreement(section.threshold, _MARKS)
     scratch = (table, np.empty(len(rows), np.int32), np.empty(len(rows), np.uint8))
     for band in range(bands(section.threshold)[0]):
-        components.connect_similar(_column(paths, f"band-{band:02d}"), alive, (marks, least), parents, scratch)
+        components.connect_similar(
+            _column(paths, f"band-{band:02d}", len(rows)), alive, (marks, least), parents, scratch
+        )
     components.roots(parents)
     return parents
 
@@ -171,7 +187,7 @@ class _Chunk:
         batch = read_batch(path, number)
         rows, units, sizes = (numbers(batch[name]).astype(np.int64) for name in ("row", "unit", "size"))
         keys = np.array([numbers(batch[name]) for name in names], np.uint64).reshape(len(names), len(rows))
-        slots = _slots(batch["slots"], SLOTS)
+        slots = _slots(batch["slots"], SLOTS).copy()
         in_train = numbers(batch["in_train"]).astype(bool)
         shingles = numbers(batch["shingles"].flatten()).astype(np.uint64)
         return cls(rows=rows, units=units, sizes=sizes, in_train=in_train, keys=keys, slots=slots, shingles=shingles)
