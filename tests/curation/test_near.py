@@ -392,6 +392,22 @@ def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_
     assert 0 < crowded < 30
 
 
+@pytest.mark.parametrize("count", [components.LONGEST, components.LONGEST + 1])
+def test_a_key_is_crowded_from_a_certain_number_of_rows(count):
+    """No two rows are alike, so they are connected only because their key is crowded."""
+    parents, table, marks = np.arange(count, dtype=np.int32), np.empty(256, np.uint64), np.zeros((count, 2), np.uint8)
+    scratch = (table, np.empty(count, np.int32), np.empty(count, np.uint8))
+    components.connect_similar(np.zeros(count, np.uint64), np.ones(count, bool), (marks, 3), parents, scratch)
+    components.roots(parents)
+    assert len(set(parents)) == (1 if count > components.LONGEST else count)
+
+
+def test_bands_for_low_thresholds():
+    """Below 0.44, single slots are compared: 64 bands of two slots would miss more than one pair in a million."""
+    assert sketch.bands(0.45) == (64, 2)
+    assert sketch.bands(0.43) == (128, 1)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exact):
     monkeypatch.setattr(job, "_TASK_ROWS", 50)
