@@ -47,6 +47,7 @@ TEXTS = [
 ]
 PINNED_SHINGLES = [4593538302991581238, 5252906956324709271]
 PINNED_SKETCH = [847293123, 3885764063, 3311959655, 2915468845]
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # spreads small keys over all 64 bits
 VOCABULARY = [f"w{number}" for number in range(5000)]
 
 
@@ -352,10 +353,11 @@ def test_components_are_those_of_equal_keys_and_units():
     for alive_share in (1.0, 0.7):
         keys = np.array([[draw.randrange(150) for _ in range(100)] for _ in range(2)], np.uint64)
         keys[1] += np.uint64(1 << 40)
+        keys *= SPREAD
         alive = np.array([draw.random() < alive_share for _ in range(100)])
-        parents, table = np.arange(100, dtype=np.int32), np.empty(256, np.uint64)
+        parents, marks = np.arange(100, dtype=np.int32), np.empty((100, 0), np.uint8)
         for values in keys:
-            components.connect(values, alive, parents, table)
+            components.connect(values, alive, marks, 0, parents)
         components.roots(parents)
         for number in range(100):
             reached, todo = {number}, [number]
@@ -377,9 +379,8 @@ def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_
         keys = draw.integers(0, max(2, count // int(draw.integers(1, 100))), count).astype(np.uint64)
         marks, alive = draw.integers(0, 2, (count, 64)).astype(np.uint8), draw.random(count) < 0.8
         least = int(draw.integers(25, 45))
-        parents, table = np.arange(count, dtype=np.int32), np.empty(512, np.uint64)
-        scratch = (table, np.empty(count, np.int32), np.empty(count, np.uint8))
-        components.connect_similar(keys, alive, (marks, least), parents, scratch)
+        parents = np.arange(count, dtype=np.int32)
+        components.connect(keys * SPREAD, alive, marks, least, parents)
         components.roots(parents)
         same = (keys[:, None] == keys) & alive & alive[:, None]
         many = np.where(alive, same.sum(axis=1), 0) > components.LONGEST
@@ -395,9 +396,8 @@ def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_
 @pytest.mark.parametrize("count", [components.LONGEST, components.LONGEST + 1])
 def test_a_key_is_crowded_from_a_certain_number_of_rows(count):
     """No two rows are alike, so they are connected only because their key is crowded."""
-    parents, table, marks = np.arange(count, dtype=np.int32), np.empty(256, np.uint64), np.zeros((count, 2), np.uint8)
-    scratch = (table, np.empty(count, np.int32), np.empty(count, np.uint8))
-    components.connect_similar(np.zeros(count, np.uint64), np.ones(count, bool), (marks, 3), parents, scratch)
+    parents, marks = np.arange(count, dtype=np.int32), np.zeros((count, 2), np.uint8)
+    components.connect(np.zeros(count, np.uint64), np.ones(count, bool), marks, 3, parents)
     components.roots(parents)
     assert len(set(parents)) == (1 if count > components.LONGEST else count)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from numpy import int64, uint64
+import numpy as np
+from numpy import int32, int64, uint8, uint64
 
 from synthgen.curation.near.kernels import Array, agreeing, compiled
-from synthgen.curation.near.shingles import MASK
 
-_EMPTY, _LOW, _HALF = uint64(MASK), uint64(0xFFFF_FFFF), uint64(32)
-Scratch = tuple[Array, Array, Array]
 LONGEST = 64  # number of rows with the same key that are compared with each other
+_PARTS, _HIGHEST = 256, uint64(56)
 
 
 @compiled
@@ -38,59 +37,58 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 
 @compiled
-def _cell(keys: Array, row: int, table: Array) -> int64:
-    """The index of the cell of a row's key in `table`, a hash table of 2**k cells. A cell holds a row with that key,
-    and 32 bits of the key, or it is empty.
+def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
+    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, one part
+    after the other and each in the order of the rows, and the index where each part begins, with the end at last.
     """
-    key, last = keys[row], uint64(len(table) - 1)
-    place = key & last
-    while True:
-        cell = table[int64(place)]
-        if cell == _EMPTY or ((cell >> _HALF) == (key >> _HALF) and keys[int64(cell & _LOW)] == key):
-            return int64(place)
-        place = (place + uint64(1)) & last
-
-
-@compiled
-def connect(keys: Array, alive: Array, parents: Array, table: Array) -> None:
-    """Put all rows that are alive and have the same key into one component. `keys` holds a key for each row, and
-    `table` has 2**k cells, more than there are rows.
-    """
-    table[:] = _EMPTY
+    begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):
         if alive[row]:
-            place = _cell(keys, row, table)
-            if table[place] == _EMPTY:
-                table[place] = (keys[row] >> _HALF) << _HALF | uint64(row)
-            else:
-                _unite(parents, row, int64(table[place] & _LOW))
+            begins[int64(keys[row] >> _HIGHEST) + 1] += 1
+    for part in range(_PARTS):
+        begins[part + 1] += begins[part]
+    rows, grouped, place = np.empty(begins[_PARTS], int32), np.empty(begins[_PARTS], uint64), begins.copy()
+    for row in range(len(keys)):
+        if alive[row]:
+            here = int64(keys[row] >> _HIGHEST)
+            rows[place[here]], grouped[place[here]] = row, keys[row]
+            place[here] += 1
+    return rows, grouped, begins
 
 
 @compiled
-def connect_similar(keys: Array, alive: Array, marks: tuple[Array, int], parents: Array, scratch: Scratch) -> None:
-    """Put two rows that are alive and have the same key into one component if their sketches agree in enough slots.
-    `marks` holds some slots of each row's sketch, 8 bits each, and the number in which they must agree.
+def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array) -> None:
+    """Put two rows that are alive and have the same key into one component if their marks agree in at least `least`
+    places. `keys` holds a key for each row, whose highest bits are as good as random, and `marks` a row of numbers.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
-    time does not grow with the square of their number. `scratch` holds the table of `connect`, and for each row the
-    earlier row with its key (or -1) and the number of earlier rows with its key.
+    time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one
+    part fits into the processor's cache.
     """
-    (matrix, least), (table, earlier, number) = marks, scratch
-    table[:] = _EMPTY
-    for row in range(len(keys)):
-        if not alive[row]:
-            continue
-        place = _cell(keys, row, table)
-        head = int64(table[place] & _LOW) if table[place] != _EMPTY else int64(-1)
-        if head >= 0 and number[head] >= LONGEST:
-            _unite(parents, row, head)
-            continue
-        earlier[row], number[row] = head, 0 if head < 0 else number[head] + 1
-        other = head
-        while other >= 0:
-            if root(parents, row) != root(parents, other) and (
-                number[row] >= LONGEST or agreeing(matrix[row], matrix[other]) >= least
-            ):
-                _unite(parents, row, other)
-            other = int64(earlier[other])
-        table[place] = (keys[row] >> _HALF) << _HALF | uint64(row)
+    rows, grouped, begins = _parted(keys, alive)
+    largest, cells = int(np.diff(begins).max()), 1
+    while cells < 2 * largest + 1:
+        cells *= 2
+    table, last = np.empty(cells, int32), uint64(cells - 1)  # the newest entry with a key, or -1
+    earlier = np.empty(len(rows), int32)  # for each entry, the one before it with the same key, or -1
+    number = np.empty(len(rows), uint8)  # the number of entries before it with the same key, at most LONGEST
+    for part in range(_PARTS):
+        table[:] = -1
+        for entry in range(begins[part], begins[part + 1]):
+            key, row = grouped[entry], rows[entry]
+            place = key & last
+            while table[int64(place)] >= 0 and grouped[table[int64(place)]] != key:
+                place = (place + uint64(1)) & last
+            head = int64(table[int64(place)])
+            if head >= 0 and number[head] >= LONGEST:
+                _unite(parents, row, rows[head])
+                continue
+            earlier[entry], number[entry] = head, 0 if head < 0 else number[head] + 1
+            while head >= 0:
+                other = rows[head]
+                if root(parents, row) != root(parents, other) and (
+                    number[entry] >= LONGEST or agreeing(marks[row], marks[other]) >= least
+                ):
+                    _unite(parents, row, other)
+                head = int64(earlier[head])
+            table[int64(place)] = entry

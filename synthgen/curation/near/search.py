@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.near import components, kernels
+from synthgen.curation.near.shingles import GOLDEN
 from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
@@ -92,16 +93,13 @@ def _components(
 ) -> npt.NDArray[np.int32]:
     """The component of each row: the index of the component's first row."""
     parents = np.arange(len(rows), dtype=np.int32)
-    table = np.empty(1 << int(2 * len(rows) + 1).bit_length(), np.uint64)
     if len(order.rows):
-        components.connect(order.units_of(rows).astype(np.uint64), alive, parents, table)
+        units = order.units_of(rows).astype(np.uint64) * np.uint64(GOLDEN)
+        components.connect(units, alive, np.empty((len(rows), 0), np.uint8), 0, parents)
     marks = _filled(paths, len(rows), lambda table: _slots(table["slots"], _MARKS))
     least = least_agreement(section.threshold, _MARKS)
-    scratch = (table, np.empty(len(rows), np.int32), np.empty(len(rows), np.uint8))
     for band in range(bands(section.threshold)[0]):
-        components.connect_similar(
-            _column(paths, f"band-{band:02d}", len(rows)), alive, (marks, least), parents, scratch
-        )
+        components.connect(_column(paths, f"band-{band:02d}", len(rows)), alive, marks, least, parents)
     components.roots(parents)
     return parents
 
