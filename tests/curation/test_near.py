@@ -374,9 +374,9 @@ def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_
     """Rows with the same key are connected if their marks agree in enough slots, or if the key has too many rows."""
     draw = np.random.default_rng(7)
     crowded = 0
-    for _ in range(30):
-        count = int(draw.integers(2, 200))
-        keys = draw.integers(0, max(2, count // int(draw.integers(1, 100))), count).astype(np.uint64)
+    for trial in range(30):
+        count = int(draw.integers(2, 200)) if trial % 5 else 900
+        keys = draw.integers(0, max(2, count // int(draw.integers(1, 400))), count).astype(np.uint64)
         marks, alive = draw.integers(0, 2, (count, 64)).astype(np.uint8), draw.random(count) < 0.8
         least = int(draw.integers(25, 45))
         parents = np.arange(count, dtype=np.int32)
@@ -386,9 +386,9 @@ def test_similar_components_are_those_of_all_pairs_that_agree_or_have_a_crowded_
         many = np.where(alive, same.sum(axis=1), 0) > components.LONGEST
         crowded += bool(many.any())
         near = same & (((marks[:, None] == marks).sum(axis=2) >= least) | many) | np.eye(count, dtype=bool)
-        expected = np.arange(count)
-        for _ in range(count):
-            expected = np.array([expected[linked].min() for linked in near])
+        before, expected = np.zeros(count), np.arange(count)
+        while (before != expected).any():
+            before, expected = expected, np.where(near, expected, count).min(axis=1)
         assert parents.tolist() == expected.tolist()
     assert 0 < crowded < 30
 
@@ -400,6 +400,21 @@ def test_a_key_is_crowded_from_a_certain_number_of_rows(count):
     components.connect(np.zeros(count, np.uint64), np.ones(count, bool), marks, 3, parents)
     components.roots(parents)
     assert len(set(parents)) == (1 if count > components.LONGEST else count)
+
+
+def test_one_common_band_is_enough():
+    """Every key of a band finds the earlier row with that key, wherever the key lies in the hash table."""
+    draw = np.random.default_rng(3)
+    pairs, count = 64, 4
+    keys = draw.integers(0, 1 << 63, (count, 2 * pairs)).astype(np.uint64)
+    for pair in range(pairs):
+        keys[pair % count, 2 * pair + 1] = keys[pair % count, 2 * pair]
+    shingles = np.repeat(np.arange(pairs, dtype=np.uint64), 2)  # both rows of a pair have the same shingle
+    sets = (shingles, np.arange(2 * pairs), np.ones(2 * pairs, np.int64))
+    twin, score = np.full(2 * pairs, -1), np.full(2 * pairs, -1.0)
+    slots = np.zeros((2 * pairs, sketch.SLOTS), np.uint8)
+    kernels.twins(sets, (slots, keys), np.arange(2 * pairs), 0.8, 0, (twin, score))
+    assert twin.tolist() == [row - 1 if row % 2 else -1 for row in range(2 * pairs)]
 
 
 def test_bands_for_low_thresholds():
