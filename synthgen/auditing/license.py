@@ -158,9 +158,8 @@ def finding(term: Term, judgment: Judgment) -> Finding:
     """The judgment of a source, for the report."""
     found = judgment.verdict
     obligations = tuple(dict.fromkeys(one.text for one in sorted(found.obligations)))
-    return Finding(
-        term.source, term.role, judgment.terms, found.status, tuple(sorted(found.reasons)), obligations, judgment.notes
-    )
+    reasons, notes = tuple(sorted(found.reasons)), judgment.notes
+    return Finding(term.source, term.role, judgment.terms, found.status, reasons, obligations=obligations, notes=notes)
 
 
 def _between_sources(together: Verdict, judgments: dict[Term, Judgment]) -> list[Conflict]:
