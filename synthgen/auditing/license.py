@@ -133,7 +133,7 @@ def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
     notes = []
     if terms.stale(today):
         kind = "contract" if terms.contract else "license"
-        notes.append(f"{kind} text of {terms.version}, read {terms.age(today)} days ago: check for a newer one")
+        notes.append(f"{kind} text of {terms.id}, read {terms.age(today)} days ago: check for a newer one")
     if terms.confidence in ("medium", "low"):
         notes.append(f"the text of {terms.id} was not read in full")
     return tuple(notes)
