@@ -51,11 +51,12 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgment:
-    """The verdict on one source, the ids of the terms that were applied, and notes about their texts."""
+    """The verdict on one source, the ids of the terms that were applied, and notes and addresses of their texts."""
 
     verdict: Verdict
     terms: str
     notes: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
@@ -108,7 +109,8 @@ def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogu
         notes.insert(0, f"the catalog has terms for this model: if they are yours, state '{known}'")
     if len(alternatives) > 1:
         notes.insert(0, f"of '{term.license}', {names} was chosen")
-    return Judgment(verdicts[best], names, tuple(notes))
+    texts = tuple(f"{one.id}: {one.source}" for one in alternatives[best] if one.source)
+    return Judgment(verdicts[best], names, tuple(notes), texts)
 
 
 def _distinct(terms: Alternative) -> Alternative:
@@ -158,8 +160,16 @@ def finding(term: Term, judgment: Judgment) -> Finding:
     """The judgment of a source, for the report."""
     found = judgment.verdict
     obligations = tuple(dict.fromkeys(one.text for one in sorted(found.obligations)))
-    reasons, notes = tuple(sorted(found.reasons)), judgment.notes
-    return Finding(term.source, term.role, judgment.terms, found.status, reasons, obligations=obligations, notes=notes)
+    return Finding(
+        source=term.source,
+        role=term.role,
+        terms=judgment.terms,
+        status=found.status,
+        reasons=tuple(sorted(found.reasons)),
+        obligations=obligations,
+        notes=judgment.notes,
+        texts=judgment.texts,
+    )
 
 
 def _between_sources(together: Verdict, judgments: dict[Term, Judgment]) -> list[Conflict]:

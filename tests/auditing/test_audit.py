@@ -122,6 +122,22 @@ def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_pa
     assert blame == {"n (generator, nobody-knows)": 2, "t (seed, CC-BY-NC-4.0)": 1}
 
 
+def test_rows_of_a_third_party_under_a_tag_of_its_repository_are_contested(tmp_path):
+    """Outputs of text-davinci-003, published under Apache-2.0: the repository's license does not undo the contract."""
+    made = {"made_by": "text-davinci-003", "account": "third_party"}
+    data = source("their/rows", "dataset", "apache-2.0", **made)
+    run = corpus_of(tmp_path, [row("a", 0, sources=[data])])
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"competes": "yes"}})
+    report = synthgen.audit(recipe, run)
+    (found,) = report.findings
+    assert (found.status, report.rows, report.passed) == ("CONTESTED", {"CONTESTED": 1}, True)
+    assert found.terms == "Apache-2.0 AND openai-tou-2023-03-14"
+    assert any("who is a third party" in reason for reason in found.reasons)
+    attribution = (run / "audit" / "attribution.md").read_text()
+    assert "- text of Apache-2.0: https://" in attribution
+    assert "- text of openai-tou-2023-03-14: https://" in attribution
+
+
 def test_a_users_own_terms_stand_beside_the_catalog(tmp_path):
     run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="our-deal")])])
     assert synthgen.audit(curating(), run).status == "UNKNOWN"

@@ -63,8 +63,9 @@ CASES = {
     "Llama 3.1, another name, served": ([made("llama-3.1")], {"student_name": "N", "actions": ["serve"]}, "DENY"),
     "Llama 3.1, another name, kept inside": ([made("llama-3.1")], {"student_name": "Nice", **TRAIN}, "ALLOW"),
     "a judge alone never triggers naming": ([made("llama-3.1", "judge")], {"student_name": "Nice"}, "ALLOW"),
-    "Llama 3.1, at 700M users": ([made("llama-3.1")], {"monthly_users": 700_000_001}, "DENY"),
-    "Llama 3.1, at 700M users, research": ([made("llama-3.1")], {"monthly_users": 700_000_001, **RESEARCH}, "DENY"),
+    "Llama 3.1, above 700M users": ([made("llama-3.1")], {"monthly_users": 700_000_001}, "DENY"),
+    "Llama 3.1, at exactly 700M users": ([made("llama-3.1")], {"monthly_users": 700_000_000}, "CONTESTED"),
+    "Llama 3.1, above 700M users, research": ([made("llama-3.1")], {"monthly_users": 700_000_001, **RESEARCH}, "DENY"),
     "Llama 3.1, no number of users": ([made("llama-3.1")], {"monthly_users": None}, "UNKNOWN"),
     "Llama 4 in the EU": ([made("llama4")], {"regions": ["EU"]}, "DENY"),
     "Llama 4, no region": ([made("llama4")], {"regions": []}, "UNKNOWN"),
@@ -100,7 +101,7 @@ CASES = {
     ),
     # README of DeepSeek-R1, 7; card of OLMo-2-Instruct
     "R1-Distill-Llama follows Llama": ([R1_LLAMA], {"student_name": "Nice"}, "DENY"),
-    "R1-Distill-Llama at 700M users": ([R1_LLAMA], {"monthly_users": 10**9}, "DENY"),
+    "R1-Distill-Llama above 700M users": ([R1_LLAMA], {"monthly_users": 10**9}, "DENY"),
     "OLMo-2-Instruct follows Gemma": ([OLMO, made("gpl-3.0", "seed")], {}, "DENY"),
     "OLMo-2 base does not": ([OLMO_BASE, made("gpl-3.0", "seed")], {}, "CONTESTED"),
     "a wrong license in the recipe": ([made("MIT", source="meta-llama/Llama-3.2-1B")], {"student_name": "N"}, "DENY"),
@@ -124,6 +125,7 @@ CASES = {
     "Stability above a million": ([made("stability-community-2024", "student_base")],
                                   {"yearly_revenue_usd": 1e6}, "DENY"),
     "Devstral, 21 million a month": ([made("devstral-2-modified-mit")], {"yearly_revenue_usd": 21e6 * 12}, "DENY"),
+    "Devstral, 19 million a month": ([made("devstral-2-modified-mit")], {"yearly_revenue_usd": 19e6 * 12}, "CONTESTED"),
     "a contract cannot cover a checkpoint": ([made("deepseek-api", "student_base")], {}, "UNKNOWN"),
     "a host alone": ([made("together")], {}, "UNKNOWN"),
     "a host and the model": ([made("together AND MIT")], {}, "ALLOW"),
@@ -176,3 +178,36 @@ def test_a_statement_above_a_threshold_is_an_obligation(users, shown):
     found = verdict_on(made("kimi-k2-modified-mit"), monthly_users=users)
     assert any("Kimi K2" in one.text for one in found.obligations) == shown
     assert found.status == "ALLOW"
+
+
+@pytest.mark.parametrize(
+    ("license", "key"),
+    [
+        ("openai", "competes"),
+        ("llama-3", "student_family"),
+        ("llama-3.1", "monthly_users"),
+        ("stability-community-2024", "yearly_revenue_usd"),
+        ("devstral-2-modified-mit", "yearly_revenue_usd"),
+        ("llama-4", "regions"),
+    ],
+)
+def test_an_intention_that_a_text_asks_for_and_nobody_stated_is_named(license, key):
+    section = AuditSection(use="commercial")
+    found = judge(made(license), section, TODAY, BOOK).verdict
+    assert found.status == "UNKNOWN"
+    assert any(f"does not set audit.{key}" in reason for reason in found.reasons)
+
+
+def test_a_coarse_family_is_told_to_be_too_coarse():
+    (reason,) = (one for one in verdict_on(made("llama-3"), student_family="llama").reasons if "family" in one)
+    assert "does not say which version" in reason
+
+
+def test_the_report_says_what_was_chosen_and_what_the_catalog_has():
+    def notes(term: Term) -> str:
+        return "; ".join(judge(term, AuditSection(), TODAY, BOOK).notes)
+
+    assert "of 'GPL-3.0-only OR MIT', MIT was chosen" in notes(made("GPL-3.0-only OR MIT"))
+    assert "if they are yours, state 'Apache-2.0'" in notes(made("unknown", source="HuggingFaceTB/SmolLM2-135M"))
+    assert not notes(made("MIT"))
+    assert "the text of OpenMDW-1.1 was not read in full" in notes(made("openmdw-1.1"))
