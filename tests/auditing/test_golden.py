@@ -126,6 +126,7 @@ CASES = {
                                   {"yearly_revenue_usd": 1e6}, "DENY"),
     "Devstral, 21 million a month": ([made("devstral-2-modified-mit")], {"yearly_revenue_usd": 21e6 * 12}, "DENY"),
     "Devstral, 19 million a month": ([made("devstral-2-modified-mit")], {"yearly_revenue_usd": 19e6 * 12}, "CONTESTED"),
+    "a grant under a condition": ([made("xai-consumer-2025-11-04")], {"competes": "no"}, "CONTESTED"),
     "a contract cannot cover a checkpoint": ([made("deepseek-api", "student_base")], {}, "UNKNOWN"),
     "a host alone": ([made("together")], {}, "UNKNOWN"),
     "a host and the model": ([made("together AND MIT")], {}, "ALLOW"),
@@ -167,6 +168,20 @@ def test_duties_are_obligations_that_code_reads():
     found = verdict_on(made("gemma"), made("llama-3.1"), made("cc-by-sa-4.0", "seed"), **RELEASE)
     duties = {(one.duty, one.of) for one in found.obligations}
     assert {("flow_down", "gemma-2026-04-01"), ("name_prefix", "llama-3.1"), ("share_alike", "CC-BY-SA-4.0")} <= duties
+    for license, role, intent, duties in [
+        ("cc-by-4.0", "seed", SHARE, {"credit"}),
+        ("cc-by-4.0", "seed", RELEASE, {"credit"}),
+        ("MIT", "seed", SHARE, {"notice"}),
+        ("MIT", "seed", RELEASE, set()),
+        ("MIT", "student_base", RELEASE, {"notice"}),
+        ("gpl-3.0", "student_base", RELEASE, {"notice", "share_alike", "no_further_terms"}),
+        ("odbl", "dataset", SHARE, {"credit", "share_alike"}),
+        ("odbl", "dataset", RELEASE, {"credit"}),
+        ("MIT", "seed", TRAIN, set()),
+        ("gpl-3.0", "student_base", SHARE, set()),
+    ]:
+        found = verdict_on(made(license, role), **intent).obligations
+        assert {one.duty for one in found} == duties, (license, role, intent)
     judged = verdict_on(made("gemma", "judge"), made("llama-3.1", "judge"))
     assert not judged.obligations
     base = {one.duty for one in verdict_on(made("llama-3.1", "student_base"), **RELEASE).obligations}
