@@ -12,7 +12,7 @@ from support.corpora import corpus_of, curating, row
 
 import synthgen
 from synthgen import corpus
-from synthgen.auditing.license import Term, source_combinations
+from synthgen.auditing.license import Term, source_combinations, term_of
 from synthgen.auditing.result import Subject
 from synthgen.errors import UserError
 
@@ -112,6 +112,26 @@ def test_sources_that_contradict_each_other_are_denied_together(tmp_path, rows, 
     assert "no license is allowed by the share-alike clauses" in found.reasons[0]
     blame = report.audits["license"].figures["blame"]
     assert blame == {"CC-BY-NC-SA-4.0 + CC-BY-SA-4.0": len(rows) - (len(rows) == 3)}
+
+
+def test_a_source_that_contradicts_itself_is_named_once(tmp_path):
+    run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="gemma AND GPL-3.0-only")])])
+    report = synthgen.audit(curating(), run)
+    assert [(one.role, one.status) for one in report.findings] == [("seed", "DENY")]
+    assert report.audits["license"].figures["blame"] == {"s (seed, gemma-2026-04-01 AND GPL-3.0-only)": 1}
+
+
+def test_the_same_model_asked_by_two_accounts_is_two_sources(tmp_path):
+    accounts = [source("gpt-4o", "generator", "openai", account=who) for who in ("ours", "third_party")]
+    run = corpus_of(tmp_path, [row(str(n), n, sources=[one]) for n, one in enumerate(accounts)])
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"competes": "yes"}})
+    assert synthgen.audit(recipe, run).rows == {"CONTESTED": 1, "DENY": 1}
+
+
+def test_account_and_tools_of_a_students_source_are_judged():
+    stated = {"source": "m", "role": "logits", "license": "mistral", "account": "third_party", "tools": ["web_search"]}
+    assert term_of(stated) == Term("m", "logits", "mistral", "third_party", "", ("web_search",))
+    assert term_of({"source": "m", "role": "logits", "license": "MIT"}) == Term("m", "logits", "MIT")
 
 
 def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_path):

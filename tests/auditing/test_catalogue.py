@@ -177,6 +177,11 @@ def test_the_page_about_licenses_is_true():
     assert set(STATUSES) <= keys
 
 
+def test_an_entry_has_its_own_date_or_that_of_its_source():
+    assert BOOK.get("gemma").seen == "2026-11-30" != RAW["sources"]["page"]["seen"]
+    assert BOOK.get("openai").seen == RAW["sources"]["contracts"]["seen"]
+
+
 def test_the_command_lists_what_is_to_be_read_again(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["audit", "--stale"])
