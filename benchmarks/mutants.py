@@ -49,6 +49,7 @@ MEMORY = 8 << 30  # bytes that a process of a test may allocate
 VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "arithmetic", "time", "mathematics"))
 MONEY = ("generation/test_money.py", "generation/test_ledger.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
+LICENSES = tuple(f"auditing/test_{name}.py" for name in ("audit", "catalogue", "golden", "laws"))
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
 CURATION = tuple(
     f"{name}.py"
@@ -99,8 +100,9 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "privacy": {"synthgen/curation/privacy/*.py": ("curation/test_privacy.py",)},
     "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
     "licenses": {
-        source: ("auditing/test_audit.py", "tables/test_audits.py", "auditing/test_lineage.py")
-        for source in ("synthgen/auditing/*.py", "synthgen/lineage.py")
+        "synthgen/auditing/*.py": (*LICENSES, "tables/test_audits.py", "auditing/test_lineage.py"),
+        "synthgen/recipe/terms.py": LICENSES,
+        "synthgen/lineage.py": ("auditing/test_lineage.py",),
     },
     "logits": {
         "synthgen/logits.py": (

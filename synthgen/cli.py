@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import synthgen
-from synthgen.command import FIELD, SET, fields_of, recipe_of, report_errors
+from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
@@ -240,6 +240,7 @@ def curate(
     "--use", type=click.Choice(["research", "commercial"]), help="Intended use. Default: the recipe's audit.use."
 )
 @click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
+@STALE
 @SET
 @report_errors
 def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:

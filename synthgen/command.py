@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from synthgen.errors import RecipeError, SynthgenError
+from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
 _SPACE = "free some space, then give the same command"
@@ -48,6 +49,23 @@ def fields_of(texts: Sequence[str]) -> dict[str, str]:
     if bad := next((text for text, (_, _, name) in zip(texts, pairs, strict=True) if not name), None):
         raise click.BadParameter(f"'{bad}' is not COLUMN=NAME", param_hint="--field")
     return {column: name for column, _, name in pairs}
+
+
+def _list_stale(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(resolve("synthgen.auditing.catalogue:stale_text")())
+        context.exit()
+
+
+STALE = click.option(
+    "--stale",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_stale,
+    help="List the licenses and terms whose text is to be read again, and stop.",
+)
+"""An option of `audit`, which then needs no RUN."""
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:

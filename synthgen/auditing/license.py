@@ -1,51 +1,235 @@
 """The license audit: what the licenses of all sources say about an intended use. This is not legal advice: the audit
 only reports what the license texts say.
 
-Statuses are ordered from best to worst: ALLOW, CONTESTED, UNKNOWN, DENY. A row gets the worst status of its sources, so
-another source never improves the row's status. A license that is not in the catalog never counts as allowed. The facts
-about licenses are in data/licenses.yaml. Each entry states which version of the license text was read.
+`catalogue` holds the facts, `rules` judges one source, and `algebra` joins verdicts. A row gets the worst status of its
+sources, and DENY when the obligations of two of its sources cannot be met together. So does the corpus as a whole.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections import Counter
-from functools import lru_cache
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from synthgen import corpus
-from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
-from synthgen.errors import UserError
-from synthgen.recipe import AuditSection, shipped
+from synthgen.auditing.algebra import Conflict, Verdict, conflicts, join
+from synthgen.auditing.catalogue import Alternative, Catalogue, catalogue
+from synthgen.auditing.result import STATUSES, AuditResult, Finding, Status, Subject
+from synthgen.auditing.rules import Role, verdict
+from synthgen.manifest import SourceTerms
+from synthgen.recipe import AuditSection
+from synthgen.recipe.terms import Terms
 
-Term = tuple[str, str, str]
-"""The id, role and license of a source."""
-# The roles of models and texts whose license may forbid training on the rows that were made with them.
-_OF_OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
-_TEXTS = ("seed", "dataset")  # roles of texts that rows are made from
+CONFLICT = "conflict"
+"""The role of a finding about several sources whose obligations cannot be met together."""
+UNSTATED = "unknown"
+"""The id of the terms that stand for no license."""
+EXAMPLES = "#examples"
+"""The end of the id of the examples that lie in a task's folder."""
+_MOST_BLAMED = 100  # sets of sources in the figure `blame`
+_NAMED = 3  # sources that a finding about a conflict names for each license
+
+
+class Term(NamedTuple):
+    """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
+    `third_party`, or "" when unknown), the model's name, and the tools that it used.
+    """
+
+    source: str
+    role: str
+    license: str
+    account: str = ""
+    made_by: str = ""
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """The verdict on one source, the ids of the terms that were applied, and notes and addresses of their texts."""
+
+    verdict: Verdict
+    terms: str
+    notes: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
-    """Judge every source of every kept or rejected row, and the student's other sources.
+    """Judge every source of every kept or rejected row, and the student's other sources, alone and together.
 
-    The figure `rows` is the number of rows with each status. The status of a row is the worst status of its sources, or
-    UNKNOWN when the row has no sources.
+    The figure `rows` is the number of rows with each status; a row without sources is UNKNOWN. The figure `blame` maps
+    each smallest set of sources that fails the audit to the number of rows that have at least one of them; it has the
+    100 sets with the most rows.
     """
     today = datetime.date.today()
-    combinations = source_combinations(subject)
-    terms = {term for combination in combinations for term in combination}
-    terms |= {(one["source"], one["role"], one["license"]) for one in subject.of_student}
-    findings = {term: judge(*term, section, today) for term in sorted(terms)}
+    book = catalogue(section.terms)
+    combined = source_combinations(subject)
+    terms = {term for combination in combined for term in combination}
+    terms |= {term_of(one) for one in subject.of_student}
+    judgments = judge_all(terms, section, today, book)
+    together = join({judgment.verdict for judgment in judgments.values()})
+    disputed = _between_sources(together, judgments)
+    findings = [finding(term, judgments[term]) for term in sorted(terms)]
+    findings += [_conflict(one, judgments) for one in disputed]
+    rows = _status_of_rows(combined, judgments)
+    status: Status = max([together.status, *rows], key=STATUSES.index)
+    blame = _blame(disputed, judgments, combined)
+    return AuditResult(status, tuple(findings), {"rows": dict(sorted(rows.items())), "blame": blame})
+
+
+def term_of(source: SourceTerms) -> Term:
+    """What is judged of a source of a manifest or a student."""
+    facts: dict[str, Any] = {**source}
+    tools = tuple(facts.get("tools") or ())
+    return Term(source["source"], source["role"], source["license"], facts.get("account") or "", tools=tools)
+
+
+def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
+    """Compare the terms of one source with the intended use.
+
+    The terms are those of the license expression, and those that the catalog has for the model. Of several
+    alternatives (`MIT OR Apache-2.0`) the one with the best status counts, and then the one with fewer obligations.
+    """
+    followed = (*book.followed(term.source), *book.followed(term.made_by))
+    role = Role(term.role, term.account, term.tools)
+    alternatives = [_distinct((*one, *followed)) for one in book.alternatives(term.license)]
+    verdicts = [_verdict(one, role, intent) for one in alternatives]
+    best = min(
+        range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
+    )
+    names = " AND ".join(one.id for one in alternatives[best])
+    notes = [note for one in alternatives[best] for note in _notes(one, today)]
+    if followed and book.get(term.license).id == UNSTATED:
+        known = " AND ".join(one.id for one in followed)
+        notes.insert(0, f"the catalog has terms for this model: if they are yours, state '{known}'")
+    if len(alternatives) > 1:
+        notes.insert(0, f"of '{term.license}', {names} was chosen")
+    texts = tuple(f"{one.id}: {one.source}" for one in alternatives[best] if one.source)
+    return Judgment(verdicts[best], names, tuple(notes), texts)
+
+
+def _distinct(terms: Alternative) -> Alternative:
+    return tuple({one.id: one for one in terms}.values())
+
+
+def _verdict(terms: Alternative, role: Role, intent: AuditSection) -> Verdict:
+    """What all these terms say together. With several terms, each reason names its own."""
+    verdicts = []
+    for one in terms:
+        found = verdict(one, role, intent)
+        named = frozenset(f"{one.id}: {reason}" for reason in found.reasons) if len(terms) > 1 else found.reasons
+        verdicts.append(Verdict(found.status, found.obligations, named))
+    if all(one.kind == "host" for one in terms):
+        model = f"a host does not grant rights in a model: state both, as in '{terms[0].id} AND llama-3.1'"
+        verdicts.append(Verdict("UNKNOWN", reasons=frozenset({model})))
+    return join(verdicts)
+
+
+def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
+    """Notes about the text: it is to be read again, or it was read in part."""
+    notes = []
+    if terms.stale(today):
+        kind = "contract" if terms.contract else "license"
+        notes.append(f"{kind} text of {terms.id}, read {terms.age(today)} days ago: check for a newer one")
+    if terms.confidence in ("medium", "low"):
+        notes.append(f"the text of {terms.id} was not read in full")
+    return tuple(notes)
+
+
+def judge_all(
+    terms: Iterable[Term], intent: AuditSection, today: datetime.date, book: Catalogue
+) -> dict[Term, Judgment]:
+    """The judgment of each source. Sources that differ in nothing that is judged are judged once."""
+    known: dict[tuple[object, ...], Judgment] = {}
+    found: dict[Term, Judgment] = {}
+    for term in terms:
+        models = (book.followed(term.source), book.followed(term.made_by))
+        key = (term.role, term.license, term.account, term.tools, *(tuple(t.id for t in some) for some in models))
+        if key not in known:
+            known[key] = judge(term, intent, today, book)
+        found[term] = known[key]
+    return found
+
+
+def finding(term: Term, judgment: Judgment) -> Finding:
+    """The judgment of a source, for the report."""
+    found = judgment.verdict
+    obligations = tuple(dict.fromkeys(one.text for one in sorted(found.obligations)))
+    return Finding(
+        source=term.source,
+        role=term.role,
+        terms=judgment.terms,
+        status=found.status,
+        reasons=tuple(sorted(found.reasons)),
+        obligations=obligations,
+        notes=judgment.notes,
+        texts=judgment.texts,
+    )
+
+
+def _between_sources(together: Verdict, judgments: dict[Term, Judgment]) -> list[Conflict]:
+    """The conflicts between sources, without those inside one source."""
+    inside = {one for verdict in {j.verdict for j in judgments.values()} for one in conflicts(verdict.obligations)}
+    return [one for one in conflicts(together.obligations) if one not in inside]
+
+
+def _sources_of(conflict: Conflict, judgments: dict[Term, Judgment]) -> dict[str, list[Term]]:
+    """For each license of a conflict: the sources under it that have obligations."""
+    found: dict[str, list[Term]] = defaultdict(list)
+    for term in sorted(judgments):
+        for name in {one.of for one in judgments[term].verdict.obligations} & conflict.of:
+            found[name].append(term)
+    return found
+
+
+def _conflict(conflict: Conflict, judgments: dict[Term, Judgment]) -> Finding:
+    named = []
+    for _, terms in sorted(_sources_of(conflict, judgments).items()):
+        names = list(dict.fromkeys(term.source for term in terms))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        named.append(", ".join(names[:_NAMED]) + more)
+    repair = "leave one of them out, or keep them apart in two corpora and two students"
+    return Finding(
+        " + ".join(named), CONFLICT, " + ".join(sorted(conflict.of)), "DENY", (conflict.reason,), notes=(repair,)
+    )
+
+
+def _status_of_rows(combined: Counter[tuple[Term, ...]], judgments: dict[Term, Judgment]) -> Counter[Status]:
+    """The number of rows with each status."""
     rows: Counter[Status] = Counter()
-    for combination, count in combinations.items():
-        rows[worst(findings[term].status for term in combination) if combination else "UNKNOWN"] += count
-    status = worst([*(finding.status for finding in findings.values()), *rows])
-    return AuditResult(status, tuple(findings.values()), {"rows": dict(sorted(rows.items()))})
+    known: dict[frozenset[Verdict], Status] = {}
+    for combination, count in combined.items():
+        verdicts = frozenset(judgments[term].verdict for term in combination)
+        if verdicts not in known:
+            known[verdicts] = join(verdicts).status if verdicts else "UNKNOWN"
+        rows[known[verdicts]] += count
+    return rows
+
+
+def _blame(
+    disputed: list[Conflict], judgments: dict[Term, Judgment], combined: Counter[tuple[Term, ...]]
+) -> dict[str, float]:
+    """Each smallest set of sources that fails the audit → the number of rows that have at least one of them."""
+    sets: dict[str, set[Term]] = defaultdict(set)
+    for term, judgment in judgments.items():
+        if judgment.verdict.status in ("UNKNOWN", "DENY"):
+            sets[f"{term.source} ({term.role}, {judgment.terms})"].add(term)
+    for one in disputed:
+        sets[" + ".join(sorted(one.of))] |= {term for terms in _sources_of(one, judgments).values() for term in terms}
+    labels: dict[Term, list[str]] = defaultdict(list)
+    for label, terms in sets.items():
+        for term in terms:
+            labels[term].append(label)
+    rows: Counter[str] = Counter(dict.fromkeys(sorted(sets), 0))
+    for combination, count in combined.items():
+        for label in {label for term in combination for label in labels.get(term, ())}:
+            rows[label] += count
+    return dict(rows.most_common(_MOST_BLAMED))
 
 
 def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
@@ -64,9 +248,10 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
     once for each set, not for each row.
     """
     flat = sources.flatten()
-    names = [pc.fill_null(pc.struct_field(flat, name), "") for name in ("id", "role", "license")]
-    coded = pc.binary_join_element_wise(*names, "\0").dictionary_encode()
-    terms: list[Term] = [tuple(text.split("\0")) for text in coded.dictionary.to_pylist()]
+    names = [_sources(flat), *(pc.struct_field(flat, name) for name in ("role", "license", "account", "made_by"))]
+    names.append(pc.binary_join(pc.struct_field(flat, "tools"), "\1"))
+    coded = pc.binary_join_element_wise(*(pc.fill_null(name, "") for name in names), "\0").dictionary_encode()
+    terms = [_term(text) for text in coded.dictionary.to_pylist()]
     codes = np.asarray(coded.indices.to_numpy(zero_copy_only=False))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(sources), 0).to_numpy(zero_copy_only=False))
     starts = np.cumsum(lengths) - lengths
@@ -83,101 +268,15 @@ def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
     return combinations
 
 
-@lru_cache
-def catalog() -> dict[str, dict[str, Any]]:
-    """Maps each license id and each alias in data/licenses.yaml, in lower case, to the license's entry in this file."""
-    path = shipped("data") / "licenses.yaml"
-    entries = yaml.safe_load(path.read_text())["terms"]
-    by_name: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        for name in (entry["id"], *entry.get("aliases", ())):
-            if name.lower() in by_name:
-                raise UserError(f"{path}: the name '{name}' occurs twice")
-            by_name[name.lower()] = entry
-    return by_name
+def _sources(flat: pa.Array) -> pa.Array:
+    """The ids of the sources. Of a seed that served as an example, `SOURCE#ID`, only SOURCE is kept, because all seeds
+    of one source have the same terms, and each row may have examples of its own.
+    """
+    ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
+    seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))
+    return pc.if_else(pc.fill_null(seed, False), pc.replace_substring_regex(ids, "#[^#]*$", ""), ids)
 
 
-def judge(source: str, role: str, terms: str, intent: AuditSection, today: datetime.date) -> Finding:
-    """Compare the terms of one source with the intended use."""
-    entry = catalog().get(terms.lower())
-    if entry is None:
-        return Finding(source, role, terms, "UNKNOWN", (f"terms '{terms}' are not in the catalog",))
-    verdicts: list[tuple[Status, str]] = []
-    if intent.use == "commercial":
-        verdicts.append(_commercial(entry))
-    if "train" in intent.actions and role in _OF_OUTPUTS:
-        verdicts.append(_train(entry, role, intent))
-    if {"share_data", "release_weights"} & set(intent.actions):
-        verdicts.append(_share(entry, role, intent))
-    obligations = list(entry.get("obligations", ()))
-    if "release_weights" in intent.actions and entry.get("name_prefix"):
-        prefix = entry["name_prefix"]
-        obligations.append(f"the student's name begins with '{prefix}'")
-        if intent.student_name and not intent.student_name.startswith(prefix):
-            verdicts.append(("DENY", f"the student's name '{intent.student_name}' does not begin with '{prefix}'"))
-    return Finding(
-        source,
-        role,
-        entry["id"],
-        worst(status for status, _ in verdicts),
-        tuple(reason for _, reason in verdicts if reason),
-        obligations=tuple(obligations),
-        notes=_staleness(entry, today),
-    )
-
-
-def _commercial(entry: dict[str, Any]) -> tuple[Status, str]:
-    verdicts: dict[str, tuple[Status, str]] = {
-        "yes": ("ALLOW", ""),
-        "no": ("DENY", "commercial use is not granted"),
-        "conditional": ("CONTESTED", f"commercial use under conditions: {entry.get('condition', 'see the text')}"),
-        "unknown": ("UNKNOWN", "the text does not say whether commercial use is allowed"),
-    }
-    return verdicts[entry["commercial_use"]]
-
-
-def _train(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Status, str]:
-    rule = entry["train_on_outputs"]
-    verdicts: dict[str, tuple[Status, str]]
-    if rule == "noncompete":
-        verdicts = {
-            "no": (
-                "ALLOW",
-                "competing models may not be trained; the recipe says that the student does not compete",
-            ),
-            "yes": ("DENY", "a competing model may not be trained on outputs"),
-            "unknown": ("UNKNOWN", "a competing model may not be trained, and the recipe does not set audit.competes"),
-        }
-        return verdicts[intent.competes]
-    if rule == "family":
-        if intent.student_family.lower() == entry.get("family", "").lower():
-            return "ALLOW", f"training is allowed within the {entry['family']} family"
-        return "DENY", f"outputs may train models of the {entry['family']} family only"
-    if rule == "research" and intent.use == "research":
-        return "ALLOW", "training is allowed for research"
-    verdicts = {
-        "allow": ("ALLOW", "the terms allow training explicitly" if role not in _TEXTS else ""),
-        "silent": ("ALLOW", "the terms do not mention training" if role not in _TEXTS else ""),
-        "research": ("DENY", "training is allowed for research only"),
-        "deny": ("DENY", "models may not be trained on outputs"),
-        "unknown": ("UNKNOWN", "the text does not say whether models may be trained on outputs"),
-    }
-    return verdicts[rule]
-
-
-def _share(entry: dict[str, Any], role: str, intent: AuditSection) -> tuple[Status, str]:
-    if entry.get("no_redistribution") and "share_data" in intent.actions:
-        return "DENY", "the data may not be redistributed"
-    if entry.get("no_derivatives") and "share_data" in intent.actions and role in _TEXTS:
-        return "DENY", "rewritten rows may not be shared"
-    if entry.get("student_terms") == "contested":
-        return "CONTESTED", "whether a student inherits these terms is contested"
-    return "ALLOW", ""
-
-
-def _staleness(entry: dict[str, Any], today: datetime.date) -> tuple[str, ...]:
-    if entry["instrument"] != "contract":
-        return ()
-    seen = datetime.date.fromisoformat(str(entry["read_on"]))
-    age = (today - seen).days
-    return (f"contract text of {entry['version']}, read {age} days ago: check for a newer one",) if age > 180 else ()
+def _term(text: str) -> Term:
+    source, role, license, account, made_by, tools = text.split("\0")
+    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else ())

@@ -32,7 +32,8 @@ class Subject:
 class Finding:
     """An audit's judgment of one source, for example of what the source's license says about the intended use.
 
-    `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies.
+    `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies,
+    and `texts` says where each of its texts was read.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Finding:
     reasons: tuple[str, ...]
     obligations: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

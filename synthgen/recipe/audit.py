@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Section
-
-
-def _word(value: object) -> object:
-    """Convert a boolean to "yes" or "no", because YAML reads an unquoted `yes` or `no` as a boolean."""
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 class AuditSection(Section):
@@ -27,7 +23,7 @@ class AuditSection(Section):
     """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
     competes: Annotated[
         Literal["yes", "no", "unknown"],
-        BeforeValidator(_word),
+        BeforeValidator(word),
         WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
     ] = "unknown"
     """Whether the student competes with the teacher's provider. The terms of some providers forbid such students."""
@@ -35,3 +31,11 @@ class AuditSection(Section):
     """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
     student_name: str = ""
     """Name under which the student will be released, for licenses that require the name to begin with some prefix."""
+    monthly_users: Annotated[int, Field(ge=0)] | None = None
+    """Users of your products in a month. Some licenses grant nothing above a limit, such as 700 million for Llama."""
+    yearly_revenue_usd: Annotated[float, Field(ge=0)] | None = None
+    """Your revenue in a year, in US dollars. Some licenses grant nothing above a limit."""
+    regions: tuple[str, ...] = ()
+    """Where you are and where the student is used, such as `[EU, US]`. Some licenses exclude a region."""
+    terms: tuple[Terms, ...] = ()
+    """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""

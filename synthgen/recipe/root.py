@@ -35,8 +35,8 @@ class Recipe(Section):
     description: str = ""
     """One sentence about the corpus, for its card."""
     license: str | None = None
-    """License of your own seeds, templates and examples: an SPDX id such as CC0-1.0 or CC-BY-4.0, or a key of
-    data/licenses.yaml. An entry of `seeds` may state another license."""
+    """License of your own seeds, templates and examples: an SPDX id such as CC0-1.0 or CC-BY-4.0, an expression of ids
+    such as `MIT OR Apache-2.0`, or a key of data/licenses.yaml. An entry of `seeds` may state another license."""
     strategy: Annotated[str, name_in(STRATEGIES)] = "answer"
     """How rows are made from a seed."""
     seeds: tuple[SeedSource, ...] = Field(min_length=1)

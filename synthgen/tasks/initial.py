@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from synthgen import durable
-from synthgen.auditing.license import catalog
+from synthgen.auditing.catalogue import catalogue
 from synthgen.cards import environment
 from synthgen.errors import RecipeError, close, told_in_one_line
 from synthgen.generation.plan import plan
@@ -235,8 +235,9 @@ def _notes(rows: list[Row], columns: Columns, license: str) -> Iterator[str]:
     """Facts about the file that the user should know or check."""
     if not columns.named:
         yield f"no column has a name such as 'question'; '{columns.question}' is used as the question"
-    if license.lower() not in catalog():
-        near = close(license, [terms["id"] for terms in catalog().values()])
+    book = catalogue()
+    if book.missing(license):
+        near = close(license, book.ids())
         meant = f"; did you mean '{near[0]}'?" if near else ""
         yield f"the license '{license}' is not in data/licenses.yaml, so the audit will say UNKNOWN{meant}"
     if len(rows) < _FEW_ROWS:

@@ -1,9 +1,8 @@
-"""Known verdicts for licenses and terms, and rules that hold for all licenses and terms."""
+"""The audit of a corpus: which rows and sources have which status, and which report is written."""
 
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 import random
 from collections import Counter
@@ -13,152 +12,39 @@ from support.corpora import corpus_of, curating, row
 
 import synthgen
 from synthgen import corpus
-from synthgen.auditing.license import catalog, judge, source_combinations
-from synthgen.auditing.result import STATUSES, Subject, worst
-from synthgen.recipe import AuditSection
-
-TODAY = datetime.date(2026, 1, 15)
-OUTPUTS = ("generator", "logits", "rewriter", "seed", "dataset")
+from synthgen.auditing.license import Term, source_combinations, term_of
+from synthgen.auditing.result import Subject
+from synthgen.errors import UserError
 
 
-def status(terms: str, role: str = "generator", **intent) -> str:
-    return judge("x", role, terms, AuditSection(**{"use": "commercial", **intent}), TODAY).status
-
-
-@pytest.mark.parametrize(
-    ("terms", "role", "intent", "expected"),
-    [
-        ("CC0-1.0", "seed", {}, "ALLOW"),
-        ("MIT", "seed", {}, "ALLOW"),
-        ("Apache-2.0", "generator", {}, "ALLOW"),
-        ("CC-BY-NC-4.0", "seed", {}, "DENY"),
-        ("CC-BY-NC-4.0", "seed", {"use": "research", "actions": ["train"]}, "ALLOW"),
-        ("CC-BY-SA-4.0", "seed", {}, "CONTESTED"),
-        ("CC-BY-ND-4.0", "seed", {}, "DENY"),
-        ("CC-BY-ND-4.0", "dataset", {}, "DENY"),
-        ("CC-BY-NC-4.0", "dataset", {}, "DENY"),
-        ("anthropic", "dataset", {}, "DENY"),
-        ("unknown", "dataset", {}, "UNKNOWN"),
-        ("unknown", "seed", {}, "UNKNOWN"),
-        ("some-license-nobody-wrote-down", "generator", {}, "UNKNOWN"),
-        ("openai", "generator", {}, "UNKNOWN"),
-        ("openai", "generator", {"competes": "no"}, "ALLOW"),
-        ("openai", "generator", {"competes": "yes"}, "DENY"),
-        ("anthropic", "generator", {}, "DENY"),
-        ("deepseek-api", "generator", {}, "ALLOW"),
-        ("llama-3", "generator", {"use": "research"}, "DENY"),
-        ("llama-3", "generator", {"use": "research", "student_family": "llama", "actions": ["train"]}, "ALLOW"),
-        ("llama-3.1", "generator", {"student_name": "Nice-Student"}, "DENY"),
-        ("llama-3.1", "generator", {"student_name": "Llama-Nice"}, "CONTESTED"),
-    ],
-)
-def test_golden(terms, role, intent, expected):
-    assert status(terms, role, **intent) == expected
-
-
-SHARE = {"actions": ["share_data"]}
-RELEASE = {"actions": ["release_weights"]}
-TRAIN = {"actions": ["train"]}
-
-
-@pytest.mark.parametrize(
-    ("entry", "role", "intent", "expected", "reason"),
-    [
-        ({"commercial_use": "no"}, "seed", SHARE, "DENY", "commercial use is not granted"),
-        ({"commercial_use": "no"}, "seed", {**SHARE, "use": "research"}, "ALLOW", ""),
-        ({"commercial_use": "conditional"}, "seed", SHARE, "CONTESTED", "under conditions"),
-        ({"commercial_use": "unknown"}, "seed", SHARE, "UNKNOWN", "does not say whether commercial use"),
-        *[({"train_on_outputs": "deny"}, role, TRAIN, "DENY", "may not be trained") for role in OUTPUTS],
-        *[({"train_on_outputs": "deny"}, role, TRAIN, "ALLOW", "") for role in ("template", "student_base", "judge")],
-        ({"train_on_outputs": "deny"}, "generator", SHARE, "ALLOW", ""),
-        ({"train_on_outputs": "unknown"}, "generator", TRAIN, "UNKNOWN", "does not say whether models"),
-        ({"train_on_outputs": "silent"}, "generator", TRAIN, "ALLOW", "do not mention training"),
-        ({"train_on_outputs": "silent"}, "seed", TRAIN, "ALLOW", ""),
-        ({"train_on_outputs": "allow"}, "generator", TRAIN, "ALLOW", "allow training explicitly"),
-        ({"train_on_outputs": "allow"}, "dataset", TRAIN, "ALLOW", ""),
-        ({"train_on_outputs": "research"}, "generator", TRAIN, "DENY", "for research only"),
-        ({"train_on_outputs": "research"}, "generator", {**TRAIN, "use": "research"}, "ALLOW", "for research"),
-        ({"train_on_outputs": "deny"}, "generator", {**TRAIN, "use": "research"}, "DENY", "may not be trained"),
-        ({"train_on_outputs": "noncompete"}, "generator", {**TRAIN, "competes": "no"}, "ALLOW", "does not compete"),
-        ({"train_on_outputs": "noncompete"}, "generator", TRAIN, "UNKNOWN", "does not set audit.competes"),
-        (
-            {"train_on_outputs": "family", "family": "f"},
-            "generator",
-            {**TRAIN, "student_family": "F"},
-            "ALLOW",
-            "the f",
-        ),
-        ({"train_on_outputs": "family", "family": "f"}, "generator", TRAIN, "DENY", "of the f family only"),
-        ({"no_redistribution": True}, "generator", SHARE, "DENY", "may not be redistributed"),
-        ({"no_redistribution": True}, "seed", RELEASE, "ALLOW", ""),
-        ({"no_derivatives": True}, "seed", SHARE, "DENY", "rewritten rows"),
-        ({"no_derivatives": True}, "dataset", SHARE, "DENY", "rewritten rows"),
-        ({"no_derivatives": True}, "template", SHARE, "ALLOW", ""),
-        ({"no_derivatives": True}, "seed", RELEASE, "ALLOW", ""),
-        ({"student_terms": "contested"}, "seed", SHARE, "CONTESTED", "inherits these terms"),
-        ({"student_terms": "contested"}, "seed", RELEASE, "CONTESTED", "inherits these terms"),
-        ({"student_terms": "contested"}, "seed", TRAIN, "ALLOW", ""),
-        ({"name_prefix": "P-"}, "seed", {**RELEASE, "student_name": "X"}, "DENY", "does not begin with 'P-'"),
-        ({"name_prefix": "P-"}, "seed", {**RELEASE, "student_name": "P-X"}, "ALLOW", ""),
-        ({"name_prefix": "P-"}, "seed", RELEASE, "ALLOW", ""),
-        ({"name_prefix": "P-"}, "seed", {**SHARE, "student_name": "X"}, "ALLOW", ""),
-    ],
-)
-def test_each_rule_alone(monkeypatch, entry, role, intent, expected, reason):
-    """A license that allows all, with one rule changed."""
-    plain = {"id": "t-1", "instrument": "license", "commercial_use": "yes", "train_on_outputs": "silent"}
-    monkeypatch.setattr("synthgen.auditing.license.catalog", lambda: {"t": {**plain, **entry}})
-    finding = judge("x", role, "T", AuditSection(**{"use": "commercial", **intent}), TODAY)
-    assert finding.status == expected
-    assert (reason in "".join(finding.reasons)) if reason else finding.reasons == ()
-    assert bool(finding.obligations) == ("name_prefix" in entry and intent["actions"] == RELEASE["actions"])
-
-
-def test_laws():
-    """The worst of several statuses does not depend on their order. Commercial use never gets a better status than
-    research. An unknown license never passes.
-    """
-    for some in itertools.permutations(STATUSES, 3):
-        assert worst(some) == max(some, key=STATUSES.index)
-    for terms in catalog():
-        for role in ("seed", "generator", "template", "student_base"):
-            research, commercial = (status(terms, role, use=use) for use in ("research", "commercial"))
-            assert STATUSES.index(research) <= STATUSES.index(commercial), (terms, role)
-    assert worst([]) == "ALLOW"
-
-
-def test_every_finding_that_is_not_allow_says_why():
-    for terms in catalog():
-        finding = judge("x", "generator", terms, AuditSection(), TODAY)
-        assert finding.status == "ALLOW" or finding.reasons, terms
-
-
-def test_old_contracts_are_flagged():
-    late = datetime.date(2027, 1, 1)
-    assert judge("x", "generator", "openai", AuditSection(), late).notes
-    assert not judge("x", "generator", "openai", AuditSection(), TODAY).notes
-    assert not judge("x", "generator", "MIT", AuditSection(), late).notes
-    read = datetime.date.fromisoformat(str(catalog()["openai"]["read_on"]))
-    for days in (180, 181):
-        notes = judge("x", "generator", "openai", AuditSection(), read + datetime.timedelta(days)).notes
-        assert [f"read {days} days ago" in note for note in notes] == [True] * (days - 180)
-
-
-def source(name: str, role: str = "seed", license: str = "MIT") -> dict:
+def source(name: str, role: str = "seed", license: str = "MIT", **more) -> dict:
     nothing = {"terms_date": None, "made_by": None, "account": None, "tools": []}
-    return {"id": name, "role": role, "license": license, **nothing}
+    return {"id": name, "role": role, "license": license, **nothing, **more}
+
+
+def term(source: dict) -> Term:
+    names = (source["id"], source["role"], source["license"], source["account"] or "", source["made_by"] or "")
+    return Term(*names, tuple(source["tools"]))
 
 
 def test_sets_of_sources_are_counted_without_their_rows(tmp_path):
     draw = random.Random(1)
     known = [source(n, r, t) for n in "ab" for r in ("seed", "generator") for t in ("MIT", "unknown")]
+    known += [source("c", account="ours"), source("c", account="third_party", tools=["x", "y"], made_by="m")]
     rows = [row("x", n, sources=draw.sample(known, draw.randrange(4))) for n in range(500)]
     run = corpus_of(tmp_path, rows, size=100)
     folder = run / "generated"
     found = source_combinations(Subject(folder, corpus.manifest(folder)))
-    expected = Counter(tuple(sorted((s["id"], s["role"], s["license"]) for s in r.sources)) for r in rows)
+    expected = Counter(tuple(sorted(term(s) for s in r.sources)) for r in rows)
     assert found == expected
     assert expected[()] > 0
+
+
+def test_seeds_that_served_as_examples_are_one_source(tmp_path):
+    examples = [source(name, "few_shot") for name in ("C# questions#1", "C# questions#a2", "p@1#examples")]
+    run = corpus_of(tmp_path, [row(str(n), n, sources=[one]) for n, one in enumerate(examples)])
+    found = {(one.source, one.role) for one in synthgen.audit(curating(), run).findings}
+    assert found == {("C# questions", "few_shot"), ("p@1#examples", "few_shot")}
 
 
 def test_rows_are_counted_by_the_worst_of_their_sources(tmp_path):
@@ -205,3 +91,83 @@ def test_the_teacher_is_a_base_of_students_that_copy_its_layers(tmp_path, kind, 
     recipe = synthgen.Recipe.model_validate({**values, "teacher": teacher, "train": {"student": kind}})
     found = {(f.source, f.role, f.terms) for f in synthgen.audit(recipe, run).findings}
     assert (("some/model", "student_base", "llama-3") in found) == based
+
+
+BY_SA = source("wiki", license="cc-by-sa-4.0")
+NC_SA = source("forum", license="cc-by-nc-sa-4.0")
+
+
+@pytest.mark.parametrize(
+    ("rows", "counts"),
+    [([[BY_SA], [NC_SA], [source("s")]], {"ALLOW": 1, "CONTESTED": 2}), ([[BY_SA, NC_SA]], {"DENY": 1})],
+)
+def test_sources_that_contradict_each_other_are_denied_together(tmp_path, rows, counts):
+    """Each row alone is fine in the first corpus. A student, and the corpus as one work, mix the rows."""
+    run = corpus_of(tmp_path, [row(str(n), n, sources=sources) for n, sources in enumerate(rows)])
+    report = synthgen.audit(curating(), run, use="research")
+    assert report.rows == counts
+    assert (report.status, report.passed) == ("DENY", False)
+    (found,) = [one for one in report.findings if one.role == "conflict"]
+    assert (found.source, found.terms) == ("forum + wiki", "CC-BY-NC-SA-4.0 + CC-BY-SA-4.0")
+    assert "no license is allowed by the share-alike clauses" in found.reasons[0]
+    blame = report.audits["license"].figures["blame"]
+    assert blame == {"CC-BY-NC-SA-4.0 + CC-BY-SA-4.0": len(rows) - (len(rows) == 3)}
+
+
+def test_a_source_that_contradicts_itself_is_named_once(tmp_path):
+    run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="gemma AND GPL-3.0-only")])])
+    report = synthgen.audit(curating(), run)
+    assert [(one.role, one.status) for one in report.findings] == [("seed", "DENY")]
+    assert report.audits["license"].figures["blame"] == {"s (seed, gemma-2026-04-01 AND GPL-3.0-only)": 1}
+
+
+def test_the_same_model_asked_by_two_accounts_is_two_sources(tmp_path):
+    accounts = [source("gpt-4o", "generator", "openai", account=who) for who in ("ours", "third_party")]
+    run = corpus_of(tmp_path, [row(str(n), n, sources=[one]) for n, one in enumerate(accounts)])
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"competes": "yes"}})
+    assert synthgen.audit(recipe, run).rows == {"CONTESTED": 1, "DENY": 1}
+
+
+def test_account_and_tools_of_a_students_source_are_judged():
+    stated = {"source": "m", "role": "logits", "license": "mistral", "account": "third_party", "tools": ["web_search"]}
+    assert term_of(stated) == Term("m", "logits", "mistral", "third_party", "", ("web_search",))
+    assert term_of({"source": "m", "role": "logits", "license": "MIT"}) == Term("m", "logits", "MIT")
+
+
+def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_path):
+    nobody = source("n", "generator", "nobody-knows")
+    rows = [[source("s"), nobody], [nobody, source("t", license="CC-BY-NC-4.0")], [source("s")]]
+    run = corpus_of(tmp_path, [row(str(n), n, sources=sources) for n, sources in enumerate(rows)])
+    blame = synthgen.audit(curating(), run).audits["license"].figures["blame"]
+    assert blame == {"n (generator, nobody-knows)": 2, "t (seed, CC-BY-NC-4.0)": 1}
+
+
+def test_rows_of_a_third_party_under_a_tag_of_its_repository_are_contested(tmp_path):
+    """Outputs of text-davinci-003, published under Apache-2.0: the repository's license does not undo the contract."""
+    made = {"made_by": "text-davinci-003", "account": "third_party"}
+    data = source("their/rows", "dataset", "apache-2.0", **made)
+    run = corpus_of(tmp_path, [row("a", 0, sources=[data])])
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"competes": "yes"}})
+    report = synthgen.audit(recipe, run)
+    (found,) = report.findings
+    assert (found.status, report.rows, report.passed) == ("CONTESTED", {"CONTESTED": 1}, True)
+    assert found.terms == "Apache-2.0 AND openai-tou-2023-03-14"
+    assert any("who is a third party" in reason for reason in found.reasons)
+    attribution = (run / "audit" / "attribution.md").read_text()
+    assert "- text of Apache-2.0: https://" in attribution
+    assert "- text of openai-tou-2023-03-14: https://" in attribution
+
+
+def test_a_users_own_terms_stand_beside_the_catalog(tmp_path):
+    run = corpus_of(tmp_path, [row("a", 0, sources=[source("s", license="our-deal")])])
+    assert synthgen.audit(curating(), run).status == "UNKNOWN"
+    facts = {"kind": "service", "commercial_use": "yes", "train_on_outputs": "allow", "student_terms": "none"}
+    own = {"id": "our-deal-2026", "aliases": ["our-deal"], **facts, "seen": datetime.date(2026, 1, 31)}
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"terms": [own]}})
+    report = synthgen.audit(recipe, run)
+    assert (report.status, report.findings[-1].terms) == ("ALLOW", "our-deal-2026")
+    assert report.intent["terms"][0]["seen"] == "2026-01-31"
+    taken = {**own, "aliases": ["mit"]}
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"terms": [taken]}})
+    with pytest.raises(UserError, match="have the name 'mit'"):
+        synthgen.audit(recipe, run)

@@ -67,8 +67,8 @@ import distill, synthgen
 from synthgen.recipe import shipped
 for where in (synthgen.__file__, distill.__file__, shipped("prompts"), shipped("data")):
     assert str(where).startswith({str(target)!r}), where
-from synthgen.auditing.license import catalog
-assert catalog()
+from synthgen.auditing.catalogue import catalogue
+assert catalogue().ids()
 import synthgen.cli
 synthgen.cli.main(["plan", "reasoning", "--json"])
 """

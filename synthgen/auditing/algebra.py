@@ -1,0 +1,100 @@
+"""How verdicts on single sources become the verdict on a row, a corpus or a student.
+
+A verdict is a status, the obligations that come with it, and the reasons. Statuses are ordered: ALLOW < CONTESTED <
+UNKNOWN < DENY. To join verdicts is to take the worst status and all obligations and reasons, and to deny when two
+obligations cannot be met together. So the order of the sources does not matter, a source that is named twice counts
+once, and another source never improves the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+from synthgen.auditing.result import Status, worst
+
+Duty = Literal["credit", "notice", "statement", "flow_down", "name_prefix", "share_alike", "no_further_terms"]
+"""`flow_down` is to pass a policy of use on (`use_policy`). The other duties are keys of `Terms` with these names."""
+
+
+class Obligation(NamedTuple):
+    """What one license asks for. `of` is the id of the license, and `text` says it in words. `values` holds what code
+    compares: the prefix of a name, or the ids of the licenses under which an adapted work may be shared.
+    """
+
+    duty: Duty
+    of: str
+    text: str
+    values: tuple[str, ...] = ()
+
+
+class Conflict(NamedTuple):
+    """Licenses whose obligations cannot be met together. No smaller set of them has this conflict."""
+
+    of: frozenset[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the terms of one source, or of several, say about an intended use. An ALLOW without obligations changes
+    nothing when it is joined.
+    """
+
+    status: Status = "ALLOW"
+    obligations: frozenset[Obligation] = frozenset()
+    reasons: frozenset[str] = frozenset()
+
+
+def join(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on everything that the verdicts are about together. ALLOW for no verdicts."""
+    several = list(verdicts)
+    obligations = frozenset[Obligation]().union(*(one.obligations for one in several))
+    reasons = frozenset[str]().union(*(one.reasons for one in several))
+    found = conflicts(obligations)
+    status = "DENY" if found else worst(one.status for one in several)
+    return Verdict(status, obligations, reasons | {one.reason for one in found})
+
+
+def conflicts(obligations: Iterable[Obligation]) -> list[Conflict]:
+    """All conflicts between obligations, each with as few licenses as possible, in a stable order."""
+    by_duty: dict[str, dict[str, tuple[str, ...]]] = {}
+    for one in obligations:
+        by_duty.setdefault(one.duty, {})[one.of] = one.values
+    found = [
+        *_of_names(by_duty.get("name_prefix", {})),
+        *_of_share_alike(by_duty.get("share_alike", {})),
+        *(
+            Conflict(frozenset({policy, free}), f"{policy} passes restrictions of use on, which {free} forbids")
+            for policy in by_duty.get("flow_down", {})
+            for free in by_duty.get("no_further_terms", {})
+        ),
+    ]
+    return sorted(set(found), key=lambda one: (sorted(one.of), one.reason))
+
+
+def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
+    """Two licenses ask for names of which neither begins with the other."""
+    return [
+        Conflict(frozenset({one, other}), f"a name cannot begin with '{a}' ({one}) and with '{b}' ({other})")
+        for (one, (a,)), (other, (b,)) in combinations(sorted(prefixes.items()), 2)
+        if not (a.startswith(b) or b.startswith(a))
+    ]
+
+
+def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
+    """Licenses that allow adapted works under no common license. A set is left out when a part of it has a conflict."""
+    found: list[frozenset[str]] = []
+    together: list[tuple[str, ...]] = [(name,) for name in sorted(allowed)]  # sets without a conflict
+    while together:
+        larger = [(*some, name) for some in together for name in sorted(allowed) if name > some[-1]]
+        new = [some for some in larger if not any(one <= set(some) for one in found)]
+        common = [set.intersection(*(set(allowed[name]) for name in some)) for some in new]
+        together = [some for some, licenses in zip(new, common, strict=True) if licenses]
+        found += [frozenset(some) for some, licenses in zip(new, common, strict=True) if not licenses]
+    return [
+        Conflict(one, f"no license is allowed by the share-alike clauses of {' and '.join(sorted(one))}")
+        for one in found
+    ]

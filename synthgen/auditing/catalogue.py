@@ -1,0 +1,165 @@
+"""The catalog: the facts about licenses and terms of data/licenses.yaml, those of a recipe's `audit.terms`, and the
+terms that a license expression or the name of a model stands for.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from synthgen.errors import UserError
+from synthgen.recipe import shipped
+from synthgen.recipe.terms import Terms
+
+Alternative = tuple[Terms, ...]
+"""Terms that apply together. A license expression with OR has several alternatives."""
+_MOST = 64  # alternatives of an expression; one with more is not understood
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All terms by name, in lower case, and all patterns of model names with the ids of the terms that apply. `model`
+    is one pattern for all of them.
+    """
+
+    by_name: dict[str, Terms]
+    models: tuple[tuple[str, tuple[str, ...]], ...]
+    model: re.Pattern[str]
+
+    def get(self, name: str) -> Terms:
+        """The terms of this id or alias; terms about which everything is unknown when the catalog has none."""
+        return self.by_name.get(name.strip().lower()) or _unknown(name.strip())
+
+    def followed(self, model: str) -> Alternative:
+        """All terms that apply to a model, also those of the models that it was made from. Empty when the catalog
+        does not have the model. `model` is a hub id or a name of an API, with or without `@` and a revision.
+        """
+        name = model.partition("@")[0].lower()
+        if not self.model.match(name):
+            return ()
+        found = next(ids for pattern, ids in self.models if fnmatch.fnmatchcase(name, pattern))
+        return self._joined(tuple(self.get(one) for one in found))
+
+    def alternatives(self, license: str) -> tuple[Alternative, ...]:
+        """The alternatives of a license expression, such as `MIT OR Apache-2.0`. Each holds all terms that apply if it
+        is chosen, with the terms that they are joined with. An expression that cannot be read, and a name that the
+        catalog does not have, stand for unknown terms.
+        """
+        name = license.strip().lower()
+        found = [(self.by_name[name],)] if name in self.by_name else _expression(license, self)
+        return tuple(self._joined(one) for one in found)
+
+    def missing(self, license: str) -> list[str]:
+        """The names in a license expression that the catalog does not have."""
+        terms = [one for alternative in self.alternatives(license) for one in alternative]
+        return sorted({one.id for one in terms if one.id.lower() not in self.by_name})
+
+    def ids(self) -> list[str]:
+        """The ids of all terms, in the order of the catalog."""
+        return list(dict.fromkeys(terms.id for terms in self.by_name.values()))
+
+    def stale(self, today: datetime.date) -> list[Terms]:
+        """The terms whose text is to be read again, the oldest first."""
+        terms = {one.id: one for one in self.by_name.values() if one.stale(today)}
+        return sorted(terms.values(), key=lambda one: one.seen or "")
+
+    def _joined(self, terms: Alternative) -> Alternative:
+        found: dict[str, Terms] = {}
+        waiting = list(terms)
+        while waiting:
+            one = waiting.pop(0)
+            if one.id not in found:
+                found[one.id] = one
+                waiting += [self.get(name) for name in one.joined_with]
+        return tuple(found.values())
+
+
+def catalogue(own: Iterable[Terms] = ()) -> Catalogue:
+    """The shipped catalog with `own` terms beside it. Raises UserError when two terms have the same name."""
+    shipped_terms, models, model = _shipped()
+    by_name: dict[str, Terms] = {}
+    for terms in (*shipped_terms, *own):
+        for name in dict.fromkeys(name.lower() for name in (terms.id, *terms.aliases)):
+            if name in by_name:
+                raise UserError(f"two entries of the catalog of licenses have the name '{name}'", "rename yours")
+            by_name[name] = terms
+    return Catalogue(by_name, models, model)
+
+
+def stale_text(today: datetime.date | None = None) -> str:
+    """For people: the shipped terms whose text is to be read again, the oldest first, one in a line."""
+    today = today or datetime.date.today()
+    book = catalogue()
+    stale, unread = book.stale(today), sum(book.get(name).confidence == "unread" for name in book.ids())
+    lines = [f"{one.seen}  {one.age(today):>4} days  {one.id}  {one.source}" for one in stale]
+    counted = f"{len(stale)} of {len(book.ids())} texts are to be read again; {unread} were never read"
+    return "\n".join([*lines, counted])
+
+
+@lru_cache
+def _shipped() -> tuple[tuple[Terms, ...], tuple[tuple[str, tuple[str, ...]], ...], re.Pattern[str]]:
+    """The terms of data/licenses.yaml, its patterns of models, and one pattern for all models."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast, and not in every build
+    read = yaml.load((shipped("data") / "licenses.yaml").read_text(), loader)
+    terms = tuple(Terms.model_validate(_with_place(entry, read["sources"])) for entry in read["terms"])
+    models = tuple((pattern, tuple(row["terms"])) for row in read["models"] for pattern in row["models"])
+    return terms, models, re.compile("|".join(fnmatch.translate(pattern) for pattern, _ in models))
+
+
+def _with_place(entry: dict[str, Any], sources: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """The entry with the address of its text, and the date of the copy that was read."""
+    name, _, rest = entry["source"].partition(":")
+    return {"seen": sources[name]["seen"], **entry, "source": sources[name]["address"].format(rest)}
+
+
+def _unknown(name: str) -> Terms:
+    return Terms(
+        id=name,
+        kind="data",
+        commercial_use="unknown",
+        train_on_outputs="unknown",
+        student_terms="contested",
+        confidence="unread",
+    )
+
+
+def _expression(text: str, book: Catalogue) -> list[Alternative]:
+    """The alternatives of a license expression, which the package license-expression reads."""
+    from license_expression import ExpressionError, Licensing
+
+    unknown: list[Alternative] = [(_unknown(text.strip()),)]
+    try:
+        tree = Licensing().parse(text)
+        return _alternatives(tree, book) if tree is not None else unknown
+    except (ExpressionError, _TooMany):
+        return unknown
+
+
+class _TooMany(Exception):
+    """An expression has more than `_MOST` alternatives."""
+
+
+def _alternatives(tree: Any, book: Catalogue) -> list[Alternative]:
+    """OR lists the alternatives of its parts. AND joins each alternative of one part with each of the others. A name,
+    also one with an exception (`WITH`), is one alternative.
+    """
+    from license_expression import AND, OR
+
+    if not isinstance(tree, (AND, OR)):
+        return [(book.get(str(tree)),)]
+    parts = [_alternatives(part, book) for part in tree.args]
+    if isinstance(tree, OR):
+        return [one for part in parts for one in part]
+    found: list[Alternative] = [()]
+    for part in parts:
+        found = [(*before, *one) for before in found for one in part]
+        if len(found) > _MOST:
+            raise _TooMany
+    return found
