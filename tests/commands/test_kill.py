@@ -252,7 +252,7 @@ REDONE = {
     "generate --repair": ["synthgen", "generate", None, "-o", "RUN", "--repair"],
     "curate --fresh": ["synthgen", "curate", "RUN", "--fresh"],
     "curate --repair": ["synthgen", "curate", "RUN", "--repair"],
-    "train --fresh": ["distill", "train", "RUN", "--fresh"],
+    "train --fresh": ["distill", "train", "RUN", "--fresh", "--override-audit"],
 }
 
 

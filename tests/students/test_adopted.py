@@ -12,9 +12,10 @@ import pytest
 from support.measuring import measured_here
 from support.small import byte_tokenizer
 from support.training import LOOSE, metrics_of
+from support.unaudited import train
 
 import synthgen
-from distill import evaluate, train
+from distill import evaluate
 from distill.adopted import adopt
 from distill.data import Choice
 from distill.streaming.conversations import reader_of

@@ -14,9 +14,10 @@ from support.corpora import list_again
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, resumes_everywhere, training_of
+from support.unaudited import train
 
 import synthgen
-from distill import losses, train
+from distill import losses
 from distill.data import Choice, rows, target_batch
 from distill.streaming.batches import Order
 from distill.targets.stored import Rows, batch_loss

