@@ -188,4 +188,4 @@ def _gate(job: Job, run: Path, override: bool) -> Passage:
         return check_gate(job.recipe, job.source, override=override)
     above = check_above(run, override=override)
     passage = audit_and_check(job.recipe, job.source, override=override)
-    return replace(passage, overridden=passage.overridden or above)
+    return replace(passage, status=above, overridden=True) if above else passage

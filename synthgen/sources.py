@@ -28,8 +28,8 @@ def source(name: str, role: str, license: str) -> Source:
 
 def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
     """The sources of texts from a file or data set, as an entry of the recipe's `seeds` states them: the file or data
-    set under `name`, and then the model that wrote it, if the entry names one. The model has the role `generator`. Both say
-    whose account asked the model, and with which tools.
+    set under `name`, and then the model that wrote it, if the entry names one. The model has the role `generator`.
+    Both say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if maker is None:

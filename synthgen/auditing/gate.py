@@ -89,21 +89,21 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
     return _passage(_wanted(recipe, source), report.status, report.findings, report.passed, override)
 
 
-def check_above(path: Path, *, override: bool = False) -> bool:
-    """For a data set that is a folder inside a run: whether the latest audit of this run does not pass and is
-    overridden. Raises GateDenied when it does not pass and is not.
+def check_above(path: Path, *, override: bool = False) -> str | None:
+    """For a data set that is a folder inside a run: the status of the latest audit of this run, if it does not pass and
+    is overridden, and otherwise None. Raises GateDenied when it does not pass and is not overridden.
     """
     for folder in path.resolve().parents[:2]:
         report = folder / "audit" / "report.json"
         stored = read_audit(report) if report.exists() else None
         if stored and not stored.passed:
             if override:
-                return True
+                return stored.status
             raise GateDenied(
                 f"the audit status of {folder} is {stored.status} for {stored.intent.use} use",
                 f"'{path}' holds rows of this run: read {folder}/audit/report.md{_ANYWAY}",
             )
-    return False
+    return None
 
 
 def _passage(wanted: _Wanted, status: str, findings: Sequence[_Finding], passed: bool, override: bool) -> Passage:

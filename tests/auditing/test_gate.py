@@ -125,6 +125,7 @@ def test_a_license_for_a_data_set_does_not_wash_its_rows(rows, tmp_path):
     assert done.code == 0, done
     [source, maker] = next(corpus.records(tmp_path / "mine" / "corpus"))[1][0].sources
     assert (source["role"], source["license"], source["made_by"]) == ("dataset", "CC0-1.0", "claude")
+    assert source["account"] == "third_party", "so that a tag of the data set does not hide the model's terms"
     stated = {"id": "claude", "role": "generator", "license": "anthropic", "account": "third_party"}
     assert maker == {**NOTHING, **stated, "terms_date": "2025-01-31"}
     assert "claude (generator, anthropic)" in (tmp_path / "mine" / "README.md").read_text()

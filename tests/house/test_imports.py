@@ -144,7 +144,7 @@ def test_the_rules_are_kept():
     ("file", "line", "why"),
     [
         ("synthgen/curation/text.py", "from synthgen.generation.plan import plan", "rooms of one floor"),
-        ("synthgen/auditing/__init__.py", "from synthgen import curation", "rooms of one floor"),
+        ("synthgen/display.py", "from synthgen import curation", "rooms of one floor"),
         ("synthgen/seeds.py", "from synthgen.prompts import load_prompt", "rooms of one floor"),
         ("synthgen/executor/local.py", "from synthgen import corpus", "rooms of one floor"),
         ("synthgen/recipe/__init__.py", "from synthgen import corpus", "a lower floor"),
