@@ -29,6 +29,7 @@ NO_AUDIT = "no audit"
 _ANYWAY = "; --override-audit trains anyway, and every card will say so"
 
 
+_KEYS = ("source", "role", "license")
 _STATE = {
     "dataset": "state the license of the rows with --license ID",
     "student_base": "state the license of the student's checkpoint with --student-license ID",
@@ -133,21 +134,21 @@ def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
     hint = f"run {_command(wanted, recipe)}, then train again{_ANYWAY}"
     if stored is None:
         return GateDenied(f"{wanted.folder} was not audited for {wanted.intent.text()}", hint)
-    one = _unjudged(stored, wanted.intent)
-    if one is not None:
-        message = f"the audit of {wanted.folder} did not judge '{one['source']}' ({one['role']}, {one['license']}), "
-        return GateDenied(f"{message}a source of this student", hint)
+    if one := _unjudged(stored, wanted.intent):
+        return GateDenied(
+            f"the audit of {wanted.folder} did not judge '{one[0]}' ({one[1]}, {one[2]}), a source of this student",
+            hint,
+        )
     judged, needed = stored.intent.text(), wanted.intent.text()
     if judged == needed:
         judged, needed = f"{needed} of another kind", "what the recipe's section `audit` says"
     return GateDenied(f"{wanted.folder} was audited for {judged}, not for {needed}", hint)
 
 
-def _unjudged(stored: StoredAudit, intent: Intent) -> SourceTerms | None:
-    """A source of the student that the audit did not judge."""
-    judged = [(one["source"], one["role"], one["license"]) for one in stored.intent.student]
-    of_student: Sequence[SourceTerms] = intent.student  # type: ignore[assignment]
-    return next((one for one in of_student if (one["source"], one["role"], one["license"]) not in judged), None)
+def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
+    """The name, role and license of a source of the student that the audit did not judge."""
+    judged, wanted = ([tuple(map(one.get, _KEYS)) for one in some.student] for some in (stored.intent, intent))
+    return next((one for one in wanted if one not in judged), None)
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
@@ -66,7 +66,7 @@ class SeedSource(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_account(cls, values: Any) -> Any:
+    def _without_account(cls, values: object) -> object:
         """Leave out the key `account` of earlier versions if it is null, as in the recipes of earlier runs."""
         if isinstance(values, dict) and values.get("account", "") is None:
             return {key: value for key, value in values.items() if key != "account"}

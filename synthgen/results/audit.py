@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import StrictBool
 
@@ -18,7 +17,7 @@ class Intent:
     use: str
     actions: list[str]
     competes: str
-    student: list[dict[str, Any]] = field(default_factory=list)
+    student: list[dict[str, object]] = field(default_factory=list)
     """The sources that the student has besides those of its rows."""
 
     def text(self) -> str:
