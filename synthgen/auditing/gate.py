@@ -10,6 +10,7 @@ sources. Without such a report, training is refused. `override` opens the gate a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -141,7 +142,7 @@ def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
         )
     judged, needed = stored.intent.text(), wanted.intent.text()
     if judged == needed:
-        judged, needed = f"{needed} of another kind", "what the recipe's section `audit` says"
+        judged, needed = "other values of the section `audit` or another student", "those of this training"
     return GateDenied(f"{wanted.folder} was audited for {judged}, not for {needed}", hint)
 
 
@@ -152,14 +153,16 @@ def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:
-    """The command that makes the report. The run's own recipe need not be named."""
-    own = wanted.folder / "recipe.yaml"
-    try:
-        same = own.exists() and _section(load_recipe(own)) == _section(recipe)
-    except SynthgenError:
-        same = False
-    command = f"`synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}`"
-    return command if same else f"{command} with the --recipe and --set of this training"
+    """The command that makes the report: with the run's own recipe, if that leads to this intent."""
+    command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
+    student = recipe.train.student if recipe.train else None
+    stated = {key: getattr(student, key, None) for key in ("model", "license")}
+    named = [f"train.student.{key}={value}" for key, value in stated.items() if value]
+    for settings in ([], named, [*named, "train.kd_weight=0"]):  # 0: learn from text alone
+        with suppress(SynthgenError):
+            if _section(load_recipe(wanted.folder / "recipe.yaml", settings)) == _section(recipe):
+                return f"`{' --set '.join([command, *settings])}`"
+    return f"`{command}` with the --recipe and --set of this training"
 
 
 def _section(recipe: Recipe) -> tuple[AuditSection, list[SourceTerms]]:

@@ -139,6 +139,20 @@ def test_a_license_for_a_data_set_does_not_wash_its_rows(rows, tmp_path):
     assert {"role": "generator", "source": "writer", "license": "CC-BY-NC-4.0"} in sources
 
 
+def test_a_refusal_says_which_command_audits_the_student(rows, tmp_path):
+    """Also for a curated data set, whose run has no student in its recipe."""
+    path, _ = rows
+    mine = tmp_path / "curated-rows"
+    assert warm("synthgen", "curate", path, "-o", mine, "--license", "MIT").code == 0
+    named = ["--student", tmp_path / "checkpoint", "--student-license", "MIT"]
+    done = warm("distill", "train", mine, *named, *SHORT, "--set", "train.kd_weight=0")
+    audit = ["audit", mine, "--set", f"train.student.model={tmp_path / 'checkpoint'}", "--set"]
+    audit += ["train.student.license=MIT", "--set", "train.kd_weight=0"]
+    refused(done, "was not audited for commercial use", f"run `{' '.join(map(str, ['synthgen', *audit]))}`")
+    assert warm("synthgen", *audit).code == 0
+    assert warm("distill", "train", mine, *named, *SHORT, "--set", "train.kd_weight=0").code == 0
+
+
 # What the report must be about
 
 
