@@ -43,6 +43,7 @@ def main() -> None:
             texts = [str(row.prompt[-1]["content"]) for row in held_out]
             right = [row.reference[0] for row in held_out if row.reference]
         synthgen.curate(recipe, run)
+        synthgen.audit(recipe, run)
         accuracies = [accuracy(recipe, run, seed, texts, right) for seed in SEEDS]
         agree = np.mean([row.answer == row.reference[0] for row in rows if row.reference])
         found = f"{np.mean(accuracies):.1%} ± {np.std(accuracies):.1%}"

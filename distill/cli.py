@@ -23,6 +23,11 @@ _FRESH = click.option(
 )
 
 
+_OVERRIDE = click.option(
+    "--override-audit", is_flag=True, help="Train even if no audit passed for this use. Every card will say so."
+)
+
+
 @click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN_DISTILL", "help_option_names": ["-h", "--help"]})
 @click.version_option(synthgen.__version__)
 def main() -> None:
@@ -45,11 +50,12 @@ def main() -> None:
 @_RECIPE
 @_FRESH
 @click.option("--student", metavar="CHECKPOINT", help="Model that the student starts as; train.student.model.")
-@click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
-@FIELD
 @click.option(
-    "--override-audit", is_flag=True, help="Train even if the audit did not pass. The model card will say so."
+    "--student-license", metavar="ID", help="License of that model; train.student.license. Default: the recipe's."
 )
+@click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown, which is refused.")
+@FIELD
+@_OVERRIDE
 @SET
 @report_errors
 def train(
@@ -58,6 +64,7 @@ def train(
     recipe: str | None,
     fresh: bool,
     student: str | None,
+    student_license: str | None,
     license: str | None,
     field: tuple[str, ...],
     override_audit: bool,
@@ -66,13 +73,16 @@ def train(
 ) -> None:
     """Train the recipe's student on a curated run, or on the rows of a data set.
 
-    A data set needs no recipe: --student names the checkpoint that learns its rows. Repeat the command to resume.
+    A run must have passed `synthgen audit` for the recipe's intended use. The rows of a data set are audited here, by
+    --license. A data set needs no recipe: --student names the checkpoint that learns its rows. Repeat the command to
+    resume.
 
     \b
     distill train runs/first
     distill train runs/first --recipe longer.yaml -o students/longer
     distill train runs/first --set train.learning_rate=1e-4 -o students/slower
-    distill train my-rows.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --license CC0-1.0 -o students/mine
+    distill train my-rows.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --student-license Apache-2.0 \\
+      --license CC0-1.0 -o students/mine
     """
     from distill.adopted import is_dataset, recipe_of_dataset
     from distill.training import places
@@ -84,16 +94,17 @@ def train(
     if (license or field) and not rows:
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     source = source_of(run.resolve(), license, fields_of(field))
+    named = {"train.student.model": student, "train.student.license": student_license}
+    settings = (*set, *(f"{key}={value}" for key, value in named.items() if value))
     if rows and student and not recipe:
-        loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(set)))
+        loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(settings)))
     elif rows and not recipe and not student:
         raise UserError(
             f"'{run}' is a data set, and nothing says what learns it",
             "name a checkpoint with --student, or a recipe with --recipe",
         )
     else:
-        named = (f"train.student.model={student}",) if student else ()
-        loaded = synthgen.load_recipe(recipe_of(run, recipe), (*set, *named))
+        loaded = synthgen.load_recipe(recipe_of(run, recipe), settings)
         if license or field:
             loaded = loaded.model_copy(update={"seeds": (source, *loaded.seeds)})
     rows_of_student, _ = places(run, out, fresh=fresh)
@@ -139,9 +150,18 @@ def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, s
 )
 @_RECIPE
 @_FRESH
+@_OVERRIDE
 @SET
 @report_errors
-def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
+def curve(
+    run: Path,
+    share: tuple[float, ...],
+    recipe: str | None,
+    fresh: bool,
+    override_audit: bool,
+    set: tuple[str, ...],
+    ui: UI,
+) -> None:
     """Train and measure the run's student on growing shares of its training seeds. Repeat the command to resume.
 
     \b
@@ -152,7 +172,7 @@ def curve(run: Path, share: tuple[float, ...], recipe: str | None, fresh: bool, 
     from distill.curves import curve as curve_
 
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    result = curve_(loaded, run, share or SHARES, fresh=fresh, ui=ui)
+    result = curve_(loaded, run, share or SHARES, fresh=fresh, override_audit=override_audit, ui=ui)
     ui.result(result.to_dict(), result.text())
     ui.hint(f"synthgen report {run}")
 

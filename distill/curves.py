@@ -16,6 +16,7 @@ from distill.evaluation.evaluate import evaluate
 from distill.tokenizer import learns_text
 from distill.training import train
 from synthgen import corpus, durable, outputs
+from synthgen.auditing.gate import check
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe, has_local_teacher, local_teacher
@@ -30,11 +31,18 @@ _TRAINED = ("distilled", "cross-entropy")  # names of the models that are traine
 
 
 def curve(
-    recipe: Recipe, run: str | Path, shares: Sequence[float] = SHARES, *, fresh: bool = False, ui: UI | None = None
+    recipe: Recipe,
+    run: str | Path,
+    shares: Sequence[float] = SHARES,
+    *,
+    fresh: bool = False,
+    override_audit: bool = False,
+    ui: UI | None = None,
 ) -> Curve:
     """Train and evaluate a student on each share of the training seeds, and on all of them. Writes student/curve.json.
 
-    Raises UserError when a share is not in (0, 1], and all errors of `train` and `evaluate`.
+    `override_audit` is that of `train`. Raises UserError when a share is not in (0, 1], and all errors of `train` and
+    `evaluate`.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
@@ -46,11 +54,14 @@ def curve(
             "correct --share",
         )
     source = corpus.resolve(Path(run), prefer=("curated",))
+    check(recipe, source, override=override_audit)  # before anything is written
     with outputs.locked(source.parent / "student", source):
-        return _curve_of(recipe, run, source.parent / "student", shares, fresh, ui)
+        return _curve_of(recipe, run, source.parent / "student", shares, ui, fresh=fresh, override=override_audit)
 
 
-def _curve_of(recipe: Recipe, run: str | Path, student: Path, shares: Sequence[float], fresh: bool, ui: UI) -> Curve:
+def _curve_of(
+    recipe: Recipe, run: str | Path, student: Path, shares: Sequence[float], ui: UI, *, fresh: bool, override: bool
+) -> Curve:
     """`curve` in a folder that is locked."""
     assert recipe.train is not None
     section, kind = recipe.train, KINDS[recipe.train.student.kind]
@@ -64,8 +75,10 @@ def _curve_of(recipe: Recipe, run: str | Path, student: Path, shares: Sequence[f
         folder = student if whole else student / "curve" / f"{share:g}"
         part = recipe.model_copy(update={"train": recipe.train.model_copy(update={"share": share})})
         ui.note(f"curve: {share:.0%} of the training seeds")
-        training = train(part, run, folder, fresh=fresh and not whole, teacher=teacher, ui=ui).training
+        again = fresh and not whole
+        trained = train(part, run, folder, fresh=again, override_audit=override, teacher=teacher, ui=ui)
         found = evaluate(part, run, folder, teacher=teacher, ui=ui)
+        training = trained.training
         points.append(Point(share, training.rows, training.steps, _with_intervals(found)))
     result = _curve(found, points)
     durable.write_json(student / "curve.json", result.to_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 from synthgen import durable
 from synthgen.errors import CorpusError
 from synthgen.files import is_regular
-from synthgen.outputs import SHARD, Output, corpus_files
+from synthgen.outputs import AUDITED, SHARD, Output, corpus_files
 from synthgen.tables.formats import MODEL_FORMATS
 from synthgen.tables.students import KINDS
 
@@ -33,7 +33,19 @@ _MODEL = (
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
 _EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
-PARTS = ("baseline", "teacher", "corpus", "hidden", "cache", "checkpoints", "adapter", "curve", "trackers", "ledger")
+PARTS = (
+    "baseline",
+    "teacher",
+    "corpus",
+    "audit",
+    "hidden",
+    "cache",
+    "checkpoints",
+    "adapter",
+    "curve",
+    "trackers",
+    "ledger",
+)
 """The folders inside a student's folder."""
 _CORPUS = corpus_files("rejected")
 _SEGMENT = SHARD.replace("parquet", "bin")
@@ -62,6 +74,7 @@ def trained() -> Output:
         (*(f"(curve/[^/]+/)?({pattern})" for pattern in files), r"(curve/[^/]+/)?inputs\.json"),
         (
             *(f"corpus/({pattern})" for pattern in _CORPUS),
+            *(f"audit/({pattern})" for pattern in AUDITED.files),
             r"recipe\.yaml",
             r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
             rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +20,13 @@ from distill.finished import made_from
 from distill.job import Job
 from distill.outputs import student_files, trained
 from synthgen import corpus, durable, outputs
-from synthgen.errors import GateDenied, UserError
-from synthgen.lineage import student_sources
+from synthgen.auditing.gate import audit_and_check, check_above
+from synthgen.auditing.gate import check as check_gate
+from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
-from synthgen.manifest import SourceTerms
 from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
 from synthgen.recipe.load import is_resolved
-from synthgen.results.audit import read_audit
-from synthgen.results.training import FILE, Training, read_training
+from synthgen.results.training import FILE, Passage, Training, read_training
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
 from synthgen.tally import tally
@@ -71,10 +69,10 @@ def train(
     same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
     student's folder.
 
-    Raises GateDenied when the corpus has no kept rows. Also raises it when the audit does not pass, unless
-    `override_audit` is true. Raises RunChanged when the folder
-    was started with another corpus or other settings. Also raises UserError when the recipe has no `train` section, and
-    the errors of `places`.
+    Raises GateDenied when the corpus has no kept rows. Also raises it, unless `override_audit` is true, when no audit
+    of this corpus for the recipe's intended use passed. The rows of a dataset are audited by this call, and the report
+    is in `out`/audit. Raises RunChanged when the folder was started with another corpus or other settings. Also raises
+    UserError when the recipe has no `train` section, and the errors of `places`.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -83,16 +81,17 @@ def train(
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
-    overridden = _gate(job, Path(run), override_audit)
+    if not is_dataset(Path(run)):
+        check_gate(recipe, job.source, override=override_audit)  # before anything is written
     kind = KINDS[section.student.kind]
     if kind.check and not kind.needs_teacher(section.student) and not (job.folder / FILE).exists():
         _ = job.tokens  # a checkpoint that cannot be opened is reported before anything is written
     # of several processes, only the one that writes files takes the lock
     with outputs.locked(job.folder, job.source) if durable.writes() else nullcontext():
-        return _train(job, Path(run), fresh, overridden)
+        return _train(job, Path(run), fresh, override_audit)
 
 
-def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent:
+def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
     """`train` in a folder that is locked."""
     recipe, section, ui = job.recipe, job.section, job.ui
     if is_dataset(run):
@@ -100,6 +99,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
         _adopt(run, job, fresh)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
+    passage = _gate(job, run, override)
     inputs = made_from(section, job.source, manifest)
     if durable.writes():
         if fresh:
@@ -118,7 +118,7 @@ def _train(job: Job, run: Path, fresh: bool, overridden: bool) -> TrainedStudent
         library_name=kind.library_name,
         loss_unit=training.loss_unit or kind.loss_unit,
         loss_note=training.loss_note or kind.loss_note,
-        audit_overridden=overridden,
+        audit=passage,
         **inputs,
     )
     if durable.writes():
@@ -180,38 +180,12 @@ def _check_processes(section: TrainSection) -> None:
         )
 
 
-def _gate(job: Job, run: Path, override: bool) -> bool:
-    """Apply the audit of the job's corpus. See `check_audit`."""
-    # A dataset may be a folder inside a run. The run's audit then applies to the dataset's rows too.
-    near = (job.source.parent, run, *run.resolve().parents[:2])
-    audited = next((f for f in near if (f / "audit").is_dir()), job.source.parent)
-    teacher = job.recipe.teacher.model if job.recipe.teacher else None
-    own = [one for one in student_sources(job.recipe) if one["source"] != teacher]
-    return check_audit(audited, override, own)
-
-
-def check_audit(run: Path, override: bool, sources: Sequence[SourceTerms] = ()) -> bool:
-    """Return True when the run's audit does not pass and is overridden. Returns False when the audit passes or does not
-    exist.
-
-    Raises GateDenied when `override` is false and the audit does not pass, or did not judge one of `sources`, the
-    student's own sources, because it was made with another recipe.
+def _gate(job: Job, run: Path, override: bool) -> Passage:
+    """Pass the gate of the audit; see `synthgen.auditing.gate`. The rows of a data set are audited here: by the license
+    that is stated for them, and by the sources that they bring. The report is in the student's folder.
     """
-    report = run / "audit" / "report.json"
-    if not report.exists():
-        return False
-    audit = read_audit(report)
-    if not audit.passed and not override:
-        raise GateDenied(
-            f"the audit status of {run} is {audit.status} for {audit.intent.use} use",
-            f"read {run}/audit/report.md; --override-audit starts training anyway, and the model card will say so",
-        )
-    judged = {(one.source, one.role) for one in audit.findings}
-    unjudged = [one for one in sources if (one["source"], one["role"]) not in judged]
-    if audit.passed and unjudged and not override:
-        one = unjudged[0]
-        raise GateDenied(
-            f"the audit of {run} did not judge '{one['source']}' ({one['role']}), a source of this student",
-            f"audit the student's recipe: `synthgen audit {run} --recipe RECIPE`; --override-audit trains anyway",
-        )
-    return not audit.passed or bool(unjudged)
+    if not is_dataset(run):
+        return check_gate(job.recipe, job.source, override=override)
+    above = check_above(run, override=override)
+    passage = audit_and_check(job.recipe, job.source, override=override)
+    return replace(passage, status=above, overridden=True) if above else passage

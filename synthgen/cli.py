@@ -207,6 +207,7 @@ def curate(
     if is_dataset(run):
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
+        rows = rows if recipe else rules.seeds[0]  # with the keys that --set gave
         if plan:
             ui.show(preview_dataset(rows, rules))
             return
@@ -335,9 +336,12 @@ def export(
 @_OUT
 @_FRESH
 @_REPAIR
+@click.option(
+    "--override-audit", is_flag=True, help="Train even if the audit does not pass. Every card and the page will say so."
+)
 @SET
 @report_errors
-def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...], ui: UI) -> None:
+def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool, set: tuple[str, ...], ui: UI) -> None:
     """Run all stages, including the training of the student and the report.
 
     Repeat the command to resume an interrupted run. A finished run is not changed.
@@ -347,7 +351,8 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, set: tuple[str, ...],
     synthgen run runs/first/recipe.yaml -o runs/first
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
-    result = synthgen.run(_load(recipe, set, ui), out, fresh=fresh, repair=repair, ui=ui)
+    loaded = _load(recipe, set, ui)
+    result = synthgen.run(loaded, out, fresh=fresh, repair=repair, override_audit=override_audit, ui=ui)
     conclude(ui, result.to_dict(), result.text(), result.outcome, out)
     ui.hint(f"open {out}/report.html")
 

@@ -1,5 +1,5 @@
-"""The sources of a student that are not sources of its rows: models whose weights it starts with, and what the other
-run of a cross-tokenizer student was made from.
+"""The sources of a student that are not sources of its rows: models whose weights it starts with, a live teacher that
+it learns from, its chat template, and what the other run of a cross-tokenizer student was made from.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from pathlib import Path
 from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.manifest import Manifest, SourceTerms
-from synthgen.recipe import Recipe
+from synthgen.recipe import Recipe, TrainSection
+from synthgen.sources import distinct
 from synthgen.tables.students import KINDS
 
 BASE = "student_base"
@@ -31,15 +32,37 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     if (model := getattr(student, "model", None)) is not None:
         same = teacher.license if teacher and model == teacher.model else "unknown"
         found.append(_base(model, getattr(student, "license", None) or same))
+    if teacher and asks_live_teacher(recipe.train):
+        found.append({"role": "logits", "source": teacher.model, "license": teacher.license})
+    if teacher and recipe.train.online and recipe.train.online.mode == "mutual":
+        found.append(_base(teacher.model, teacher.license))  # the trained teacher is saved beside the student
+    if (template := getattr(student, "chat_template_path", None)) is not None:
+        found.append({"role": "template", "source": template, "license": _license_of(template, recipe)})
     if recipe.train.across and recipe.train.across.run:
         found += _of_run(Path(recipe.train.across.run))
-    return found
+    return distinct(found)
+
+
+def asks_live_teacher(section: TrainSection) -> bool:
+    """Whether a student with these settings learns from the live teacher in addition to the rows of its corpus."""
+    return any((section.online, section.hidden, section.relations))
 
 
 def sources_of(recipe: Recipe, manifest: Manifest) -> list[SourceTerms]:
     """All sources of a recipe's student: those of its corpus, which has this manifest, and `student_sources`."""
-    distinct = {(s["role"], s["source"], s["license"]): s for s in [*manifest["sources"], *student_sources(recipe)]}
-    return list(distinct.values())
+    return distinct([*manifest["sources"], *student_sources(recipe)])
+
+
+def _license_of(template: str, recipe: Recipe) -> str:
+    """The license of a chat template: that of the model that it is named after, or the recipe's own for a file or
+    folder of the user.
+    """
+    student = recipe.train.student if recipe.train else None
+    models = [(one.model, one.license) for one in (recipe.teacher, *recipe.teachers.values()) if one]
+    models.append((getattr(student, "model", None) or "", getattr(student, "license", None) or "unknown"))
+    known = dict(reversed(models))
+    own = recipe.license if template.startswith("/") else None
+    return known.get(template) or own or "unknown"
 
 
 def _base(model: str, license: str) -> SourceTerms:

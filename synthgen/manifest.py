@@ -29,11 +29,16 @@ class FileEntry(TypedDict):
 
 
 class SourceTerms(TypedDict):
-    """A model or text from which rows were made, its role, and its license."""
+    """A model or text from which rows were made, its role, and its license. The keys that may be left out are those of
+    a row's source; see `synthgen.records.Source`.
+    """
 
     role: str
     source: str
     license: str
+    account: NotRequired[str]
+    terms_date: NotRequired[str]
+    tools: NotRequired[list[str]]
 
 
 class Facts(TypedDict):

@@ -94,12 +94,21 @@ class _Stages:
         return value
 
 
-def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = False, ui: UI | None = None) -> Run:
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    fresh: bool = False,
+    repair: bool = False,
+    override_audit: bool = False,
+    ui: UI | None = None,
+) -> Run:
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
     when no row was kept, or when the audit does not pass. In these cases, no student is trained, and the report is
-    written before the error is raised.
+    written before the error is raised. With `override_audit`, a student is trained although the audit does not pass,
+    and its cards and the page say so.
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -116,17 +125,18 @@ def run(recipe: Recipe, out: str | Path, *, fresh: bool = False, repair: bool = 
         keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
         verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
-        if recipe.train and verdict.passed:
-            _train(recipe, folder, stages, ui)
+        outcome, override = tally(folder / "curated"), override_audit and recipe.train is not None
+        if recipe.train and outcome.kept and (verdict.passed or override):
+            _train(recipe, folder, stages, override, ui)
         stages.do("report", lambda again: report(folder))
-    outcome = tally(folder / "curated")
     outcome.check(folder)
-    if not verdict.passed:
+    if not (verdict.passed or override):
         raise GateDenied(
             f"audit status {verdict.status} for {verdict.intent['use']} use; no student was trained",
-            f"read {folder}/audit/report.md",
+            f"read {folder}/audit/report.md; --override-audit trains anyway, and every card will say so",
         )
-    return Run(folder, stages.seconds, verdict.status, stages.worked, outcome)
+    status = verdict.status if verdict.passed else f"{verdict.status} (overridden)"
+    return Run(folder, stages.seconds, status, stages.worked, outcome)
 
 
 def recipe_of_rows(source: SeedSource, settings: Sequence[str] = ()) -> Recipe:
@@ -186,7 +196,7 @@ def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview
     return replace(found, of=None) if dataset.rows == ROWS else found
 
 
-def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
+def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI) -> None:
     """Train and evaluate the student. This is the only function of the package synthgen that calls the package distill.
     It recognizes a finished student without loading torch.
     """
@@ -197,7 +207,7 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, ui: UI) -> None:
             return
         from distill.training import train
 
-        train(recipe, folder, fresh=again, ui=ui)
+        train(recipe, folder, fresh=again, override_audit=override, ui=ui)
 
     try:
         from distill.evaluation.evaluate import evaluate

@@ -42,8 +42,8 @@ class Message(TypedDict, total=False):
 class Source(TypedDict):
     """A source that a row was made from. `license` is an SPDX id or a key of data/licenses.yaml.
 
-    If the source is a model, `account` states whose account was used to query it: `ours`, `third_party`, or null when
-    unknown.
+    If the source is a model, or a text that the model `made_by` wrote, `account` states whose account asked the model:
+    `ours`, `third_party`, or null when unknown. `tools` are the provider's tools that it used.
     """
 
     id: str

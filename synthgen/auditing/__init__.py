@@ -3,13 +3,14 @@
 The audits are the entries of the table AUDITS. Each audit returns a result with a status. The worst status is the
 status of the report. The report passes with ALLOW or CONTESTED, and fails with UNKNOWN or DENY. Each intended use has
 its own folder, RUN/audit/<hash of the intent>/, with report.json, report.md and attribution.md. RUN/audit/ also holds a
-copy of the latest report.
+copy of the latest report. A report holds the hash of the corpus that it judges. `synthgen.auditing.gate` finds the
+report of a training by both hashes.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from synthgen import corpus, durable, outputs
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.lineage import student_sources
+from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
@@ -29,12 +31,15 @@ class Report:
 
     `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
     findings of all audits, and `audits` the result of each audit. `rows` maps a status to a number of rows; the status
-    of a row is the worst status of its sources.
+    of a row is the worst status of its sources. `intent` holds the recipe's section `audit`, and under `student` the
+    sources that the student has besides those of its rows. `corpus_sha256` is the hash of the list of the corpus's
+    files.
     """
 
     status: Status
     passed: bool
     intent: dict[str, object]
+    corpus_sha256: str
     findings: list[Finding]
     rows: Mapping[str, float]
     date: str
@@ -59,6 +64,7 @@ class Report:
             "status": self.status,
             "passed": self.passed,
             "intent": self.intent,
+            "corpus_sha256": self.corpus_sha256,
             "findings": [asdict(finding) for finding in self.findings],
             "rows": dict(self.rows),
             "date": self.date,
@@ -82,7 +88,9 @@ def audit(
     folder = Path(out) if out else source.parent / "audit"
     outputs.apart(folder, source, "audit")
     outputs.check(folder, outputs.AUDITED, fresh=False)
-    subject = Subject(source, corpus.verify(source), of_student=tuple(student_sources(recipe)))
+    manifest = corpus.verify(source)
+    of_student = tuple(student_sources(recipe))
+    subject = Subject(source, manifest, of_student=of_student)
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section
@@ -93,20 +101,36 @@ def audit(
     report = Report(
         status=status,
         passed=status in ("ALLOW", "CONTESTED"),
-        intent=section.model_dump(mode="json"),
+        intent=intent_of(section, of_student),
+        corpus_sha256=durable.digest(manifest["files"]),
         findings=[finding for result in results.values() for finding in result.findings],
         rows=rows,
         date=datetime.date.today().isoformat(),
         audits=results,
     )
-    _write(folder, report)
+    if durable.writes():
+        _write(folder, report, source.name)
     return report
 
 
-def _write(folder: Path, report: Report) -> None:
+def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
+    """What a report judges a corpus for: the intended use, and the student that learns from it. `of_student` are the
+    sources that the student has besides those of its rows; see `synthgen.lineage.student_sources`.
+    """
+    return {**section.model_dump(mode="json"), "student": [dict(one) for one in of_student]}
+
+
+def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
+    """The name of the folder for the reports about the corpora named `corpus_name`, such as `curated`, and an intent.
+    Runs may have several curated corpora side by side; no report of one overwrites a report of another.
+    """
+    return durable.digest([dict(intent), corpus_name])[:16]
+
+
+def _write(folder: Path, report: Report, corpus_name: str) -> None:
     """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
-    for place in (folder / durable.digest(report.intent)[:16], folder):
+    for place in (folder / folder_of(report.intent, corpus_name), folder):
         for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):
             durable.write_text(place / name, environment().get_template(template).render(audit=report))
         durable.write_json(place / "report.json", report.to_dict())

@@ -14,6 +14,7 @@ from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import UNUSABLE, Record
+from synthgen.sources import stated_sources, terms_of
 from synthgen.values import is_blank
 
 
@@ -85,6 +86,6 @@ def facts_of(source: SeedSource, recipe: Recipe, counts: dict[str, int]) -> Fact
         "prompt_version": "",
         "labels": [],
         "teachers": {},
-        "sources": [{"role": "dataset", "source": source.source, "license": source.license}],
+        "sources": [terms_of(one) for one in stated_sources(source, source.source, "dataset")],
         "counts": counts,
     }

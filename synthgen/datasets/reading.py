@@ -17,8 +17,9 @@ from synthgen.datasets.rows import column_names, is_typed, rows
 from synthgen.datasets.turns import Turns
 from synthgen.errors import CorpusError, RecipeError, nearest, one_line, told_in_one_line
 from synthgen.recipe import SeedSource, Split
-from synthgen.records import Record, Source, own_names
+from synthgen.records import Record, own_names
 from synthgen.seeds import Where, mask, side
+from synthgen.sources import given_sources, stated_sources
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
 from synthgen.values import accepted, is_blank, is_null, text_of
@@ -329,17 +330,6 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         rationale=text("rationale"),
         answer=None if reference == "answer" else text("answer"),
         reference=accepted(row.get(reference)) if reference else None,
-        sources=[_lineage(source)],
+        # a row of another corpus keeps its sources: the data set's own license does not replace theirs
+        sources=[*stated_sources(source, source.source, "dataset"), *given_sources(row.get("sources"))],
     )
-
-
-def _lineage(source: SeedSource) -> Source:
-    return {
-        "id": source.source,
-        "role": "dataset",
-        "license": source.license,
-        "terms_date": None,
-        "made_by": getattr(source, "made_by", None),
-        "account": getattr(source, "account", None),
-        "tools": [],
-    }

@@ -10,7 +10,8 @@ import pyarrow as pa
 from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.manifest import Facts, Kind, Manifest
-from synthgen.records import FAILURE_SCHEMA, SPLITS, Record, schema_with, to_table
+from synthgen.records import FAILURE_SCHEMA, SPLITS, Record, Source, schema_with, to_table
+from synthgen.sources import distinct, terms_of
 
 _SHARD = 1024
 
@@ -27,8 +28,9 @@ def store(
 
     Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
     types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
-    `facts` while it yields rows. It may also append to `failures`, which are written beside the next shard. At most one
-    shard of each split is in memory. Raises CorpusError when a value does not fit into its column.
+    `facts` while it yields rows. The sources of the rows are added to those in `facts`. It may also append to
+    `failures`, which are written beside the next shard. At most one shard of each split is in memory. Raises
+    CorpusError when a value does not fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -54,7 +56,9 @@ def store(
         numbers[split] += 1
         waiting[split].clear()
 
+    given: dict[str, Source] = {}
     for record in rows:
+        given.update((str(one), one) for one in record.sources if str(one) not in given)
         split = str(record.split)
         waiting[split].append(record)
         if len(waiting[split]) == _SHARD:
@@ -64,4 +68,5 @@ def store(
             flush(split)
     if failures:  # the last rows were failures
         flush("train")
-    return corpus.finish(folder, kind, facts, names)
+    sources = distinct([*facts["sources"], *map(terms_of, given.values())])
+    return corpus.finish(folder, kind, {**facts, "sources": sources}, names)

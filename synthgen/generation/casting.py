@@ -9,8 +9,9 @@ from synthgen.errors import RecipeError, TeacherError
 from synthgen.logits import LogitsSpec
 from synthgen.manifest import SourceTerms
 from synthgen.prompts import Prompt, load_prompt
-from synthgen.recipe import NO_TEACHER, Recipe, SeedSource
-from synthgen.records import ROLES, Message, Source
+from synthgen.recipe import NO_TEACHER, Recipe
+from synthgen.records import Message, Source
+from synthgen.sources import source, terms_of
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.reference import resolve
 from synthgen.tables.strategies import REWARDS, STRATEGIES
@@ -68,24 +69,12 @@ def in_process(section: AnyTeacher) -> bool:
     return ENGINES[section.engine].in_process
 
 
-def source(name: str, role: str, license: str) -> Source:
-    """An entry for a row's column `sources`. It names something from which the row was made, such as a model."""
-    return {
-        "id": name,
-        "role": role,
-        "license": license,
-        "terms_date": None,
-        "made_by": None,
-        "account": None,
-        "tools": [],
-    }
-
-
-def seed_source(stated: SeedSource, name: str, role: str) -> Source:
-    """An entry for a row's column `sources` that names a seed. License, maker and account are those that the recipe
-    states for the seed's file or data set.
-    """
-    return {**source(name, role, stated.license or "unknown"), "made_by": stated.made_by, "account": stated.account}
+def teacher_source(section: AnyTeacher, name: str, role: str) -> Source:
+    """An entry for a row's column `sources` that names a teacher, with the tools of the provider that it may use."""
+    extra = getattr(section, "extra", {}).get("tools")
+    tools = [str(tool.get("type", "")) for tool in extra] if isinstance(extra, list) else []
+    used = sorted({tool for tool in tools if tool not in ("", "function")})
+    return {**source(name, role, section.license), "account": section.account, "tools": used}
 
 
 def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
@@ -93,41 +82,6 @@ def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
     own = recipe.license or "unknown"
     examples = [source(f"{prompt.version}#examples", "few_shot", own)] if prompt.examples else []
     return [source(prompt.version, "template", own), *examples]
-
-
-def given_sources(stated: SeedSource, value: object) -> list[Source]:
-    """The sources of a completion that a seed holds. `value` is the seed's field `sources`. If the seed is a row of
-    another corpus, they are its sources. Otherwise the author is the one whom the recipe states for the seed's file or
-    data set, if it states one.
-    """
-    rows = value if isinstance(value, list) else []
-    given = [one for one in rows if isinstance(one, dict) and _is_source(one)]
-    if given and len(given) == len(rows):
-        return [_source_of(one) for one in given]
-    if stated.made_by is None:
-        return []
-    return [{**seed_source(stated, stated.made_by, "generator"), "made_by": None}]
-
-
-def _is_source(value: Mapping[str, object]) -> bool:
-    return all(isinstance(value.get(key), str) for key in ("id", "role", "license")) and value["role"] in ROLES
-
-
-def _source_of(value: Mapping[str, object]) -> Source:
-    def text(key: str) -> str | None:
-        part = value.get(key)
-        return part if isinstance(part, str) else None
-
-    tools = value.get("tools")
-    return {
-        "id": str(value["id"]),
-        "role": str(value["role"]),
-        "license": str(value["license"]),
-        "terms_date": text("terms_date"),
-        "made_by": text("made_by"),
-        "account": text("account"),
-        "tools": [str(tool) for tool in tools] if isinstance(tools, list) else [],
-    }
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
@@ -143,7 +97,7 @@ def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]
 
 
 def roles(recipe: Recipe) -> list[SourceTerms]:
-    """The manifest's entries for the teachers' roles. An entry has `role`, `source` and `license`."""
+    """The manifest's entries for the teachers' roles."""
     strategy, everybody = STRATEGIES[recipe.strategy], cast(recipe)
     named = [("logits" if strategy.completions_given else "generator", name) for name in answerers(recipe)]
     named += [("logits", name) for name in scorers(recipe)]
@@ -151,9 +105,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
         named.append(("judge", judge(recipe)))
     if strategy.rewrites and recipe.steps.rewriter:
         named.append(("rewriter", recipe.steps.rewriter))
-    return [
-        SourceTerms(role=role, source=everybody[name].model, license=everybody[name].license) for role, name in named
-    ]
+    return [terms_of(teacher_source(everybody[name], everybody[name].model, role)) for role, name in named]
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:

@@ -16,10 +16,11 @@ from synthgen.generation import casting
 from synthgen.generation.rounds import Row
 from synthgen.generation.rows import record, split_rationale
 from synthgen.prompts import Prompt
-from synthgen.recipe import Recipe
+from synthgen.recipe import MadeBy, Recipe
 from synthgen.records import Message, Record, Sampling, Source
 from synthgen.requests import Lineage, Query, Request, identify
 from synthgen.seeds import Seed, Seeds
+from synthgen.sources import stated_sources
 from synthgen.tables.engines import ENGINES, AnyTeacher
 from synthgen.tables.strategies import STRATEGIES, Strategy
 from synthgen.teachers.base import Reply
@@ -38,6 +39,7 @@ class Setting:
     identified: bool = True
     """Whether requests get ids. Estimates do not need ids."""
     _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
+    _seeds: dict[tuple[str, str, MadeBy | None], list[Source]] = field(default_factory=dict)
 
     @cached_property
     def sections(self) -> dict[str, AnyTeacher]:
@@ -62,17 +64,16 @@ class Setting:
     def source(self, role: str, teacher: str) -> Source:
         """The entry for `teacher` in a row's sources, with the given role."""
         if (role, teacher) not in self._sources:
-            license = self.sections[teacher].license
-            self._sources[role, teacher] = casting.source(self.versions[teacher], role, license)
+            self._sources[role, teacher] = casting.teacher_source(self.sections[teacher], self.versions[teacher], role)
         return self._sources[role, teacher]
 
-    def seed_source(self, seed: Seed) -> Source:
-        """The entry for a seed's file or data set in a row's sources."""
+    def seed_sources(self, seed: Seed) -> list[Source]:
+        """The entries in a row's sources for a seed's file or data set, and for the model that wrote it."""
         stated = seed.source
-        key = ("seed", stated.source, stated.license or "", stated.made_by or "", stated.account or "")
-        if key not in self._sources:
-            self._sources[key] = casting.seed_source(stated, stated.source, "seed")
-        return self._sources[key]
+        key = (stated.source, stated.license, stated.made_by)
+        if key not in self._seeds:
+            self._seeds[key] = stated_sources(stated, stated.source, "seed")
+        return self._seeds[key]
 
     @cached_property
     def template_sources(self) -> tuple[Source, ...]:
@@ -286,7 +287,7 @@ class Job:
             self.seed.id,
             self.seed.split,
             request.messages if prompt is None else prompt,
-            (setting.seed_source(self.seed), *setting.template_sources, setting.source(role, request.teacher)),
+            (*setting.seed_sources(self.seed), *setting.template_sources, setting.source(role, request.teacher)),
             reference,
             tuple(parents),
         )
@@ -298,9 +299,11 @@ class Job:
         """The entry for `teacher` in a row's sources, with the given role."""
         return self.setting.source(role, teacher)
 
-    def example_source(self, seed: Seed) -> Source:
-        """The entry in a row's sources for a seed that is used as an example. Its name contains the seed's id."""
-        return casting.seed_source(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
+    def example_sources(self, seed: Seed) -> list[Source]:
+        """The entries in a row's sources for a seed that is used as an example, and for the model that wrote it. The
+        example's name contains the seed's id.
+        """
+        return stated_sources(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
 
     def others(self, count: int) -> list[Seed]:
         """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds

@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from synthgen.generation import casting
 from synthgen.logits import LogitsSpec, Target
 from synthgen.records import Record, Source
 from synthgen.requests import Query, Request
+from synthgen.sources import source
 from synthgen.teachers.base import Embeds, Reply, Teacher
 from synthgen.teachers.gate import admitted
 
@@ -111,7 +111,7 @@ def answer_of(query: Query, reply: Reply) -> Answer:
     if reply.substitute is None:
         return Answer(reply.cost_usd)
     role = query.lineage.sources[-1]["role"] if query.lineage.sources else "generator"
-    return Answer(reply.cost_usd, casting.source(reply.substitute, role, "unknown"))
+    return Answer(reply.cost_usd, source(reply.substitute, role, "unknown"))
 
 
 def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]:

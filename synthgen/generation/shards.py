@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from synthgen.generation.rounds import Failure, Outcome, Row
 from synthgen.manifest import Facts, SourceTerms
 from synthgen.parquet import metadata
 from synthgen.recipe import Recipe
-from synthgen.records import FAILURE_SCHEMA, Source, to_table
+from synthgen.records import FAILURE_SCHEMA, to_table
+from synthgen.sources import distinct, stated_sources, terms_of
 from synthgen.tables.strategies import STRATEGIES
 
 
@@ -75,8 +76,10 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     """
     recipe = inputs.recipe
     counts, cost = _counts(folder)
-    own = [_terms(source) for source in casting.prompt_sources(recipe, inputs.prompt)]
-    terms = {(source.source, source.license) for source in recipe.seeds}
+    own = casting.prompt_sources(recipe, inputs.prompt)
+    seeds = [one for stated in recipe.seeds for one in stated_sources(stated, stated.source, "seed")]
+    known = {(one["role"], one["id"]) for one in (*own, *seeds)}
+    known |= {("logits", version) for version in casting.versions(recipe, teachers).values()}
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
     stated: Facts = {
         "description": recipe.description,
@@ -85,13 +88,14 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
         "prompt_version": inputs.prompt.version,
         "labels": list(recipe.generate.labels),
         "teachers": {name: dict(teacher.identity) for name, teacher in teachers.items()},
-        "sources": [
-            *(SourceTerms(role="seed", source=source, license=license) for source, license in sorted(terms)),
-            *own,
-            *casting.roles(recipe),
-            # a row's own sources are its seed, these, and the teacher
-            *(_given(folder, len(own) + 2) if STRATEGIES[recipe.strategy].completions_given else ()),
-        ],
+        "sources": distinct(
+            [
+                *sorted(map(terms_of, seeds), key=lambda one: (one["source"], one["license"])),
+                *map(terms_of, own),
+                *casting.roles(recipe),
+                *(_given(folder, known) if STRATEGIES[recipe.strategy].completions_given else ()),
+            ]
+        ),
         "counts": counts,
     }
     if paid:
@@ -99,17 +103,16 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     return stated
 
 
-def _terms(source: Source) -> SourceTerms:
-    return {"role": source["role"], "source": source["id"], "license": source["license"]}
-
-
-def _given(folder: Path, own: int) -> list[SourceTerms]:
-    """The sources of completions that the seeds hold, as the rows state them after their first `own` sources."""
-    found: set[tuple[str, str, str]] = set()
+def _given(folder: Path, known: Collection[tuple[str, str]]) -> list[SourceTerms]:
+    """The sources that the rows have besides those with the pairs (role, id) in `known`: those of completions that the
+    seeds hold, and models that answered instead of the models asked.
+    """
+    found: list[SourceTerms] = []
     for _, batch in corpus.batches(folder, "data", ["sources"]):
-        for sources in batch["sources"].to_pylist():
-            found.update((one["role"], one["id"], one["license"]) for one in sources[own:])
-    return [SourceTerms(role=role, source=source, license=license) for role, source, license in sorted(found)]
+        every = (one for sources in batch["sources"].to_pylist() for one in sources)
+        others = [one for one in every if (one["role"], one["id"]) not in known]
+        found = distinct([*found, *map(terms_of, others)])
+    return sorted(found, key=lambda one: (one["role"], one["source"], one["license"]))
 
 
 def _counts(folder: Path) -> tuple[dict[str, int], float | None]:

@@ -38,7 +38,7 @@ from synthgen.recipe.places import check_models, gguf_in_package
 from synthgen.recipe.rationale import RationaleSection
 from synthgen.recipe.relations import Relations
 from synthgen.recipe.root import Recipe
-from synthgen.recipe.seeds import SeedSource
+from synthgen.recipe.seeds import MadeBy, SeedSource
 from synthgen.recipe.speakers import NO_TEACHER, speakers
 from synthgen.recipe.split import Split
 from synthgen.recipe.steps import StepsSection
@@ -56,6 +56,7 @@ __all__ = [
     "GenerateSection",
     "Hidden",
     "LogitsSection",
+    "MadeBy",
     "OnlineSection",
     "RationaleSection",
     "Recipe",

@@ -5,6 +5,7 @@ from __future__ import annotations
 OLD_KEYS: dict[str, str] = {
     "seeds.*.licence": "license",
     "seeds.*.on_bad_line": "on_bad_lines",
+    "seeds.*.account": "made_by.account",
     "generate.samples": "num_generations",
     "teacher.attempts": "max_retries",
     "teachers.*.attempts": "max_retries",

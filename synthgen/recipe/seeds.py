@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Literal
 
+from pydantic import model_validator
+
 from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
+
+
+class MadeBy(Section):
+    """The model that wrote seeds or rows. The audit judges it as a source of its own, beside the seeds' license."""
+
+    model: str
+    """Name of the model, as precisely as it is known, such as gpt-4o-2024-08-06."""
+    license: str = "unknown"
+    """Terms under which the model was used: an SPDX id, or a key of data/licenses.yaml."""
+    account: Literal["ours", "third_party"] | None = None
+    """Whose account asked the model. The terms of a provider bind the holder of the account."""
+    date: datetime.date | None = None
+    """When the model was asked, in quotes, such as "2025-01-31". It says which version of the terms applied."""
+    tools: tuple[str, ...] = ()
+    """Tools that the model used, such as web_search, because some terms restrict what was made with them."""
 
 
 class SeedSource(Section):
@@ -27,10 +45,8 @@ class SeedSource(Section):
     `unknown` is allowed; the audit status is then UNKNOWN at best."""
     source: str
     """Name or address under which the seeds were published."""
-    made_by: str | None = None
-    """Who or what wrote the seeds, such as the name of a model."""
-    account: Literal["ours", "third_party"] | None = None
-    """Whose account was used, if a model wrote the seeds."""
+    made_by: MadeBy | None = None
+    """The model that wrote the seeds, if a model wrote them."""
     id: str | None = None
     """Column with a stable id of the seed. Without this key, the id is a hash of the row. The second of two identical
     rows gets the suffix `#2`, and so on."""
@@ -47,6 +63,14 @@ class SeedSource(Section):
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"
     """What to do about a line that cannot be read: stop with an error, or leave it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_account(cls, values: object) -> object:
+        """Leave out the key `account` of earlier versions if it is null, as in the recipes of earlier runs."""
+        if isinstance(values, dict) and values.get("account", "") is None:
+            return {key: value for key, value in values.items() if key != "account"}
+        return values
 
     def rules(self) -> Iterator[Rule]:
         if (self.path is None) == (self.dataset is None):

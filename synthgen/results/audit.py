@@ -1,4 +1,4 @@
-"""audit/report.json: the latest audit of a run. `synthgen audit` writes it. Training and the page read it."""
+"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes it. Training and the page read it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ class Intent:
     use: str
     actions: list[str]
     competes: str
+    student: list[dict[str, object]] = field(default_factory=list)
+    """The sources that the student has besides those of its rows."""
+
+    def text(self) -> str:
+        """For people: the use and the actions."""
+        return f"{self.use} use ({', '.join(self.actions)})"
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class StoredAudit:
-    """What others need to know of an audit: whether it passed, its status, the intended use, and the findings."""
+    """What others need to know of an audit: whether it passed, its status, the intended use, the findings, and the hash
+    of the corpus that was judged. The hash is "" in a report of an older version, which belongs to no corpus.
+    """
 
     status: str
     passed: StrictBool
     intent: Intent
     findings: list[Finding]
+    corpus_sha256: str = ""
 
 
 def read_audit(path: Path) -> StoredAudit:

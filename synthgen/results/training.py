@@ -58,6 +58,23 @@ class Across:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passage:
+    """How a training passed the gate of the audit. `status` is that of the report for this corpus and intent, or "no
+    audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
+    `--override-audit` was given.
+    """
+
+    status: str
+    use: str
+    actions: list[str] = field(default_factory=list)
+    overridden: bool = False
+
+    def text(self) -> str:
+        """For people, in one line."""
+        return f"{self.status} for {self.use} use ({', '.join(self.actions)})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How a student was trained.
 
@@ -102,7 +119,8 @@ class Training:
     curated_sha256: str = ""
     logits_sha256: str | None = None
     across_sha256: str | None = None
-    audit_overridden: bool = False
+    audit: Passage | None = None
+    """None in folders that an older version wrote."""
     files: dict[str, str] = field(default_factory=dict, repr=False)
     """Maps each file that loading the student reads to its sha256."""
     schema_version: Literal[2] = 2

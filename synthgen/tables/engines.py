@@ -27,6 +27,8 @@ class AnyTeacher(Section):
     """Commit, tag or branch on the hub; the newest commit when left out."""
     license: str = "unknown"
     """License of the model's output and weights: an SPDX id, or a key of data/licenses.yaml. The audit judges it."""
+    account: Literal["ours", "third_party"] | None = None
+    """Whose account asks the model, if it is a service. `third_party`: replies that somebody else has recorded."""
 
 
 class TeacherSection(AnyTeacher):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from support.corpora import corpus_of, curating, row
 from support.scripted import jobs_of, play, write
 from support.serving import write_recipe
@@ -112,6 +113,57 @@ def test_the_other_run_of_a_cross_tokenizer_student_is_judged(tmp_path, license,
     assert report.status == status
 
 
+ONLINE = {"student": {"kind": "decoder", "model": "org/base", "license": "MIT"}, "online": {}}
+
+
+@pytest.mark.parametrize(
+    ("train", "roles"),
+    [
+        (ONLINE, {"logits"}),
+        ({**ONLINE, "online": {"mode": "mutual"}}, {"logits", "student_base"}),
+        ({"student": {"kind": "decoder", "layers": 1}, "hidden": {}}, {"logits", "student_base"}),
+        ({"student": {"kind": "decoder", "layers": 1}, "relations": {}}, {"logits", "student_base"}),
+    ],
+)
+def test_a_live_teacher_is_a_source_of_the_student(train, roles):
+    found = {s["role"] for s in student_sources(recipe_with(**train)) if s["source"] == "some/model"}
+    assert found == roles
+
+
+@pytest.mark.parametrize(
+    ("template", "license"),
+    [("some/model", "Apache-2.0"), ("org/base", "MIT"), ("/my/chat.jinja", "CC-BY-4.0"), ("org/other", "unknown")],
+)
+def test_a_chat_template_is_a_source_of_the_student(template, license):
+    student = {"kind": "decoder", "model": "org/base", "license": "MIT", "chat_template_path": template}
+    recipe = recipe_with(student=student, kd_weight=0).model_copy(update={"license": "CC-BY-4.0"})
+    assert {"role": "template", "source": template, "license": license} in student_sources(recipe)
+
+
+def test_the_model_that_wrote_the_seeds_is_a_source(tmp_path):
+    """Of the rows, of examples, and of the corpus. Its account and the date of its terms are known to the audit."""
+    teacher = small_teacher(tmp_path / "teacher")
+    path = small_task(tmp_path / "task", teacher, seeds=2, train=None)
+    maker = {"model": "gpt", "license": "openai", "account": "third_party", "date": "2024-05-01", "tools": ["search"]}
+    values = yaml.safe_load(path.read_text())
+    values["seeds"][0]["made_by"] = maker
+    values["teacher"]["account"] = "third_party"
+    path.write_text(yaml.safe_dump(values))
+    recipe, run = synthgen.load_recipe(path), tmp_path / "run"
+    synthgen.generate(recipe, run)
+    stated = {"role": "generator", "license": "openai", "account": "third_party", "tools": ["search"]}
+    expected = {**NOTHING, **stated, "id": "gpt", "terms_date": "2024-05-01"}
+    for _, records in corpus.records(run / "generated"):
+        for record in records:
+            assert expected in record.sources
+            assert record.sources[0]["made_by"] == "gpt"
+            assert record.sources[-1]["account"] == "third_party", "the teacher's"
+    stated = {**stated, "source": "gpt", "terms_date": "2024-05-01"}
+    assert stated in corpus.manifest(run / "generated")["sources"]
+    job = jobs_of(path)[0]
+    assert [one["role"] for one in job.example_sources(job.seed)] == ["few_shot", "generator"]
+
+
 def test_another_run_that_is_not_there_is_unknown(tmp_path):
     recipe = recipe_with(student={"kind": "decoder", "layers": 2}, across={"run": str(tmp_path / "gone")})
     assert synthgen.audit(recipe, a_run(tmp_path / "run")).status == "UNKNOWN"
@@ -160,10 +212,10 @@ def test_templates_and_examples_are_sources_under_the_recipes_license(tmp_path):
 AUTHOR = [source("their/seeds", "seed", "MIT"), source("writer@1", "generator", "anthropic")]
 GIVEN = {
     "a row of another corpus": ({"sources": AUTHOR}, None, [("writer@1", "generator", "anthropic")]),
-    "the recipe names the author": ({}, "some-writer", [("some-writer", "generator", "CC0-1.0")]),
+    "the recipe names the author": ({}, "some-writer", [("some-writer", "generator", "openai")]),
     "nobody is named": ({}, None, []),
     "a column that holds something else": ({"sources": ["a", 1]}, None, []),
-    "a column of another kind": ({"sources": [{"id": "x"}]}, "w", [("w", "generator", "CC0-1.0")]),
+    "a column of another kind": ({"sources": [{"id": "x"}]}, "w", [("w", "generator", "openai")]),
 }
 
 
@@ -174,11 +226,13 @@ def test_the_author_of_a_scored_completion_is_a_source(tmp_path, name):
     seed = {"id": "q0", "question": "What?", "completion": "That.", "answer": "That.", **columns}
     (tmp_path / "seeds.jsonl").write_text(json.dumps(seed) + "\n")
     if made_by:
-        path.write_text(path.read_text().replace("source: tests", f"source: tests\n  made_by: {made_by}"))
+        maker = f"made_by: {{model: {made_by}, license: openai}}"
+        path.write_text(path.read_text().replace("source: tests", f"source: tests\n  {maker}"))
     rows, _, _ = play(jobs_of(path)[0], [Reply("That.", token_ids=[1], finish_reason="stop")])
     found = [(s["id"], s["role"], s["license"]) for s in rows[0].sources]
     assert [one for one in found if one[1] == "generator"] == expected
-    assert [role for _, role, _ in found[:3]] == ["seed", "template", "logits"]
+    assert found[0][1] == "seed"
+    assert {"template", "logits"} <= {role for _, role, _ in found}
 
 
 def test_the_author_of_a_scored_corpus_is_in_its_manifest_card_and_audit(tmp_path):

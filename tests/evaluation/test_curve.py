@@ -8,9 +8,9 @@ from dataclasses import asdict
 import pytest
 from support.measuring import measure_here
 from support.small import small_runs
+from support.unaudited import curve, train
 
 import synthgen
-from distill import curve, train
 from distill.data import rows
 from synthgen.errors import UserError
 from synthgen.recipe import TrainSection

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from support.training import LOOSE
+from support.unaudited import train
 from transformers import AutoModelForCausalLM
 
-from distill import train
 from distill.evaluation import distance, fidelity
 from distill.evaluation.distance import AS_STUDENT, same_model
 from distill.evaluation.evaluate import evaluate

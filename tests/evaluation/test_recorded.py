@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from support import unaudited
 from support.corpora import list_again
 from support.measuring import measured_here
 from support.small import small_task, small_teacher
@@ -81,7 +82,7 @@ def sung(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sung")
     recipe = recipe_of(folder / "task", teacher)
     rows = dataset(folder / "rows", songs())
-    student = distill.train(recipe, rows, folder / "student").folder
+    student = unaudited.train(recipe, rows, folder / "student").folder
     with measured_here():
         return recipe, rows, student, distill.evaluate(recipe, student)
 
@@ -138,7 +139,7 @@ def test_the_likelihood_is_that_of_the_saved_model(sung):
 
 def test_a_student_that_did_not_change_differs_by_exactly_zero(teacher, tmp_path):
     recipe = recipe_of(tmp_path / "task", teacher, learning_rate=SAME, num_train_epochs=1)
-    student = distill.train(recipe, dataset(tmp_path / "rows", songs()), tmp_path / "student").folder
+    student = unaudited.train(recipe, dataset(tmp_path / "rows", songs()), tmp_path / "student").folder
     with measured_here():
         found = distill.evaluate(recipe, student)
     for measure in ("nll", "bits_per_byte", "same_answer"):
@@ -170,7 +171,7 @@ def test_a_students_folder_is_enough(sung, tmp_path):
 def test_a_student_in_its_run_is_enough(small_run, tmp_path):
     recipe, run = small_run(curate=LOOSE)
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    distill.train(recipe, copy)
+    unaudited.train(recipe, copy)
     with measured_here():
         found = distill.evaluate(recipe, copy / "student")
     assert found.table["distilled"]["kl"].mean > 0
@@ -202,7 +203,7 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(teacher, tmp_path):
     """The small model has 256 positions, and its tokens are bytes."""
     long = [{"prompt": f"long {word(i)} {'x' * 300}", "completion": "la li lu"} for i in range(ROWS)]
     recipe = recipe_of(tmp_path / "task", teacher, num_train_epochs=1)
-    student = distill.train(recipe, dataset(tmp_path / "rows", [*songs(), *long]), tmp_path / "student").folder
+    student = unaudited.train(recipe, dataset(tmp_path / "rows", [*songs(), *long]), tmp_path / "student").folder
     held = [r for _, some in corpus.records(student / "corpus", "data", "test") for r in some]
     short = [r for r in held if not str(r.prompt[-1]["content"]).startswith("long")]
     assert 0 < len(short) < len(held)
@@ -220,7 +221,7 @@ def run(small_run, tmp_path_factory):
     """(recipe, a run of its own with a student)"""
     recipe, made = small_run(curate=LOOSE)
     copy = Path(shutil.copytree(made, tmp_path_factory.mktemp("own") / "run"))
-    distill.train(recipe, copy)
+    unaudited.train(recipe, copy)
     return recipe, copy
 
 
@@ -494,7 +495,7 @@ def test_a_judge_belongs_to_the_evaluation(teacher, tmp_path, serve):
     values["evaluate"]["judge"] = "critic"
     recipe = Recipe.model_validate(values)
     rows = dataset(tmp_path / "rows", songs())
-    student = distill.train(recipe, rows, tmp_path / "student").folder
+    student = unaudited.train(recipe, rows, tmp_path / "student").folder
     asked: dict[str, list[str]] = {}
     real = judged._request
 
@@ -515,14 +516,14 @@ def test_a_judge_belongs_to_the_evaluation(teacher, tmp_path, serve):
     assert "judge prefers the student" in (student / "README.md").read_text()
     assert list((student / "ledger").glob("*.jsonl"))
     assert (student / "evaluation.json").exists()
-    distill.train(recipe, rows, student, fresh=True)
+    unaudited.train(recipe, rows, student, fresh=True)
     assert list((student / "ledger").glob("*.jsonl")), "what was paid is not forgotten"
 
 
 def test_an_encoder_decoder_is_measured_too(teacher, tmp_path):
     config = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     recipe = recipe_of(tmp_path / "task", teacher, student={"kind": "seq2seq", "config": config}, num_train_epochs=10)
-    student = distill.train(recipe, dataset(tmp_path / "rows", songs()), tmp_path / "student").folder
+    student = unaudited.train(recipe, dataset(tmp_path / "rows", songs()), tmp_path / "student").folder
     with measured_here():
         found = distill.evaluate(recipe, student)
     assert difference(found, "nll").high < -0.5

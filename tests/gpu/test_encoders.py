@@ -8,10 +8,11 @@ import pytest
 import torch
 from support.small import small_encoder, sorting_task
 from support.training import Cut, metrics_of, student_of
+from support.unaudited import train
 from test_encoder_student import TINY
 
 import synthgen
-from distill import evaluate, train
+from distill import evaluate
 from distill.students.encoder import Encoder
 from synthgen.recipe import TrainSection
 from synthgen.tables.engines import TeacherSection

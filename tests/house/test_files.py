@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from support.corpora import corpus_of, row
+from support.corpora import corpus_of, curating, row
 
-from distill.training import check_audit
+import synthgen
 from synthgen import corpus
+from synthgen.auditing.gate import check
 from synthgen.errors import CorpusError, GateDenied
 from synthgen.files import read_object, read_text
 from synthgen.results.audit import read_audit
@@ -97,23 +98,18 @@ def test_a_manifest_with_other_values_is_damaged(tmp_path, key, value):
     refused(lambda: corpus.manifest(run / "generated"), path)
 
 
-AUDIT = {
-    "status": "DENY",
-    "passed": False,
-    "intent": {"use": "commercial", "actions": ["train"], "competes": "unknown"},
-    "findings": [],
-}
-
-
 @pytest.mark.parametrize("passed", ["false", "no", 0, 1, None, [], "True"])
 def test_an_audit_that_does_not_say_clearly_that_it_passed_trains_nothing(tmp_path, passed):
-    path = tmp_path / "audit" / "report.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({**AUDIT, "passed": passed}))
-    refused(lambda: check_audit(tmp_path, override=False), path)
-    path.write_text(json.dumps(AUDIT))
+    recipe, run = curating(), corpus_of(tmp_path, [row("a", 0)])
+    synthgen.curate(recipe, run)
+    synthgen.audit(recipe, run)
+    (path,) = (run / "audit").glob("*/report.json")
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps({**report, "passed": passed}))
+    refused(lambda: check(recipe, run / "curated"), path)
+    path.write_text(json.dumps({**report, "passed": False, "status": "DENY"}))
     with pytest.raises(GateDenied, match="is DENY for commercial use"):
-        check_audit(tmp_path, override=False)
-    assert check_audit(tmp_path, override=True)
-    path.write_text(json.dumps({key: value for key, value in AUDIT.items() if key != "passed"}))
-    refused(lambda: check_audit(tmp_path, override=False), path)
+        check(recipe, run / "curated")
+    assert check(recipe, run / "curated", override=True).overridden
+    path.write_text(json.dumps({key: value for key, value in report.items() if key != "passed"}))
+    refused(lambda: check(recipe, run / "curated"), path)

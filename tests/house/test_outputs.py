@@ -257,6 +257,7 @@ def test_audit_and_export_into_their_sources_are_refused(run, finished, tmp_path
 def test_a_new_folder_in_the_run_is_a_place_for_another_corpus_and_student(run, finished, tmp_path, monkeypatch):
     assert warm("synthgen", "curate", run, "-o", run / "strict").code == 0
     assert files(run / "strict") == files(run / "curated")
+    assert warm("synthgen", "audit", run / "strict").code == 0
     assert warm("distill", "train", run / "strict", "-o", run / "small").code == 0
     assert (run / "small" / "model.safetensors").read_bytes() == (run / "student" / "model.safetensors").read_bytes()
     monkeypatch.chdir(run / "generated")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from support import unaudited
 from support.small import small_task
 from support.training import LOOSE, metrics_of, with_train
 
-import distill
 import synthgen
 from synthgen.errors import CorpusError, RecipeError
 
@@ -25,7 +25,7 @@ def teach(small_run, tmp_path):
 
     def train(**section) -> Path:
         name = "-".join(str(value) for value in section.values())
-        return distill.train(with_train(recipe, {**STUDENT, **section}), run, tmp_path / name).folder
+        return unaudited.train(with_train(recipe, {**STUDENT, **section}), run, tmp_path / name).folder
 
     return train
 
@@ -78,4 +78,4 @@ def test_a_corpus_of_another_kind_than_the_recipe_says(small_run, tmp_path):
     recipe, _ = small_run(logits=TOPK, seeds=16, curate=LOOSE)
     _, drawn = small_run(logits={"kind": "sampled", "draws": 20}, seeds=16, curate=LOOSE)
     with pytest.raises(CorpusError, match="most tokens probability zero"):
-        distill.train(with_train(recipe, {**STUDENT, "loss": "reverse_kl"}), drawn, tmp_path / "student")
+        unaudited.train(with_train(recipe, {**STUDENT, "loss": "reverse_kl"}), drawn, tmp_path / "student")

@@ -83,7 +83,7 @@ def test_no_old_name_is_forgotten():
     assert {key.rpartition(".")[2] for key in OLD_KEYS} == {
         *("licence", "epochs", "warmup", "checkpoint_every", "keep_checkpoints", "validate_every", "patience"),
         *("trackers", "activation_checkpointing", "micro_batch", "tensor_parallel", "data_parallel"),
-        *("memory_fraction", "samples", "attempts", "on_bad_line", "hidden", "min_words", "max_words"),
+        *("memory_fraction", "samples", "attempts", "on_bad_line", "account", "hidden", "min_words", "max_words"),
     }
     of_teachers = {key.partition(".")[2] for key in OLD_KEYS if key.startswith("teacher.")}
     assert of_teachers == {key.removeprefix("teachers.*.") for key in OLD_KEYS if key.startswith("teachers.")}

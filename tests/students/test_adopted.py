@@ -12,9 +12,11 @@ import pytest
 from support.measuring import measured_here
 from support.small import byte_tokenizer
 from support.training import LOOSE, metrics_of
+from support.unaudited import train
 
+import distill
 import synthgen
-from distill import evaluate, train
+from distill import evaluate
 from distill.adopted import adopt
 from distill.data import Choice
 from distill.streaming.conversations import reader_of
@@ -155,10 +157,8 @@ def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
     denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(denied, copy).status == "DENY"
     with pytest.raises(GateDenied, match="is DENY"):
-        train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
-    student = train(
-        tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher, override_audit=True
-    )
+        distill.train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
+    student = train(tokens_alone(recipe), copy / "curated" / "data", tmp_path / "student", teacher=teacher)
     assert "training was forced with `--override-audit`" in (student.folder / "README.md").read_text()
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support import unaudited
 from support.measuring import measured_here
 from support.small import CLASSES, WORDS, small_encoder, small_teacher, sorting_task, word_tokenizer
 from support.training import resumes_everywhere, training_of
@@ -188,7 +189,7 @@ def learned(run, tmp_path_factory):
     """(recipe, run with a trained and evaluated student, its evaluation)."""
     work = Path(shutil.copytree(run[2], tmp_path_factory.mktemp("learned") / "run"))
     recipe = recipe_of(run, {"config": TINY}, num_train_epochs=15, learning_rate=5e-3)
-    distill.train(recipe, work)
+    unaudited.train(recipe, work)
     with measured_here():
         return recipe, work, distill.evaluate(recipe, work)
 
@@ -236,7 +237,7 @@ def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin, cuts):
     student = {"config": TINY} if origin == "config" else {"model": str(small_encoder(tmp_path / "m", headless=True))}
     recipe = recipe_of(run, student, max_steps=5, num_train_epochs=4, save_steps=2)
     whole = resumes_everywhere(
-        lambda folder, ui: distill.train(recipe, run[2], folder, ui=ui), tmp_path / "students", cuts
+        lambda folder, ui: unaudited.train(recipe, run[2], folder, ui=ui), tmp_path / "students", cuts
     )
     assert (whole / "baseline" / "model.safetensors").exists()
 
@@ -280,7 +281,7 @@ def test_senseless_sections(run, student, says):
 )
 def test_configs_that_cannot_be(run, tmp_path, change, says):
     with pytest.raises(RecipeError, match=says) as caught:
-        distill.train(recipe_of(run, {"config": TINY | change}), run[2], tmp_path / "student")
+        unaudited.train(recipe_of(run, {"config": TINY | change}), run[2], tmp_path / "student")
     assert "\n" not in str(caught.value)
 
 
@@ -303,12 +304,12 @@ def test_another_strategy_and_missing_validation_rows(run, tmp_path):
     with pytest.raises(RecipeError, match="kind 'encoder' needs a strategy that makes label probabilities"):
         synthgen.load_recipe(sorting_task(tmp_path / "task", teacher, strategy="answer", train=section))
     with pytest.raises(UserError, match="has no validation rows"):
-        distill.train(recipe_of(run, {"config": TINY}, eval_steps=1), work, tmp_path / "student")
+        unaudited.train(recipe_of(run, {"config": TINY}, eval_steps=1), work, tmp_path / "student")
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(run, tmp_path):
     recipe = recipe_of(run, {"config": TINY}, max_steps=1, max_length=6)
-    facts = distill.train(recipe, run[2], tmp_path / "s").training
+    facts = unaudited.train(recipe, run[2], tmp_path / "s").training
     assert facts.left_out["too_long"] > 0
     assert facts.rows > 0
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from support.layers import META, V, rows, section
 from support.small import byte_tokenizer, small_teacher
 from support.training import changed
+from support.unaudited import train
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
-from distill import train
 from distill.arms import StudentModel, save
 from distill.students.build import with_adapter
 from distill.targets.stored import Rows, batch_loss

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from support import unaudited
 from support.measuring import measured_here
 from support.small import WORDS, small_encoder, sorting_task
 from support.training import resumes_everywhere
@@ -221,7 +222,7 @@ def learned(teacher, run, tmp_path_factory):
     """(recipe, run, evaluation) of a narrow student with random weights."""
     work = Path(shutil.copytree(run[1], tmp_path_factory.mktemp("learned") / "run"))
     recipe = task(run[0], teacher, NARROW, num_train_epochs=80, learning_rate=1e-2)
-    distill.train(recipe, work)
+    unaudited.train(recipe, work)
     with measured_here():
         return recipe, work, distill.evaluate(recipe, work)
 
@@ -277,13 +278,13 @@ def test_the_folder_is_one_of_sentence_transformers(learned):
 @pytest.mark.parametrize(("student", "cuts"), [(NARROW, (1, 3, 4)), ({"layers": 1, "distance": "mse"}, (3,))])
 def test_resume_is_exact_wherever_it_was_cut(teacher, run, tmp_path, student, cuts):
     recipe = task(run[0], teacher, student, max_steps=6, save_steps=2)
-    whole = resumes_everywhere(lambda folder, ui: distill.train(recipe, run[1], folder, ui=ui), tmp_path, cuts)
+    whole = resumes_everywhere(lambda folder, ui: unaudited.train(recipe, run[1], folder, ui=ui), tmp_path, cuts)
     assert (whole / "2_Dense" / "model.safetensors").exists() == (student is NARROW)
 
 
 def test_activations_made_again_change_nothing(teacher, run, tmp_path):
     a, b = (
-        distill.train(
+        unaudited.train(
             task(run[0], teacher, NARROW, max_steps=3, gradient_checkpointing=on), run[1], tmp_path / str(on)
         ).folder
         for on in (False, True)
@@ -348,7 +349,7 @@ def test_a_teacher_that_is_no_embedding_model(tmp_path):
 def test_too_few_texts_to_compare(teacher, run, tmp_path):
     recipe = task(run[0], teacher, {}, max_steps=1)
     recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_rows": 2})})
-    distill.train(recipe, run[1], tmp_path / "student")
+    unaudited.train(recipe, run[1], tmp_path / "student")
     with pytest.raises(UserError, match="only 2 different held-out texts"):
         distill.evaluate(recipe, run[1], tmp_path / "student")
     assert len(WORDS) == 13

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import unaudited
 from support.measuring import measured_here
 from support.rows import load
 from support.small import small_task, small_teacher
@@ -191,7 +192,7 @@ def learned(small_run, tmp_path_factory):
         curate=LOOSE,
     )
     run = Path(shutil.copytree(shared, tmp_path_factory.mktemp("learned") / "run"))
-    distill.train(recipe, run)
+    unaudited.train(recipe, run)
     with measured_here():
         return recipe, run, distill.evaluate(recipe, run)
 
@@ -257,7 +258,7 @@ def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):
     recipe, run = small_run(train=section)
     teacher = LanguageModel.open(recipe.teacher, lazy=True)
     whole = resumes_everywhere(
-        lambda folder, ui: distill.train(recipe, run, folder, teacher=teacher, ui=ui), tmp_path, (1, 3, 5, 7)
+        lambda folder, ui: unaudited.train(recipe, run, folder, teacher=teacher, ui=ui), tmp_path, (1, 3, 5, 7)
     )
     assert (whole / "baseline" / "model.safetensors").exists()
     assert not teacher.weights.is_loaded, "random weights on stored distributions need none of the teacher's"
@@ -270,7 +271,7 @@ def refused(small_run, tmp_path, student: dict, says: str, kind=RecipeError) -> 
     recipe, run = small_run(logits=FULL)
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(**student)})
     with pytest.raises(kind, match=says) as caught:
-        distill.train(recipe.model_copy(update={"train": section}), run, tmp_path / "refused")
+        unaudited.train(recipe.model_copy(update={"train": section}), run, tmp_path / "refused")
     assert "\n" not in str(caught.value)
     assert caught.value.hint
 
@@ -309,4 +310,4 @@ def test_no_logits(small_run, tmp_path):
     bare = Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("logits", "student")))
     section = recipe.train.model_copy(update={"student": Seq2SeqStudent(config=T5)})
     with pytest.raises(CorpusError, match="has no stored logits"):
-        distill.train(recipe.model_copy(update={"train": section}), bare)
+        unaudited.train(recipe.model_copy(update={"train": section}), bare)

@@ -11,9 +11,9 @@ import torch
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, LOOSE, curve_of
+from support.unaudited import train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill import train
 from distill.data import Choice, rows
 from distill.intervals import interval
 from distill.students.build import layer_map

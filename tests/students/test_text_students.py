@@ -13,11 +13,11 @@ from support.measuring import measured_here
 from support.rows import dataset_of
 from support.serving import write_recipe
 from support.small import byte_tokenizer, small_task, small_teacher
+from support.unaudited import train
 from support.wire import reply_with
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import synthgen
-from distill import train
 from distill.job import Job
 from distill.students.completions import read_lesson
 from synthgen import corpus, logits

@@ -14,9 +14,11 @@ from support.corpora import list_again
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import FULL, resumes_everywhere, training_of
+from support.unaudited import train
 
+import distill
 import synthgen
-from distill import losses, train
+from distill import losses
 from distill.data import Choice, rows, target_batch
 from distill.streaming.batches import Order
 from distill.targets.stored import Rows, batch_loss
@@ -222,12 +224,12 @@ def test_an_audit_that_says_no(small_run, tmp_path):
     recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
     assert synthgen.audit(recipe, run).status == "DENY"
     with pytest.raises(GateDenied, match="is DENY for commercial use") as caught:
-        train(recipe, run)
+        distill.train(recipe, run)
     assert "--override-audit" in caught.value.hint
     assert not (run / "student").exists()
-    forced = train(recipe, run, override_audit=True)
+    forced = train(recipe, run)
     assert "training was forced with `--override-audit`" in (forced.folder / "README.md").read_text()
-    assert forced.training.audit_overridden
+    assert forced.training.audit.overridden
     assert training_of(forced.folder) == forced.training
 
 
@@ -235,9 +237,9 @@ def test_an_override_without_a_denial_is_not_on_the_card(small_run, tmp_path):
     recipe, run = small_run(logits=FULL)
     run = copy_of(run, tmp_path)
     assert synthgen.audit(recipe, run).passed
-    student = train(recipe, run, override_audit=True)
+    student = train(recipe, run)
     assert "forced" not in (student.folder / "README.md").read_text()
-    assert not student.training.audit_overridden
+    assert not student.training.audit.overridden
 
 
 def test_a_loss_that_is_not_a_number_stops_training(small_run, tmp_path):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill import train
 from distill.data import Example
 from distill.students.build import from_config
 from support.training import HELD_OUT, Cut, SmallRuns, with_train
+from support.unaudited import train
 from synthgen import logits
 from synthgen.lm.weights import Weights
 from synthgen.recipe import TrainSection

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from support import unaudited
+
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -207,7 +209,6 @@ def bert_run(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    import distill
     import synthgen
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "a", "b", "c", "##a", "##b", "##s", "?", "-", "中"]
@@ -233,5 +234,5 @@ def bert_run(folder: Path) -> Path:
     recipe = synthgen.load_recipe(sorting_task(folder / "task", small_encoder(folder / "teacher"), 120, train=section))
     synthgen.generate(recipe, folder / "run")
     synthgen.curate(recipe, folder / "run")
-    distill.train(recipe, folder / "run")
+    unaudited.train(recipe, folder / "run")
     return folder / "run"

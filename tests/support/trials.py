@@ -49,16 +49,22 @@ class Setup:
 
     def before(self, stage: str) -> Path | None:
         """The undisturbed run before `stage`, or None for the first stage."""
-        earlier = {"curate": "generate", "train": "curate"}.get(stage)
+        earlier = {"curate": "generate", "train": "audit"}.get(stage)
         return self.after[earlier] if earlier else None
 
 
 def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str] = STAGES) -> Setup:
-    """Runs the commands of the stages one after the other, and keeps a copy of the run after each."""
+    """Runs the commands of the stages one after the other, and keeps a copy of the run after each. The corpus is
+    audited before the training, which needs a report.
+    """
     setup = Setup(recipe, folder)
     run = folder / "run"
     folder.mkdir()
     for stage in stages:
+        if stage == "train":
+            audited = server.run(["synthgen", "audit", run])
+            assert audited.code == 0, audited.output
+            setup.after["audit"] = Path(shutil.copytree(run, folder / "after-audit"))
         outcome = server.run(COMMANDS[stage](recipe, run))
         assert outcome.code == 0, outcome.output
         assert not outcome.orphans

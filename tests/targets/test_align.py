@@ -14,9 +14,10 @@ import torch
 import yaml
 from support.small import small_teacher
 from support.training import curve_of, metrics_of, resumes_everywhere, training_of
+from support.unaudited import train
 
 import synthgen
-from distill import losses, train
+from distill import losses
 from distill.data import Choice, Example, topk_batch
 from distill.output_layer import Head
 from distill.targets.across import Part, Translation, Vocabulary, cuts, load_across, shared, uld

@@ -12,9 +12,10 @@ import yaml
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import curve_of, resumes_everywhere
+from support.unaudited import train
 
 import synthgen
-from distill import evaluate, losses, train
+from distill import evaluate, losses
 from distill.card import write_model_card
 from distill.data import Choice, sampled_batch, topk_batch
 from distill.evaluation.fidelity import _Answers

@@ -13,9 +13,10 @@ from support.measuring import measured_here
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import Cut, changed, curve_of
+from support.unaudited import train
 
 import synthgen
-from distill import evaluate, train
+from distill import evaluate
 from distill.data import Choice
 from distill.targets.rationale import StepByStep, expand, explaining, rationale_tokens, shape
 from distill.targets.stored import FromStored, FromTokens

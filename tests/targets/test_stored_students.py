@@ -10,9 +10,10 @@ from support.layers import trained
 from support.loading import loads_of
 from support.small import small_task
 from support.training import HELD_OUT, changed, curve_of, training_of
+from support.unaudited import train
 
 import synthgen
-from distill import arms, train
+from distill import arms
 from distill.job import Job
 from distill.targets import hidden_states as states
 from distill.targets.hidden_states import States

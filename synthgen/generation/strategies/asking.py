@@ -32,7 +32,7 @@ def self_instruct(job: Job) -> Rounds:
     others = job.others(job.recipe.steps.shown - 1)
     shown = [job.seed, *others]
     query = job.step(job.prompt.step("new", {"examples": [seed.fields for seed in shown]}), job.rewriter)
-    sources = [job.example_source(seed) for seed in others]
+    sources = [one for seed in others for one in job.example_sources(seed)]
     return (yield from _new(job, query, [job.prompt.question(seed.fields) for seed in shown], sources=sources))
 
 

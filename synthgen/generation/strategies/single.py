@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from synthgen.generation.casting import given_sources
 from synthgen.generation.jobs import Job
 from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
 from synthgen.prompts import Prompt
 from synthgen.records import Message
 from synthgen.requests import Query
+from synthgen.sources import given_sources
 from synthgen.teachers.base import Reply
 
 
@@ -67,7 +67,7 @@ def score(job: Job) -> Rounds:
     [reply] = yield [query]
     if reply.failure:
         return [failure(query, *reply.failure)]
-    return [job.row(query, reply, sources=given_sources(job.seed.source, job.fields.get("sources")))]
+    return [job.row(query, reply, sources=given_sources(job.fields.get("sources")))]
 
 
 def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:

@@ -1,0 +1,169 @@
+"""The gate of training: a student is trained only if an audit of its corpus passed for its own intended use.
+
+    passage = check(recipe, Path("runs/first/curated"))  # raises GateDenied
+    passage.status, passage.overridden                   # "ALLOW", False
+
+The report that counts was made from the same corpus, for the same section `audit`, and for a student with the same
+sources. Without such a report, training is refused. `override` opens the gate all the same; then the passage says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from synthgen import corpus, durable
+from synthgen.auditing import audit, folder_of, intent_of
+from synthgen.errors import GateDenied, SynthgenError
+from synthgen.lineage import student_sources
+from synthgen.manifest import SourceTerms
+from synthgen.recipe import AuditSection, Recipe, load_recipe
+from synthgen.results.audit import Intent, StoredAudit, read_audit
+from synthgen.results.stored import parse
+from synthgen.results.training import Passage
+
+NO_AUDIT = "no audit"
+"""The status of a passage when there is no report that counts."""
+_ANYWAY = "; --override-audit trains anyway, and every card will say so"
+
+
+_KEYS = ("source", "role", "license")
+_STATE = {
+    "dataset": "state the license of the rows with --license ID",
+    "student_base": "state the license of the student's checkpoint with --student-license ID",
+}
+"""What to do about a source without a stated license, by the source's role."""
+
+
+class _Finding(Protocol):
+    """What a refusal needs to know of a finding, of a new report or of a stored one."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def terms(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the report of a training must be about."""
+
+    folder: Path
+    name: str
+    intent: Intent
+    place: Path
+    corpus_sha256: str
+
+
+def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
+    """How a student of this recipe passes the gate to the corpus `source`. With `override` it always does.
+
+    Raises GateDenied when the report of the corpus for this intent is missing or does not pass. Raises CorpusError when
+    the corpus is unfinished, or the report is damaged.
+    """
+    wanted = _wanted(recipe, source)
+    report = wanted.place / "report.json"
+    stored = read_audit(report) if report.exists() else None
+    if stored is not None and stored.corpus_sha256 == wanted.corpus_sha256:
+        return _passage(wanted, stored.status, stored.findings, stored.passed, override)
+    if override:
+        return Passage(status=NO_AUDIT, use=wanted.intent.use, actions=wanted.intent.actions, overridden=True)
+    if stored is None:
+        raise _without_report(wanted, recipe)
+    raise GateDenied(
+        f"the audit of {wanted.folder} is about other rows than {source} has now",
+        f"run {_command(wanted, recipe)}, then train again{_ANYWAY}",
+    )
+
+
+def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
+    """Audit the corpus `source` for this recipe, and pass the gate. For rows that a training has just adopted, and that
+    nobody could audit before. Raises GateDenied when the audit does not pass, unless `override` is true.
+    """
+    report = audit(recipe, source)
+    return _passage(_wanted(recipe, source), report.status, report.findings, report.passed, override)
+
+
+def check_above(path: Path, *, override: bool = False) -> str | None:
+    """For a data set that is a folder inside a run: the status of the latest audit of this run, if it does not pass and
+    is overridden, and otherwise None. Raises GateDenied when it does not pass and is not overridden.
+    """
+    for folder in path.resolve().parents[:2]:
+        report = folder / "audit" / "report.json"
+        stored = read_audit(report) if report.exists() else None
+        if stored and not stored.passed:
+            if override:
+                return stored.status
+            raise GateDenied(
+                f"the audit status of {folder} is {stored.status} for {stored.intent.use} use",
+                f"'{path}' holds rows of this run: read {folder}/audit/report.md{_ANYWAY}",
+            )
+    return None
+
+
+def _passage(wanted: _Wanted, status: str, findings: Sequence[_Finding], passed: bool, override: bool) -> Passage:
+    """The passage with a report that counts. Raises GateDenied when the report does not pass."""
+    if not passed and not override:
+        worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in findings if one.status == status]
+        because = f": {worst[0]}{f' and {len(worst) - 1} more' if len(worst) > 1 else ''}" if worst else ""
+        unstated = [_STATE[one.role] for one in findings if one.terms == "unknown" and one.role in _STATE]
+        raise GateDenied(
+            f"the audit status of {wanted.folder} is {status} for {wanted.intent.use} use{because}",
+            "; ".join([*dict.fromkeys(unstated), f"read {wanted.place}/report.md"]) + _ANYWAY,
+        )
+    return Passage(status=status, use=wanted.intent.use, actions=wanted.intent.actions, overridden=not passed)
+
+
+def _wanted(recipe: Recipe, source: Path) -> _Wanted:
+    intent = intent_of(recipe.audit, student_sources(recipe))
+    place = source.parent / "audit" / folder_of(intent, source.name)
+    files = corpus.manifest(source)["files"]
+    return _Wanted(source.parent, source.name, parse(intent, Intent), place, durable.digest(files))
+
+
+def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
+    """The refusal when there is no report for the intent. It says what the latest report is about instead."""
+    latest = wanted.folder / "audit" / "report.json"
+    stored = read_audit(latest) if latest.exists() else None
+    hint = f"run {_command(wanted, recipe)}, then train again{_ANYWAY}"
+    if stored is None:
+        return GateDenied(f"{wanted.folder} was not audited for {wanted.intent.text()}", hint)
+    if one := _unjudged(stored, wanted.intent):
+        return GateDenied(
+            f"the audit of {wanted.folder} did not judge '{one[0]}' ({one[1]}, {one[2]}), a source of this student",
+            hint,
+        )
+    judged, needed = stored.intent.text(), wanted.intent.text()
+    if judged == needed:
+        judged, needed = "other values of the section `audit` or another student", "those of this training"
+    return GateDenied(f"{wanted.folder} was audited for {judged}, not for {needed}", hint)
+
+
+def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
+    """The name, role and license of a source of the student that the audit did not judge."""
+    judged, wanted = ([tuple(map(one.get, _KEYS)) for one in some.student] for some in (stored.intent, intent))
+    return next((one for one in wanted if one not in judged), None)
+
+
+def _command(wanted: _Wanted, recipe: Recipe) -> str:
+    """The command that makes the report: with the run's own recipe, if that leads to this intent."""
+    command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
+    student = recipe.train.student if recipe.train else None
+    stated = {key: getattr(student, key, None) for key in ("model", "license")}
+    named = [f"train.student.{key}={value}" for key, value in stated.items() if value]
+    for settings in ([], named, [*named, "train.kd_weight=0"]):  # 0: learn from text alone
+        with suppress(SynthgenError):
+            if _section(load_recipe(wanted.folder / "recipe.yaml", settings)) == _section(recipe):
+                return f"`{' --set '.join([command, *settings])}`"
+    return f"`{command}` with the --recipe and --set of this training"
+
+
+def _section(recipe: Recipe) -> tuple[AuditSection, list[SourceTerms]]:
+    return recipe.audit, student_sources(recipe)

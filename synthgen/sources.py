@@ -1,0 +1,102 @@
+"""The sources of rows: texts and models from which rows were made, each with its role, its license, and who used it.
+
+A row lists its sources in the column `sources`, and a corpus lists those of all rows in its manifest. The audit judges
+each source by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from synthgen.manifest import SourceTerms
+from synthgen.recipe import SeedSource
+from synthgen.records import ROLES, Source
+
+
+def source(name: str, role: str, license: str) -> Source:
+    """An entry for a row's column `sources`. It names something from which the row was made, such as a model."""
+    return {
+        "id": name,
+        "role": role,
+        "license": license,
+        "terms_date": None,
+        "made_by": None,
+        "account": None,
+        "tools": [],
+    }
+
+
+def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
+    """The sources of texts from a file or data set, as an entry of the recipe's `seeds` states them: the file or data
+    set under `name`, and then the model that wrote it, if the entry names one. The model has the role `generator`.
+    Both say whose account asked the model, and with which tools.
+    """
+    text, maker = source(name, role, stated.license), stated.made_by
+    if maker is None:
+        return [text]
+    model = source(maker.model, "generator", maker.license)
+    model["terms_date"] = str(maker.date) if maker.date else None
+    for one in (text, model):
+        one["account"], one["tools"] = maker.account, list(maker.tools)
+    return [{**text, "made_by": maker.model}, model]
+
+
+def given_sources(value: object) -> list[Source]:
+    """The sources that a row of another corpus brings with it. `value` is the row's field `sources`. Empty when it is
+    not a list of sources.
+    """
+    rows = value if isinstance(value, list) else []
+    given = [one for one in rows if isinstance(one, dict) and _is_source(one)]
+    return [_source_of(one) for one in given] if len(given) == len(rows) else []
+
+
+def terms_of(one: Source) -> SourceTerms:
+    """The entry of a manifest for a source of a row."""
+    terms: SourceTerms = {"role": one["role"], "source": one["id"], "license": one["license"]}
+    if one["account"] is not None:
+        terms["account"] = one["account"]
+    if one["terms_date"] is not None:
+        terms["terms_date"] = one["terms_date"]
+    if one["tools"]:
+        terms["tools"] = list(one["tools"])
+    return terms
+
+
+def distinct(terms: Iterable[SourceTerms]) -> list[SourceTerms]:
+    """The entries without repetitions, in the order of their first occurrence."""
+    found: dict[tuple[object, ...], SourceTerms] = {}
+    for one in terms:
+        found.setdefault(_key(one), one)
+    return list(found.values())
+
+
+def _key(one: SourceTerms) -> tuple[object, ...]:
+    return (
+        one["role"],
+        one["source"],
+        one["license"],
+        one.get("account"),
+        one.get("terms_date"),
+        tuple(one.get("tools", ())),
+    )
+
+
+def _is_source(value: Mapping[str, object]) -> bool:
+    return all(isinstance(value.get(key), str) for key in ("id", "role", "license")) and value["role"] in ROLES
+
+
+def _source_of(value: Mapping[str, object]) -> Source:
+    def text(key: str) -> str | None:
+        part = value.get(key)
+        return part if isinstance(part, str) else None
+
+    tools = value.get("tools")
+    return {
+        "id": str(value["id"]),
+        "role": str(value["role"]),
+        "license": str(value["license"]),
+        "terms_date": text("terms_date"),
+        "made_by": text("made_by"),
+        "account": text("account"),
+        "tools": [str(tool) for tool in tools] if isinstance(tools, list) else [],
+    }
