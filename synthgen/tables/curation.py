@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.tables.curation_settings import (
+    Arithmetic,
     BrokenText,
     Decontamination,
     Duplicates,
@@ -181,6 +182,21 @@ CHECKS: dict[str, Check] = {
         columns=("completion.text",),
         section=BrokenText,
         teaches="nothing",
+        on=False,
+    ),
+    "rationale": Check(
+        about="Reject rows whose rationale ends with another answer, or speaks of a hint or of a given answer.",
+        run="synthgen.curation.rationales:rationale",
+        columns=("rationale", "answer", "strategy", "completion", "completion.text", "prompt.text"),
+        teaches="nothing",
+        on=False,
+    ),
+    "arithmetic": Check(
+        about="Score the share of right equations in the completion and its rationale.",
+        run="synthgen.curation.rationales:arithmetic",
+        columns=("completion.text", "rationale"),
+        section=Arithmetic,
+        shorthand="min_share",
         on=False,
     ),
     "language": Check(

@@ -63,6 +63,15 @@ class BrokenText(Section):
     """
 
 
+class Arithmetic(Section):
+    """Whether wrong equations lead to a rejection."""
+
+    min_share: Share | None = None
+    """Minimum share of right equations; null to reject nothing. The share is stored as the score `arithmetic` in any
+    case. A row without equations is kept.
+    """
+
+
 LANGUAGES = [
     "am",
     "ar",

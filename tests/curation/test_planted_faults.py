@@ -59,6 +59,11 @@ def faults() -> dict[str, dict[str, str]]:
     held = {"prompt": "Who built the bridge over the Elbe?", "completion": "The citizens built it.", "split": "test"}
     rows = {
         "answer": {"prompt": "What is 6 times 7?", "completion": "6 times 7 is 43.\nAnswer: 43", "reference": "42"},
+        "rationale": {
+            "prompt": "How much are three barrels of wine at 12 coins?",
+            "completion": "Each barrel costs 12 coins. So three barrels cost 3 * 12 = 36 coins.\n#### 38",
+        },
+        "arithmetic": {"prompt": "How many ships came?", "completion": "In May 14 + 9 = 24 ships came to the harbor."},
         "length": {"prompt": "Describe the market.", "completion": "The market is wide. " + "word other " * 600},
         "repetition": {"prompt": "Describe the sea.", "completion": "It is wide and blue and deep. " * 9},
         "refusal": {"prompt": "Who sold the salt?", "completion": "I’m sorry, but I cannot fulfill this request."},
@@ -101,6 +106,8 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
         "truncated": {"from_text": True},
         "echo": True,
         "broken_text": True,
+        "rationale": True,
+        "arithmetic": 1.0,
         "language": ["en"],
         "pattern": {"reject": [r"TICKET-\d+"]},
         "personal_data": True,
