@@ -20,6 +20,7 @@ from synthgen.tables.curation_settings import (
     Decontamination,
     Duplicates,
     Echo,
+    Format,
     Function,
     Languages,
     Length,
@@ -197,6 +198,13 @@ CHECKS: dict[str, Check] = {
         columns=("completion.text", "rationale"),
         section=Arithmetic,
         shorthand="min_share",
+        on=False,
+    ),
+    "format": Check(
+        about="Reject completions that are not JSON, or do not match a JSON Schema.",
+        run="synthgen.curation.formats:format",
+        columns=("completion.text",),
+        section=Format,
         on=False,
     ),
     "language": Check(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from synthgen.tables.json_schemas import JsonSchema
 from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
 
 Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
@@ -60,6 +61,17 @@ class BrokenText(Section):
     skip: tuple[Literal["mojibake", "replacement_character", "control_character", "html"], ...] = ()
     """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
     `control_character` finds characters that cannot be shown, and `html` finds entities and tags that are not closed.
+    """
+
+
+class Format(Section):
+    """The form of a completion: a JSON document, and nothing else."""
+
+    json_schema: JsonSchema | None = None
+    """A JSON Schema that the document must match; null for any JSON. The schema may not refer to other documents."""
+    in_block: bool = True
+    """Whether the document may stand in a block of code that begins with ```json. Text around the block is then
+    ignored. A completion with two such blocks is rejected.
     """
 
 

@@ -123,3 +123,28 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
     assert len(kept) + len(caught) == len(rows) == done.counts["kept"] + done.counts["rejected"]
     assert kept["kept-next_turn"].text == "The miller does."
     assert all(one["reason"] for row in rejected for one in row.verdicts)
+
+
+def caught_in(tmp_path, rows: dict[str, dict[str, str]], settings: dict) -> dict[str, str]:
+    """Maps the id of each rejected row to `check.rule` of its first verdict."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": name, **row}) + "\n" for name, row in rows.items()))
+    source = source_of(path, "CC0-1.0")
+    recipe = recipe_of_rows(source, [f"curate.{name}={json.dumps(value)}" for name, value in settings.items()])
+    synthgen.curate_dataset(source, tmp_path / "out", recipe)
+    found = show(tmp_path / "out", 1000, rejected=True).records
+    return {row.id: f"{row.verdicts[0]['check']}.{row.verdicts[0]['rule']}" for row in found}
+
+
+def test_planted_faults_of_json(tmp_path):
+    """Rows of which every completion must be JSON with a city and the year of its foundation."""
+    schema = {"type": "object", "required": ["city", "year"], "properties": {"year": {"type": "integer"}}}
+    texts = {f"good-{city}": json.dumps({"city": city, "year": 1200 + number}) for number, city in enumerate(CITIES)}
+    texts |= {"good-block": '```json\n{"city": "Graz", "year": 1128}\n```'}
+    texts |= {
+        "format.json": "The city of Linz was founded in 799, as far as we know.",
+        "format.schema": '{"city": "Linz", "year": "799"}',
+    }
+    rows = {name: {"prompt": f"Facts about {name}, as JSON.", "completion": text} for name, text in texts.items()}
+    caught = caught_in(tmp_path, rows, {"format": {"json_schema": schema}})
+    assert caught == {name: name for name in rows if not name.startswith("good-")}
