@@ -126,6 +126,18 @@ EDITS: dict[str, Edit] = {
         columns=("completion.text",),
         changes=("completion", "answer", "rationale"),
     ),
+    "opening": Edit(
+        about="Cut what assistants say before they answer, such as 'Sure! Here is a list of rivers:'.",
+        run="synthgen.curation.edits:opening",
+        columns=("completion.text",),
+        changes=("completion", "answer", "rationale"),
+    ),
+    "white_space": Edit(
+        about="Remove spaces at the ends of lines and surplus blank lines; line ends become those of Unix.",
+        run="synthgen.curation.edits:white_space",
+        columns=("completion.text",),
+        changes=("completion", "answer", "rationale"),
+    ),
     "redact": Edit(
         about="Replace personal data and secrets by pseudonyms such as [EMAIL_1].",
         run="synthgen.curation.privacy:redact",

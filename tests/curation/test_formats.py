@@ -35,7 +35,7 @@ def rejection(text: str, **settings):
         '```json\n{"code": "```python\\n```"}\n```',
         '```json\n{"a": 1}\n```\nUse it like this:\n```python\nprint(1)\n```',
         '{"text": "```json"}',
-        '```jsonl\n{}\n```\n```json\n{}\n```',
+        "```jsonl\n{}\n```\n```json\n{}\n```",
         "<think>I write {a JSON}.</think>\n[]",
     ],
 )

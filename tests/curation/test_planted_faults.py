@@ -90,6 +90,11 @@ def faults() -> dict[str, dict[str, str]]:
         "prompt": "Who owns the mill?",
         "completion": "The miller does.\nQ: Who else?\nA: Nobody.",
     }
+    kept["kept-opening"] = {
+        "prompt": "What did the inn serve?",
+        "completion": "Sure! Here is what it served:\nBread and wine.",
+    }
+    kept["kept-white_space"] = {"prompt": "Who keeps the inn?", "completion": "The widow.\r\n\r\n\r\nShe is old.  "}
     return {**kept, **rows}
 
 
@@ -103,6 +108,8 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
     sets = [{"name": "bakery", "path": str(tmp_path / "evaluation.txt")}]
     settings = {
         "next_turn": True,
+        "opening": True,
+        "white_space": True,
         "truncated": {"from_text": True},
         "echo": True,
         "broken_text": True,
@@ -122,6 +129,9 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
     kept = {row.id: row for row in show(tmp_path / "out", 1000).records}
     assert len(kept) + len(caught) == len(rows) == done.counts["kept"] + done.counts["rejected"]
     assert kept["kept-next_turn"].text == "The miller does."
+    assert kept["kept-opening"].text == "Bread and wine."
+    assert kept["kept-white_space"].text == "The widow.\n\nShe is old."
+    assert [row.id for row in kept.values() if row.edits] == ["kept-next_turn", "kept-opening", "kept-white_space"]
     assert all(one["reason"] for row in rejected for one in row.verdicts)
 
 
