@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from synthgen.tables.json_schemas import JsonSchema
 from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
@@ -156,6 +156,14 @@ class Languages(Section):
     """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
     known are kept too: short ones, code, and those of which the detector is not sure.
     """
+
+    @field_validator("allowed", mode="before")
+    @classmethod
+    def _quoted(cls, value: object) -> object:
+        """In YAML, `no` without quotes means false."""
+        if any(one is False for one in (value if isinstance(value, list) else [value])):
+            raise ValueError("in YAML, no means false; write the code of Norwegian with quotes: 'no'")
+        return value
 
     def rules(self) -> Iterator[Rule]:
         """Every code must be one of a language that can be detected."""
