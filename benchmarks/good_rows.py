@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 Row = tuple[str, str]
-OTHERS = {"truncated": {"from_text": True}, "echo": True, "broken_text": True, "language": ["en"]}
+OTHERS = {"truncated": {"from_text": True}, "echo": True, "broken_text": True, "rationale": True, "language": ["en"]}
 FUNCTIONS, TABLES = 2000, 500
 
 
@@ -116,7 +116,7 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
             seed_id=f"s{number}",
             split="train",
             task="t",
-            strategy="answer",
+            strategy=None,
             prompt_version="1",
             prompt=[{"role": "user", "content": prompt}],
             completion=[{"role": "assistant", "content": completion}],

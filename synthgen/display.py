@@ -15,7 +15,7 @@ from synthgen.errors import UserError, nearest
 from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
 from synthgen.tables.curation import SWEEPS
-from synthgen.tally import Cause, causes, tally
+from synthgen.tally import Cause, Step, causes, funnel, funnel_line, tally
 
 _TOP = 10  # number of reasons that are shown
 
@@ -36,7 +36,8 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected, and `summaries` are further counts of some checks.
+    `rejected_by` is the number of rows that each check rejected, `funnel` those that it was the first to reject, and
+    `summaries` are further counts of some checks.
     `failed_by` is the number of failures of each kind, and `causes` are the reasons of the failures, the most frequent
     first. Both are empty unless failures were requested.
     """
@@ -51,6 +52,7 @@ class Shown:
     failed_by: dict[str, int] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
     summaries: Summaries = field(default_factory=dict)
+    funnel: tuple[Step, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -65,7 +67,7 @@ class Shown:
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
-        lines += lines_of(self.summaries)
+        lines += [*funnel_line(self.funnel), *lines_of(self.summaries)]
         for record in self.records:
             lines += ["", f"── {record.id}  seed {record.seed_id}  {record.split}  {record.teacher}"]
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]
@@ -153,7 +155,8 @@ def show(
     records = list(islice((one for one in read if rule is None or rule in {v["check"] for v in one.verdicts}), n))
     ids = {row_id for record in records for row_id in compared_with(record)}
     matched = {one.id: one for one in _by_id(folder, found, ids)}
-    return Shown(folder, found["kind"], found["counts"], rejected_by, records, matched, summaries=summaries)
+    counts, steps = found["counts"], tuple(funnel(found))
+    return Shown(folder, found["kind"], counts, rejected_by, records, matched, summaries=summaries, funnel=steps)
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:

@@ -45,10 +45,11 @@ class Facts(TypedDict):
     """The facts that the maker of a corpus provides.
 
     `counts` of a generated corpus may have `rows`, `tokens`, `failures`, and the rows of each split (`rows_train`, …).
-    `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `edited`,
-    `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`. `rejected_by`
-    is the number of reasons that each check or sweep gave, and `thresholds` are the settings of all edits, checks and
-    sweeps. `summaries` are further counts of some checks.
+    `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `rows_without_tokens`,
+    `edited`, `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`.
+    `rejected_by` is the number of reasons that each check or sweep gave, and `dropped_by` the number of rows that it
+    was the first to reject. `thresholds` are the settings of all edits, checks and sweeps, and `summaries` further
+    counts of some checks.
     """
 
     description: str
@@ -60,6 +61,7 @@ class Facts(TypedDict):
     sources: list[SourceTerms]
     counts: dict[str, int]
     rejected_by: NotRequired[dict[str, int]]
+    dropped_by: NotRequired[dict[str, int]]
     thresholds: NotRequired[dict[str, object]]
     summaries: NotRequired[Summaries]
     cost_usd: NotRequired[float | None]

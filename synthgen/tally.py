@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ import pyarrow.compute as pc
 
 from synthgen import corpus
 from synthgen.errors import GateDenied
+from synthgen.manifest import Manifest
 from synthgen.parquet import metadata
+from synthgen.recipe.curate import rules
 from synthgen.records import UNUSABLE
+from synthgen.tables.curation import EDITS
 
 _TOP = 3  # number of reasons that a command prints
 _CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
@@ -122,6 +126,46 @@ class Outcome:
         else:
             hint = "check the seeds of the recipe"
         raise GateDenied(f"{self.folder} has no rows: {self.reason}", hint)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A check or sweep of a curation: the number of rows that it dropped, which no rule before it rejected, and of
+    those that were left after it.
+    """
+
+    rule: str
+    dropped: int
+    left: int
+
+
+def funnel(manifest: Manifest) -> list[Step]:
+    """The enabled checks and sweeps of a curated corpus in their order. Rows that were dropped with another row of
+    their group come last. Empty for a corpus of another kind, or of a version that did not count this.
+    """
+    dropped = manifest.get("dropped_by")
+    if dropped is None:
+        return []
+    chosen = manifest.get("thresholds", {})
+    order = [
+        name for name in rules() if name in dropped or (name not in EDITS and chosen.get(name) not in (None, False))
+    ]
+    left = manifest["counts"]["kept"] + manifest["counts"]["rejected"]
+    steps = []
+    for name in [*order, *(name for name in dropped if name not in order)]:
+        left -= dropped.get(name, 0)
+        steps.append(Step(name, dropped.get(name, 0), left))
+    return steps
+
+
+def funnel_line(steps: Sequence[Step]) -> list[str]:
+    """For people: one line with the rules that dropped rows. No line if none did."""
+    dropping = [step for step in steps if step.dropped]
+    if not dropping:
+        return []
+    parts = [f"{dropping[0].left + dropping[0].dropped:,} rows"]
+    parts += [f"{step.rule}{'' if number else ' dropped'} {step.dropped:,}" for number, step in enumerate(dropping)]
+    return [f"in order: {', '.join(parts)}, {dropping[-1].left:,} kept"]
 
 
 def tally(folder: Path, generated: Path | None = None) -> Outcome:

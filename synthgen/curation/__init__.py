@@ -11,7 +11,7 @@ number of workers, on shard sizes, or on how often the command was killed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
@@ -29,6 +29,7 @@ from synthgen.manifest import Facts, Manifest, Summaries, lines_of
 from synthgen.recipe import CurateSection, Recipe, check_installed, check_recipe, files_read
 from synthgen.recipe.curate import fingerprints
 from synthgen.tables.reference import resolve
+from synthgen.tally import Step, funnel, funnel_line
 from synthgen.ui import UI
 
 _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
@@ -38,25 +39,26 @@ _WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, start
 class Curation:
     """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
     the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as those of
-    each evaluation set.
+    each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the rules.
     """
 
     folder: Path
     counts: dict[str, int]
     rejected_by: dict[str, int]
     summaries: Summaries = field(default_factory=dict)
+    funnel: tuple[Step, ...] = ()
 
     def text(self) -> str:
         """For people."""
         counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
         reasons = ", ".join(f"{name} {count:,}" for name, count in self.rejected_by.items())
         first = f"{self.folder}: {counts}" + (f"\nrejected by: {reasons}" if reasons else "")
-        return "\n".join([first, *lines_of(self.summaries)])
+        return "\n".join([first, *funnel_line(self.funnel), *lines_of(self.summaries)])
 
     def to_dict(self) -> dict[str, object]:
         """For `--json`."""
         whole = {"folder": str(self.folder), "counts": self.counts, "rejected_by": self.rejected_by}
-        return {**whole, "summaries": self.summaries}
+        return {**whole, "funnel": [asdict(step) for step in self.funnel], "summaries": self.summaries}
 
 
 def curate(
@@ -205,9 +207,11 @@ def _facts(generated: Manifest, recipe: Recipe, total: Tally) -> Facts:
         "sources": generated["sources"],
         "counts": counts,
         "rejected_by": rejected_by,
+        "dropped_by": dict(sorted(total.dropped.items())),
         "thresholds": recipe.curate.values(),
     }
 
 
 def _result(folder: Path, manifest: Manifest) -> Curation:
-    return Curation(folder, manifest["counts"], manifest.get("rejected_by", {}), manifest.get("summaries", {}))
+    found = manifest.get("rejected_by", {}), manifest.get("summaries", {})
+    return Curation(folder, manifest["counts"], *found, tuple(funnel(manifest)))

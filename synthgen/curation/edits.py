@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synthgen.curation import openings
 from synthgen.curation.lists import appended, numbers
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 from synthgen.verify.final import final
+
+Change = Callable[[str], str]
+"""Returns the changed text. A text that is not changed is returned as it is."""
 
 _TURN = (
     r"\n\s*(?:(?:Q|Question|User|Human|Instruction)\s*\d*\s*:|#{2,4} *(?:Instruction|Question|User|Human|Input)\b|"
     r"<\|(?:user|im_start|start_header_id)\|>|\[INST\]|<start_of_turn>user)"
 )
 _NEXT_TURN = re.compile(_TURN)
+_UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
 def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
@@ -28,30 +35,97 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     In a changed row, `answer` is read again from what is left, if the row had an answer. `rationale` becomes null if it
     went beyond the cut.
     """
+    return _edited(batch, "next_turn", _TURN, _cut)
+
+
+def _cut(text: str) -> str:
+    found = _NEXT_TURN.search(text, len(text) - len(text.lstrip()))
+    return text[: found.start()].rstrip() if found else text
+
+
+def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
+    """Cut what assistants say before they answer, such as "Sure! Here is a list of rivers:" (see
+    `synthgen.curation.openings`). A completion that says nothing else is left alone.
+
+    `answer` and `rationale` are cut too if they begin with these words.
+    """
+    return _edited(batch, "opening", openings.LIKELY, _without_opening, everywhere=True)
+
+
+def _without_opening(text: str) -> str:
+    return text[openings.answer_begins(text) :]
+
+
+def white_space(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
+    r"""Remove spaces at the ends of lines, blank lines at the beginning and the end, and all but one of several blank
+    lines. "\r\n" and "\r" become "\n". In blocks of code, only these ends of lines are changed.
+
+    `answer` and `rationale` are changed in the same way.
+    """
+    return _edited(batch, "white_space", _UNTIDY, _tidy, everywhere=True)
+
+
+def _tidy(text: str) -> str:
+    lines: list[str] = []
+    code = False
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        code ^= _FENCE.match(line) is not None
+        tidied = line if code else line.rstrip(" \t")
+        if code or tidied or (lines and lines[-1]):
+            lines.append(tidied)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return "\n".join(lines)
+
+
+def _edited(
+    batch: pa.RecordBatch, name: str, likely: str, change: Change, *, everywhere: bool = False
+) -> pa.RecordBatch:
+    """Change the last message of completions. `likely` is an expression for Arrow that matches every completion which
+    `change` may change. A change that would leave nothing is not made. With `everywhere`, answers and rationales that
+    are no longer a part of the completion are changed in the same way. Otherwise, and if they are then still no part of
+    it, the answer is read again and the rationale becomes null.
+    """
     texts = batch["completion.text"]
-    likely = np.flatnonzero(numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=_TURN), False)))
-    columns = {name: batch[name].to_pylist() for name in ("completion", "answer", "rationale")} if len(likely) else {}
+    found = np.flatnonzero(numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=likely), False)))
+    columns = {key: batch[key].to_pylist() for key in ("completion", "answer", "rationale")} if len(found) else {}
     rows, entries = [], []
-    for row in likely.tolist():
+    for row in found.tolist():
         messages = columns["completion"][row]
         text = messages[-1]["content"] or "" if messages else ""
-        found = _NEXT_TURN.search(text, len(text) - len(text.lstrip()))
-        if found is None:
-            continue
-        left = text[: found.start()].rstrip()
-        if not left:
+        left = change(text)
+        if left == text or not left.strip():
             continue
         messages[-1]["content"] = left
-        answer = final(left) if columns["answer"][row] is not None else None
-        columns["answer"][row] = answer.text if answer else None
-        if columns["rationale"][row] is not None and columns["rationale"][row] not in left:
-            columns["rationale"][row] = None
+        for key in ("answer", "rationale"):
+            value = columns[key][row]
+            if everywhere and value is not None and value not in left:
+                value = columns[key][row] = change(value)
+            if key == "answer" and value is not None and (not everywhere or value not in left):
+                said = final(left)
+                columns[key][row] = said.text if said else None
+            elif key == "rationale" and value is not None and value not in left:
+                columns[key][row] = None
         rows.append(row)
-        span = {"start": len(left), "end": len(text)}
-        entries.append({"edit": "next_turn", **span, "before_sha256": hashlib.sha256(text.encode()).hexdigest()})
-    edits = batch["edits"]
+        start, end = _changed(text, left)
+        before = hashlib.sha256(text.encode()).hexdigest()
+        entries.append({"edit": name, "start": start, "end": end, "before_sha256": before})
     if not rows:
         return batch
+    edits = batch["edits"]
     edits = appended(edits, [(np.array(rows, np.int64), pa.array(entries, edits.type.value_type))])
-    changed = {name: pa.array(values, batch[name].type) for name, values in columns.items()} | {"edits": edits}
+    changed = {key: pa.array(values, batch[key].type) for key, values in columns.items()} | {"edits": edits}
     return pa.RecordBatch.from_arrays(list(changed.values()), names=list(changed))
+
+
+def _changed(text: str, left: str) -> tuple[int, int]:
+    """The range of characters of `text` outside of which nothing was changed."""
+    start = _equal(text, left)
+    most = min(len(text), len(left)) - start
+    return start, len(text) - min(_equal(text[::-1], left[::-1]), most)
+
+
+def _equal(one: str, other: str) -> int:
+    """The number of characters with which both texts begin."""
+    differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differ, min(len(one), len(other)))

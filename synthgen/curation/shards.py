@@ -24,14 +24,18 @@ _COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by name, and the number of verdicts that each check or sweep gave."""
+    """The counts of a curated corpus by name, the number of verdicts that each check or sweep gave, and the number of
+    rows that each was the first to reject.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def __iadd__(self, other: Tally) -> Tally:
         self.counts.update(other.counts)
         self.reasons.update(other.reasons)
+        self.dropped.update(other.dropped)
         return self
 
 
@@ -113,21 +117,35 @@ def _counted(part: str, table: pa.Table) -> Tally:
     # Rows of a server have no token ids, unless the server returns them. Their tokens are those that it counted.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
+    # The server did not count the text that an edit left.
+    edited = lengths(table["edits"].combine_chunks()) > 0
+    tokens = pc.if_else(pc.and_(pa.array(edited), pc.is_null(table["token_ids"])), None, tokens)
     counts[f"tokens_{kind}"] = pc.sum(tokens).as_py() or 0
-    counts["edited"] = int((lengths(table["edits"].combine_chunks()) > 0).sum())
+    counts["rows_without_tokens"] = tokens.null_count
+    counts["edited"] = int(edited.sum())
     scores = table["scores"].combine_chunks().flatten()
     answers = numbers(pc.filter(pc.struct_field(scores, "value"), pc.equal(pc.struct_field(scores, "name"), "answer")))
     counts["answers_checked"], counts["answers_correct"] = len(answers), int(np.count_nonzero(answers))
-    checks = pc.struct_field(table["verdicts"].combine_chunks().flatten(), "check")
-    reasons = Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(checks).to_pylist()})
-    return Tally(counts, reasons)
+    verdicts = table["verdicts"].combine_chunks()
+    checks = pc.struct_field(verdicts.flatten(), "check")
+    sizes = lengths(verdicts)
+    first = checks.take(pa.array((np.cumsum(sizes) - sizes)[sizes > 0]))
+    return Tally(counts, _number_of_each(checks), _number_of_each(first))
+
+
+def _number_of_each(names: pa.Array) -> Counter[str]:
+    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(names).to_pylist()})
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
     """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited,
-    and the counts of answers when no answer was checked.
+    and the counts of answers when no answer was checked. The counts of tokens are left out when there is none, as in
+    rows of data sets. If only some rows have none, `rows_without_tokens` is their number.
     """
-    names = ["kept", "rejected", "tokens_kept", "tokens_rejected"]
+    tokens = total.counts["tokens_kept"] + total.counts["tokens_rejected"] > 0
+    names = ["kept", "rejected"]
+    names += ["tokens_kept", "tokens_rejected"] if tokens else []
+    names += ["rows_without_tokens"] if tokens and total.counts["rows_without_tokens"] else []
     names += ["answers_checked", "answers_correct"] if total.counts["answers_checked"] else []
     names += ["edited"] if total.counts["edited"] else []
     return {name: total.counts[name] for name in sorted(names)}, dict(sorted(total.reasons.items()))

@@ -26,6 +26,7 @@ from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import shown
 from synthgen.results.training import Training, read_training
+from synthgen.tally import funnel
 from synthgen.visible import finalize
 
 
@@ -96,6 +97,7 @@ def _page(folder: Path) -> dict[str, Any]:
         "counts": {"generated": _counts(generated), "curated": _counts(curated) if curated else None},
         "audit": read_audit(audit) if audit.exists() else None,
         "figures": _figures(generated, curated, student.evaluation),
+        "funnel": funnel(manifest),
         "sides": sides,
         "kinds": kinds(*sides.values()),
         "splits": [

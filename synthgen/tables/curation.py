@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synthgen.tables.curation_settings import (
+    Arithmetic,
     BrokenText,
     Decontamination,
     Duplicates,
     Echo,
+    Format,
     Function,
     Languages,
     Length,
@@ -124,6 +126,18 @@ EDITS: dict[str, Edit] = {
         columns=("completion.text",),
         changes=("completion", "answer", "rationale"),
     ),
+    "opening": Edit(
+        about="Cut what assistants say before they answer, such as 'Sure! Here is a list of rivers:'.",
+        run="synthgen.curation.edits:opening",
+        columns=("completion.text",),
+        changes=("completion", "answer", "rationale"),
+    ),
+    "white_space": Edit(
+        about="Remove spaces at the ends of lines and surplus blank lines; line ends become those of Unix.",
+        run="synthgen.curation.edits:white_space",
+        columns=("completion.text",),
+        changes=("completion", "answer", "rationale"),
+    ),
     "redact": Edit(
         about="Replace personal data and secrets by pseudonyms such as [EMAIL_1].",
         run="synthgen.curation.privacy:redact",
@@ -181,6 +195,28 @@ CHECKS: dict[str, Check] = {
         columns=("completion.text",),
         section=BrokenText,
         teaches="nothing",
+        on=False,
+    ),
+    "rationale": Check(
+        about="Reject rows whose rationale ends with another answer, or speaks of a hint or of a given answer.",
+        run="synthgen.curation.rationales:rationale",
+        columns=("rationale", "answer", "strategy", "completion", "completion.text", "prompt.text"),
+        teaches="nothing",
+        on=False,
+    ),
+    "arithmetic": Check(
+        about="Score the share of right equations in the completion and its rationale.",
+        run="synthgen.curation.rationales:arithmetic",
+        columns=("completion.text", "rationale"),
+        section=Arithmetic,
+        shorthand="min_share",
+        on=False,
+    ),
+    "format": Check(
+        about="Reject completions that are not JSON, or do not match a JSON Schema.",
+        run="synthgen.curation.formats:format",
+        columns=("completion.text",),
+        section=Format,
         on=False,
     ),
     "language": Check(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from synthgen.tables.json_schemas import JsonSchema
 from synthgen.tables.section import Count, Name, PathName, Rule, Section, Share
 
 Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", "secret"]
@@ -60,6 +61,26 @@ class BrokenText(Section):
     skip: tuple[Literal["mojibake", "replacement_character", "control_character", "html"], ...] = ()
     """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
     `control_character` finds characters that cannot be shown, and `html` finds entities and tags that are not closed.
+    """
+
+
+class Format(Section):
+    """The form of a completion: a JSON document, and nothing else."""
+
+    json_schema: JsonSchema | None = None
+    """A JSON Schema that the document must match; null for any JSON. The schema may not refer to other documents."""
+    in_block: bool = True
+    """Whether the document may stand in a block of code that begins with ```json. Text around the block is then
+    ignored. A completion with two such blocks is rejected.
+    """
+
+
+class Arithmetic(Section):
+    """Whether wrong equations lead to a rejection."""
+
+    min_share: Share | None = None
+    """Minimum share of right equations; null to reject nothing. The share is stored as the score `arithmetic` in any
+    case. A row without equations is kept.
     """
 
 
@@ -135,6 +156,14 @@ class Languages(Section):
     """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
     known are kept too: short ones, code, and those of which the detector is not sure.
     """
+
+    @field_validator("allowed", mode="before")
+    @classmethod
+    def _quoted(cls, value: object) -> object:
+        """In YAML, `no` without quotes means false."""
+        if any(one is False for one in (value if isinstance(value, list) else [value])):
+            raise ValueError("in YAML, no means false; write the code of Norwegian with quotes: 'no'")
+        return value
 
     def rules(self) -> Iterator[Rule]:
         """Every code must be one of a language that can be detected."""

@@ -77,14 +77,16 @@ class Form:
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not follow the schema. Empty when it does."""
+    """Why a text does not follow the schema. Empty when it does. Nothing that the schema refers to is fetched."""
+    from referencing.exceptions import Unresolvable
+
     try:
         value = parsed_json(text)
     except ValueError as error:
         return f"the answer is not JSON: {error}"
     try:
         problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
-    except (RecursionError, ArithmeticError) as error:  # nested too deeply for the schema, or a number without bounds
+    except (RecursionError, ArithmeticError, Unresolvable) as error:  # nested too deeply, or a number without bounds
         return f"the answer cannot be compared with the schema: {type(error).__name__}"
     if problem is None:
         return ""
@@ -134,9 +136,10 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 @lru_cache(maxsize=8)
 def _validator(schema: str) -> Any:
     from jsonschema.validators import validator_for
+    from referencing import Registry
 
     value = json.loads(schema)
-    return validator_for(value)(value)
+    return validator_for(value)(value, registry=Registry())
 
 
 def unmatched(text: str, regex: str) -> str:

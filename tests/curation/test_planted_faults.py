@@ -59,6 +59,11 @@ def faults() -> dict[str, dict[str, str]]:
     held = {"prompt": "Who built the bridge over the Elbe?", "completion": "The citizens built it.", "split": "test"}
     rows = {
         "answer": {"prompt": "What is 6 times 7?", "completion": "6 times 7 is 43.\nAnswer: 43", "reference": "42"},
+        "rationale": {
+            "prompt": "How much are three barrels of wine at 12 coins?",
+            "completion": "Each barrel costs 12 coins. So three barrels cost 3 * 12 = 36 coins.\n#### 38",
+        },
+        "arithmetic": {"prompt": "How many ships came?", "completion": "In May 14 + 9 = 24 ships came to the harbor."},
         "length": {"prompt": "Describe the market.", "completion": "The market is wide. " + "word other " * 600},
         "repetition": {"prompt": "Describe the sea.", "completion": "It is wide and blue and deep. " * 9},
         "refusal": {"prompt": "Who sold the salt?", "completion": "I’m sorry, but I cannot fulfill this request."},
@@ -85,6 +90,11 @@ def faults() -> dict[str, dict[str, str]]:
         "prompt": "Who owns the mill?",
         "completion": "The miller does.\nQ: Who else?\nA: Nobody.",
     }
+    kept["kept-opening"] = {
+        "prompt": "What did the inn serve?",
+        "completion": "Sure! Here is what it served:\nBread and wine.",
+    }
+    kept["kept-white_space"] = {"prompt": "Who keeps the inn?", "completion": "The widow.\r\n\r\n\r\nShe is old.  "}
     return {**kept, **rows}
 
 
@@ -98,9 +108,13 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
     sets = [{"name": "bakery", "path": str(tmp_path / "evaluation.txt")}]
     settings = {
         "next_turn": True,
+        "opening": True,
+        "white_space": True,
         "truncated": {"from_text": True},
         "echo": True,
         "broken_text": True,
+        "rationale": True,
+        "arithmetic": 1.0,
         "language": ["en"],
         "pattern": {"reject": [r"TICKET-\d+"]},
         "personal_data": True,
@@ -115,4 +129,32 @@ def test_each_planted_fault_is_caught_by_its_rule(tmp_path):
     kept = {row.id: row for row in show(tmp_path / "out", 1000).records}
     assert len(kept) + len(caught) == len(rows) == done.counts["kept"] + done.counts["rejected"]
     assert kept["kept-next_turn"].text == "The miller does."
+    assert kept["kept-opening"].text == "Bread and wine."
+    assert kept["kept-white_space"].text == "The widow.\n\nShe is old."
+    assert [row.id for row in kept.values() if row.edits] == ["kept-next_turn", "kept-opening", "kept-white_space"]
     assert all(one["reason"] for row in rejected for one in row.verdicts)
+
+
+def caught_in(tmp_path, rows: dict[str, dict[str, str]], settings: dict) -> dict[str, str]:
+    """Maps the id of each rejected row to `check.rule` of its first verdict."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": name, **row}) + "\n" for name, row in rows.items()))
+    source = source_of(path, "CC0-1.0")
+    recipe = recipe_of_rows(source, [f"curate.{name}={json.dumps(value)}" for name, value in settings.items()])
+    synthgen.curate_dataset(source, tmp_path / "out", recipe)
+    found = show(tmp_path / "out", 1000, rejected=True).records
+    return {row.id: f"{row.verdicts[0]['check']}.{row.verdicts[0]['rule']}" for row in found}
+
+
+def test_planted_faults_of_json(tmp_path):
+    """Rows of which every completion must be JSON with a city and the year of its foundation."""
+    schema = {"type": "object", "required": ["city", "year"], "properties": {"year": {"type": "integer"}}}
+    texts = {f"good-{city}": json.dumps({"city": city, "year": 1200 + number}) for number, city in enumerate(CITIES)}
+    texts |= {"good-block": '```json\n{"city": "Graz", "year": 1128}\n```'}
+    texts |= {
+        "format.json": "The city of Linz was founded in 799, as far as we know.",
+        "format.schema": '{"city": "Linz", "year": "799"}',
+    }
+    rows = {name: {"prompt": f"Facts about {name}, as JSON.", "completion": text} for name, text in texts.items()}
+    caught = caught_in(tmp_path, rows, {"format": {"json_schema": schema}})
+    assert caught == {name: name for name in rows if not name.startswith("good-")}

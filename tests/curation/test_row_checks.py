@@ -8,6 +8,7 @@ import sys
 
 import pyarrow as pa
 import pytest
+import yaml
 from click.testing import CliRunner
 from support.corpora import contents, corpus_of, curating, parts, row
 from test_curate import said
@@ -190,6 +191,15 @@ def test_language():
 @pytest.mark.parametrize("codes", [[], ["english"], ["ga"], "en"])
 def test_a_language_that_cannot_be_detected_is_refused(codes):
     assert "curate.language" in refusal_of(language={"allowed": codes})
+
+
+@pytest.mark.parametrize(
+    "rules", ["language: [no]", "language: [en, no]", "language: {allowed: [no]}", "language: {allowed: no}"]
+)
+def test_norwegian_without_quotes_is_false_in_yaml(rules):
+    says = "in YAML, no means false; write the code of Norwegian with quotes: 'no'"
+    assert says in refusal_of(**yaml.safe_load(rules))
+    assert yaml.safe_load("language: no") == {"language": False}, "which switches the check off"
 
 
 # pattern
