@@ -27,7 +27,7 @@ from synthgen.curation.held_out import is_held_out
 from synthgen.curation.lists import Rows, lengths, numbers
 from synthgen.curation.order import Order
 from synthgen.curation.selection.choice import Choice, Units, by_order, by_spread
-from synthgen.curation.selection.parts import parts
+from synthgen.curation.selection.parts import divided
 from synthgen.errors import RecipeError
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import read_table
@@ -116,7 +116,7 @@ def decide(paths: Sequence[Path], lost: Rows, order: Order, section: Select, exe
         )
     choose = by_spread if section.by == "spread" else by_order
     strata = _strata_of(units, np.flatnonzero(~held))
-    quotas = parts([int(units.size[members].sum()) for _, members in strata], number, section.shares)
+    quotas = divided([int(units.size[members].sum()) for _, members in strata], number, section.shares)
     choices = [
         (value, choose(units, members, quota, section)) for (value, members), quota in zip(strata, quotas, strict=True)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def parts(sizes: Sequence[int], number: int, shares: str) -> list[int]:
+def divided(sizes: Sequence[int], number: int, shares: str) -> list[int]:
     """The part of each stratum; `sizes` are the numbers of their rows. The parts add up to `number`, or to all rows if
     there are fewer. `shares` is "proportional" or "equal".
     """
