@@ -187,7 +187,8 @@ class Function(Section):
 
 class Confidence(Section):
     """How sure the teacher must have been of its own tokens. Each bound is about a mean over the tokens of a
-    completion, at temperature 1. A row whose value is not known is kept: docs/design.md says when it is known. Without
+    completion, at temperature 1. The scores are `teacher_logprob`, `teacher_probability`, `teacher_entropy_at_least`
+    and `teacher_margin`. docs/design.md says when they are known; a row whose score is not known is kept. Without
     bounds, the scores are stored, and no row is rejected.
     """
 
@@ -267,8 +268,8 @@ class Select(Section):
     every other choice with `random`.
     """
     score: str | None = None
-    """Name of the score, for `by: score`. A row without this score comes last. The score of a group is the mean of its
-    rows' scores.
+    """Name of the score, for `by: score`: one in the column `scores`, such as `teacher_logprob`, `answer` or `length`.
+    A row without this score comes last. The score of a group is the mean of its rows' scores.
     """
     lowest: bool = False
     """Whether the rows with the lowest score are kept."""
