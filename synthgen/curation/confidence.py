@@ -110,18 +110,17 @@ def _measure_file(path: Path, places: dict[str, list[int]], token_ids: pa.Array,
             for row in places.get(record_id, ()):
                 tokens = token_ids[row].as_py()
                 logits.check_aligned(shard, number, record_id, tokens, path)
-                size = shard.meta["vocab_size"]
-                measures[row] = measured(shard.target(number), tokens, shard.meta["temperature"], size)
+                measures[row] = measured(shard.target(number), tokens, shard.meta["temperature"])
 
 
-def measured(target: Target, tokens: Sequence[int], temperature: float, vocabulary: int) -> tuple[float, ...]:
+def measured(target: Target, tokens: Sequence[int], temperature: float) -> tuple[float, ...]:
     """The four measures of one row, in the order of `MEASURES`; NaN where a measure is not known. `tokens` are the T
     tokens of the completion, and `target` holds their T distributions. `temperature` is that of the loss.
     """
     chosen = np.asarray(tokens, np.int64)
     if isinstance(target, Sampled):
         return _of_draws(target, chosen) if temperature == 1.0 else _UNKNOWN
-    return _of_topk(target, chosen, temperature, vocabulary)
+    return _of_topk(target, chosen, temperature)
 
 
 def _of_draws(target: Sampled, chosen: npt.NDArray[np.int64]) -> tuple[float, ...]:
@@ -133,13 +132,13 @@ def _of_draws(target: Sampled, chosen: npt.NDArray[np.int64]) -> tuple[float, ..
     return np.nan, float((hits / counts).mean()), np.nan, np.nan
 
 
-def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float, vocabulary: int) -> tuple[float, ...]:
+def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) -> tuple[float, ...]:
     if not len(chosen):
         return _UNKNOWN
     logp = target.logprobs.astype(np.float64)
     missing = np.zeros(logp.shape, bool)
     missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # free slots, because a server sent fewer candidates
-    tail = _tail(target, logp, missing, temperature, vocabulary)
+    tail = _tail(target, logp, missing, temperature)
     p = np.where(missing, 0.0, np.exp(logp))
     own = (target.ids == chosen[:, None]) & ~missing & (logp > logits.FLOOR)
     found = own.any(axis=1).all()
@@ -159,12 +158,10 @@ def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
     return np.nan if unsure.any() else float((p[:, 0] - p[:, 1]).mean())
 
 
-def _tail(target: TopK, logp: Floats, missing: npt.NDArray[np.bool_], temperature: float, vocabulary: int) -> Floats:
+def _tail(target: TopK, logp: Floats, missing: npt.NDArray[np.bool_], temperature: float) -> Floats:
     """The probability, at temperature 1, of all ids that are not stored, at each position. The stored value is at the
     temperature of the loss. At another temperature than 1, it is what the stored ids leave, with an error of 0.001.
     """
-    if logp.shape[1] == vocabulary:
-        return np.zeros(len(logp))
     if temperature == 1.0:
         return np.exp(target.log_tail.astype(np.float64))
     return np.clip(1.0 - np.where(missing, 0.0, np.exp(logp)).sum(axis=1), 0.0, 1.0)

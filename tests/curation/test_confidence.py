@@ -46,7 +46,7 @@ def drawn(p: np.ndarray, draws: int, seed: int = 1) -> Sampled:
 
 
 def of(target, tokens, temperature: float = 1.0) -> dict[str, float]:
-    return dict(zip(MEASURES, measured(target, tokens, temperature, VOCABULARY), strict=True))
+    return dict(zip(MEASURES, measured(target, tokens, temperature), strict=True))
 
 
 def truth(p: np.ndarray, tokens) -> dict[str, float]:
