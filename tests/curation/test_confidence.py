@@ -195,6 +195,21 @@ def test_rows_without_distributions_of_their_own_tokens_have_no_score(tmp_path):
     assert (kept["r0"].text, kept["r0"].token_ids) == ("Yes.", None)
 
 
+def test_each_row_of_a_large_shard_has_its_own_score(tmp_path):
+    """Shards are read in batches of 2,048 rows."""
+    count, rows, targets = 2050, [], []
+    p = np.full((count, 1, VOCABULARY), 0.0)
+    for number in range(count):
+        p[number, 0, 1:] = (1 - 0.2 - 0.7 * number / count) / (VOCABULARY - 1)
+        p[number, 0, 0] = 0.2 + 0.7 * number / count
+        rows.append(row(f"Number {number}.", number, token_ids=[0]))
+        targets.append(topk(p[number], 4))
+    run = with_logits(tmp_path / "run", rows, targets, LogitsSpec("topk", k=4), size=count)
+    synthgen.curate(curating(confidence=True), run)
+    found = [scores(record)["teacher_probability"] for record in parts(run)[0].values()]
+    assert found == pytest.approx(p[:, 0, 0].tolist(), abs=0.001)
+
+
 def test_draws_at_temperature_one_give_one_score(tmp_path):
     rows, p = sure_and_unsure(4)
     for temperature, names in ((1.0, ["teacher_probability"]), (2.0, [])):
