@@ -193,7 +193,9 @@ def each(run: Path) -> None:
     from synthgen.recipe import CurateSection
     from synthgen.tables.reference import resolve
 
-    rules = [(name, entry, entry.run) for name, entry in curation.CHECKS.items() if name != "function"]
+    rules = [
+        (name, entry, entry.run) for name, entry in curation.CHECKS.items() if name not in ("function", "confidence")
+    ]
     rules += [(name, entry, entry.signature) for name, entry in curation.SWEEPS.items()]  # type: ignore[misc]
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}

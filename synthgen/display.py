@@ -14,7 +14,7 @@ from synthgen import corpus
 from synthgen.errors import UserError, nearest
 from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
-from synthgen.tables.curation import SWEEPS
+from synthgen.tables.curation import SELECTIONS, SWEEPS
 from synthgen.tally import Cause, Step, causes, funnel, funnel_line, tally
 
 _TOP = 10  # number of reasons that are shown
@@ -89,10 +89,11 @@ class Shown:
 
 
 def compared_with(record: Record) -> list[str]:
-    """The ids of the rows of the corpus that a sweep compared with this row. The verdict of a check may name a row of
-    another data set, such as an evaluation set.
+    """The ids of the rows of the corpus that a sweep or selection compared with this row. The verdict of a check may
+    name a row of another data set, such as an evaluation set.
     """
-    return [v["matched_id"] for v in record.verdicts if v["check"] in SWEEPS and v["matched_id"]]
+    comparing = {**SWEEPS, **SELECTIONS}
+    return [v["matched_id"] for v in record.verdicts if v["check"] in comparing and v["matched_id"]]
 
 
 def _whole(record: Record) -> str:

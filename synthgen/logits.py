@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -38,6 +38,7 @@ _STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
 FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
 _ROW_GROUP_BYTES = 64 << 20
+_BESIDE = ("id", "align", "tokens")  # columns of a shard that do not belong to the distributions
 
 Ints = np.ndarray[Any, np.dtype[Any]]
 Floats = np.ndarray[Any, np.dtype[Any]]
@@ -303,16 +304,31 @@ def read(path: Path) -> Shard:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise CorpusError(
-            f"{path}: not a {FORMAT} shard ({error})", "make the logits again: `synthgen generate --repair`"
-        ) from None
-    names = [name for name in table.column_names if name not in ("id", "align", "tokens")]
+        raise _not_logits(path, error) from None
+    names = [name for name in table.column_names if name not in _BESIDE]
     return Shard(
         found,
         table["id"].to_pylist(),
         table["align"].to_pylist(),
         {name: table[name].to_pylist() for name in names},
     )
+
+
+def pieces(path: Path, rows: int = 64) -> Iterator[Shard]:
+    """Read a shard of distributions in pieces of at most `rows` rows. Raises the errors of `read`."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            meta = json.loads((file.schema_arrow.metadata or {})[FORMAT.encode()])
+            names = [name for name in file.schema_arrow.names if name not in _BESIDE]
+            for batch in file.iter_batches(rows, use_threads=False):
+                columns = {name: batch[name].to_pylist() for name in names}
+                yield Shard(meta, batch["id"].to_pylist(), batch["align"].to_pylist(), columns)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise _not_logits(path, error) from None
+
+
+def _not_logits(path: Path, error: Exception) -> CorpusError:
+    return CorpusError(f"{path}: not a {FORMAT} shard ({error})", "make the logits again: `synthgen generate --repair`")
 
 
 def check_aligned(shard: Shard, row: int, record_id: str, token_ids: Sequence[int], where: Path) -> None:

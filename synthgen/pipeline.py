@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -192,8 +192,8 @@ def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview
     check_installed(check_recipe(recipe).curate)
     dataset = open_dataset(first, skip=True)
     with tempfile.TemporaryDirectory() as scratch:
-        found = preview(recipe, adopt(dataset, recipe, Path(scratch)))
-    return replace(found, of=None) if dataset.rows == ROWS else found
+        folder = adopt(dataset, recipe, Path(scratch))
+        return preview(recipe, folder, partial=dataset.rows == ROWS)
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI) -> None:

@@ -88,6 +88,12 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
             ("answer after the steps", "answer_reasoned", "{:.3f}"),
         ],
     ),
+    "selection": (
+        "selection",
+        ["random", "logprob", "spread", "answer"],
+        "loss",
+        [("loss", "loss", "{:.3f}"), ("rows", "rows", "{:.0f}"), ("of them right", "right rows", "{:.0f}"), _TIME],
+    ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "context": (
         "context",

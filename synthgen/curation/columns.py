@@ -8,6 +8,7 @@
     completion.whole    completion.said with the role of each message
     prompt.said         the same as completion.said for the prompt
     prompt.whole        the same as completion.whole for the prompt
+    stored.confidence   measures of the teacher's stored distributions (see `synthgen.curation.confidence`)
 
 A derived column is computed once for each batch, even when several rules read it.
 """
@@ -34,12 +35,18 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 }
 """Maps the name of a derived column to its input columns and the function that computes it."""
 
+CONFIDENCE = "stored.confidence"
+_ADDED = {CONFIDENCE: ("id", "teacher", "token_ids")}
+"""Columns that `judge.read` adds, because they need other files of the shard, and the columns that they also need."""
+
 
 def stored(names: Iterable[str]) -> list[str]:
     """The columns of a shard that are needed to provide the columns `names`, which may be stored or derived."""
     sources: dict[str, None] = {}
     for name in names:
-        if name in DERIVED:
+        if name in _ADDED:
+            sources |= dict.fromkeys(_ADDED[name])
+        elif name in DERIVED:
             sources |= dict.fromkeys(stored(DERIVED[name][0]))
         else:
             sources[name] = None

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from synthgen import corpus
-from synthgen.curation.columns import stored
+from synthgen.curation.columns import CONFIDENCE, stored
 from synthgen.curation.lists import Rows
 from synthgen.errors import RecipeError
 from synthgen.manifest import Manifest
 from synthgen.recipe import CurateSection
 from synthgen.records import SCHEMA
-from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, Check, Edit, RowRule, Sweep
+from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, Check, Edit, RowRule, Sweep
 from synthgen.tables.section import Section
 
 STEPS = "steps"
@@ -51,7 +51,9 @@ class Chosen(Generic[Entry]):
 
 @dataclass(frozen=True)
 class Job:
-    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order."""
+    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections are
+    the last of the sweeps.
+    """
 
     source: Path
     folder: Path
@@ -103,9 +105,15 @@ def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -
     a rule reads.
     """
     own = corpus.own_columns(source)
-    edits, checks, sweeps = _chosen(EDITS, section), _chosen(CHECKS, section), _chosen(SWEEPS, section)
+    edits, checks = _chosen(EDITS, section), _chosen(CHECKS, section)
+    sweeps = (*_chosen(SWEEPS, section), *_chosen(SELECTIONS, section))
     rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*edits, *checks, *sweeps]
     for rule in rules:
+        if CONFIDENCE in rule.columns and not (source / "logits").is_dir():
+            raise RecipeError(
+                f"curate.{rule.name} reads the teacher's distributions, which {source} does not have",
+                f"set curate.{rule.name} to false, or curate what `synthgen generate` wrote with a section `logits`",
+            )
         for name in stored(rule.columns):
             if name not in SCHEMA.names and name not in own.names:
                 raise RecipeError(

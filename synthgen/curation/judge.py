@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus
-from synthgen.curation.columns import Columns, stored
+from synthgen.curation import confidence
+from synthgen.curation.columns import CONFIDENCE, Columns, stored
 from synthgen.curation.job import JUDGED, Chosen, Job, Task
-from synthgen.curation.lists import Rows, lengths, numbers
+from synthgen.curation.lists import Rows, joined, lengths, numbers
 from synthgen.curation.verdicts import Verdicts, score_column, verdict_column
 from synthgen.errors import SynthgenError
 from synthgen.executor import Services
@@ -47,6 +48,8 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
         for columns in read(job, shard, [*names, "group_id"]):
             judged.append(_checked(job, columns, services))
             kept = np.flatnonzero(lengths(judged[-1]["verdicts"]) == 0)
+            if "scores" in names:  # a sweep reads the scores, those of the checks included
+                columns.replace({"scores": joined(columns.column("scores"), judged[-1]["scores"])})
             for rule in job.sweeps:
                 signed[rule.name].append(_signed(rule, columns, kept, start, services))
             start += columns.rows
@@ -75,12 +78,15 @@ def read(job: Job, shard: str, names: list[str]) -> Iterator[Columns]:
     """
     wanted = stored(names)
     edited = read_table(job.edited(shard)) if job.edited(shard).exists() else None
+    measured = confidence.of_shard(job.source, shard, edited) if CONFIDENCE in names else None
     start = 0
     for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", wanted):
         columns = Columns(batch)
         if edited is not None:
             changed = edited.slice(start, batch.num_rows)
             columns.replace({n: changed[n].combine_chunks() for n in changed.column_names if n in wanted})
+        if measured is not None:
+            columns.replace({CONFIDENCE: measured.slice(start, batch.num_rows)})
         start += batch.num_rows
         yield columns
 

@@ -38,6 +38,14 @@ def appended(lists: pa.Array, additions: Sequence[tuple[Rows, pa.Array]]) -> pa.
     return as_lists(np.bincount(rows, minlength=len(lists)), entries.take(pa.array(order)), lists.type)
 
 
+def joined(lists: pa.Array, additions: pa.Array) -> pa.Array:
+    """Append list i of `additions` to list i of `lists`, for each row i."""
+    if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
+        return additions
+    rows = np.repeat(np.arange(len(additions)), lengths(additions))
+    return appended(lists, [(rows, additions.flatten())])
+
+
 def as_lists(counts: npt.NDArray[np.generic], entries: pa.Array, kind: pa.ListType) -> pa.Array:
     """Divide `entries` into consecutive lists of type `kind`. `counts` is the number of entries of each list."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)

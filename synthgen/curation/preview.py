@@ -16,6 +16,7 @@ from synthgen.manifest import Facts
 from synthgen.recipe import Recipe
 from synthgen.recipe.curate import rules
 from synthgen.records import Record
+from synthgen.tables.curation_settings import Select
 
 ROWS = 2000
 """The largest number of rows of a sample."""
@@ -48,7 +49,7 @@ class Effect:
 class Preview:
     """The result of `preview`. `rows` is the number of rows of the sample, and `kept` of those that would be kept. `of`
     is the number of all rows, or None when the sample is the first rows of a data set that has more. `unusable` is the
-    number of further rows of a data set that cannot be used.
+    number of further rows of a data set that cannot be used. `note` says what is done otherwise on a sample.
     """
 
     rows: int
@@ -56,6 +57,7 @@ class Preview:
     kept: int
     effects: tuple[Effect, ...]
     unusable: int = 0
+    note: str = ""
 
     def text(self) -> str:
         """For people."""
@@ -63,6 +65,7 @@ class Preview:
         lines = [f"{sample} rows: {self.kept:,} would be kept. Nothing was written."]
         if self.unusable:
             lines.append(f"{self.unusable:,} more cannot be used, such as rows without a completion: failures.")
+        lines += [self.note] if self.note else []
         for effect in self.effects:
             lines += ["", f"{effect.rule}: {effect.count:,} rows ({effect.count / self.rows:.1%}). {effect.about}"]
             for one in effect.examples:
@@ -74,9 +77,9 @@ class Preview:
         return asdict(self)
 
 
-def preview(recipe: Recipe, source: Path) -> Preview:
+def preview(recipe: Recipe, source: Path, *, partial: bool = False) -> Preview:
     """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. Duplicates are
-    found only within the sample.
+    found only within the sample. `partial` says that `source` holds only the first rows of a data set that has more.
 
     Raises the errors of `curate`.
     """
@@ -96,12 +99,33 @@ def preview(recipe: Recipe, source: Path) -> Preview:
             left -= table.num_rows
         facts = cast(Facts, {key: value for key, value in manifest.items() if key in Facts.__annotations__})
         corpus.finish(folder, "generated", facts, chosen)
+        recipe, note = _in_proportion(recipe, ROWS - left, None if partial else whole)
         done = curate(recipe, scratch, workers=1)
         records = [
             one for part in ("data", "rejected") for _, each in corpus.records(done.folder, part) for one in each
         ]
     unusable = manifest["counts"].get("failures", 0) if not manifest["strategy"] else 0
-    return Preview(len(records), whole, done.counts["kept"], tuple(_effects(records)), unusable)
+    of = None if partial else whole
+    return Preview(len(records), of, done.counts["kept"], tuple(_effects(records)), unusable, note)
+
+
+def _in_proportion(recipe: Recipe, rows: int, whole: int | None) -> tuple[Recipe, str]:
+    """The recipe for a sample of `rows` rows, and a note. A selection of a number of rows selects the same share of the
+    sample. If the number of all rows is not known (None), nothing is selected.
+    """
+    section = recipe.curate.settings("select")
+    if not isinstance(section, Select) or section.rows is None or rows == whole:
+        return recipe, ""
+    part, note = (
+        None,
+        "select was left out, because the number of all rows is not known. Give `select.share` to see it.",
+    )
+    if whole is not None:
+        number = max(1, round(section.rows * rows / whole))
+        part = section.model_copy(update={"rows": number})
+        note = f"select keeps {number:,} rows of `train` in the sample, in proportion to {section.rows:,} of all rows."
+    curated = recipe.curate.model_copy(update={"select": part})
+    return recipe.model_copy(update={"curate": curated}), note
 
 
 def _effects(records: Iterable[Record]) -> Iterable[Effect]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from synthgen import corpus
 from synthgen.curation.job import JUDGED, Job, Task
 from synthgen.curation.late import Late
-from synthgen.curation.lists import appended, lengths, numbers
+from synthgen.curation.lists import joined, lengths, numbers
 from synthgen.curation.verdicts import verdict_column
 from synthgen.executor import Services
 from synthgen.executor.exchange import read_table
@@ -64,7 +64,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
         else:
             table = _with(corpus.read_shard(job.source / "data" / f"{name}.parquet"), job.edited(name))
             verdicts = judged["verdicts"].slice(start, rows)
-            scores = _added(table["scores"].combine_chunks(), judged["scores"].slice(start, rows))
+            scores = joined(table["scores"].combine_chunks(), judged["scores"].slice(start, rows))
             table = _set(_set(table, "verdicts", verdicts), "scores", scores)
             kept = pc.equal(pc.list_value_length(verdicts), 0)
             parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
@@ -83,16 +83,8 @@ def _judged(piece: Writing) -> pa.RecordBatch:
     verdicts, scores = (table[name].combine_chunks() for name in ("verdicts", "scores"))
     entries = [pair for step in piece.late for pair in step.entries(piece.task)]
     if entries:
-        verdicts = _added(verdicts, verdict_column(piece.task.rows, entries))
+        verdicts = joined(verdicts, verdict_column(piece.task.rows, entries))
     return pa.RecordBatch.from_arrays([verdicts, scores], names=["verdicts", "scores"])
-
-
-def _added(lists: pa.Array, additions: pa.Array) -> pa.Array:
-    """Append list i of `additions` to list i of `lists`, for each row i."""
-    if pc.sum(pc.list_value_length(lists)).as_py() in (0, None) and not lists.null_count:
-        return additions
-    rows = np.repeat(np.arange(len(additions)), lengths(additions))
-    return appended(lists, [(rows, additions.flatten())])
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:

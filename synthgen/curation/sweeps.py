@@ -14,9 +14,10 @@ A sweep whose pairs would be too many decides by itself. It has two functions: `
 any other columns, and
 
     decide(paths, lost, order, settings, executor)   the files with the signatures of each task in corpus order, and the
-                                numbers of the rows that an earlier step rejected  →  the same table as `resolve`
+                                numbers of the rows that an earlier step rejected  →  the same table as `resolve`;
+                                `twin` may be null, and a column `reason` may hold the reason of each row
 
-`decide` may write further files beside those of the signatures.
+`decide` may write further files beside those of the signatures. A selection is a sweep of this form that runs last.
 
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
 several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
@@ -148,15 +149,27 @@ def _dropped(job: Job, entry: Sweep, tasks: Sequence[Task], drops: pa.Table) -> 
     """The table of rejected rows that the sweep writes to its file, made from the result of the sweep's `resolve`
     (`drops`).
     """
-    matched = ids_of(job, tasks, numbers(drops["twin"].combine_chunks()).astype(np.int64))
+    matched = _matched(job, tasks, drops["twin"].combine_chunks())
     columns = {
         name: drops[name] if name in drops.column_names else pa.nulls(len(drops), kind)
         for name, kind in [("rule", pa.string()), ("score", pa.float64()), ("threshold", pa.float64())]
     }
-    pieces = zip(matched.to_pylist(), columns["score"].to_pylist(), columns["threshold"].to_pylist(), strict=True)
-    reasons = [entry.reason.format(matched_id=m, score=s, threshold=t) for m, s, t in pieces]
+    if "reason" in drops.column_names:
+        reasons = drops["reason"].to_pylist()
+    else:
+        pieces = zip(matched.to_pylist(), columns["score"].to_pylist(), columns["threshold"].to_pylist(), strict=True)
+        reasons = [entry.reason.format(matched_id=m, score=s, threshold=t) for m, s, t in pieces]
     return (
         pa.table({"row": drops["row"], **columns, "matched_id": matched, "reason": pa.array(reasons, pa.string())})
         .cast(SCHEMA)
         .combine_chunks()
     )
+
+
+def _matched(job: Job, tasks: Sequence[Task], twins: pa.Array) -> pa.Array:
+    """The ids of the rows with the numbers `twins`; null where `twins` is null."""
+    known = np.flatnonzero(numbers(twins.is_valid()))
+    ids = ids_of(job, tasks, numbers(twins.drop_null()).astype(np.int64))
+    place = np.full(len(twins), -1)
+    place[known] = np.arange(len(known))
+    return ids.take(pa.array(place, mask=place < 0))

@@ -1,7 +1,7 @@
 """Section `curate`: the enabled edits, checks and sweeps, and their settings.
 
-The keys are the names in the tables EDITS, CHECKS and SWEEPS of `synthgen.tables.curation`. A recipe may also have keys
-for rules that a program adds to these tables after this module was imported.
+The keys are the names in the tables EDITS, CHECKS, SWEEPS and SELECTIONS of `synthgen.tables.curation`. A recipe may
+also have keys for rules that a program adds to these tables after this module was imported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from synthgen.errors import RecipeError
-from synthgen.tables.curation import CHECKS, EDITS, SWEEPS, RowRule
+from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, RowRule
 from synthgen.tables.reference import resolve
 from synthgen.tables.section import Section
 
@@ -35,8 +35,8 @@ Base = TypeVar("Base", bound=Section)
 
 
 def rules() -> dict[str, RowRule]:
-    """Every edit, check and sweep by name, in the order in which they run."""
-    return {**EDITS, **CHECKS, **SWEEPS}
+    """Every edit, check, sweep and selection by name, in the order in which they run."""
+    return {**EDITS, **CHECKS, **SWEEPS, **SELECTIONS}
 
 
 class _Rules(Section):

@@ -1,12 +1,12 @@
-"""EDITS, CHECKS and SWEEPS: the rules that curation applies to the rows of a corpus.
+"""EDITS, CHECKS, SWEEPS and SELECTIONS: the rules that curation applies to the rows of a corpus.
 
 The order is fixed. First, edits change rows. Then checks judge each row, and sweeps compare the rows that passed the
-checks. At the end, rows of one group are kept or rejected together. An entry holds all facts about its rule: the
-functions, the columns that they read, the key and the settings in the recipe's `curate` section, and how training may
-use a rejected row. The functions are described in `synthgen.curation`, which calls them.
+checks. Rows of one group are kept or rejected together. At the end, a selection keeps some of the rows. An entry holds
+all facts about its rule: the functions, the columns that they read, the key and the settings in the recipe's `curate`
+section, and how training may use a rejected row. The functions are described in `synthgen.curation`, which calls them.
 
 The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
-default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the three tables.
+default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the four tables.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 from synthgen.tables.curation_settings import (
     Arithmetic,
     BrokenText,
+    Confidence,
     Decontamination,
     Duplicates,
     Echo,
@@ -28,6 +29,7 @@ from synthgen.tables.curation_settings import (
     Pattern,
     PersonalData,
     Repetition,
+    Select,
     SplitCopies,
     SplitTwins,
     Truncated,
@@ -41,7 +43,7 @@ Teaches = Literal["nothing", "distribution", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowRule:
-    """The fields that entries of all three tables share."""
+    """The fields that entries of all tables share."""
 
     about: str
     """One line that says what the rule does."""
@@ -112,8 +114,10 @@ class Sweep(RowRule):
     verify: Reference | None = None
     """The function that confirms candidate pairs; None when they need no confirmation."""
     resolve: Reference | None = None
-    reason: str
-    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}."""
+    reason: str = ""
+    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. It is not used
+    if `decide` returns a column `reason`.
+    """
     teaches: Teaches = "distribution"
 
 
@@ -245,6 +249,13 @@ CHECKS: dict[str, Check] = {
         on=False,
         fingerprint="synthgen.curation.function:fingerprint",
     ),
+    "confidence": Check(
+        about="Score how sure the teacher was of its own tokens, and reject rows beyond the bounds that are set.",
+        run="synthgen.curation.confidence:confidence",
+        columns=("stored.confidence",),
+        section=Confidence,
+        on=False,
+    ),
     "decontamination": Check(
         about="Reject rows of the split `train` that hold a question or a long answer of an evaluation set.",
         run="synthgen.curation.decontamination:decontamination",
@@ -310,3 +321,20 @@ SWEEPS: dict[str, Sweep] = {
         needs="numba",
     ),
 }
+
+SELECTIONS: dict[str, Sweep] = {
+    "select": Sweep(
+        about="Keep a number of rows of the split `train`: those with the best score, spread out, or drawn.",
+        signature="synthgen.curation.selection:signature",
+        decide="synthgen.curation.selection:decide",
+        columns=("id", "group_id", "split"),
+        more_columns="columns",
+        section=Select,
+        teaches="nothing",
+        on=False,
+        fingerprint="synthgen.curation.selection:fingerprint",
+    ),
+}
+"""Selections are sweeps that run after all others, on the rows that are left. They reject by `decide`. Their rows teach
+nothing, because a student that learned from the rejected rows would not have learned from the selection alone.
+"""

@@ -214,6 +214,27 @@ class Function(Section):
     """The columns that the function gets: columns of the rows, `completion.text` or `prompt.text`."""
 
 
+class Confidence(Section):
+    """How sure the teacher must have been of its own tokens. Each bound is about a mean over the tokens of a
+    completion, at temperature 1. The scores are `teacher_logprob`, `teacher_probability`, `teacher_entropy_at_least`
+    and `teacher_margin`. docs/design.md says when they are known; a row whose score is not known is kept. Without
+    bounds, the scores are stored, and no row is rejected.
+    """
+
+    min_logprob: Annotated[float, Field(le=0)] | None = None
+    """Minimum of the mean log-probability, in nats; null for no bound. It needs `logits.kind: topk`."""
+    min_probability: Share | None = None
+    """Minimum of the mean probability; null for no bound."""
+    max_entropy: Annotated[float, Field(ge=0)] | None = None
+    """Maximum of the mean entropy, in nats; null for no bound. It needs `logits.kind: topk`. All tokens outside the
+    top-k count as one, so the entropy of a rejected row is at least the value that its reason states.
+    """
+    min_margin: Share | None = None
+    """Minimum of the mean difference between the two largest probabilities; null for no bound. It needs
+    `logits.kind: topk`.
+    """
+
+
 class Duplicates(Section):
     """Which rows are the same."""
 
@@ -258,6 +279,59 @@ class NearDuplicates(Section):
     """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
     missed. It takes about twice as long.
     """
+
+
+class Select(Section):
+    """How many rows of the split `train` are kept, and which. Give `rows` or `share`. Rows of one group are kept or
+    rejected together. A group that does not fit into what is left of the number is passed over. So with groups, fewer
+    rows may be kept.
+    """
+
+    rows: Count | None = None
+    """Number of rows of `train` to keep. If no more are left, all are kept."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the rows of `train` to keep, of those that all other rules kept. The number is rounded down."""
+    by: Literal["score", "spread", "random"]
+    """`score` keeps the rows with the highest score. `spread` keeps rows whose texts have few words in common: the
+    first is drawn, and each further one is the row that is farthest from all before it. `random` draws rows. Compare
+    every other choice with `random`.
+    """
+    score: str | None = None
+    """Name of the score, for `by: score`: one in the column `scores`, such as `teacher_logprob`, `answer` or `length`.
+    A row without this score comes last. The score of a group is the mean of its rows' scores.
+    """
+    lowest: bool = False
+    """Whether the rows with the lowest score are kept."""
+    column: str | None = None
+    """Column by whose values the rows are divided into strata. Each stratum gets a part of the number, and rows are
+    chosen in each stratum by itself. Rows without a value are a stratum of their own.
+    """
+    shares: Literal["proportional", "equal"] = "proportional"
+    """The parts of the strata: in proportion to their rows, or equal. What a stratum is too small for goes to the
+    others.
+    """
+    of: Literal["row", "prompt", "completion"] = "row"
+    """Which text is compared by `spread`. `row` is the prompt followed by the completion. A group is compared by its
+    first row.
+    """
+    seed: int = 0
+    """Seed of the draws, and of the order of rows with the same score."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that this selection reads besides those that every selection reads."""
+        parts = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",)}
+        texts = parts.get(self.of, ("completion.said",)) if self.by == "spread" else ()
+        scores = ("scores",) if self.by == "score" else ()
+        return (*scores, *texts, *((self.column,) if self.column else ()))
+
+    def rules(self) -> Iterator[Rule]:
+        if (self.rows is None) == (self.share is None):
+            yield "rows", "give either `rows` or `share`"
+        if self.by == "score" and not self.score:
+            yield "score", "name the score, such as `teacher_logprob`"
+        if self.by != "score" and (self.score or self.lowest):
+            yield "by", "`score` and `lowest` are about `by: score`"
 
 
 class EvaluationSet(Section):

@@ -21,6 +21,7 @@ from synthgen import corpus
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
+RECIPE = curating(select={"by": "spread", "rows": 500})
 SHARD, SHARDS = 3000, 7  # a task gets shards until it has 8,192 rows: 3, 3 and 1 shards
 
 
@@ -45,7 +46,7 @@ def large(run: Path) -> Path:
         corpus.commit(folder, names[-1], {"data": rows})
     facts = {"description": "", "task": "t", "strategy": "answer", "prompt_version": "v", "labels": [], "teachers": {}}
     corpus.finish(folder, "generated", {**facts, "sources": [], "counts": {"rows": SHARD * SHARDS}}, names)
-    (run / "recipe.yaml").write_text(dump_recipe(curating()))
+    (run / "recipe.yaml").write_text(dump_recipe(RECIPE))
     return run
 
 
@@ -63,13 +64,16 @@ def command(run: Path) -> subprocess.Popen:
 def whole(tmp_path_factory):
     """A run, and its corpus as curated by one process."""
     run = large(tmp_path_factory.mktemp("large"))
-    synthgen.curate(curating(), run, run / "curated", workers=1)
+    synthgen.curate(RECIPE, run, run / "curated", workers=1)
     return run, contents(run / "curated")
 
 
 @pytest.mark.parametrize(
     "waits",
-    [["judged-00000", "duplicates-pairs-00000"], *(pytest.param([n], marks=pytest.mark.slow) for n in range(10))],
+    [
+        ["judged-00000", "duplicates-pairs-00000", "select"],
+        *(pytest.param([n], marks=pytest.mark.slow) for n in range(10)),
+    ],
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
     """Kills the command once for each entry of `waits`: when the file of that name exists, or, if the entry is a

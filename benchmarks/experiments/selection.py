@@ -1,0 +1,144 @@
+"""Experiment: does it help to choose the rows from which the demo's student learns?
+
+    python benchmarks/experiments/selection.py         # then run tables.py for the tables
+
+The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py, and
+with the 64 most probable ids of each token stored. It prints two things:
+
+- For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
+  right answer has the better score than a wrong one). The intervals draw groups of questions that differ only in names
+  and numbers. The number of tokens, fewer being better, is a score for comparison.
+- The likelihood of held-out texts under students that learned from 48 rows each, chosen without a look at the known
+  answers: `random`, `logprob` (the highest mean log-probability) and `spread`. In `answer`, the rows are drawn among
+  those with a right answer. The seed is that of the training and of the draws.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import CACHE, run
+from questions import questions
+
+from distill.training import train
+from synthgen import corpus, durable
+from synthgen.curation import curate
+from synthgen.generation.driver import generate
+from synthgen.lm.model import LanguageModel
+from synthgen.recipe import Recipe, load_recipe, shipped
+from synthgen.records import Record
+from synthgen.seeds.groups import mask
+from synthgen.tables.engines import TeacherSection
+
+ROWS, RESAMPLES = 48, 2000
+ARMS = ("random", "logprob", "spread", "answer")
+SELECTIONS = {
+    "random": {"by": "random"},
+    "logprob": {"by": "score", "score": "teacher_logprob"},
+    "spread": {"by": "spread"},
+    "answer": {"by": "random"},
+}
+FOLDER = CACHE / "selection"
+RUN = FOLDER / "run"
+
+
+def recipe_of(arm: str, seed: int) -> Recipe:
+    """The demo's recipe with the questions of this experiment, and the selection of an arm."""
+    path = FOLDER / "questions.jsonl"
+    if not path.exists():
+        shorter = [json.loads(line) for line in (shipped("data") / "reasoning.jsonl").read_text().splitlines()]
+        rows = [{"id": one["id"], "question": one["question"], "answer": one["answer"]} for one in shorter]
+        rows += [{"id": f"q{n}", "question": q.text, "answer": q.answer} for n, q in enumerate(questions())]
+        durable.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    keys = [f"seeds.0.path={path}", "seeds.0.limit=null", "logits={kind: topk, k: 64}", "train.num_train_epochs=1"]
+    keys += ["train.batch_size=4", f"train.seed={seed}", f"curate.answer={json.dumps(arm in ('answer', 'right'))}"]
+    if arm in SELECTIONS:
+        keys.append(f"curate.select={json.dumps({**SELECTIONS[arm], 'rows': ROWS, 'seed': seed})}")
+    else:
+        keys.append("curate.confidence=true")
+    return load_recipe("reasoning", keys)
+
+
+def scored() -> list[Record]:
+    """All rows of the teacher, with their scores. They are made if they are missing, and curated twice: into `right`,
+    the rows with a right answer, and into `all`, which has rows with a wrong answer too.
+    """
+    generate(recipe_of("all", 0), RUN)
+    for name in ("all", "right"):
+        curate(recipe_of(name, 0), RUN, RUN / name)
+    return [row for part in ("data", "rejected") for _, rows in corpus.records(RUN / "right", part) for row in rows]
+
+
+def auc(values: np.ndarray, right: np.ndarray) -> float:
+    """The probability that a right answer has a higher value than a wrong one; ties count half (Mann and Whitney)."""
+    better = values[right][:, None], values[~right][None, :]
+    return float((better[0] > better[1]).mean() + 0.5 * (better[0] == better[1]).mean())
+
+
+def areas(rows: list[Record]) -> Iterator[str]:
+    """A line of a table for each score: its AUC with an interval, and the number of rows that have it."""
+    known = [
+        {**{one["name"]: one["value"] for one in row.scores}, "fewer tokens": -len(row.token_ids or ())} for row in rows
+    ]
+    groups = np.unique([mask(str(row.prompt[-1]["content"])) for row in rows], return_inverse=True)[1]
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    names = ("teacher_logprob", "teacher_probability", "teacher_entropy_at_least", "teacher_margin", "fewer tokens")
+    for name in names:
+        sign = -1 if name == "teacher_entropy_at_least" else 1
+        value = np.array([sign * one.get(name, np.nan) for one in known])
+        right = np.array([one.get("answer", 0) == 1 for one in known])
+        draw, found = np.random.default_rng(0), []
+        for _ in range(RESAMPLES):
+            drawn = np.concatenate([members[g] for g in draw.integers(0, len(members), len(members))])
+            drawn = drawn[~np.isnan(value[drawn])]
+            found.append(auc(value[drawn], right[drawn]))
+        has = ~np.isnan(value)
+        low, high = np.quantile(found, [0.025, 0.975])
+        area = f"{auc(value[has], right[has]):.3f} [{low:.3f}, {high:.3f}]"
+        yield f"| `{name}` | {area} | {has.sum()} | {right[has].sum()} |"
+
+
+def losses(student: Path, rows: list[Record]) -> list[float]:
+    """The mean of −log q over the tokens of each row's completion, in nats."""
+    model = LanguageModel.open(TeacherSection(model=str(student.resolve()), device="cpu"))
+    found: list[float] = []
+    for begin in range(0, len(rows), 16):
+        batch = rows[begin : begin + 16]
+        ids = [list(row.token_ids or ()) for row in batch]
+        for tokens, logq_TV in zip(
+            ids, model.logprobs([model.tokens.render(row.prompt) for row in batch], ids), strict=True
+        ):
+            found.append(-float(logq_TV[range(len(tokens)), tokens].mean()))
+    return found
+
+
+def arm_of(arm: str, seed: int) -> dict[str, Any]:
+    recipe, out = recipe_of(arm, seed), RUN / f"{arm}-{seed}"
+    # Rows are chosen from a corpus that is curated already. Its rejected rows are not in it, so they teach nothing.
+    curate(recipe, RUN / ("right" if arm == "answer" else "all"), out)
+    chosen = [row for _, rows in corpus.records(out, split="train") for row in rows]
+    began = time.process_time()
+    done = train(recipe, out, FOLDER / f"student-{arm}-{seed}").training
+    spent = {"cpu_s": round(time.process_time() - began, 1), "steps": done.steps, "tokens": done.tokens}
+    held_out = [row for _, rows in corpus.records(RUN / "right", split="test") for row in rows]
+    right = {one.id for one in scored() if any(s["name"] == "answer" and s["value"] == 1 for s in one.scores)}
+    items = {"loss": losses(FOLDER / f"student-{arm}-{seed}", held_out)}
+    return {
+        "items": items,
+        "rows": len(chosen),
+        "right rows": sum(row.id in right for row in chosen),
+        "training": spent,
+    }
+
+
+if __name__ == "__main__":
+    rows = scored()
+    print("| score | AUC | rows | right |\n|---|---|---|---|")
+    print("\n".join(areas(rows)))
+    run("selection", ARMS[:2], arm_of)
+    run("selection", ARMS[2:], arm_of)

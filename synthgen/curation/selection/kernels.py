@@ -1,0 +1,43 @@
+"""The functions of `spread` that numba compiles to machine code."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy import int32, uint64
+
+from synthgen.curation.near.kernels import Array, compiled
+
+WIDTH = 256
+"""Numbers of a vector."""
+_PLACES, _SIGN = uint64(WIDTH - 1), uint64(63)
+
+
+@compiled
+def add_words(words: Array, sizes: Array, counts: Array) -> None:
+    """Add 1 or -1 to the `counts` (texts, WIDTH) of each text for each of its different words. `words` are the hashes
+    of the words of all texts, one text after the other, and `sizes` their numbers. The lowest bits of a hash name the
+    place, and the highest bit the sign.
+    """
+    start = 0
+    for text in range(len(sizes)):
+        found = np.sort(words[start : start + sizes[text]])
+        for n in range(len(found)):
+            if n == 0 or found[n] != found[n - 1]:
+                sign = int32(1) if found[n] >> _SIGN else int32(-1)
+                counts[text, found[n] & _PLACES] += sign
+        start += sizes[text]
+
+
+@compiled
+def approach(vectors: Array, chosen: int, distance: Array, nearest: Array) -> None:
+    """Note the text `chosen` as the nearest chosen text of those that are closer to it than to all before. `distance`
+    holds the squared distance of each text to its nearest chosen text.
+    """
+    for text in range(len(vectors)):
+        total = int32(0)
+        for place in range(WIDTH):
+            apart = int32(vectors[text, place]) - int32(vectors[chosen, place])
+            total += int32(apart * apart)
+        if total < distance[text]:
+            distance[text] = total
+            nearest[text] = chosen
