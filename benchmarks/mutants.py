@@ -100,7 +100,12 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "privacy": {"synthgen/curation/privacy/*.py": ("curation/test_privacy.py",)},
     "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
     "licenses": {
-        "synthgen/auditing/*.py": (*LICENSES, "tables/test_audits.py", "auditing/test_lineage.py"),
+        "synthgen/auditing/*.py": (
+            *LICENSES,
+            "tables/test_audits.py",
+            "auditing/test_lineage.py",
+            "auditing/test_gate.py",
+        ),
         "synthgen/recipe/terms.py": LICENSES,
         "synthgen/lineage.py": ("auditing/test_lineage.py",),
     },
