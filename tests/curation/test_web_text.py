@@ -12,7 +12,7 @@ from test_curate import said
 from test_row_checks import refusal_of
 
 import synthgen
-from synthgen.curation.web_text import PRESETS, Page
+from synthgen.curation.web_text import PRESETS, Bound, Page
 from synthgen.datasets import source_of
 from synthgen.display import show
 from synthgen.errors import RecipeError
@@ -112,6 +112,11 @@ def test_gopher(rule, text, kept):
         ("curly_bracket", PROSE + " {x}", "number of curly brackets: 1, more than 0"),
         ("sentences", PARAGRAPHS[0], "sentences in lines that C4 keeps: 2, less than 3"),
         ("sentences", "This is one. And two. Three.\nYou must enable JavaScript for this.", None),
+        (
+            "sentences",
+            f"{PARAGRAPHS[0]}\nYou must enable JavaScript to read on.",
+            "sentences in lines that C4 keeps: 2, less than 3",
+        ),
         ("sentences", "One.\nTwo.\nThree.\nFour.", "sentences in lines that C4 keeps: 0, less than 3"),
         ("sentences", PROSE.replace(".", "..."), "sentences in lines that C4 keeps: 0, less than 3"),
         (
@@ -156,6 +161,13 @@ def test_a_rejection_has_the_value_and_the_bound():
     short = found("\n".join(["a b."] * 1 + [f"{word} x." for word in words(9)]), "fineweb")
     assert short.reason == "share of lines under 30 characters: 1, not less than 0.67"
     assert found("It is short.", "gopher").reason == "number of words: 3, less than 50"
+
+
+@pytest.mark.parametrize("bounds", [{"least": 0.5}, {"most": 0.5}])
+def test_the_bound_itself(bounds):
+    page = Page("")
+    assert Bound("half", "half", lambda page: 0.5, **bounds).broken(page) is None
+    assert Bound("half", "half", lambda page: 0.5, **bounds, strict=True).broken(page) is not None
 
 
 def test_measures_of_repetition():
