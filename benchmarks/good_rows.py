@@ -3,6 +3,7 @@
     python benchmarks/good_rows.py DATA              a table of the rejected rows, by check and set
     python benchmarks/good_rows.py DATA --show 3     also the first three rejected rows of each check and set
     python benchmarks/good_rows.py DATA --all        also the checks that are off by default
+    python benchmarks/good_rows.py DATA --web        only the presets of `web_text`, with the completions as plain text
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
 self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A file that
@@ -136,13 +137,29 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
     return found
 
 
+def web(data: Path) -> None:
+    """Prints the share of the completions of each set that each preset of `web_text` rejects."""
+    from synthgen.curation.web_text import PRESETS, Page
+
+    print(f"| set | texts | {' | '.join(PRESETS)} |\n|---|---|{'---|' * len(PRESETS)}")
+    for title, read in SETS.items():
+        pages = [Page(completion) for _, completion in read(data)]
+        counts = [sum(any(bound.broken(page) for bound in bounds) for page in pages) for bounds in PRESETS.values()]
+        cells = [f"{count / len(pages):.1%}" for count in counts]
+        print(f"| {title} | {len(pages):,} | {' | '.join(cells)} |")
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--web", action="store_true")
     options = parser.parse_args()
+    if options.web:
+        web(options.data)
+        return
     shown: list[str] = []
     for title, read in SETS.items():
         try:

@@ -65,9 +65,10 @@ class Shown:
         checked, right = self.counts.get("answers_checked", 0), self.counts.get("answers_correct", 0)
         if checked:
             lines.append(f"verified correct: {right} of {checked} ({right / checked:.1%})")
+        lines += funnel_line(self.funnel)
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
-        lines += [*funnel_line(self.funnel), *lines_of(self.summaries)]
+        lines += lines_of(self.summaries)
         for record in self.records:
             lines += ["", f"── {record.id}  seed {record.seed_id}  {record.split}  {record.teacher}"]
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]

@@ -52,8 +52,9 @@ class Curation:
         """For people."""
         counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in self.counts.items())
         reasons = ", ".join(f"{name} {count:,}" for name, count in self.rejected_by.items())
-        first = f"{self.folder}: {counts}" + (f"\nrejected by: {reasons}" if reasons else "")
-        return "\n".join([first, *funnel_line(self.funnel), *lines_of(self.summaries)])
+        lines = [f"{self.folder}: {counts}", *funnel_line(self.funnel)]
+        lines += [f"rejected by: {reasons}"] if reasons else []
+        return "\n".join([*lines, *lines_of(self.summaries)])
 
     def to_dict(self) -> dict[str, object]:
         """For `--json`."""

@@ -16,6 +16,7 @@ from synthgen.recipe.check_train import Rule, reads_teacher
 from synthgen.recipe.problem import Problem
 from synthgen.recipe.root import Recipe
 from synthgen.recipe.speakers import NO_TEACHER, answering, scoring, speaking
+from synthgen.tables.curation import CHECKS
 from synthgen.tables.engines import ENGINES
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.tables.students import KINDS
@@ -199,6 +200,18 @@ def _engines_keep_a_form(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+def _rules_fit_the_rows(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.teacher is None:
+        return
+    for name, check in CHECKS.items():
+        if check.only_text and recipe.curate.settings(name) is not None:
+            yield Problem(
+                f"curate.{name} is for data sets of plain text, and the rows of a teacher have prompts",
+                (f"curate.{name}", "teacher"),
+                named=False,
+            )
+
+
 RULES: tuple[Rule, ...] = (
     _teacher_is_named,
     _one_way_to_name_teachers,
@@ -216,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     _logits_need_token_ids,
     _engines_give_so_many,
     _engines_keep_a_form,
+    _rules_fit_the_rows,
     *TRAIN_RULES,
 )
 

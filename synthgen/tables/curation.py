@@ -33,6 +33,7 @@ from synthgen.tables.curation_settings import (
     SplitCopies,
     SplitTwins,
     Truncated,
+    WebText,
 )
 from synthgen.tables.reference import Reference
 from synthgen.tables.section import Section
@@ -94,6 +95,10 @@ class Check(RowRule):
     teaches: Teaches = "distribution"
     """How training may use the rows that this check rejects. The check may set another value for a single row, in its
     `Rejection`.
+    """
+    only_text: bool = False
+    """Whether the check is for rows of plain text alone, which have no prompt. A recipe with a teacher is refused if it
+    enables such a check.
     """
     summary: Reference | None = None
     """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest: name of a
@@ -221,6 +226,16 @@ CHECKS: dict[str, Check] = {
         run="synthgen.curation.formats:format",
         columns=("completion.text",),
         section=Format,
+        on=False,
+    ),
+    "web_text": Check(
+        about="Reject plain texts that break the rules of Gopher, C4 or FineWeb for web pages.",
+        run="synthgen.curation.web_text:web_text",
+        columns=("completion.text", "prompt"),
+        section=WebText,
+        shorthand="preset",
+        only_text=True,
+        teaches="nothing",
         on=False,
     ),
     "language": Check(

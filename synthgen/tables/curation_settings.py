@@ -64,6 +64,16 @@ class BrokenText(Section):
     """
 
 
+class WebText(Section):
+    """Which rules for web pages are applied."""
+
+    preset: Literal["gopher", "c4", "fineweb"]
+    """The rules of MassiveText (`gopher`: length, symbols, bullets, common English words and repetition), of C4 (`c4`:
+    three sentences in complete lines, no curly brackets, no "lorem ipsum"), or those that FineWeb added (`fineweb`:
+    ends of lines, repeated lines, short lines).
+    """
+
+
 class Format(Section):
     """The form of a completion: a JSON document, and nothing else."""
 

@@ -94,6 +94,7 @@ BROKEN: list[tuple[dict, str, str]] = [
         "cannot make answers follow a JSON schema",
     ),
     ({"teacher": API, "generate": {"regex": "a"}}, "generate.regex", "cannot make answers match a pattern"),
+    ({"curate": {"web_text": "c4"}}, "curate.web_text", "the rows of a teacher have prompts"),
     ({"teacher": API, "train": {**DECODER, "kd_weight": 0}}, "train", "needs a local teacher"),
     ({"strategy": "preference", "train": DECODER}, "train", "no kind of student learns from preference pairs"),
     (
