@@ -284,7 +284,9 @@ def test_a_corpus_is_judged_and_the_sets_are_counted(tmp_path, sets):
     counts = {"farm": {"rows": 4, "found": 2, "rejected": 3}}
     assert done.summaries == done.to_dict()["summaries"] == {"decontamination": counts}
     line = "decontamination, farm: rows 4, found 2, rejected 3"
-    assert done.text().splitlines()[1::2] == ["rejected by: decontamination 3", line]
+    lines = done.text().splitlines()
+    assert "rejected by: decontamination 3" in lines
+    assert lines[-1] == line
     assert line in synthgen.show(run).text().splitlines()
     assert synthgen.curate(recipe, run).summaries == done.summaries
 
