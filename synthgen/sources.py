@@ -17,7 +17,7 @@ def source(name: str, role: str, license: str) -> Source:
     """An entry for a row's column `sources`. It names something from which the row was made, such as a model."""
     return {
         "id": name,
-        "role": role,
+        "role": role if role in ROLES else "generator",
         "license": license,
         "terms_date": None,
         "made_by": None,
@@ -43,11 +43,13 @@ def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
 
 def given_sources(value: object) -> list[Source]:
     """The sources that a row of another corpus brings with it. `value` is the row's field `sources`. Empty when it is
-    not a list of sources.
+    no list of sources, such as a user's own column of addresses.
+
+    An entry that cannot be read in full counts as what is judged most strictly: an unknown role as `generator`, and a
+    missing license as `unknown`.
     """
     rows = value if isinstance(value, list) else []
-    given = [one for one in rows if isinstance(one, dict) and _is_source(one)]
-    return [_source_of(one) for one in given] if len(given) == len(rows) else []
+    return [_source_of(one) for one in rows if isinstance(one, dict) and {"role", "license"} <= one.keys()]
 
 
 def terms_of(one: Source) -> SourceTerms:
@@ -81,20 +83,16 @@ def _key(one: SourceTerms) -> tuple[object, ...]:
     )
 
 
-def _is_source(value: Mapping[str, object]) -> bool:
-    return all(isinstance(value.get(key), str) for key in ("id", "role", "license")) and value["role"] in ROLES
-
-
 def _source_of(value: Mapping[str, object]) -> Source:
     def text(key: str) -> str | None:
         part = value.get(key)
         return part if isinstance(part, str) else None
 
-    tools = value.get("tools")
+    role, tools = text("role") or "", value.get("tools")
     return {
-        "id": str(value["id"]),
-        "role": str(value["role"]),
-        "license": str(value["license"]),
+        "id": text("id") or "a source without a name",
+        "role": role if role in ROLES else "generator",
+        "license": text("license") or "unknown",
         "terms_date": text("terms_date"),
         "made_by": text("made_by"),
         "account": text("account"),

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
+from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.lineage import student_sources
@@ -122,9 +123,10 @@ def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
     """The name of the folder for the reports about the corpora named `corpus_name`, such as `curated`, and an intent.
-    Runs may have several curated corpora side by side; no report of one overwrites a report of another.
+    Runs may have several curated corpora side by side; no report of one overwrites a report of another. A report made
+    with another version of the catalog of licenses has another folder, so it does not count any more.
     """
-    return durable.digest([dict(intent), corpus_name])[:16]
+    return durable.digest([dict(intent), corpus_name, catalogue_hash()])[:16]
 
 
 def _write(folder: Path, report: Report, corpus_name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.recipe import shipped
 from synthgen.recipe.terms import Terms
@@ -91,6 +92,12 @@ def catalogue(own: Iterable[Terms] = ()) -> Catalogue:
                 raise UserError(f"two entries of the catalog of licenses have the name '{name}'", "rename yours")
             by_name[name] = terms
     return Catalogue(by_name, models, model)
+
+
+@lru_cache
+def catalogue_hash() -> str:
+    """A hash of the shipped catalog."""
+    return durable.sha256(shipped("data") / "licenses.yaml")
 
 
 def stale_text(today: datetime.date | None = None) -> str:

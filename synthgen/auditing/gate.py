@@ -28,8 +28,6 @@ from synthgen.results.training import Passage
 NO_AUDIT = "no audit"
 """The status of a passage when there is no report that counts."""
 _ANYWAY = "; --override-audit trains anyway, and every card will say so"
-
-
 _KEYS = ("source", "role", "license")
 _STATE = {
     "dataset": "state the license of the rows with --license ID",
@@ -142,7 +140,8 @@ def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
         )
     judged, needed = stored.intent.text(), wanted.intent.text()
     if judged == needed:
-        judged, needed = "other values of the section `audit` or another student", "those of this training"
+        judged = "other values of the section `audit`, another student, or with another catalog of licenses"
+        needed = "those of this training"
     return GateDenied(f"{wanted.folder} was audited for {judged}, not for {needed}", hint)
 
 

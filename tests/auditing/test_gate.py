@@ -18,6 +18,7 @@ from synthgen import corpus
 from synthgen.auditing.gate import check
 from synthgen.errors import GateDenied
 from synthgen.recipe import Recipe
+from synthgen.sources import given_sources
 
 NOTHING = {"terms_date": None, "made_by": None, "account": None, "tools": []}
 STUDENT = {"student": {"kind": "decoder", "layers": 2}}
@@ -139,6 +140,17 @@ def test_a_license_for_a_data_set_does_not_wash_its_rows(rows, tmp_path):
     assert {"role": "generator", "source": "writer", "license": "CC-BY-NC-4.0"} in sources
 
 
+def test_sources_that_cannot_be_read_are_judged_most_strictly():
+    """A row's `sources` may come from another tool or version. What is not known is never left out."""
+    good = {"id": "writer", "role": "judge", "license": "CC-BY-NC-4.0", **NOTHING}
+    assert given_sources([good]) == [good]
+    assert given_sources([good, {**good, "role": "author"}]) == [good, {**good, "role": "generator"}]
+    [unnamed] = given_sources([{"role": "seed", "license": None}])
+    assert (unnamed["id"], unnamed["role"], unnamed["license"]) == ("a source without a name", "seed", "unknown")
+    assert given_sources(["https://example.org", {"title": "a page"}]) == [], "a user's own column"
+    assert given_sources("https://example.org") == []
+
+
 def test_a_refusal_says_which_command_audits_the_student(rows, tmp_path):
     """Also for a curated data set, whose run has no student in its recipe."""
     path, _ = rows
@@ -166,6 +178,17 @@ def test_an_audit_of_other_rows_does_not_count(tmp_path):
     with pytest.raises(GateDenied, match="is about other rows than"):
         check(recipe, run / "curated")
     assert check(recipe, run / "curated", override=True).status == "no audit"
+    synthgen.audit(recipe, run)
+    assert check(recipe, run / "curated").status == "ALLOW"
+
+
+def test_an_audit_with_another_catalogue_does_not_count(tmp_path, monkeypatch):
+    """After an update of the shipped catalog, licenses may mean something else."""
+    recipe, run = recipe_with(), a_run(tmp_path / "run")
+    synthgen.audit(recipe, run)
+    monkeypatch.setattr("synthgen.auditing.catalogue_hash", lambda: "that of the next version")
+    with pytest.raises(GateDenied, match="with another catalog of licenses"):
+        check(recipe, run / "curated")
     synthgen.audit(recipe, run)
     assert check(recipe, run / "curated").status == "ALLOW"
 
