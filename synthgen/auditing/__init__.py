@@ -59,7 +59,12 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """As in report.json."""
         audits = {
-            name: {"status": result.status, "figures": dict(result.figures)} for name, result in self.audits.items()
+            name: {
+                "status": result.status,
+                "figures": dict(result.figures),
+                "measurements": [asdict(one) for one in result.measurements],
+            }
+            for name, result in self.audits.items()
         }
         return {
             "status": self.status,

@@ -46,15 +46,52 @@ class Finding:
     texts: tuple[str, ...] = ()
 
 
+Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
+"""What a test of bias says. `found`: the effect is at least the margin, and chance does not explain it. `absent`: the
+effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done here.
+"""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One test of bias: an effect with its interval, and what it says.
+
+    `name` names the test and `subject` what was tested, such as a group, a word or a model. `about` says in one
+    sentence what the effect is, and `unit` its unit. `n` is the number of rows or items, in `clusters` independent
+    groups. `low` and `high` are the 95% confidence interval of `estimate`. `p` is the p-value that the effect is zero,
+    and `corrected_p` the same after the correction for all tests of the `family`. `detectable` is the smallest effect
+    that this many data would find in 80 of 100 cases. An effect below `margin` does not matter. Numbers that do not
+    exist are null. `note` says why a test is not measurable, or what else to know.
+    """
+
+    name: str
+    subject: str
+    about: str
+    unit: str
+    outcome: Outcome
+    n: int = 0
+    clusters: int = 0
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    corrected_p: float | None = None
+    family: str = ""
+    detectable: float | None = None
+    margin: float | None = None
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, and its figures. A figure maps names to numbers, such as
-    `rows`, the number of rows with each status.
+    """The result of one audit: its status, its findings, its figures, and its tests of bias. A figure maps names to
+    numbers, such as `rows`, the number of rows with each status.
     """
 
     status: Status
     findings: tuple[Finding, ...] = ()
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
 
 
 def worst(statuses: Iterable[Status]) -> Status:
