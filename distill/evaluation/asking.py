@@ -18,7 +18,7 @@ from synthgen.requests import Request
 from synthgen.tables.engines import TeacherSection
 from synthgen.teachers.base import Reply
 
-_ALONE = 3  # number of questions that are also answered one at a time, to measure latency
+_ALONE = 2  # number of questions that are also answered one at a time, to measure latency
 
 
 @dataclass(frozen=True)
