@@ -1,0 +1,318 @@
+"""Carries out a removal.
+
+The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
+refuses the run until the removal is complete. Then the tombstone is written. All later steps may be repeated: the paid
+cache, the shards, and what was made from the rows. The manifest is written last, and then the journal is deleted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from synthgen import corpus, durable, outputs
+from synthgen.errors import UserError
+from synthgen.files import is_regular
+from synthgen.generation import cache
+from synthgen.generation.claim import check_run
+from synthgen.generation.forget import Concerned, concerned, seeds_of
+from synthgen.generation.shards import counts_of
+from synthgen.manifest import Facts, Manifest
+from synthgen.parquet import read
+from synthgen.recipe import load_recipe
+from synthgen.removed import (
+    JOURNAL,
+    Removed,
+    Tombstone,
+    read_journal,
+    tombstone_of,
+    write_tombstone,
+)
+from synthgen.takedown.result import Removal
+from synthgen.takedown.selection import Selected, meant, select
+from synthgen.takedown.shards import Rewriting, rewrite
+
+_SEGMENT = outputs.SHARD.replace("parquet", "bin")
+# Files that are made from rows and can be made again: the training cache, hidden states, checkpoints that a training
+# would resume from, evaluations with sample texts, and the page.
+_MADE = re.compile(
+    rf"(.*/)?cache/(rows|distributions)-[^/]+/{_SEGMENT}"
+    r"|(.*/)?hidden/.+/layer-\d+/[^/]+\.parquet"
+    r"|(.*/)?checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
+    r"|(.*/)?evaluation\.json"
+    r"|report\.html"
+)
+_KNOWN = re.compile(
+    r"(generated|curated|audit|ledger|cache|hidden|student)/.*|recipe\.yaml|log\.jsonl|report\.html|removed\.jsonl"
+    r"|(.*/)?\.lock"
+)
+_MARK = "> **Out of date.**"
+
+
+@dataclass
+class _Job:
+    """One removal: its tombstone, the manifest that the corpus had (None for an unfinished corpus), and what is known
+    of the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed.
+    """
+
+    run: Path
+    what: str
+    tombstone: Tombstone
+    manifest: Manifest | None
+    selected: Selected
+    concerned: Concerned | None
+    resumed: bool
+    removed: Removed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.removed = Removed((self.tombstone,))
+
+    @property
+    def folder(self) -> Path:
+        """The generated corpus."""
+        return self.run / "generated"
+
+
+def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
+    """Delete everything in a run that descends from `source`, and keep it from coming back.
+
+    `source` is the id of a source as rows state it (a seed file or data set, a template, a model), of one seed, or of
+    one row. Rows of one group go together. Curated rows, audits, the training cache and the page are deleted and can be
+    made again. A student that was trained on the rows stays, marked as out of date. With `plan`, nothing is changed.
+    An interrupted call is completed by the same call.
+
+    Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
+    when a file of the run is damaged.
+    """
+    folder = Path(run)
+    check_run(folder)
+    if not (folder / "generated" / "inputs.json").exists():
+        raise UserError(f"{folder} is not a run with a corpus", "give the folder of a run, which holds `generated`")
+    if plan:
+        return _result(_prepare(folder, source), planned=True)
+    with durable.lock(folder), durable.lock(folder / "generated"):
+        job = _prepare(folder, source)
+        before = _result(job, planned=False)
+        _carry_out(job, before)
+        return before
+
+
+def _prepare(run: Path, source: str) -> _Job:
+    """Find out what is to be removed. Changes nothing."""
+    folder, journal = run / "generated", read_journal(run)
+    recipe = load_recipe(run / "recipe.yaml")
+    inputs = seeds_of(recipe)
+    if journal is not None:
+        if journal["name"] != source:
+            raise UserError(
+                f"the removal of '{journal['name']}' from {run} was interrupted",
+                f"complete it first: `synthgen remove {run} --source {journal['name']}`",
+            )
+        what, tombstone, manifest = journal["what"], tombstone_of(journal["tombstone"]), journal["manifest"]
+    else:
+        finished = (folder / "manifest.json").exists()
+        manifest = corpus.verify(folder) if finished else None
+        if not finished:
+            corpus.committed(folder)
+        what, tombstone = meant(folder, source, inputs, datetime.datetime.now(datetime.UTC).date().isoformat())
+    selected = select(folder, Removed((tombstone,)))
+    tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
+    found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
+    job = _Job(run, what, tombstone, manifest, selected, found, journal is not None)
+    if journal is None:
+        job.tombstone = _counted(job)
+    return job
+
+
+def _counted(job: _Job) -> Tombstone:
+    """The tombstone with its counts, and with the corpora and students that held the rows."""
+    seeds = job.selected.seeds | (job.concerned.seeds if job.concerned else frozenset())
+    curated = _curated(job.run)
+    counts = {
+        "seeds": len(seeds),
+        "rows": len(job.selected.ids),
+        "kept": sum(_count(folder, "data", job.selected.ids) for folder in curated),
+        "rejected": sum(_count(folder, "rejected", job.selected.ids) for folder in curated),
+        "failures": sum(table.num_rows - len(kept) for table, kept in _failures(job)),
+        "replies": cache.count(_replies(), job.concerned.keys) if job.concerned else 0,
+    }
+    hashes = set()
+    for folder in (job.folder, *curated):
+        if (folder / "manifest.json").exists():
+            hashes.add(durable.digest(corpus.manifest(folder)["files"]))
+    students = [
+        path.parent.relative_to(job.run).as_posix()
+        for path in sorted(job.run.rglob("inputs.json"))
+        if is_regular(path) and corpus.load_json(path).get("curated_sha256") in hashes
+    ]
+    changed = counts["rows"] or counts["failures"]
+    return replace(
+        job.tombstone,
+        counts=counts,
+        corpora=tuple(sorted(hashes)) if changed else (),
+        students=tuple(students) if changed else (),
+    )
+
+
+def _replies() -> Path:
+    return durable.cache_folder() / "replies.sqlite"
+
+
+def _curated(run: Path) -> list[Path]:
+    """The folders inside a run that `curate` made from its rows."""
+    found = [path.parent for path in sorted(run.rglob("inputs.json")) if is_regular(path)]
+    return [folder for folder in found if outputs.CURATED.begun(folder)]
+
+
+def _count(folder: Path, part: str, ids: set[str]) -> int:
+    return sum(row_id in ids for _, batch in corpus.batches(folder, part, ["id"]) for row_id in batch["id"].to_pylist())
+
+
+def _failures(job: _Job) -> Iterator[tuple[pa.Table, list[int]]]:
+    """For each shard with failures: its table, and the places of the failures that stay. If the seeds are unknown, all
+    failures of affected seeds cannot be told apart, and none stays.
+    """
+    for name in corpus.shards(job.folder, "failures"):
+        table = read(job.folder / "failures" / f"{name}.parquet")
+        yield table, _staying(job, table)
+
+
+def _staying(job: _Job, table: pa.Table) -> list[int]:
+    if job.concerned is None and not job.tombstone.seeds:
+        return []
+    gone = job.selected.seeds | (job.concerned.seeds if job.concerned else frozenset())
+    pairs = zip(table["id"].to_pylist(), table["seed_id"].to_pylist(), strict=True)
+    return [
+        place
+        for place, (row_id, seed_id) in enumerate(pairs)
+        if seed_id not in gone and not job.removed.has_row(row_id, seed_id, ())
+    ]
+
+
+def _result(job: _Job, *, planned: bool) -> Removal:
+    made = [path for path in outputs.files_in(job.run) if _MADE.fullmatch(path)]
+    changed = job.resumed or job.tombstone.counts["rows"] or job.tombstone.counts["failures"]
+    folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in _curated(job.run)]
+    folders += ["audit/"] if outputs.AUDITED.begun(job.run / "audit") else []
+    notes = []
+    if job.concerned is None and job.manifest and job.manifest["teachers"]:
+        notes.append("the seeds cannot be read, so all failures go, and replies in the cache of paid replies stay")
+    elif job.concerned is not None and not job.concerned.complete:
+        notes.append("some requests depend on replies that are not known, so their replies may still be in the cache")
+    students = list(job.tombstone.students)
+    inside = tuple(f"{name}/" for name in (*students, *(f.rstrip("/") for f in folders)))
+    others = [p for p in outputs.files_in(job.run) if not _KNOWN.fullmatch(p) and not p.startswith(inside)]
+    return Removal(
+        job.run,
+        job.tombstone.name,
+        job.what,
+        planned,
+        dict(job.tombstone.counts),
+        [*folders, *made] if changed else [],
+        students,
+        [path for path in others if path not in made and Path(path).name != JOURNAL],
+        notes,
+    )
+
+
+def _carry_out(job: _Job, result: Removal) -> None:
+    """Remove. Every step may be repeated after a kill."""
+    run, folder = job.run, job.folder
+    changed = bool(result.made) or job.resumed or bool(job.tombstone.corpora) or bool(job.selected.ids)
+    durable.write_json(
+        run / JOURNAL,
+        {"name": job.tombstone.name, "what": job.what, "tombstone": job.tombstone.to_dict(), "manifest": job.manifest},
+    )
+    write_tombstone(run, job.tombstone)
+    if job.concerned and job.concerned.keys and (job.resumed or job.tombstone.counts["replies"]):
+        cache.forget(_replies(), job.concerned.keys)
+    if changed or job.tombstone.counts["failures"]:
+        for name in ("README.md", "manifest.json"):
+            (folder / name).unlink(missing_ok=True)
+        durable.fsync_folder(folder)
+        _delete_made(run)
+        _mark_students(job)
+        work = Rewriting(folder, job.removed, job.selected.ids, partial(_staying, job), job.resumed)
+        for name in corpus.shards(folder):
+            rewrite(work, name)
+        outputs.sweep(folder, outputs.GENERATED)
+        if job.manifest is not None:
+            _finish(job, job.manifest)
+    (run / JOURNAL).unlink()
+    durable.fsync_folder(run)
+
+
+def _delete_made(run: Path) -> None:
+    """Delete what was made from the rows, and temporary files of killed processes."""
+    for folder in _curated(run):
+        outputs.sweep(folder, outputs.CURATED)
+        outputs.discard(folder, outputs.CURATED)
+    if (run / "audit").is_dir():
+        outputs.sweep(run / "audit", outputs.AUDITED)
+        outputs.discard(run / "audit", outputs.AUDITED)
+    parents = set()
+    for path in [path for path in outputs.files_in(run) if _is_made(path)]:
+        (run / path).unlink()
+        parents.add((run / path).parent)
+    for parent in parents:
+        durable.fsync_folder(parent)
+
+
+def _is_made(path: str) -> bool:
+    """Whether a file is made from rows. A temporary file counts as the file that it would become."""
+    plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
+    return _MADE.fullmatch(plain) is not None
+
+
+def _mark_students(job: _Job) -> None:
+    """Say in the card of each student that it was trained on what was removed. The text is the same at each call."""
+    for name in job.tombstone.students:
+        card = job.run / name / "README.md"
+        if not is_regular(card):
+            continue
+        text = card.read_text(encoding="utf-8")
+        mark = (
+            f"{_MARK} This student was trained on a corpus from which '{job.tombstone.name}' was removed on "
+            f"{job.tombstone.date}. Train it again before you use or share it."
+        )
+        if mark in text:
+            continue
+        head, title, rest = text.partition("\n# ")
+        durable.write_text(card, f"{head}\n{mark}\n{title}{rest}")
+
+
+def _finish(job: _Job, manifest: Manifest) -> None:
+    """Write the card and the manifest of the corpus that is left."""
+    counts, cost = counts_of(job.folder)
+    if not manifest["teachers"]:  # the rows of a data set
+        counts = {**manifest["counts"], **{k: counts[k] for k in ("rows", "failures") if k in manifest["counts"]}}
+    facts: Facts = {
+        "description": manifest["description"],
+        "task": manifest["task"],
+        "strategy": manifest["strategy"],
+        "prompt_version": manifest["prompt_version"],
+        "labels": manifest["labels"],
+        "teachers": manifest["teachers"],
+        "sources": _sources(job, manifest),
+        "counts": counts,
+    }
+    if "cost_usd" in manifest:
+        facts["cost_usd"] = None if cost is None else round(cost, 6)
+    corpus.finish(job.folder, "generated", facts, corpus.shards(job.folder))
+
+
+def _sources(job: _Job, manifest: Manifest) -> list[Any]:
+    """The sources of the corpus without a whole source that was removed, and without the model that wrote it."""
+    gone = set(job.tombstone.sources)
+    left = [one for one in manifest["sources"] if one["source"] not in gone]
+    recipe = load_recipe(job.run / "recipe.yaml")
+    makers = {one.made_by.model for one in recipe.seeds if one.made_by and one.source in gone}
+    makers -= {one.made_by.model for one in recipe.seeds if one.made_by and one.source not in gone}
+    return [one for one in left if not (one["role"] == "generator" and one["source"] in makers)]
