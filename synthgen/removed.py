@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -142,11 +143,11 @@ def tombstone_of(value: object) -> Tombstone:
 
 
 def write_tombstone(run: Path, tombstone: Tombstone) -> None:
-    """Add a tombstone to RUN/removed.jsonl, in place of an earlier one with the same name and the same ids."""
-    key = (tombstone.name, tombstone.sources, tombstone.seeds)
-    others = [one for one in read_removed(run).tombstones if (one.name, one.sources, one.seeds) != key]
-    lines = [json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in (*others, tombstone)]
-    durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
+    """Add a tombstone to RUN/removed.jsonl, unless it is there."""
+    known = read_removed(run).tombstones
+    if tombstone not in known:
+        lines = [json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in (*known, tombstone)]
+        durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def read_journal(run: Path) -> dict[str, Any] | None:
@@ -159,12 +160,15 @@ def read_journal(run: Path) -> dict[str, Any] | None:
 def refuse_half(run: Path) -> None:
     """Raise CorpusError when a removal from this run was interrupted and has not been completed."""
     if (run / JOURNAL).exists():
-        journal = read_journal(run)
-        name = (journal or {}).get("name", "ID")
+        name = (read_journal(run) or {}).get("name", "ID")
         raise CorpusError(
-            f"a removal from {run} was interrupted, so its files do not belong together yet",
-            f"complete it: `synthgen remove {run} --source {name}`",
+            f"a removal from {run} was interrupted, so its files do not belong together yet", completing(run, name)
         )
+
+
+def completing(run: Path, name: object) -> str:
+    """The hint that names the command which completes an interrupted removal."""
+    return f"complete it: `synthgen remove {run} --source {shlex.quote(str(name))}`"
 
 
 def outdated(run: Path, student: Path) -> Tombstone | None:
@@ -176,6 +180,16 @@ def outdated(run: Path, student: Path) -> Tombstone | None:
     if not removed or not is_regular(path):
         return None
     return removed.corpora.get(str(read_object(path, "train again with --fresh").get("curated_sha256")))
+
+
+def notices(run: Path) -> list[str]:
+    """For people: a line for each removal from a run, and one for a student that was trained on what was removed."""
+    lines = [
+        f"removed on {one.date}: '{one.name}' ({one.counts.get('rows', 0):,} rows)"
+        for one in read_removed(run).tombstones
+    ]
+    old = outdated(run, run / "student")
+    return [*lines, f"the student is out of date: it was trained on '{old.name}'"] if old else lines
 
 
 _TOMBSTONE = TypeAdapter(Tombstone)

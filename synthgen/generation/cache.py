@@ -36,6 +36,7 @@ _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite's codes for a file whose content is wrong. With all other codes, the file may be whole."""
+_WAIT = 10.0  # seconds for which `forget` waits for other processes
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
@@ -224,7 +225,7 @@ def forget(path: Path, keys: Sequence[bytes]) -> int:
     """
     if not path.exists():
         return 0
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None)
     try:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("BEGIN IMMEDIATE")

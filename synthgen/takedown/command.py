@@ -11,6 +11,7 @@ from synthgen.command import report_errors
 from synthgen.errors import UserError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
+from synthgen.visible import visible
 
 _REMOVE = "synthgen.takedown.remove:remove"  # imported when it is used, since it loads heavy packages
 
@@ -36,20 +37,25 @@ def remove(run: Path, source: str, plan: bool, yes: bool, ui: UI) -> None:
     synthgen remove runs/first --source faq.jsonl#q17 --yes
     """
     act = resolve(_REMOVE)
+    if plan:
+        ui.show(act(run, source, plan=True))
+        return
     if not yes:
-        planned = act(run, source, plan=True)
-        if plan or ui.as_json or not sys.stdin.isatty():
-            if not plan:
-                raise UserError(
-                    f"nothing was removed: {planned.text().splitlines()[0]}", "repeat the command with --yes"
-                )
-            ui.show(planned)
-            return
-        click.echo(planned.text(), err=True)
-        if not click.confirm("Remove it? This cannot be undone", err=True):
-            raise UserError("nothing was removed", "")
-    ui.show(act(run, source, plan=plan))
-    if not plan:
-        ui.hint(
-            f"synthgen run {run / 'recipe.yaml'} -o {run}, which makes what was deleted from the rows that are left"
-        )
+        _ask(act(run, source, plan=True).text())
+    ui.show(act(run, source))
+    ui.hint(f"synthgen run {run / 'recipe.yaml'} -o {run}, which makes again what was deleted")
+
+
+def _ask(text: str) -> None:
+    """Ask whether to do what `text` says. Raises UserError when the answer is no, or nobody can answer."""
+    if not _asks():
+        first = text.splitlines()[0]
+        raise UserError(f"nothing was removed yet: {first}", "repeat the command with --yes, or see --plan")
+    click.echo(visible(text), err=True)
+    if not click.confirm("Remove it? This cannot be undone", err=True):
+        raise UserError("nothing was removed", "give the same command when you have decided")
+
+
+def _asks() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()

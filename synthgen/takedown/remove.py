@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from synthgen import corpus, durable, outputs
 from synthgen.errors import UserError
-from synthgen.files import is_regular
+from synthgen.files import is_regular, read_json
 from synthgen.generation import cache
 from synthgen.generation.claim import check_run
 from synthgen.generation.forget import Concerned, concerned, seeds_of
+from synthgen.generation.inputs import Inputs
 from synthgen.generation.shards import counts_of
 from synthgen.manifest import Facts, Manifest
 from synthgen.parquet import read
@@ -31,7 +32,9 @@ from synthgen.removed import (
     JOURNAL,
     Removed,
     Tombstone,
+    completing,
     read_journal,
+    read_removed,
     tombstone_of,
     write_tombstone,
 )
@@ -53,6 +56,7 @@ _KNOWN = re.compile(
     r"(generated|curated|audit|ledger|cache|hidden|student)/.*|recipe\.yaml|log\.jsonl|report\.html|removed\.jsonl"
     r"|(.*/)?\.lock"
 )
+_FOUND = ("rows", "failures", "replies")
 _MARK = "> **Out of date.**"
 
 
@@ -99,9 +103,10 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
         return _result(_prepare(folder, source), planned=True)
     with durable.lock(folder), durable.lock(folder / "generated"):
         job = _prepare(folder, source)
-        before = _result(job, planned=False)
-        _carry_out(job, before)
-        return before
+        result = _result(job, planned=False)
+        if not result.already:
+            _carry_out(job, result)
+        return result
 
 
 def _prepare(run: Path, source: str) -> _Job:
@@ -113,22 +118,51 @@ def _prepare(run: Path, source: str) -> _Job:
         if journal["name"] != source:
             raise UserError(
                 f"the removal of '{journal['name']}' from {run} was interrupted",
-                f"complete it first: `synthgen remove {run} --source {journal['name']}`",
+                completing(run, journal["name"]),
             )
         what, tombstone, manifest = journal["what"], tombstone_of(journal["tombstone"]), journal["manifest"]
     else:
+        _refuse_open_batches(folder)
         finished = (folder / "manifest.json").exists()
         manifest = corpus.verify(folder) if finished else None
         if not finished:
             corpus.committed(folder)
-        what, tombstone = meant(folder, source, inputs, datetime.datetime.now(datetime.UTC).date().isoformat())
+        what, tombstone = _meant(folder, source, inputs)
     selected = select(folder, Removed((tombstone,)))
-    tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
+    if journal is None:
+        tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
     found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
     job = _Job(run, what, tombstone, manifest, selected, found, journal is not None)
     if journal is None:
         job.tombstone = _counted(job)
     return job
+
+
+def _refuse_open_batches(folder: Path) -> None:
+    """Raise UserError when a provider still answers a batch: its replies would be stored in the cache afterwards."""
+    path = folder / "batches.json"
+    entries = read_json(path, "restore the file") if path.exists() else []
+    if isinstance(entries, list) and any(isinstance(one, dict) and not one.get("done") for one in entries):
+        raise UserError(
+            f"a batch of {folder.parent} has not ended, and its replies would come back",
+            "repeat `synthgen generate` with --batch until it has ended, and then remove the source",
+        )
+
+
+def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombstone]:
+    """What `source` means. It may also be what was removed before."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    try:
+        return meant(folder, source, inputs, today)
+    except UserError:
+        if (earlier := _earlier(folder.parent, source)) is None:
+            raise
+        return f"'{source}'", Tombstone(source, today, earlier.sources, earlier.seeds, earlier.rows)
+
+
+def _earlier(run: Path, source: str) -> Tombstone | None:
+    """The latest tombstone of this name."""
+    return next((one for one in reversed(read_removed(run).tombstones) if one.name == source), None)
 
 
 def _counted(job: _Job) -> Tombstone:
@@ -147,10 +181,11 @@ def _counted(job: _Job) -> Tombstone:
     for folder in (job.folder, *curated):
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
+    old = {*hashes, *read_removed(job.run).corpora}  # a student that is out of date already may have learned this, too
     students = [
         path.parent.relative_to(job.run).as_posix()
         for path in sorted(job.run.rglob("inputs.json"))
-        if is_regular(path) and corpus.load_json(path).get("curated_sha256") in hashes
+        if is_regular(path) and corpus.load_json(path).get("curated_sha256") in old
     ]
     changed = counts["rows"] or counts["failures"]
     return replace(
@@ -206,7 +241,8 @@ def _result(job: _Job, *, planned: bool) -> Removal:
         notes.append("the seeds cannot be read, so all failures go, and replies in the cache of paid replies stay")
     elif job.concerned is not None and not job.concerned.complete:
         notes.append("some requests depend on replies that are not known, so their replies may still be in the cache")
-    students = list(job.tombstone.students)
+    students, counts = list(job.tombstone.students), job.tombstone.counts
+    earlier = _earlier(job.run, job.tombstone.name)
     inside = tuple(f"{name}/" for name in (*students, *(f.rstrip("/") for f in folders)))
     others = [p for p in outputs.files_in(job.run) if not _KNOWN.fullmatch(p) and not p.startswith(inside)]
     return Removal(
@@ -219,6 +255,7 @@ def _result(job: _Job, *, planned: bool) -> Removal:
         students,
         [path for path in others if path not in made and Path(path).name != JOURNAL],
         notes,
+        earlier.date if earlier and not job.resumed and not any(counts[name] for name in _FOUND) else "",
     )
 
 

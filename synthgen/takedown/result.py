@@ -18,6 +18,7 @@ class Removal:
     curation had `kept` and `rejected`, `failures`, cached `replies`, and `seeds` whose jobs are left out. `made` are
     files and folders made from the rows, which are deleted and can be made again. `students` were trained on the rows.
     `unsearched` are files in the run that no command of synthgen writes. With `planned`, nothing was changed.
+    `already` is the date of an earlier removal, if nothing has been found since.
     """
 
     run: Path
@@ -29,6 +30,7 @@ class Removal:
     students: list[str] = field(default_factory=list)
     unsearched: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    already: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -36,6 +38,8 @@ class Removal:
 
     def text(self) -> str:
         """For people."""
+        if self.already:
+            return f"{self.run}: '{self.name}' was already removed on {self.already}; nothing is left of it"
         c = self.counts
         parts = [f"{_number(c['rows'], 'row')} generated"]
         if c.get("kept") or c.get("rejected"):
