@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.corpora import contents
-from support.killing import Server
+from support.killing import IMPORTS, Server
 from support.removing import ANSWERS, SECRET, places_of, questions
 from support.serving import KEY, Serving, write_recipe
 from support.small import small_task, small_teacher
@@ -39,7 +39,7 @@ def killer(folder):
         patch.setenv("LOOPBACK_KEY", KEY)
         patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
         (folder / "cache").mkdir()
-        started = Server(lanes=1)
+        started = Server(lanes=1, imports=(*IMPORTS, "synthgen.takedown.remove"))
     yield started
     started.close()
 
