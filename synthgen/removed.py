@@ -184,10 +184,10 @@ def outdated(run: Path, student: Path) -> Tombstone | None:
 
 def notices(run: Path) -> list[str]:
     """For people: a line for each removal from a run, and one for a student that was trained on what was removed."""
-    lines = [
-        f"removed on {one.date}: '{one.name}' ({one.counts.get('rows', 0):,} rows)"
-        for one in read_removed(run).tombstones
-    ]
+    lines = []
+    for one in read_removed(run).tombstones:
+        count = one.counts.get("rows", 0)
+        lines.append(f"removed on {one.date}: '{one.name}' ({count:,} row{'' if count == 1 else 's'})")
     old = outdated(run, run / "student")
     return [*lines, f"the student is out of date: it was trained on '{old.name}'"] if old else lines
 

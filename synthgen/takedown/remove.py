@@ -105,7 +105,7 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
         job = _prepare(folder, source)
         result = _result(job, planned=False)
         if not result.already:
-            _carry_out(job, result)
+            _carry_out(job)
         return result
 
 
@@ -132,7 +132,7 @@ def _prepare(run: Path, source: str) -> _Job:
     if journal is None:
         tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
     found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
-    job = _Job(run, what, tombstone, manifest, selected, found, journal is not None)
+    job = _Job(run, what, tombstone, manifest, selected=selected, concerned=found, resumed=journal is not None)
     if journal is None:
         job.tombstone = _counted(job)
     return job
@@ -233,7 +233,7 @@ def _staying(job: _Job, table: pa.Table) -> list[int]:
 
 def _result(job: _Job, *, planned: bool) -> Removal:
     made = [path for path in outputs.files_in(job.run) if _MADE.fullmatch(path)]
-    changed = job.resumed or job.tombstone.counts["rows"] or job.tombstone.counts["failures"]
+    changed = _changes_rows(job)
     folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in _curated(job.run)]
     folders += ["audit/"] if outputs.AUDITED.begun(job.run / "audit") else []
     notes = []
@@ -250,19 +250,23 @@ def _result(job: _Job, *, planned: bool) -> Removal:
         job.tombstone.name,
         job.what,
         planned,
-        dict(job.tombstone.counts),
-        [*folders, *made] if changed else [],
-        students,
-        [path for path in others if path not in made and Path(path).name != JOURNAL],
-        notes,
-        earlier.date if earlier and not job.resumed and not any(counts[name] for name in _FOUND) else "",
+        dict(counts),
+        made=[*folders, *made] if changed else [],
+        students=students,
+        unsearched=[path for path in others if path not in made and Path(path).name != JOURNAL],
+        notes=notes,
+        already=earlier.date if earlier and not job.resumed and not any(counts[name] for name in _FOUND) else "",
     )
 
 
-def _carry_out(job: _Job, result: Removal) -> None:
+def _changes_rows(job: _Job) -> bool:
+    """Whether shards change. After a kill, they may be half written."""
+    return job.resumed or any(job.tombstone.counts[name] for name in ("rows", "failures"))
+
+
+def _carry_out(job: _Job) -> None:
     """Remove. Every step may be repeated after a kill."""
     run, folder = job.run, job.folder
-    changed = bool(result.made) or job.resumed or bool(job.tombstone.corpora) or bool(job.selected.ids)
     durable.write_json(
         run / JOURNAL,
         {"name": job.tombstone.name, "what": job.what, "tombstone": job.tombstone.to_dict(), "manifest": job.manifest},
@@ -270,7 +274,7 @@ def _carry_out(job: _Job, result: Removal) -> None:
     write_tombstone(run, job.tombstone)
     if job.concerned and job.concerned.keys and (job.resumed or job.tombstone.counts["replies"]):
         cache.forget(_replies(), job.concerned.keys)
-    if changed or job.tombstone.counts["failures"]:
+    if _changes_rows(job):
         for name in ("README.md", "manifest.json"):
             (folder / name).unlink(missing_ok=True)
         durable.fsync_folder(folder)

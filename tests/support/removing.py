@@ -43,13 +43,19 @@ class Made:
         return Made(self.recipe, folder / "run", folder / "cache")
 
 
-def make(folder: Path, server: Serving, templates: dict[str, str] | None = None, **sections: Any) -> Made:
-    """Runs all stages. The cache is $SYNTHGEN_CACHE, which must be set to `folder`/cache."""
+def make(
+    folder: Path, server: Serving, templates: dict[str, str] | None = None, page: bool = False, **sections: Any
+) -> Made:
+    """Runs all stages but the training. The cache is $SYNTHGEN_CACHE, which must be set to `folder`/cache."""
     path = write_recipe(folder / "task", server.url, **sections)
     for name, text in (templates or {}).items():
         (folder / "task" / f"{name}.j2").write_text(text)
     recipe = synthgen.load_recipe(path)
-    synthgen.run(recipe, folder / "run")
+    synthgen.generate(recipe, folder / "run")
+    synthgen.curate(recipe, folder / "run")
+    synthgen.audit(recipe, folder / "run")
+    if page:
+        synthgen.report(folder / "run")
     return Made(recipe, folder / "run", folder / "cache")
 
 

@@ -49,7 +49,7 @@ def finished(server, tmp_path_factory):
 def plain(finished, tmp_path, monkeypatch):
     """A copy of a run with one row for each seed."""
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
-    return finished("plain").copy(tmp_path, monkeypatch)
+    return finished("plain", page=True).copy(tmp_path, monkeypatch)
 
 
 def command(*words, code=0):
@@ -83,6 +83,8 @@ def test_the_source_stays_away_and_all_other_rows_stay(plain, server):
     assert len(same) == len(names) - 1, "only the shard with the row is written again"
     assert server.stats()["requests"] == asked
     assert places_of(SECRET, plain.run, plain.cache) == []
+    assert "'tests#q3' (1 row)" in command("show", plain.run)
+    assert "Removed on" in (plain.run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("option", ["--fresh", "--repair", "--retry-failed"])
@@ -96,6 +98,18 @@ def test_making_rows_again_obeys_the_tombstone(plain, server, option):
     after = contents(plain.run / "generated")
     assert after == before
     assert server.stats()["requests"] - asked == (1 if option == "--retry-failed" else 0)
+
+
+def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
+    synthgen.remove(plain.run, "q3")
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in questions() if row["id"] != "q3"))
+    seeds = tuple(one.model_copy(update={"path": str(path)}) for one in plain.recipe.seeds)
+    recipe = plain.recipe.model_copy(update={"seeds": seeds})
+    before, asked = rows_of(plain.run), server.stats()["requests"]
+    synthgen.generate(recipe, plain.run, fresh=True)
+    assert rows_of(plain.run) == before
+    assert server.stats()["requests"] == asked
 
 
 def test_a_removed_row_is_not_made_again(plain, server):
@@ -160,7 +174,7 @@ def test_a_row_whose_kept_twin_is_removed_is_judged_again(finished, tmp_path, mo
     (kept,) = {row.seed_id for row in rows_of(made.run, "curated").values()} - {"three"}
     synthgen.remove(made.run, kept)
     assert not (made.run / "curated" / "manifest.json").exists()
-    synthgen.run(made.recipe, made.run)
+    synthgen.curate(made.recipe, made.run)
     assert {row.seed_id for row in rows_of(made.run, "curated").values()} == {"one", "two", "three"} - {kept}
     assert corpus.manifest(made.run / "curated")["counts"]["rejected"] == 0
 
@@ -195,7 +209,7 @@ def test_a_whole_source_goes_with_the_model_that_wrote_it(finished, tmp_path, mo
 
 
 def _any_url(finished):
-    return finished("plain").recipe.teacher.base_url
+    return finished("plain", page=True).recipe.teacher.base_url
 
 
 def test_an_unknown_id_is_refused_with_similar_ones(plain):
@@ -231,17 +245,10 @@ def test_the_tombstone_holds_no_text(plain):
 
 def test_a_second_removal_does_nothing(plain):
     synthgen.remove(plain.run, "q3")
-    synthgen.run(plain.recipe, plain.run)
+    synthgen.curate(plain.recipe, plain.run)
     before = contents(plain.run)
     assert "was already removed on" in command("remove", plain.run, "--source", "q3", "--yes")
     assert contents(plain.run) == before
-
-
-def test_show_and_the_page_say_what_was_removed(plain):
-    synthgen.remove(plain.run, "q3")
-    synthgen.run(plain.recipe, plain.run)
-    assert "'q3' (1 rows)" in command("show", plain.run)
-    assert "Removed on" in (plain.run / "report.html").read_text()
 
 
 def test_a_removal_waits_for_no_other_process(plain):
