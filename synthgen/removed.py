@@ -172,9 +172,7 @@ def completing(run: Path, name: object) -> str:
 
 
 def outdated(run: Path, student: Path) -> Tombstone | None:
-    """The tombstone of what a student of this run was trained on, or None if it was trained on nothing that was
-    removed.
-    """
+    """The tombstone about the corpus that a student of this run was trained on. None if nothing was removed from it."""
     removed = read_removed(run)
     path = student / "inputs.json"
     if not removed or not is_regular(path):
@@ -183,13 +181,13 @@ def outdated(run: Path, student: Path) -> Tombstone | None:
 
 
 def notices(run: Path) -> list[str]:
-    """For people: a line for each removal from a run, and one for a student that was trained on what was removed."""
+    """For people: a line for each removal from a run, and one for a student whose corpus held what was removed."""
     lines = []
     for one in read_removed(run).tombstones:
         count = one.counts.get("rows", 0)
         lines.append(f"removed on {one.date}: '{one.name}' ({count:,} row{'' if count == 1 else 's'})")
     old = outdated(run, run / "student")
-    return [*lines, f"the student is out of date: it was trained on '{old.name}'"] if old else lines
+    return [*lines, f"the student is out of date: its corpus held '{old.name}'"] if old else lines
 
 
 _TOMBSTONE = TypeAdapter(Tombstone)

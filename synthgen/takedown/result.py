@@ -16,7 +16,7 @@ _ELSEWHERE = (
 class Removal:
     """The result of `remove`. `what` says what the id means. `counts` are the numbers of `rows`, of those the ones that
     curation had `kept` and `rejected`, `failures`, cached `replies`, and `seeds` whose jobs are left out. `made` are
-    files and folders made from the rows, which are deleted and can be made again. `students` were trained on the rows.
+    files and folders made from the rows; they are deleted and can be made again. `students` learned from this corpus.
     `unsearched` are files in the run that no command of synthgen writes. With `planned`, nothing was changed.
     `already` is the date of an earlier removal, if nothing has been found since.
     """

@@ -16,12 +16,12 @@ from synthgen import corpus
 from synthgen.records import Record
 
 SECRET = "Zanzibarish"
-"""A word that only the seed q3 has, and the reply to it."""
+"""A word that only the seed q1 has, and the reply to it."""
 
 
 def questions(count: int = 12) -> list[dict[str, Any]]:
-    """Seeds q0, q1, …; the question of q3 has the word `SECRET`."""
-    return [{"id": f"q{i}", "question": f"What is {SECRET if i == 3 else f'thing {i}'}?"} for i in range(count)]
+    """Seeds q0, q1, …; the question of q1 has the word `SECRET`."""
+    return [{"id": f"q{i}", "question": f"What is {SECRET if i == 1 else f'thing {i}'}?"} for i in range(count)]
 
 
 ANSWERS = {f"What is {SECRET}?": [f"{SECRET} is a word."]}

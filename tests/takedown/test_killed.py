@@ -58,7 +58,7 @@ def bases(killer, folder):
     local = small_task(folder / "task-local", teacher, long=1)
     seeds = folder / "task-local" / "seeds.jsonl"
     rows = [json.loads(line) for line in seeds.read_text().splitlines()]
-    rows[3]["question"] = f"{SECRET}?"
+    rows[1]["question"] = f"{SECRET}?"
     seeds.write_text("".join(json.dumps(row) + "\n" for row in rows))
     checkpoint = small_teacher(folder / "checkpoint", merges=[("a", "n"), ("r", "e")])
     train = {"batch_size": 4, "max_steps": 3, "student": {"model": str(checkpoint), "license": "Apache-2.0"}}
@@ -90,7 +90,7 @@ def state(run: Path) -> dict[str, bytes]:
 def test_killed_at_every_call(bases, killer, folder, kind):
     run = fresh(folder, kind, "trial")
     assert len(places_of(SECRET, run, folder / "cache")) > 3
-    outcome = killer.run(["synthgen", "remove", run, "--source", "q3", "--yes"])
+    outcome = killer.run(["synthgen", "remove", run, "--source", "q1", "--yes"])
     assert outcome.code == 0, outcome.output
     expected, count = state(run), len(outcome.calls)
     assert places_of(SECRET, run, folder / "cache") == []
@@ -98,7 +98,7 @@ def test_killed_at_every_call(bases, killer, folder, kind):
     for number in range(count):
         for side in ("before", "after"):
             run = fresh(folder, kind, "trial")
-            killed = killer.run(["synthgen", "remove", run, "--source", "q3", "--yes"], cut=(number, side))
+            killed = killer.run(["synthgen", "remove", run, "--source", "q1", "--yes"], cut=(number, side))
             assert killed.code < 0, (number, side, killed.output)
             if (run / JOURNAL).exists():
                 refused += 1
@@ -107,7 +107,7 @@ def test_killed_at_every_call(bases, killer, folder, kind):
                     wrong.append(f"{number} {side}: show: {shown.output}")
             else:
                 corpus.verify(run / "generated")
-            again = killer.run(["synthgen", "remove", run, "--source", "q3", "--yes"])
+            again = killer.run(["synthgen", "remove", run, "--source", "q1", "--yes"])
             if again.code != 0:
                 wrong.append(f"{number} {side}: {again.output}")
             if (left := places_of(SECRET, run, folder / "cache")) != []:
@@ -124,7 +124,7 @@ def test_a_student_is_marked_and_trained_again(bases, killer, folder, kind):
     run = fresh(folder, kind, "student")
     recipe = bases[kind][0]
     weights = (run / "student" / "model.safetensors").read_bytes()
-    output = done(killer, "synthgen", "remove", run, "--source", "q3", "--yes")
+    output = done(killer, "synthgen", "remove", run, "--source", "q1", "--yes")
     assert "student was trained on this corpus. It stays as it is, and its card says so" in output
     assert (run / "student" / "model.safetensors").read_bytes() == weights
     assert "**Out of date.**" in (run / "student" / "README.md").read_text()
@@ -135,7 +135,7 @@ def test_a_student_is_marked_and_trained_again(bases, killer, folder, kind):
     assert refused.code == 1, refused.output
     output = done(killer, "synthgen", "run", recipe, "-o", run)
     assert "student is made anew" in output
-    assert "1 seed left out: 'q3' was removed on" in output
+    assert "1 seed left out: 'q1' was removed on" in output
     assert (run / "student" / "model.safetensors").read_bytes() != weights
     assert "Out of date" not in (run / "student" / "README.md").read_text()
     assert outdated(run, run / "student") is None

@@ -62,9 +62,9 @@ def test_nothing_of_the_source_is_left_on_the_disk(plain):
     places = places_of(SECRET, plain.run, plain.cache)
     found = {next(name for name in ("generated", "curated", "report", "replies") if name in place) for place in places}
     assert found == {"generated", "curated", "report", "replies"}, places
-    output = command("remove", plain.run, "--source", "q3", "--yes")
+    output = command("remove", plain.run, "--source", "q1", "--yes")
     assert places_of(SECRET, plain.run, plain.cache) == []
-    assert "removed the seed 'q3' and what descends from it: 1 row generated (1 kept and 0 rejected" in output
+    assert "removed the seed 'q1' and what descends from it: 1 row generated (1 kept and 0 rejected" in output
     assert "0 failures, 1 cached reply" in output
     assert "not reached: the seed files themselves" in output
 
@@ -72,25 +72,25 @@ def test_nothing_of_the_source_is_left_on_the_disk(plain):
 def test_the_source_stays_away_and_all_other_rows_stay(plain, server):
     before, asked = rows_of(plain.run), server.stats()["requests"]
     names = {name: data for name, data in contents(plain.run / "generated").items() if name.startswith("data/")}
-    command("remove", plain.run, "--source", "tests#q3", "--yes")
+    command("remove", plain.run, "--source", "tests#q1", "--yes")
     output = command("run", plain.run / "recipe.yaml", "-o", plain.run)
-    assert "1 seed left out: 'q3' was removed on" in output.replace("tests#q3", "q3")
+    assert "1 seed left out: 'q1' was removed on" in output.replace("tests#q1", "q1")
     after = rows_of(plain.run)
-    assert after == {row_id: row for row_id, row in before.items() if row.seed_id != "q3"}
+    assert after == {row_id: row for row_id, row in before.items() if row.seed_id != "q1"}
     assert len(before) - len(after) == 1
     assert SECRET not in json.dumps([row.prompt for row in rows_of(plain.run, "curated").values()])
     same = [name for name, data in contents(plain.run / "generated").items() if names.get(name) == data]
     assert len(same) == len(names) - 1, "only the shard with the row is written again"
     assert server.stats()["requests"] == asked
     assert places_of(SECRET, plain.run, plain.cache) == []
-    assert "'tests#q3' (1 row)" in command("show", plain.run)
+    assert "'tests#q1' (1 row)" in command("show", plain.run)
     assert "Removed on" in (plain.run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("option", ["--fresh", "--repair", "--retry-failed"])
 def test_making_rows_again_obeys_the_tombstone(plain, server, option):
     """The files are those that generation makes without the seed, byte for byte."""
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     before, asked = contents(plain.run / "generated"), server.stats()["requests"]
     if option == "--repair":
         next((plain.run / "generated" / "data").glob("train-00000.parquet")).write_bytes(b"damaged")
@@ -101,9 +101,9 @@ def test_making_rows_again_obeys_the_tombstone(plain, server, option):
 
 
 def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     path = tmp_path / "seeds.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in questions() if row["id"] != "q3"))
+    path.write_text("".join(json.dumps(row) + "\n" for row in questions() if row["id"] != "q1"))
     seeds = tuple(one.model_copy(update={"path": str(path)}) for one in plain.recipe.seeds)
     recipe = plain.recipe.model_copy(update={"seeds": seeds})
     before, asked = rows_of(plain.run), server.stats()["requests"]
@@ -114,7 +114,7 @@ def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
 
 def test_a_removed_row_is_not_made_again(plain, server):
     """A row may also be named by its own id. Its reply is deleted, and not asked for again."""
-    row = next(row for row in rows_of(plain.run).values() if row.seed_id == "q3")
+    row = next(row for row in rows_of(plain.run).values() if row.seed_id == "q1")
     assert "the row" in command("remove", plain.run, "--source", row.id, "--yes")
     asked = server.stats()["requests"]
     command("generate", plain.run / "recipe.yaml", "-o", plain.run, "--fresh")
@@ -138,10 +138,10 @@ def test_examples_and_what_was_made_from_them_go(finished, tmp_path, monkeypatch
     sections = {"strategy": "self_instruct", "steps": {"shown": 3}, "templates": templates, "split": {"test": 0}}
     made = finished("examples", **sections).copy(tmp_path, monkeypatch)
     before = rows_of(made.run)
-    shown = {i for i, row in before.items() if "tests#q3" in {s["id"] for s in row.sources if s["role"] == "few_shot"}}
-    own = {i for i, row in before.items() if row.seed_id == "q3"}
+    shown = {i for i, row in before.items() if "tests#q1" in {s["id"] for s in row.sources if s["role"] == "few_shot"}}
+    own = {i for i, row in before.items() if row.seed_id == "q1"}
     assert shown
-    removal = synthgen.remove(made.run, "q3")
+    removal = synthgen.remove(made.run, "q1")
     assert rows_of(made.run).keys() == before.keys() - shown - own
     assert removal.counts["replies"] == 2 * (len(shown | own)), "each row needed two replies"
     assert places_of(SECRET, made.run, made.cache) == []
@@ -214,7 +214,7 @@ def _any_url(finished):
 
 def test_an_unknown_id_is_refused_with_similar_ones(plain):
     before = contents(plain.run)
-    for wrong, near in (("q33", "q3"), ("test", "tests"), ("m", "m@unversioned")):
+    for wrong, near in (("q99", "q9"), ("test", "tests"), ("m", "m@unversioned")):
         output = command("remove", plain.run, "--source", wrong, "--yes", code=2)
         assert f"has no source, seed or row with the id '{wrong}'" in output
         assert near in output
@@ -223,31 +223,31 @@ def test_an_unknown_id_is_refused_with_similar_ones(plain):
 
 def test_nothing_is_removed_without_consent(plain, monkeypatch):
     before = contents(plain.run)
-    assert "would remove the seed 'q3'" in command("remove", plain.run, "--source", "q3", "--plan")
-    assert "nothing was removed yet" in command("remove", plain.run, "--source", "q3", code=2)
+    assert "would remove the seed 'q1'" in command("remove", plain.run, "--source", "q1", "--plan")
+    assert "nothing was removed yet" in command("remove", plain.run, "--source", "q1", code=2)
     monkeypatch.setattr("synthgen.takedown.command._asks", lambda: True)
-    done = CliRunner().invoke(main, ["remove", str(plain.run), "--source", "q3"], input="n\n")
+    done = CliRunner().invoke(main, ["remove", str(plain.run), "--source", "q1"], input="n\n")
     assert done.exit_code == 2
     assert "Remove it?" in done.output
     assert contents(plain.run) == before
-    done = CliRunner().invoke(main, ["remove", str(plain.run), "--source", "q3"], input="y\n")
+    done = CliRunner().invoke(main, ["remove", str(plain.run), "--source", "q1"], input="y\n")
     assert done.exit_code == 0, done.output
     assert contents(plain.run) != before
 
 
 def test_the_tombstone_holds_no_text(plain):
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     (tombstone,) = read_removed(plain.run).tombstones
-    assert tombstone.seeds == ("q3",)
+    assert tombstone.seeds == ("q1",)
     assert tombstone.counts == {"seeds": 1, "rows": 1, "kept": 1, "rejected": 0, "failures": 0, "replies": 1}
     assert SECRET not in (plain.run / "removed.jsonl").read_text()
 
 
 def test_a_second_removal_does_nothing(plain):
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     synthgen.curate(plain.recipe, plain.run)
     before = contents(plain.run)
-    assert "was already removed on" in command("remove", plain.run, "--source", "q3", "--yes")
+    assert "was already removed on" in command("remove", plain.run, "--source", "q1", "--yes")
     assert contents(plain.run) == before
 
 
@@ -263,7 +263,7 @@ def test_a_removal_waits_for_no_other_process(plain):
     other.start()
     held.wait(30)
     try:
-        assert "is writing here" in command("remove", plain.run, "--source", "q3", "--yes", code=2)
+        assert "is writing here" in command("remove", plain.run, "--source", "q1", "--yes", code=2)
     finally:
         let_go.set()
         other.join()
@@ -274,24 +274,24 @@ def test_a_cache_in_use_stops_the_removal_which_can_be_completed(plain, monkeypa
     other = sqlite3.connect(plain.cache / "replies.sqlite", isolation_level=None)
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM reply").fetchone()
-    output = command("remove", plain.run, "--source", "q3", "--yes", code=2)
+    output = command("remove", plain.run, "--source", "q1", "--yes", code=2)
     assert "replies cannot be deleted from the cache" in output
     other.close()
-    command("remove", plain.run, "--source", "q3", "--yes")
+    command("remove", plain.run, "--source", "q1", "--yes")
     assert places_of(SECRET, plain.run, plain.cache) == []
 
 
 def test_an_open_batch_stops_the_removal(plain):
     journal = plain.run / "generated" / "batches.json"
     journal.write_text('[{"digest": "d", "batch": "b"}]')
-    assert "has not ended" in command("remove", plain.run, "--source", "q3", "--yes", code=2)
+    assert "has not ended" in command("remove", plain.run, "--source", "q1", "--yes", code=2)
     journal.write_text('[{"digest": "d", "batch": "b", "done": true}]')
-    command("remove", plain.run, "--source", "q3", "--yes")
+    command("remove", plain.run, "--source", "q1", "--yes")
 
 
 def test_no_student_is_trained_without_a_new_audit(plain):
     check_gate(plain.recipe, plain.run / "curated")
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     synthgen.curate(plain.recipe, plain.run)
     with pytest.raises(GateDenied):
         check_gate(plain.recipe, plain.run / "curated")
@@ -311,13 +311,13 @@ def half(made, monkeypatch, after):
     with monkeypatch.context() as patch:
         patch.setattr(takedown, "rewrite", stop)
         with pytest.raises(KeyboardInterrupt):
-            synthgen.remove(made.run, "q3")
+            synthgen.remove(made.run, "q1")
 
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_half_removed_run_is_refused_until_it_is_completed(plain, monkeypatch, after):
     half(plain, monkeypatch, after)
-    hint = f"synthgen remove {plain.run} --source q3"
+    hint = f"synthgen remove {plain.run} --source q1"
     recipe = plain.run / "recipe.yaml"
     for words in (
         ["show", plain.run],
@@ -333,9 +333,9 @@ def test_a_half_removed_run_is_refused_until_it_is_completed(plain, monkeypatch,
         assert hint in output
     with pytest.raises(CorpusError, match="was interrupted"):
         check_gate(plain.recipe, plain.run / "curated")
-    with pytest.raises(UserError, match="removal of 'q3'"):
+    with pytest.raises(UserError, match="removal of 'q1'"):
         synthgen.remove(plain.run, "q4")
-    synthgen.remove(plain.run, "q3")
+    synthgen.remove(plain.run, "q1")
     assert not (plain.run / JOURNAL).exists()
     assert places_of(SECRET, plain.run, plain.cache) == []
     corpus.verify(plain.run / "generated")
