@@ -97,8 +97,13 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     """
     folder = Path(run)
     check_run(folder)
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' does not exist", "give the folder of a run")
     if not (folder / "generated" / "inputs.json").exists():
-        raise UserError(f"{folder} is not a run with a corpus", "give the folder of a run, which holds `generated`")
+        raise UserError(
+            f"{folder} has no generated rows, so nothing can be removed from it",
+            "give the folder of a run; if these rows come from another run, remove the source there and make them again",
+        )
     if plan:
         return _result(_prepare(folder, source), planned=True)
     with durable.lock(folder), durable.lock(folder / "generated"):

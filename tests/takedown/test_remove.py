@@ -219,6 +219,8 @@ def test_an_unknown_id_is_refused_with_similar_ones(plain):
         assert f"has no source, seed or row with the id '{wrong}'" in output
         assert near in output
     assert contents(plain.run) == before
+    assert "is not a run" in command("remove", plain.run / "curated", "--source", "q1", "--yes", code=2)
+    assert "does not exist" in command("remove", plain.run.parent / "none", "--source", "q1", "--yes", code=2)
 
 
 def test_nothing_is_removed_without_consent(plain, monkeypatch):
