@@ -102,7 +102,7 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     if not (folder / "generated" / "inputs.json").exists():
         raise UserError(
             f"{folder} has no generated rows, so nothing can be removed from it",
-            "give the folder of a run; if these rows come from another run, remove the source there and make them again",
+            "give the folder of a run; if its rows come from another run, remove the source there and make them again",
         )
     if plan:
         return _result(_prepare(folder, source), planned=True)
