@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -57,7 +56,7 @@ class Tombstone:
         count = self.counts.get("seeds", 0)
         return f"{count:,} seed{'' if count == 1 else 's'} left out: '{self.name}' was removed on {self.date}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A line of removed.jsonl."""
         return asdict(self)
 
@@ -150,7 +149,7 @@ def write_tombstone(run: Path, tombstone: Tombstone) -> None:
         durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
-def read_journal(run: Path) -> dict[str, Any] | None:
+def read_journal(run: Path) -> dict[str, object] | None:
     """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
     if not is_regular(run / JOURNAL):
         return None

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +24,7 @@ from synthgen.generation.claim import check_run
 from synthgen.generation.forget import Concerned, concerned, seeds_of
 from synthgen.generation.inputs import Inputs
 from synthgen.generation.shards import counts_of
-from synthgen.manifest import Facts, Manifest
+from synthgen.manifest import Facts, Manifest, SourceTerms, from_json
 from synthgen.parquet import read
 from synthgen.recipe import load_recipe
 from synthgen.removed import (
@@ -125,7 +124,8 @@ def _prepare(run: Path, source: str) -> _Job:
                 f"the removal of '{journal['name']}' from {run} was interrupted",
                 completing(run, journal["name"]),
             )
-        what, tombstone, manifest = journal["what"], tombstone_of(journal["tombstone"]), journal["manifest"]
+        what, tombstone = str(journal["what"]), tombstone_of(journal["tombstone"])
+        manifest = None if journal["manifest"] is None else from_json(journal["manifest"], str(run / JOURNAL))
     else:
         _refuse_open_batches(folder)
         finished = (folder / "manifest.json").exists()
@@ -354,7 +354,7 @@ def _finish(job: _Job, manifest: Manifest) -> None:
     corpus.finish(job.folder, "generated", facts, corpus.shards(job.folder))
 
 
-def _sources(job: _Job, manifest: Manifest) -> list[Any]:
+def _sources(job: _Job, manifest: Manifest) -> list[SourceTerms]:
     """The sources of the corpus without a whole source that was removed, and without the model that wrote it."""
     gone = set(job.tombstone.sources)
     left = [one for one in manifest["sources"] if one["source"] not in gone]

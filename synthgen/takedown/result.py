@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 _ELSEWHERE = (
     "not reached: the seed files themselves, exports and corpora outside this folder, copies that `load_dataset` keeps "
@@ -32,7 +31,7 @@ class Removal:
     notes: list[str] = field(default_factory=list)
     already: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For `--json`."""
         return {**asdict(self), "run": str(self.run)}
 
