@@ -153,7 +153,13 @@ def read_journal(run: Path) -> dict[str, object] | None:
     """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
     if not is_regular(run / JOURNAL):
         return None
-    return read_object(run / JOURNAL, "give `synthgen remove` again after you have deleted this file")
+    again = "delete the file, give `synthgen remove` again, and then `synthgen generate` with --repair"
+    journal = read_object(run / JOURNAL, again)
+    try:
+        tombstone_of(journal["tombstone"])
+        return {name: journal[name] for name in ("name", "what", "tombstone", "manifest")}
+    except (KeyError, ValueError):
+        raise CorpusError(f"{run / JOURNAL} is damaged: it is not the journal of a removal", again) from None
 
 
 def refuse_half(run: Path) -> None:

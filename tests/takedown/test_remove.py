@@ -343,6 +343,17 @@ def test_a_half_removed_run_is_refused_until_it_is_completed(plain, monkeypatch,
     corpus.verify(plain.run / "generated")
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"name": 1', '{"name": "q1", "tombstone": {"name": 1}}'])
+def test_damaged_files_are_named(plain, text):
+    (plain.run / JOURNAL).write_text(text)
+    assert f"{JOURNAL} is damaged" in command("remove", plain.run, "--source", "q1", "--yes", code=2)
+    assert f"{JOURNAL} is damaged" in command("show", plain.run, code=2)
+    (plain.run / JOURNAL).unlink()
+    (plain.run / "removed.jsonl").write_text(text or "?")
+    output = command("generate", plain.run / "recipe.yaml", "-o", plain.run, code=2)
+    assert "removed.jsonl, line 1: this is not a tombstone" in output
+
+
 def test_rows_of_a_data_set_stay_away(tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
     rows = [
