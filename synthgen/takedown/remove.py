@@ -62,7 +62,8 @@ _MARK = "> **Out of date.**"
 @dataclass
 class _Job:
     """One removal: its tombstone, the manifest that the corpus had (None for an unfinished corpus), and what is known
-    of the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed.
+    of the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and
+    `judged` that evaluations of the run's student ask a judge.
     """
 
     run: Path
@@ -72,6 +73,7 @@ class _Job:
     selected: Selected
     concerned: Concerned | None
     resumed: bool
+    judged: bool
     removed: Removed = field(init=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +139,8 @@ def _prepare(run: Path, source: str) -> _Job:
     if journal is None:
         tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
     found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
-    job = _Job(run, what, tombstone, manifest, selected=selected, concerned=found, resumed=journal is not None)
+    judged, resumed = recipe.evaluate.judge is not None, journal is not None
+    job = _Job(run, what, tombstone, manifest, selected=selected, concerned=found, resumed=resumed, judged=judged)
     if journal is None:
         job.tombstone = _counted(job)
     return job
@@ -246,6 +249,8 @@ def _result(job: _Job, *, planned: bool) -> Removal:
         notes.append("the seeds cannot be read, so all failures go, and replies in the cache of paid replies stay")
     elif job.concerned is not None and not job.concerned.complete:
         notes.append("some requests depend on replies that are not known, so their replies may still be in the cache")
+    if job.judged:
+        notes.append("replies of the judge of an evaluation, which may quote held-out rows, stay in the cache")
     students, counts = list(job.tombstone.students), job.tombstone.counts
     earlier = _earlier(job.run, job.tombstone.name)
     inside = tuple(f"{name}/" for name in (*students, *(f.rstrip("/") for f in folders)))
