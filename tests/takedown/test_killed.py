@@ -89,7 +89,7 @@ def state(run: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", ["local", "api"])
 def test_killed_at_every_call(bases, killer, folder, kind):
     run = fresh(folder, kind, "trial")
-    assert len(places_of(SECRET, run, folder / "cache")) > 3
+    assert len(places_of(SECRET, run, folder / "cache")) >= 2
     outcome = killer.run(["synthgen", "remove", run, "--source", "q1", "--yes"])
     assert outcome.code == 0, outcome.output
     expected, count = state(run), len(outcome.calls)
