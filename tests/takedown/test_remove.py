@@ -87,7 +87,9 @@ def test_the_source_stays_away_and_all_other_rows_stay(plain, server):
     assert "Removed on" in (plain.run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("option", ["--fresh", "--repair", "--retry-failed"])
+@pytest.mark.parametrize(
+    "option", ["--fresh", *(pytest.param(one, marks=pytest.mark.slow) for one in ("--repair", "--retry-failed"))]
+)
 def test_making_rows_again_obeys_the_tombstone(plain, server, option):
     """The files are those that generation makes without the seed, byte for byte."""
     synthgen.remove(plain.run, "q1")
@@ -100,6 +102,7 @@ def test_making_rows_again_obeys_the_tombstone(plain, server, option):
     assert server.stats()["requests"] - asked == (1 if option == "--retry-failed" else 0)
 
 
+@pytest.mark.slow
 def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
     synthgen.remove(plain.run, "q1")
     path = tmp_path / "seeds.jsonl"
@@ -151,6 +154,7 @@ def test_examples_and_what_was_made_from_them_go(finished, tmp_path, monkeypatch
     assert server.stats()["requests"] == asked
 
 
+@pytest.mark.slow
 def test_a_group_goes_as_a_whole(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     people = [{"id": f"p{i}", "question": f"Has he seen {i} birds?"} for i in range(4)]
@@ -165,6 +169,7 @@ def test_a_group_goes_as_a_whole(finished, tmp_path, monkeypatch):
     assert read_removed(made.run).rows == {first.id, second.id}
 
 
+@pytest.mark.slow
 def test_a_row_whose_kept_twin_is_removed_is_judged_again(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     twins = [{"id": name, "question": "What is a twin?"} for name in ("one", "two")]
@@ -179,6 +184,7 @@ def test_a_row_whose_kept_twin_is_removed_is_judged_again(finished, tmp_path, mo
     assert corpus.manifest(made.run / "curated")["counts"]["rejected"] == 0
 
 
+@pytest.mark.slow
 def test_a_whole_source_goes_with_the_model_that_wrote_it(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     ours = {"path": "seeds.jsonl", "source": "ours", "license": "CC0-1.0", "id": "id"}
@@ -245,6 +251,7 @@ def test_the_tombstone_holds_no_text(plain):
     assert SECRET not in (plain.run / "removed.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_removal_does_nothing(plain):
     synthgen.remove(plain.run, "q1")
     synthgen.curate(plain.recipe, plain.run)
@@ -271,6 +278,7 @@ def test_a_removal_waits_for_no_other_process(plain):
         other.join()
 
 
+@pytest.mark.slow
 def test_a_cache_in_use_stops_the_removal_which_can_be_completed(plain, monkeypatch):
     monkeypatch.setattr("synthgen.generation.cache._WAIT", 0.1)
     other = sqlite3.connect(plain.cache / "replies.sqlite", isolation_level=None)
@@ -316,7 +324,7 @@ def half(made, monkeypatch, after):
             synthgen.remove(made.run, "q1")
 
 
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_half_removed_run_is_refused_until_it_is_completed(plain, monkeypatch, after):
     half(plain, monkeypatch, after)
     hint = f"synthgen remove {plain.run} --source q1"
@@ -343,7 +351,7 @@ def test_a_half_removed_run_is_refused_until_it_is_completed(plain, monkeypatch,
     corpus.verify(plain.run / "generated")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"name": 1', '{"name": "q1", "tombstone": {"name": 1}}'])
+@pytest.mark.parametrize("text", ["{}", '{"name": "q1", "tombstone": {"name": 1}}'])
 def test_damaged_files_are_named(plain, text):
     (plain.run / JOURNAL).write_text(text)
     assert f"{JOURNAL} is damaged" in command("remove", plain.run, "--source", "q1", "--yes", code=2)
