@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synthgen.recipe import Recipe, check_recipe, load_recipe, with_values
     from synthgen.records import Record
     from synthgen.reporting.page import report
+    from synthgen.takedown.remove import remove
     from synthgen.tasks.initial import init
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "load_recipe",
     "open",
     "plan",
+    "remove",
     "report",
     "run",
     "show",
@@ -74,6 +76,7 @@ _HOMES = {
     "load_recipe": "synthgen.recipe",
     "open": "synthgen.notebook",
     "plan": "synthgen.generation.plan",
+    "remove": "synthgen.takedown.remove",
     "report": "synthgen.reporting.page",
     "run": "synthgen.pipeline",
     "show": "synthgen.display",

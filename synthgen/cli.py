@@ -16,6 +16,7 @@ import synthgen
 from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
+from synthgen.takedown.command import remove
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]})
+@click.group(
+    commands=[remove], context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]}
+)
 @click.version_option(synthgen.__version__)
 def main() -> None:
     """Make a distillation corpus from a teacher, and a student from the corpus.
@@ -318,8 +321,7 @@ def export(
 ) -> None:
     """Write the kept rows of a run, or the rows of any data set, in a format of other tools.
 
-    A row that the format cannot hold without loss is an error, and nothing is written. Your own columns and ids are
-    kept.
+    Nothing is written if the format cannot hold a row without loss. Your own columns and ids are kept.
 
     \b
     synthgen export runs/first --to messages -o exports/first

@@ -33,6 +33,7 @@ from synthgen.outputs import SHARD
 from synthgen.parquet import REPAIR, check_columns, metadata, read, read_batches, read_columns, read_shard, scan
 from synthgen.recipe import differences
 from synthgen.records import SCHEMA, SPLITS, Record, from_rows
+from synthgen.removed import refuse_half
 
 __all__ = [
     "batches",
@@ -214,7 +215,10 @@ def _check_listed(folder: Path, files: Iterable[str]) -> None:
 
 
 def manifest(folder: Path) -> Manifest:
-    """The manifest of a finished corpus. Raises CorpusError when there is no manifest or its version is older."""
+    """The manifest of a finished corpus. Raises CorpusError when there is no manifest or its version is older, and when
+    a removal from the run was interrupted.
+    """
+    refuse_half(folder.absolute().parent)
     path = folder / "manifest.json"
     if not path.exists():
         if not folder.exists():
@@ -358,6 +362,8 @@ def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Pat
     In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of them
     that exists.
     """
+    for run in (path, path.absolute().parent):
+        refuse_half(run)
     if (path / "data").is_dir():
         return path.resolve() if path.name in ("", "..") else path  # resolve paths such as ".", which has no name
     for name in prefer:

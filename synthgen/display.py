@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from synthgen import corpus
 from synthgen.errors import UserError, nearest
 from synthgen.manifest import Manifest, Summaries, lines_of
 from synthgen.records import Record, from_rows
+from synthgen.removed import notices
 from synthgen.tables.curation import SELECTIONS, SWEEPS
 from synthgen.tally import Cause, Step, causes, funnel, funnel_line, tally
 
@@ -39,7 +40,7 @@ class Shown:
     `rejected_by` is the number of rows that each check rejected, `funnel` those that it was the first to reject, and
     `summaries` are further counts of some checks.
     `failed_by` is the number of failures of each kind, and `causes` are the reasons of the failures, the most frequent
-    first. Both are empty unless failures were requested.
+    first. Both are empty unless failures were requested. `removed` are lines about what was removed from the run.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Shown:
     causes: tuple[Cause, ...] = ()
     summaries: Summaries = field(default_factory=dict)
     funnel: tuple[Step, ...] = ()
+    removed: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -68,7 +70,7 @@ class Shown:
         lines += funnel_line(self.funnel)
         if self.rejected_by:
             lines.append("rejected by: " + ", ".join(f"{k} {v:,}" for k, v in self.rejected_by.items()))
-        lines += lines_of(self.summaries)
+        lines += [*lines_of(self.summaries), *self.removed]
         for record in self.records:
             lines += ["", f"── {record.id}  seed {record.seed_id}  {record.split}  {record.teacher}"]
             lines += [f"{m['role']}: {m['content']}" for m in [*record.prompt, *record.completion]]
@@ -158,7 +160,8 @@ def show(
     ids = {row_id for record in records for row_id in compared_with(record)}
     matched = {one.id: one for one in _by_id(folder, found, ids)}
     counts, steps = found["counts"], tuple(funnel(found))
-    return Shown(folder, found["kind"], counts, rejected_by, records, matched, summaries=summaries, funnel=steps)
+    shown = Shown(folder, found["kind"], counts, rejected_by, records, matched, summaries=summaries, funnel=steps)
+    return replace(shown, removed=notices(folder.absolute().parent))
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:

@@ -32,6 +32,7 @@ from synthgen.recipe import (
 )
 from synthgen.recipe.overrides import parse_settings, read
 from synthgen.recipe.places import resolve
+from synthgen.removed import outdated
 from synthgen.reporting.page import report
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
@@ -207,7 +208,10 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI
             return
         from distill.training import train
 
-        train(recipe, folder, fresh=again, override_audit=override, ui=ui)
+        old = outdated(folder, folder / "student")
+        if old is not None:
+            ui.note(f"{folder / 'student'} is made anew: '{old.name}', from its corpus, was removed on {old.date}")
+        train(recipe, folder, fresh=again or old is not None, override_audit=override, ui=ui)
 
     try:
         from distill.evaluation.evaluate import evaluate

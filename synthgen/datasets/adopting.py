@@ -14,6 +14,7 @@ from synthgen.files import is_regular
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import UNUSABLE, Record
+from synthgen.removed import Removed, read_removed, refuse_half
 from synthgen.sources import stated_sources, terms_of
 from synthgen.values import is_blank
 
@@ -21,7 +22,8 @@ from synthgen.values import is_blank
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
     """Write all rows of a data set to `run`/generated, equal rows too, and return that folder. A row that a record
     cannot hold, such as one without a completion, is written to the failures with its reason. A folder that holds the
-    rows already stays as it is. With `repair`, rows in damaged files are written again.
+    rows already stays as it is. With `repair`, rows in damaged files are written again. Rows that `synthgen remove`
+    took out of the run are left out.
 
     Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, such rows are
     replaced.
@@ -32,6 +34,7 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
         "split": recipe.split.model_dump(mode="json"),
         "seeds_sha256": content_hash(Path(str(source.path))),
     }
+    refuse_half(run)
     outputs.check(folder, outputs.GENERATED, fresh)
     if fresh:
         outputs.discard(folder, outputs.GENERATED)
@@ -44,25 +47,32 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
         return folder
     counts: Counter[str] = Counter()
     failures: list[dict[str, str]] = []
-    rows = _counted(dataset, recipe, counts, failures)
+    rows = _counted(dataset, recipe, counts, failures, read_removed(run))
     store(folder, "generated", rows, dataset.own, facts_of(source, recipe, counts), failures)
     return folder
 
 
 def _counted(
-    dataset: Dataset, recipe: Recipe, counts: Counter[str], failures: list[dict[str, str]]
-) -> Iterator[Record]:
-    """The records of a data set. Counts them, and appends rows that a record cannot hold to `failures`."""
+    dataset: Dataset, recipe: Recipe, counts: Counter[str], failures: list[dict[str, str]], removed: Removed
+) -> Iterator[Record | str]:
+    """The records of a data set. Counts them, and appends rows that a record cannot hold to `failures`. For a row that
+    was removed from the run, yields its split alone.
+    """
 
     def refused(row: Mapping[str, object], split: str | None, error: RecipeError) -> None:
-        counts["failures"] += 1
         own = row.get(dataset.source.id or "id")
-        name = durable.digest([dict(row), counts["failures"]])[:32] if is_blank(own) else str(own)
+        name = durable.digest([dict(row), counts["failures"] + 1])[:32] if is_blank(own) else str(own)
+        if removed.has_row(name, name, ()) or dataset.source.source in removed.sources:
+            return
+        counts["failures"] += 1
         failures.append(
             {"id": name, "seed_id": name, "split": split or "train", "kind": UNUSABLE, "reason": error.message}
         )
 
     for _, record in records(dataset, recipe.task, recipe.split, refused):
+        if removed and removed.has_row(record.id, record.seed_id, record.sources, record.parents):
+            yield str(record.split)
+            continue
         counts["rows"] += 1
         yield record
 

@@ -19,22 +19,23 @@ _SHARD = 1024
 def store(
     folder: Path,
     kind: Kind,
-    rows: Iterable[Record],
+    rows: Iterable[Record | str],
     own: pa.Schema,
     facts: Facts,
     failures: list[dict[str, str]] | None = None,
 ) -> Manifest:
     """Write `rows` as a corpus into `folder` and return the manifest.
 
-    Every row must have a split, and the folder must be claimed already. `own` holds the names (as in the data set) and
-    types of the user's own columns. `facts` is read after all rows are written, so the iterator `rows` may change
-    `facts` while it yields rows. The sources of the rows are added to those in `facts`. It may also append to
-    `failures`, which are written beside the next shard. At most one shard of each split is in memory. Raises
-    CorpusError when a value does not fit into its column.
+    Every row must have a split, and the folder must be claimed already. A text in place of a row is the split of a row
+    that was removed from the run. It is left out, but has its place in a shard, so that other shards stay the same.
+    `own` holds the names (as in the data set) and types of the user's own columns. `facts` is read after all rows are
+    written, so the iterator `rows` may change `facts` while it yields rows. The sources of the rows are added to those
+    in `facts`. It may also append to `failures`, which are written beside the next shard. At most one shard of each
+    split is in memory. Raises CorpusError when a value does not fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    numbers = dict.fromkeys(SPLITS, 0)
+    numbers, left_out = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     names: list[str] = []
 
     def flush(split: str) -> None:
@@ -54,17 +55,21 @@ def store(
             tables["rejected"] = to_table([], schema)
         corpus.commit(folder, names[-1], tables)
         numbers[split] += 1
+        left_out[split] = 0
         waiting[split].clear()
 
     given: dict[str, Source] = {}
     for record in rows:
-        given.update((str(one), one) for one in record.sources if str(one) not in given)
-        split = str(record.split)
-        waiting[split].append(record)
-        if len(waiting[split]) == _SHARD:
+        split = record if isinstance(record, str) else str(record.split)
+        if isinstance(record, str):
+            left_out[split] += 1
+        else:
+            given.update((str(one), one) for one in record.sources if str(one) not in given)
+            waiting[split].append(record)
+        if len(waiting[split]) + left_out[split] == _SHARD:
             flush(split)
     for split in SPLITS:
-        if waiting[split]:
+        if waiting[split] or left_out[split]:
             flush(split)
     if failures:  # the last rows were failures
         flush("train")

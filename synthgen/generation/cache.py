@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 """SQLite's codes for a file whose content is wrong. With all other codes, the file may be whole."""
+_WAIT = 10.0  # seconds for which `forget` waits for other processes
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
 Statement = tuple[str, Sequence[Any]]
@@ -212,6 +214,43 @@ class Cache:
             f"the reply cache {self.path} is damaged: {text}",
             "restore a copy, or move the file away; lost replies are then paid again when they are needed",
         )
+
+
+def forget(path: Path, keys: Sequence[bytes]) -> int:
+    """Delete the entries of these requests from the cache in the file at `path`, so that their bytes are nowhere in the
+    file. Returns the number of entries.
+
+    The file is written anew, because SQLite leaves deleted bytes in it otherwise. This takes free space of the size of
+    the file. Raises UserError when another process is using the cache.
+    """
+    if not path.exists():
+        return 0
+    connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        found = sum(connection.execute("DELETE FROM reply WHERE key = ?", (key,)).rowcount for key in keys)
+        connection.execute("COMMIT")
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            rows = connection.execute(statement).fetchall()
+            if rows and rows[0][0]:
+                raise sqlite3.OperationalError("another process is reading it")
+    except sqlite3.Error as error:
+        raise UserError(
+            f"replies cannot be deleted from the cache {path}: {error}",
+            "end the processes that use the cache, then give the same command again",
+        ) from None
+    finally:
+        connection.close()
+    return found
+
+
+def count(path: Path, keys: Sequence[bytes]) -> int:
+    """The number of these requests whose replies are in the cache in the file at `path`."""
+    if not (keys and path.exists()):
+        return 0
+    with closing(Cache(path)) as cache:
+        return sum(len(cache.find(keys[start : start + 500])) for start in range(0, len(keys), 500))
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:

@@ -15,6 +15,7 @@ from synthgen.generation import ledger
 from synthgen.generation.inputs import Inputs
 from synthgen.recipe import Recipe, deciding, differences, dump_recipe, load_recipe
 from synthgen.recipe.load import is_resolved
+from synthgen.removed import refuse_half
 from synthgen.seeds.changes import RowHashes, changed_rows
 
 # The recipe's sections that determine the rows. `seeds` is not among them, because the seeds are compared by a hash of
@@ -98,6 +99,7 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     a new run when the teachers are open. If a command fails earlier, the folder can still be used with another recipe.
     """
     check_run(run)
+    refuse_half(run)
     path = run / "recipe.yaml"
     if path.exists() and any((run / "generated").rglob("*.parquet")):
         old = load_recipe(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
@@ -25,6 +25,7 @@ from synthgen.generation.rounds import Ask, Failure, ask_batch, lockstep, score_
 from synthgen.generation.shards import Layout, facts
 from synthgen.generation.stream import stream
 from synthgen.recipe import Recipe, check_recipe
+from synthgen.removed import read_removed
 from synthgen.requests import Request
 from synthgen.tables.engines import ENGINES
 from synthgen.tables.reference import resolve
@@ -46,7 +47,8 @@ def generate(
 ) -> Generation:
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
-    `fresh` discards existing rows. `repair` makes damaged shards again. `retry_failed` makes shards with failures
+    What `synthgen remove` took out of the run is not made again, also with `fresh`. `fresh` discards existing rows.
+    `repair` makes damaged shards again. `retry_failed` makes shards with failures
     again. Replies that were already paid are read from the cache. With `part` (i, n), only every n-th shard is made,
     beginning with the i-th. The manifest is written by the process that finds all shards complete. With `batch`,
     requests whose replies are not in the cache are sent through the provider's Batch API.
@@ -77,7 +79,9 @@ def _generate(
     """`generate` in a folder that is locked."""
     began, folder = time.monotonic(), run / "generated"
     outputs.check(folder, outputs.GENERATED, fresh)
-    inputs = read_inputs(recipe)
+    inputs = replace(read_inputs(recipe), removed=read_removed(run))
+    for tombstone in inputs.removed.tombstones:
+        ui.note(tombstone.text())
     claim = Claim(folder, inputs)
     if not fresh and claim.check():
         keep_recipe(recipe, run)
@@ -95,7 +99,7 @@ def _generate(
         # The jobs are made again, because row ids depend on the teachers' revisions, which are known only after the
         # teachers are open.
         jobs = inputs.jobs(casting.versions(recipe, teachers))
-        layout = Layout.of(recipe, teachers)
+        layout = Layout.of(recipe, teachers, inputs.removed)
         planned = plan_shards(jobs.counts, recipe.generate.shard_size)
         done = corpus.committed(folder, [f"logits/{name}" for name in layout.speakers])
         mine = planned[part[0] - 1 :: part[1]]

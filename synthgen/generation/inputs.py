@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from synthgen.errors import RecipeError, one_line
 from synthgen.generation import casting
-from synthgen.generation.jobs import Jobs, Setting
+from synthgen.generation.jobs import Job, Jobs
 from synthgen.generation.rounds import Rounds
+from synthgen.generation.setting import LeftOut, Setting
 from synthgen.prompts import Fields, Prompt, load_prompt
 from synthgen.recipe import Recipe
+from synthgen.removed import NOTHING, Removed
 from synthgen.requests import Query
 from synthgen.seeds import Seeds, load_seeds
 from synthgen.tables.reference import resolve
@@ -19,19 +21,21 @@ from synthgen.tables.strategies import REWARDS, STRATEGIES
 
 @dataclass(frozen=True)
 class Inputs:
-    """The templates and the seeds of a recipe."""
+    """The templates and the seeds of a recipe, and what was removed from the run."""
 
     recipe: Recipe
     prompt: Prompt
     seeds: Seeds
+    removed: Removed = NOTHING
 
     def jobs(self, versions: dict[str, str] | None = None) -> Jobs:
         """All jobs of the recipe. `versions` holds the models and revisions of the opened teachers, by name. Without
         `versions`, requests get no ids, because the ids depend on the revisions.
         """
         if versions is None:
-            return Jobs(Setting(self.recipe, self.prompt, self.seeds, casting.versions(self.recipe), identified=False))
-        return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions))
+            named = casting.versions(self.recipe)
+            return Jobs(Setting(self.recipe, self.prompt, self.seeds, named, identified=False, removed=self.removed))
+        return Jobs(Setting(self.recipe, self.prompt, self.seeds, versions, removed=self.removed))
 
 
 def read_inputs(recipe: Recipe, *, hashed: bool = True) -> Inputs:
@@ -62,9 +66,19 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
 
 def runner(recipe: Recipe) -> Callable[..., Rounds]:
     """The generator function of the recipe's strategy. Its argument is a job. It returns the generator of the job's
-    rounds.
+    rounds. A job that uses something that was removed from the run yields nothing.
     """
-    return resolve(STRATEGIES[recipe.strategy].run)
+    run: Callable[[Job], Rounds] = resolve(STRATEGIES[recipe.strategy].run)
+    return lambda job: _obeying(run, job) if job.setting.removed else run(job)
+
+
+def _obeying(run: Callable[[Job], Rounds], job: Job) -> Rounds:
+    if job.left_out:
+        return []
+    try:
+        return (yield from run(job))
+    except LeftOut:
+        return []
 
 
 def most_requests(recipe: Recipe) -> int:

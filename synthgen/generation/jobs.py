@@ -10,75 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from synthgen.generation import casting
 from synthgen.generation.rounds import Row
 from synthgen.generation.rows import record, split_rationale
+from synthgen.generation.setting import LeftOut, Setting
 from synthgen.prompts import Prompt
-from synthgen.recipe import MadeBy, Recipe
+from synthgen.recipe import Recipe
 from synthgen.records import Message, Record, Sampling, Source
 from synthgen.requests import Lineage, Query, Request, identify
-from synthgen.seeds import Seed, Seeds
+from synthgen.seeds import Seed
 from synthgen.sources import stated_sources
-from synthgen.tables.engines import ENGINES, AnyTeacher
-from synthgen.tables.strategies import STRATEGIES, Strategy
+from synthgen.tables.engines import ENGINES
 from synthgen.teachers.base import Reply
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Settings that all jobs of a run share. `versions` holds the model and revision of each teacher, by the teacher's
-    name. Row ids depend on these versions.
-    """
-
-    recipe: Recipe
-    prompt: Prompt
-    seeds: Seeds
-    versions: Mapping[str, str]
-    identified: bool = True
-    """Whether requests get ids. Estimates do not need ids."""
-    _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
-    _seeds: dict[tuple[str, str, MadeBy | None], list[Source]] = field(default_factory=dict)
-
-    @cached_property
-    def sections(self) -> dict[str, AnyTeacher]:
-        """The recipe's sections of all teachers, by the teacher's name."""
-        return casting.cast(self.recipe)
-
-    @cached_property
-    def answerers(self) -> list[str]:
-        """Names of the teachers whose completions become rows."""
-        return casting.answerers(self.recipe)
-
-    @cached_property
-    def strategy(self) -> Strategy:
-        """The table entry of the recipe's strategy."""
-        return STRATEGIES[self.recipe.strategy]
-
-    @cached_property
-    def shows_user(self) -> bool:
-        """Whether a seed's `question` is the text that the template user.j2 renders for the seed."""
-        return self.strategy.question == "user" and self.strategy.question_of is None
-
-    def source(self, role: str, teacher: str) -> Source:
-        """The entry for `teacher` in a row's sources, with the given role."""
-        if (role, teacher) not in self._sources:
-            self._sources[role, teacher] = casting.teacher_source(self.sections[teacher], self.versions[teacher], role)
-        return self._sources[role, teacher]
-
-    def seed_sources(self, seed: Seed) -> list[Source]:
-        """The entries in a row's sources for a seed's file or data set, and for the model that wrote it."""
-        stated = seed.source
-        key = (stated.source, stated.license, stated.made_by)
-        if key not in self._seeds:
-            self._seeds[key] = stated_sources(stated, stated.source, "seed")
-        return self._seeds[key]
-
-    @cached_property
-    def template_sources(self) -> tuple[Source, ...]:
-        """The entries for the templates, and for the examples if there are any, in a row's sources."""
-        return tuple(casting.prompt_sources(self.recipe, self.prompt))
 
 
 @dataclass(frozen=True)
@@ -101,6 +45,11 @@ class Job:
     def prompt(self) -> Prompt:
         """The templates."""
         return self.setting.prompt
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the job's seed was removed from the run, or something that all jobs use."""
+        return self.setting.left_out or self.setting.removed.has_seed(self.seed.id, self.seed.source.source)
 
     @property
     def fields(self) -> dict[str, object]:
@@ -293,6 +242,8 @@ class Job:
         )
         if setting.identified:
             request = request._replace(id=identify(request, lineage, setting.versions[request.teacher]))
+        if setting.removed and setting.removed.has_row(request.id, self.seed.id, lineage.sources, parents):
+            raise LeftOut
         return Query(request, lineage)
 
     def source(self, role: str, teacher: str) -> Source:
@@ -307,15 +258,18 @@ class Job:
 
     def others(self, count: int) -> list[Seed]:
         """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds
-        and the sample index.
+        and the sample index. So it does not change when a seed is removed; a job that draws a removed seed is left out.
         """
-        seeds, generate = self.setting.seeds, self.recipe.generate
-        return seeds.nearest(
+        seeds, generate, removed = self.setting.seeds, self.recipe.generate, self.setting.removed
+        drawn = seeds.nearest(
             self.seed.split,
             count,
             lambda seed_id: fraction("shown", generate.seed, self.seed.id, self.index, seed_id),
             without=self.seed.id,
         )
+        if removed and any(removed.has_seed(seed.id, seed.source.source) for seed in drawn):
+            raise LeftOut
+        return drawn
 
     def answer_of(self, reply: Reply) -> str | None:
         """The answer in a reply. If the recipe has an answer marker, the answer is the first line after the marker, or

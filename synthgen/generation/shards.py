@@ -19,6 +19,7 @@ from synthgen.manifest import Facts, SourceTerms
 from synthgen.parquet import metadata
 from synthgen.recipe import Recipe
 from synthgen.records import FAILURE_SCHEMA, to_table
+from synthgen.removed import NOTHING, Removed
 from synthgen.sources import distinct, stated_sources, terms_of
 from synthgen.tables.strategies import STRATEGIES
 
@@ -27,18 +28,19 @@ from synthgen.tables.strategies import STRATEGIES
 class Layout:
     """Describes the files of every shard: a file with rows, and for each teacher named in `speakers` a file with this
     teacher's distributions. `speakers` is empty when no distributions are stored. `teachers` holds the opened teachers,
-    by name.
+    by name. Rows that descend from something `removed` are left out.
     """
 
     teachers: casting.Teachers
     spec: logits.LogitsSpec | None
     speakers: Sequence[str]
+    removed: Removed = NOTHING
 
     @classmethod
-    def of(cls, recipe: Recipe, teachers: casting.Teachers) -> Layout:
+    def of(cls, recipe: Recipe, teachers: casting.Teachers, removed: Removed = NOTHING) -> Layout:
         """The layout of a recipe's shards."""
         spec = casting.logits_spec(recipe)
-        return cls(teachers, spec, [*casting.answerers(recipe), *casting.scorers(recipe)] if spec else [])
+        return cls(teachers, spec, [*casting.answerers(recipe), *casting.scorers(recipe)] if spec else [], removed)
 
     def commit(self, folder: Path, shard: Shard, outcomes: Sequence[Sequence[Outcome]]) -> None:
         """Write one shard."""
@@ -49,6 +51,8 @@ class Layout:
         if there are any.
         """
         rows = [one for one in outcomes if isinstance(one, Row)]
+        if self.removed:  # a server may have answered with a model that was removed
+            rows = _left(rows, self.removed)
         failures = [asdict(one) for one in outcomes if isinstance(one, Failure)]
         tables = {"data": to_table(row.record for row in rows)}
         for name in self.speakers:
@@ -70,14 +74,24 @@ class Layout:
         return logits.to_table([record.id for record, _ in kept], aligns, [target for _, target in kept], meta)
 
 
+def _left(rows: Sequence[Row], removed: Removed) -> list[Row]:
+    """The rows that descend from nothing that was removed. A group is kept or left out as a whole."""
+    records = [row.record for row in rows]
+    gone = [removed.has_row(one.id, one.seed_id, one.sources, one.parents) for one in records]
+    groups = {one.group_id for one, left_out in zip(records, gone, strict=True) if left_out} - {None}
+    pairs = zip(rows, gone, strict=True)
+    return [row for row, left_out in pairs if not left_out and row.record.group_id not in groups]
+
+
 def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     """The content of the manifest, except for the list of files. It depends only on the rows and the inputs, not on how
     often the run was resumed.
     """
     recipe = inputs.recipe
-    counts, cost = _counts(folder)
+    counts, cost = counts_of(folder)
     own = casting.prompt_sources(recipe, inputs.prompt)
-    seeds = [one for stated in recipe.seeds for one in stated_sources(stated, stated.source, "seed")]
+    sources = [stated for stated in recipe.seeds if stated.source not in inputs.removed.sources]
+    seeds = [one for stated in sources for one in stated_sources(stated, stated.source, "seed")]
     known = {(one["role"], one["id"]) for one in (*own, *seeds)}
     known |= {("logits", version) for version in casting.versions(recipe, teachers).values()}
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
@@ -115,7 +129,7 @@ def _given(folder: Path, known: Collection[tuple[str, str]]) -> list[SourceTerms
     return sorted(found, key=lambda one: (one["role"], one["source"], one["license"]))
 
 
-def _counts(folder: Path) -> tuple[dict[str, int], float | None]:
+def counts_of(folder: Path) -> tuple[dict[str, int], float | None]:
     """Return (counts, cost in dollars) over all shards. The counts are the numbers of rows, tokens, rows of each split,
     and failures. The cost is None when the cost of any row is unknown. Raises CorpusError when a row occurs twice.
     """

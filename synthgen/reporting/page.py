@@ -19,6 +19,7 @@ from synthgen.errors import CorpusError
 from synthgen.files import is_regular, parse_json, read_text
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
+from synthgen.removed import notices, refuse_half
 from synthgen.reporting.look import Seen, kinds, look
 from synthgen.results.audit import read_audit
 from synthgen.results.curve import read_curve
@@ -62,6 +63,7 @@ def report(run: str | Path) -> Report:
     Raises CorpusError when there is no finished corpus, and UserError when matplotlib is not installed.
     """
     folder = Path(run)
+    refuse_half(folder)
     if not (folder / "generated" / "manifest.json").exists():
         raise CorpusError(
             f"{folder} has no finished corpus to report on" if folder.exists() else f"'{folder}' does not exist",
@@ -106,6 +108,7 @@ def _page(folder: Path) -> dict[str, Any]:
             if any(seen.splits[split] for seen in sides.values())
         ],
         "disk": _disk(folder, generated),
+        "removed": notices(folder),
         "stages": _stages(folder),
         "recipe": read_text(recipe, "repeat `synthgen run`, or move the file away") if recipe.exists() else "",
         **_of_student(student, folder),

@@ -22,14 +22,14 @@ import synthgen
 # data only through a corpus.
 FLOORS = [
     {"cli"},
-    {"pipeline", "tasks"},
+    {"pipeline", "takedown", "tasks"},
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},
     {"corpus", "prompts", "seeds", "teachers", "executor"},
     {"lm"},
     {"cards", "logits", "outputs", "sources", "verify"},
-    {"command", "manifest", "parquet", "requests"},
+    {"command", "manifest", "parquet", "removed", "requests"},
     {"records"},
     {"recipe"},
     {"durable", "jsonl", "results", "ui", "values"},
