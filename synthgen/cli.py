@@ -15,7 +15,7 @@ import click
 import synthgen
 from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
-from synthgen.tables.formats import ROW_FORMATS
+from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.ui import UI
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool
 
 @main.command()
 @_RUN
-@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(ROW_FORMATS)}.")
+@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join([*ROW_FORMATS, *DESCRIPTIONS])}.")
 @click.option(
     "-o",
     "--out",
