@@ -113,13 +113,14 @@ def _field(column: pa.Field, split: str, path: str) -> dict[str, object]:
     repeated = _is_list(kind)
     if repeated:
         kind = _stored(kind.value_type)
-    field = {"@type": "cr:Field", "@id": f"{split}/{name}", "name": name, **({"repeated": True} if repeated else {})}
+    column_id = f"{split}/{_id(name)}"
+    field = {"@type": "cr:Field", "@id": column_id, "name": name, **({"repeated": True} if repeated else {})}
     if not pa.types.is_struct(kind):
         return {**field, "dataType": _data_type(kind), "source": source}
     inner = [
         {
             "@type": "cr:Field",
-            "@id": f"{split}/{name}/{'/'.join(place)}",
+            "@id": "/".join([column_id, *map(_id, place)]),
             "name": "_".join(place),
             "dataType": _data_type(leaf),
             **({"repeated": True} if _is_list(leaf) else {}),
@@ -128,6 +129,13 @@ def _field(column: pa.Field, split: str, path: str) -> dict[str, object]:
         for place, leaf in _leaves(kind)
     ]
     return {**field, "subField": inner}
+
+
+def _id(name: str) -> str:
+    """The name of a column as a part of an id, in which other characters than letters, digits, dots and dashes are
+    written as numbers. Ids must not have spaces.
+    """
+    return re.sub(r"[^\w.-]", lambda match: f"_x{ord(match.group()):x}_", name)
 
 
 def _leaves(kind: pa.DataType, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], pa.DataType]]:

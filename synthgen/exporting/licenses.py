@@ -24,10 +24,9 @@ class Named(NamedTuple):
 
 def named(license: str) -> Named | None:
     """The license of a source. None if the license is unknown, or a part of the expression is."""
-    words = re.findall(r"[()]|[^\s()]+", license)
     addresses: dict[str, str] = {}
     found = []
-    for word in words:
+    for word in _words(license):
         if word.upper() in _OPERATORS or word in "()":
             found.append(word.upper())
             continue
@@ -51,6 +50,15 @@ def joined(licenses: list[str]) -> Named | None:
     several = len(parts) > 1
     text = " AND ".join(f"({part})" if several and " " in part else part for part in parts)
     return Named(text, {name: address for one in known for name, address in one.addresses.items()})
+
+
+def _words(license: str) -> list[str]:
+    """The names, operators and parentheses of an expression. A name of several words is one name."""
+    words: list[str] = []
+    for word in re.findall(r"[()]|[^\s()]+", license):
+        names = [one for one in (word, *words[-1:]) if one.upper() not in _OPERATORS and one not in "()"]
+        words = [*words[:-1], f"{words[-1]} {word}"] if len(names) == 2 else [*words, word]
+    return words
 
 
 def _name(word: str) -> tuple[str, str]:

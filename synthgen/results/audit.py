@@ -66,6 +66,17 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
+    that does it, or "".
+    """
+
+    text: str
+    rows: int = 0
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Audited:
     """The result of one audit of the table AUDITS: its status, and its tests of bias."""
 
@@ -88,6 +99,7 @@ class StoredAudit:
     rows: dict[str, float] = field(default_factory=dict)
     date: str = ""
     audits: dict[str, Audited] = field(default_factory=dict)
+    repairs: list[Repair] = field(default_factory=list)
 
     @property
     def measurements(self) -> list[Measurement]:

@@ -35,8 +35,9 @@ MEANINGS = {
 }
 """What each status means, from worst to best."""
 STATUSES = tuple(MEANINGS)
-_NO_SOURCES = {"UNKNOWN": "there are rows that name no source"}
+_NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
+_MOST_STEPS = 12  # repairs and notes that are shown
 _NAMED = 3  # findings that the sentence with the verdict names
 
 
@@ -55,15 +56,17 @@ def verdict(audit: StoredAudit) -> str:
     use = intended(audit.intent)
     if audit.status == "ALLOW":
         return f"This corpus may be used to {use}. The texts that were read state nothing against it."
-    because = "; ".join(_because(one) for one in _worst(audit)[:_NAMED]) or _NO_SOURCES.get(audit.status, "")
-    more = len(_worst(audit)) - _NAMED
-    because += f"; and {more} more" if more > 0 else ""
+    worst = _worst(audit)
+    because = "; and because of ".join(_because(one) for one in worst[:_NAMED])
+    because = f"because of {because}" if worst else _NO_SOURCES.get(audit.status, "")
+    more = len(worst) - _NAMED
+    because += f"; and because of {more} more" if more > 0 else ""
     begin = {
         "CONTESTED": f"This corpus may be used to {use}, but this is disputed",
-        "UNKNOWN": f"This corpus may not be used to {use}, because something is not known",
+        "UNKNOWN": f"It is not known whether this corpus may be used to {use}",
         "DENY": f"This corpus may not be used to {use}",
     }.get(audit.status, f"The status of this corpus is {audit.status} for this use: {use}")
-    return _sentence(f"{begin}: {because}" if because else begin)
+    return _sentence(f"{begin}, {because}" if because else begin)
 
 
 def _worst(audit: StoredAudit) -> list[Finding]:
@@ -74,7 +77,7 @@ def _worst(audit: StoredAudit) -> list[Finding]:
 def _because(finding: Finding) -> str:
     """Why a source has its status."""
     reasons = ", ".join(finding.reasons) or MEANINGS.get(finding.status, finding.status)
-    return f"of {finding.source} ({finding.role.replace('_', ' ')}, {finding.terms}), {reasons}"
+    return f"{finding.source} ({finding.role.replace('_', ' ')}, {finding.terms}): {reasons}"
 
 
 def obligations(audit: StoredAudit) -> dict[str, list[str]]:
@@ -104,16 +107,26 @@ def rows(audit: StoredAudit) -> str:
     return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
 
 
-def next_steps(audit: StoredAudit) -> list[str]:
-    """What to do about the findings, as the audit notes it, and then about the whole."""
-    noted = [one for one in audit.findings if one.notes and (one.status == audit.status or one.status == "ALLOW")]
-    noted.sort(key=lambda one: one.status != audit.status)
-    steps = [_sentence(f"{one.source}: {note}") for one in noted for note in one.notes]
+def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
+    """What to do, as pairs (sentence, command or ""): the repairs, what the audit notes about sources, the worst first,
+    and what comes then.
+    """
+    steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
+    order = {status: place for place, status in enumerate(STATUSES)}
+    noted = sorted(audit.findings, key=lambda one: order.get(one.status, -1))
+    steps += [(_sentence(f"{one.source}: {note}"), "") for one in noted for note in one.notes]
+    steps = list(dict.fromkeys(steps))
+    if len(steps) > _MOST_STEPS:
+        steps = [*steps[:_MOST_STEPS], (f"{len(steps) - _MOST_STEPS} more are in audit/report.md.", "")]
     if not audit.passed:
-        steps.append("Change what the verdict names, and audit again. Until then, no student is trained on it.")
+        steps.append(("Then audit again. Until the audit passes, no student is trained on these rows.", ""))
     elif obligations(audit):
-        steps.append("Fulfill the obligations below before the rows or the student are passed on.")
-    return list(dict.fromkeys(steps)) or ["Nothing is to be done for this use. Another use needs an audit of its own."]
+        steps.append(("Fulfill the obligations before the rows or the student are passed on.", ""))
+    return steps or [("Nothing is to be done for this use. Another use needs an audit of its own.", "")]
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def by_outcome(audit: StoredAudit | None) -> dict[str, list[Measurement]]:
@@ -126,10 +139,11 @@ def by_outcome(audit: StoredAudit | None) -> dict[str, list[Measurement]]:
 
 def measured(one: Measurement) -> str:
     """A test of bias in a few sentences: what was measured, what it says, and the smallest effect that it can see."""
-    effect = f"{number(one.estimate)}{_unit(one)}" if one.estimate is not None else ""
-    if effect and one.low is not None and one.high is not None:
-        effect += f" (95% interval {number(one.low)} to {number(one.high)})"
-    limit = f"{number(one.margin)}{_unit(one)}" if one.margin is not None else ""
+    effect = number(one.estimate) if one.estimate is not None else ""
+    interval = f"95% interval {number(one.low)} to {number(one.high)}" if None not in (one.low, one.high) else ""
+    if effect and (aside := "; ".join(part for part in (one.unit, interval) if part)):
+        effect += f" ({aside})"
+    limit = number(one.margin) if one.margin is not None else ""
     says = {
         "found": "A difference was found" + (f": {effect}" if effect else ""),
         "absent": "No difference that matters was found"
@@ -139,13 +153,9 @@ def measured(one: Measurement) -> str:
         "not measurable": "This cannot be measured here",
     }.get(one.outcome, f"The outcome is “{one.outcome}”" + (f": {effect}" if effect else ""))
     parts = [one.about, says]
-    if one.detectable is not None and one.outcome in ("absent", "inconclusive"):
+    if one.detectable is not None:
         parts.append(f"The smallest effect that these data would show in 80 of 100 cases is {number(one.detectable)}")
     return " ".join(_sentence(part) for part in [*parts, one.note] if part.strip())
-
-
-def _unit(one: Measurement) -> str:
-    return f" {one.unit}" if one.unit else ""
 
 
 def number(value: float | None) -> str:
