@@ -114,7 +114,7 @@ def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
     steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
     order = {status: place for place, status in enumerate(STATUSES)}
     noted = sorted(audit.findings, key=lambda one: order.get(one.status, -1))
-    steps += [(_sentence(f"{one.source}: {note}"), "") for one in noted for note in one.notes]
+    steps += [(f"{one.source}: {note}.", "") for one in noted for note in one.notes]
     steps = list(dict.fromkeys(steps))
     if len(steps) > _MOST_STEPS:
         steps = [*steps[:_MOST_STEPS], (f"{len(steps) - _MOST_STEPS} more are in audit/report.md.", "")]

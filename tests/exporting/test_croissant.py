@@ -136,7 +136,7 @@ def test_the_description_says_what_the_run_and_its_audit_say(run, tmp_path):
     assert "license" not in found or found["license"]
     assert "pseudonyms" in found["rai:personalSensitiveInformation"]
     assert "creator" not in found
-    report = audited(run, [measurement(outcome="found")], findings=[["name the authors"]])
+    report = audited(run, [measurement(outcome="found")], duties=[["name the authors"]])
     synthgen.export(run, "croissant", tmp_path / "after")
     found = described(tmp_path / "after")
     assert found["rai:dataUseCases"][0].startswith("This corpus may be used to train a student")

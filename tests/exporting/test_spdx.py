@@ -96,7 +96,7 @@ def test_the_corpus_its_files_and_its_sources(run, tmp_path):
 
 
 def test_after_an_audit_the_document_has_its_verdict(run, tmp_path):
-    audited(run, [measurement(outcome="found")], findings=[["name the authors"]])
+    audited(run, [measurement(outcome="found")], duties=[["name the authors"]])
     elements = validated(exported(run, tmp_path / "out", license="CC-BY-SA-4.0"))
     package = elements["corpus"]
     assert "the rows" in package["dataset_intendedUse"]

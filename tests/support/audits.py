@@ -51,9 +51,9 @@ def source(name: str, role: str, license: str) -> Any:
 
 
 def audited(
-    run: Path, measurements: Sequence[dict[str, Any]] = (), findings: Sequence[Sequence[str]] = (), **changes: Any
+    run: Path, measurements: Sequence[dict[str, Any]] = (), duties: Sequence[Sequence[str]] = (), **changes: Any
 ) -> dict[str, Any]:
-    """Audits a run for research, and adds tests of bias to the report. `findings` adds obligations to the first
+    """Audits a run for research, and adds tests of bias to the report. `duties` adds obligations to the first
     findings, and `changes` replaces values of the report. Returns the report.
     """
     recipe = curating().model_copy(update={"audit": curating().audit.model_copy(update={"use": "research"})})
@@ -61,8 +61,8 @@ def audited(
     path = run / "audit" / "report.json"
     report: dict[str, Any] = json.loads(path.read_text())
     report["audits"]["bias"] = {"status": "ALLOW", "figures": {}, "measurements": list(measurements)}
-    for one, duties in zip(report["findings"], findings, strict=False):
-        one["obligations"] = list(duties)
+    for one, asked in zip(report["findings"], duties, strict=False):
+        one["obligations"] = list(asked)
     report |= changes
     for place in run.glob("audit/**/report.json"):
         place.write_text(json.dumps(report))
