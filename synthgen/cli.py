@@ -319,11 +319,12 @@ def export(
     """Write the kept rows of a run, or the rows of any data set, in a format of other tools.
 
     A row that the format cannot hold without loss is an error, and nothing is written. Your own columns and ids are
-    kept.
+    kept. `--to spdx` writes no rows: it describes a run and its student, with all licenses.
 
     \b
     synthgen export runs/first --to messages -o exports/first
     synthgen export runs/first --to hub --license CC-BY-4.0 -o exports/hub
+    synthgen export runs/first --to spdx -o exports/spdx
     synthgen export rows.csv --field prompt=question --field completion=answer --to alpaca -o rows.jsonl
     """
     fields = fields_of(field)

@@ -142,14 +142,7 @@ def export(
             "see what it has: `synthgen show RUN`" if rows.is_run else "give a data set that has rows",
         )
     about.rows = {name: about.rows[name] for name in SPLITS if name in about.rows}
-    temporary = out.absolute().with_name(durable.TEMPORARY + out.name)
-    durable.make_folder(temporary.parent)
-    if out.suffix == _LINES:
-        _write(rows, names, split, JsonLines(out.parent, temporary))
-        about.files = {"all": out.name}
-    else:
-        _write_folder(temporary, rows, names, split, about)
-    durable.publish(temporary, out)
+    _publish(out, rows, names, split, about)
     return Exported(
         out,
         named,
@@ -160,6 +153,18 @@ def export(
         read_as=rows.read_as,
         columns=list(about.columns),
     )
+
+
+def _publish(out: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:
+    """Write the file or the folder under a temporary name, and then rename it."""
+    temporary = out.absolute().with_name(durable.TEMPORARY + out.name)
+    durable.make_folder(temporary.parent)
+    if out.suffix == _LINES:
+        _write(rows, names, split, JsonLines(out.parent, temporary))
+        about.files = {"all": out.name}
+    else:
+        _write_folder(temporary, rows, names, split, about)
+    durable.publish(temporary, out)
 
 
 def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:

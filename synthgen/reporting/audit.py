@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit
@@ -11,7 +10,7 @@ from synthgen.results.audit import Measurement, StoredAudit
 _MOST_TESTS = 20  # tests of bias with the same outcome that the page shows
 
 
-def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, Any]:
+def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, object]:
     """The variables of the page's template that are about the audit. `corpus_sha256` is the hash of the list of the
     corpus's files; an audit with another hash is about other rows.
     """
@@ -48,7 +47,7 @@ def _bias(audit: StoredAudit) -> list[tuple[str, list[tuple[str, str, str]], int
     ]
 
 
-def _plots(measurements: Sequence[Measurement]) -> list[Any]:
+def _plots(measurements: Sequence[Measurement]) -> list[object]:
     from synthgen.reporting import plots
 
-    return plots.bias_plots(measurements) if measurements else []
+    return [*plots.bias_plots(measurements)] if measurements else []
