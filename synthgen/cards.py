@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synthgen import durable
+from synthgen.errors import CorpusError
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.results import audit_text
-from synthgen.results.audit import StoredAudit
+from synthgen.results.audit import StoredAudit, audit_of
 from synthgen.results.measures import Measure, Value, shown
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
@@ -158,8 +160,9 @@ def markdown_table(
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
 
 
-def write_dataset_card(folder: Path, manifest: Manifest, title: str, audit: StoredAudit | None = None) -> None:
-    """Write README.md with the YAML that makes `load_dataset(folder)` work. `audit` is the latest audit of these rows.
+def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
+    """Write README.md with the YAML that makes `load_dataset(folder)` work, and what the latest audit of exactly these
+    rows found, if there is one. A damaged report counts as none.
 
     Each configuration in the YAML has a `description`, which holds a hash of the corpus's files. (`description` is a
     field of every dataset builder.) The library `datasets` finds the cached data of a local folder only by these
@@ -188,6 +191,9 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str, audit: Stor
         "tags": ["synthetic", "distillation", "synthgen"],
         "configs": configs,
     }
+    audit = None
+    with suppress(CorpusError):
+        audit = audit_of(folder, durable.digest(manifest["files"]))
     text = (
         environment()
         .get_template("dataset_card.md.j2")

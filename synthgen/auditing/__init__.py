@@ -21,7 +21,6 @@ from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, check_recipe
-from synthgen.results.audit import read_audit
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
@@ -85,9 +84,9 @@ def audit(
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. Writes into the folder audit/
-    beside the corpus, or into `out`. With the folder beside the corpus, the corpus's card says what the audit found.
-    Raises UserError when that folder overlaps the corpus or another stage's folder,
-    and RunChanged when that folder holds files but no audit.
+    beside the corpus, or into `out`. Without `out`, the corpus's card is written again, with what the audit found.
+    Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that folder
+    holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -119,8 +118,7 @@ def audit(
     if durable.writes():
         _write(folder, report, source.name)
         if folder == source.parent / "audit":
-            latest = read_audit(folder / "report.json")
-            write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}", latest)
+            write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}")
     return report
 
 

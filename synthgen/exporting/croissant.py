@@ -140,7 +140,7 @@ def _id(name: str) -> str:
 
 def _leaves(kind: pa.DataType, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], pa.DataType]]:
     """The values inside a struct: their names from the outside to the inside, and their types."""
-    found = []
+    found: list[tuple[tuple[str, ...], pa.DataType]] = []
     for one in kind:
         inside = _stored(one.type)
         found += _leaves(inside, (*path, one.name)) if pa.types.is_struct(inside) else [((*path, one.name), inside)]
