@@ -4,6 +4,7 @@ the same rows; the description says what the audit says.
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -36,13 +37,10 @@ def rows_of(number: int) -> list[Any]:
     """Records with values and nulls in all kinds of columns, and text with quotes and line breaks."""
     found = []
     for n in range(number):
-        own = {
-            "topic": 'a "b"\n',
-            "pages": [n, 2],
-            "about": {"the page": n, "deep": {"name": None}},
-            "good": n % 2 == 0,
-        }
-        own |= {"seen": None, "weight": 0.5} if n % 2 else {"pages": [], "weight": None}
+        own = {"topic": 'a "b"\n', "pages": [n, 2], "about": {"the page": n, "deep": {"name": None}}}
+        own |= {"good/ö": n % 2 == 0, "seen": datetime.datetime(2026, 1, 2, 3, 4, n), "weight": 0.5}
+        own |= {"seen": None, "good/ö": None} if n % 3 == 0 else {}
+        own |= {"pages": [], "weight": None, "about": {"the page": n, "deep": {"name": "x"}}} if n % 3 == 1 else {}
         sources = [source("tests", "seed", "CC-BY-4.0"), source("some/model", "generator", "MIT")]
         split = "test" if n % 3 == 0 else "train"
         found.append(
