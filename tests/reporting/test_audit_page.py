@@ -70,7 +70,9 @@ def refused(run: Path, **changes: Any) -> dict[str, Any]:
     repairs = [{"text": "leave out 3 of 4 kept rows", "rows": 3, "command": "synthgen audit RUN --keep-allowed -o OUT"}]
     rows = {"DENY": 3, "ALLOW": 1}
     values = {"status": "DENY", "passed": False, "findings": findings, "repairs": repairs, "rows": rows, **changes}
-    return audited(run, TESTS, **values)
+    report |= values
+    (run / "audit" / "report.json").write_text(json.dumps(report))
+    return report
 
 
 def test_a_corpus_that_may_not_be_used_says_why_and_what_to_do(run):
