@@ -20,7 +20,7 @@ from synthgen.cards import audit_sections, environment, header, hub_license, is_
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
-from synthgen.results.audit import StoredAudit, read_audit
+from synthgen.results.audit import Measurement, StoredAudit, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
 from synthgen.results.training import Training, read_training
@@ -78,7 +78,7 @@ def write_model_card(
             has_license=bool(terms),
             manifest=manifest,
             written=written,
-            audit_sections=audit_sections(_audit(source, recipe, corpus_sha256)) if source else "",
+            audit_sections=audit_sections(_audit(source, recipe, corpus_sha256), _tests(folder)) if source else "",
             authors=authors(manifest, written),
             sources=sources_of(recipe, manifest),
             corpus_sha256=corpus_sha256,
@@ -96,6 +96,14 @@ def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | No
     report = source.parent / "audit" / folder_of(intent, source.name) / "report.json"
     audit = read_audit(report) if report.exists() else None
     return audit if audit and audit.corpus_sha256 == corpus_sha256 else None
+
+
+def _tests(folder: Path) -> list[Measurement]:
+    """The tests of bias of the student in `folder`, if it was audited after it was trained."""
+    report, training = folder / "audit" / "report.json", folder / "training.json"
+    if not report.exists() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
+        return []
+    return read_audit(report).measurements
 
 
 def written_in(source: Path) -> Written:

@@ -15,7 +15,7 @@ from synthgen.errors import CorpusError
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.results import audit_text
-from synthgen.results.audit import StoredAudit, audit_of
+from synthgen.results.audit import Measurement, StoredAudit, audit_of
 from synthgen.results.measures import Measure, Value, shown
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
@@ -136,10 +136,13 @@ def _plain(text: str) -> str:
     return re.sub(r"([\[\]`])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
 
 
-def audit_sections(audit: StoredAudit | None) -> str:
-    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was none."""
+def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
+    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was none. `more` are
+    tests of bias that are not in the audit, such as those of a student.
+    """
+    tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
     template = environment().get_template("audit_sections.md.j2")
-    return template.render(audit=audit, text=audit_text, most=_MOST_TESTS).strip()
+    return template.render(audit=audit, tests=tests, text=audit_text, most=_MOST_TESTS).strip()
 
 
 def markdown_table(

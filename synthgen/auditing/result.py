@@ -33,8 +33,8 @@ class Finding:
     """An audit's judgment of one source, for example of what the source's license says about the intended use.
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies,
-    and `texts` says where each of its texts was read. `duties` names the kinds of the `obligations`, such as `credit`;
-    see `synthgen.auditing.algebra.Duty`.
+    and `texts` says where each of its texts was read. `duties` has the kind of each of the `obligations`; see
+    `synthgen.auditing.algebra.Duty`.
     """
 
     source: str

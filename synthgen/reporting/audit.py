@@ -43,7 +43,7 @@ def _bias(audit: StoredAudit) -> list[tuple[str, list[tuple[str, str, str]], int
             [(one.name, one.subject, audit_text.measured(one)) for one in tests[:_MOST_TESTS]],
             max(0, len(tests) - _MOST_TESTS),
         )
-        for outcome, tests in audit_text.by_outcome(audit).items()
+        for outcome, tests in audit_text.by_outcome(audit.measurements).items()
     ]
 
 

@@ -19,9 +19,15 @@ class Intent:
 
     use: str
     actions: list[str]
-    competes: str
+    competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
     """The sources that the student has besides those of its rows."""
+
+    def competes_text(self) -> str:
+        """For people: whether the student competes with the providers of teachers."""
+        if isinstance(self.competes, str):
+            return self.competes
+        return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
 
     def text(self) -> str:
         """For people: the use and the actions."""
@@ -41,6 +47,7 @@ class Finding:
     notes: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     duties: list[str] = field(default_factory=list)
+    waived: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class Audited:
 class StoredAudit:
     """What others need to know of an audit: whether it passed, its status, the intended use, the findings, the hash of
     the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an older version,
-    which belongs to no corpus. `audits` maps the name of each audit to its result.
+    which belongs to no corpus. `audits` maps the name of each audit to its result. `waivers` says which findings were
+    accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str
@@ -96,6 +104,7 @@ class StoredAudit:
     intent: Intent
     findings: list[Finding]
     corpus_sha256: str = ""
+    waivers: list[str] = field(default_factory=list)
     rows: dict[str, float] = field(default_factory=dict)
     date: str = ""
     audits: dict[str, Audited] = field(default_factory=dict)

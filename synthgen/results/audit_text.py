@@ -61,12 +61,13 @@ def verdict(audit: StoredAudit) -> str:
     because = f"because of {because}" if worst else _NO_SOURCES.get(audit.status, "")
     more = len(worst) - _NAMED
     because += f"; and because of {more} more" if more > 0 else ""
+    accepted = f" A person accepted this: {'; '.join(audit.waivers)}." if audit.passed and audit.waivers else ""
     begin = {
         "CONTESTED": f"This corpus may be used to {use}, but this is disputed",
         "UNKNOWN": f"It is not known whether this corpus may be used to {use}",
         "DENY": f"This corpus may not be used to {use}",
     }.get(audit.status, f"The status of this corpus is {audit.status} for this use: {use}")
-    return _sentence(f"{begin}, {because}" if because else begin)
+    return _sentence(f"{begin}, {because}" if because else begin) + accepted
 
 
 def _worst(audit: StoredAudit) -> list[Finding]:
@@ -129,9 +130,8 @@ def _counted(rows: int) -> str:
     return f"{rows:,} row{'' if rows == 1 else 's'}"
 
 
-def by_outcome(audit: StoredAudit | None) -> dict[str, list[Measurement]]:
+def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     """The tests of bias by what they say, first those that found something. Empty when nothing was measured."""
-    tests = audit.measurements if audit else []
     names = dict.fromkeys([*(one.outcome for one in tests if one.outcome not in OUTCOMES), *OUTCOMES])
     sorted_tests = {name: [one for one in tests if one.outcome == name] for name in names}
     return {name: some for name, some in sorted_tests.items() if some}

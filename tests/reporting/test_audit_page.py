@@ -90,6 +90,14 @@ def test_a_corpus_that_may_not_be_used_says_why_and_what_to_do(run):
     assert '<td><span class="tag DENY">DENY</span></td><td class="n">3</td><td class="n">75.0%</td>' in html
 
 
+def test_a_verdict_that_a_person_accepted_says_so(run):
+    accepted = "some/model (MIT) accepted by A. Person on 2026-01-01: we have a contract"
+    refused(run, passed=True, waivers=[accepted], repairs=[])
+    page, _ = page_of(run)
+    assert f"A person accepted this: {accepted}." in page.text
+    assert "no student is trained" not in page.text
+
+
 def test_every_test_of_bias_is_a_sentence_with_its_interval(run):
     refused(run)
     page, html = page_of(run)
