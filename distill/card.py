@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus, durable
-from synthgen.cards import environment, header, hub_license, is_hub_id, markdown_table
+from synthgen.auditing import folder_of, intent_of
+from synthgen.cards import audit_sections, environment, header, hub_license, is_hub_id, markdown_table
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
+from synthgen.results.audit import Measurement, StoredAudit, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
 from synthgen.results.training import Training, read_training
@@ -49,7 +51,8 @@ def write_model_card(
     """Write README.md of the student in `folder`.
 
     `manifest` is the manifest of the student's corpus, and `source` the corpus's folder. Without `source`, the card
-    does not say what only the rows record. When `training` or `evaluation` is left out, it is read from `folder`.
+    does not say what only the rows and their audit record. When `training` or `evaluation` is left out, it is read from
+    `folder`.
     """
     if training is None:
         training = read_training(folder / "training.json")
@@ -63,6 +66,7 @@ def write_model_card(
             rows = {name: row for name, row in evaluation.table.items() if any(key in row for key in shown)}
             tables[about] = markdown_table(shown, rows) if shown else ""
     written = written_in(source) if source else Written()
+    corpus_sha256 = durable.digest(manifest["files"])
     terms = hub_license(one["license"] for one in student_sources(recipe) if one["role"] == BASE)
     text = (
         environment()
@@ -74,15 +78,32 @@ def write_model_card(
             has_license=bool(terms),
             manifest=manifest,
             written=written,
+            audit_sections=audit_sections(_audit(source, recipe, corpus_sha256), _tests(folder)) if source else "",
             authors=authors(manifest, written),
             sources=sources_of(recipe, manifest),
-            corpus_sha256=durable.digest(manifest["files"]),
+            corpus_sha256=corpus_sha256,
             training=training,
             evaluation=evaluation,
             **tables,
         )
     )
     durable.write_text(folder / "README.md", text)
+
+
+def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | None:
+    """The audit of the corpus for the intended use of this student; the gate of training asks for the same one."""
+    intent = intent_of(recipe.audit, student_sources(recipe))
+    report = source.parent / "audit" / folder_of(intent, source.name) / "report.json"
+    audit = read_audit(report) if report.exists() else None
+    return audit if audit and audit.corpus_sha256 == corpus_sha256 else None
+
+
+def _tests(folder: Path) -> list[Measurement]:
+    """The tests of bias of the student in `folder`, if it was audited after it was trained."""
+    report, training = folder / "audit" / "report.json", folder / "training.json"
+    if not report.exists() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
+        return []
+    return read_audit(report).measurements
 
 
 def written_in(source: Path) -> Written:

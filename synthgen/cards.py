@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from synthgen import durable
+from synthgen.errors import CorpusError
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
+from synthgen.results import audit_text
+from synthgen.results.audit import Measurement, StoredAudit, audit_of
 from synthgen.results.measures import Measure, Value, shown
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
@@ -47,6 +51,8 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
 
 _TASKS = {"completions": "text-generation", "label probabilities": "text-classification", "texts": "feature-extraction"}
 """What the rows of a strategy hold → the task category of the hub."""
+
+_MOST_TESTS = 20  # tests of bias with the same outcome that a card shows
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -121,8 +127,22 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         finalize=finalize,
     )
-    made.filters.update(cell=cell, line=one_line)
+    made.filters.update(cell=cell, line=one_line, plain=_plain)
     return made
+
+
+def _plain(text: str) -> str:
+    """The text in one line of Markdown, in which it starts no link and no HTML."""
+    return re.sub(r"([\[\]`])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
+    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was none. `more` are
+    tests of bias that are not in the audit, such as those of a student.
+    """
+    tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
+    template = environment().get_template("audit_sections.md.j2")
+    return template.render(audit=audit, tests=tests, text=audit_text, most=_MOST_TESTS).strip()
 
 
 def markdown_table(
@@ -144,7 +164,8 @@ def markdown_table(
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
-    """Write README.md with the YAML that makes `load_dataset(folder)` work.
+    """Write README.md with the YAML that makes `load_dataset(folder)` work, and what the latest audit of exactly these
+    rows found, if there is one. A damaged report counts as none.
 
     Each configuration in the YAML has a `description`, which holds a hash of the corpus's files. (`description` is a
     field of every dataset builder.) The library `datasets` finds the cached data of a local folder only by these
@@ -173,6 +194,9 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
         "tags": ["synthetic", "distillation", "synthgen"],
         "configs": configs,
     }
+    audit = None
+    with suppress(CorpusError):
+        audit = audit_of(folder, durable.digest(manifest["files"]))
     text = (
         environment()
         .get_template("dataset_card.md.j2")
@@ -182,6 +206,7 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
             title=title,
             manifest=manifest,
             configs=configs,
+            audit_sections=audit_sections(audit),
             is_empty=not sum(_rows_of_splits(manifest, "data").values()),
         )
     )

@@ -15,7 +15,7 @@ import click
 import synthgen
 from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
-from synthgen.tables.formats import ROW_FORMATS
+from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.takedown.command import remove
 from synthgen.ui import UI
 
@@ -292,7 +292,7 @@ def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool
 
 @main.command()
 @_RUN
-@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join(ROW_FORMATS)}.")
+@click.option("--to", metavar="FORMAT", required=True, help=f"One of {', '.join([*ROW_FORMATS, *DESCRIPTIONS])}.")
 @click.option(
     "-o",
     "--out",
@@ -321,11 +321,13 @@ def export(
 ) -> None:
     """Write the kept rows of a run, or the rows of any data set, in a format of other tools.
 
-    Nothing is written if the format cannot hold a row without loss. Your own columns and ids are kept.
+    A row that the format cannot hold without loss is an error, and nothing is written. Your own columns and ids are
+    kept. `--to spdx` writes no rows: it describes a run and its student, with all licenses.
 
     \b
     synthgen export runs/first --to messages -o exports/first
     synthgen export runs/first --to hub --license CC-BY-4.0 -o exports/hub
+    synthgen export runs/first --to spdx -o exports/spdx
     synthgen export rows.csv --field prompt=question --field completion=answer --to alpaca -o rows.jsonl
     """
     fields = fields_of(field)

@@ -17,7 +17,7 @@ from pathlib import Path
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
-from synthgen.cards import environment
+from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, check_recipe
@@ -84,8 +84,9 @@ def audit(
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. Writes into the folder audit/
-    beside the corpus, or into `out`. Raises UserError when that folder overlaps the corpus or another stage's folder,
-    and RunChanged when that folder holds files but no audit.
+    beside the corpus, or into `out`. Without `out`, the corpus's card is written again, with what the audit found.
+    Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that folder
+    holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -116,6 +117,8 @@ def audit(
     )
     if durable.writes():
         _write(folder, report, source.name)
+        if folder == source.parent / "audit":
+            write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}")
     return report
 
 

@@ -169,6 +169,7 @@ def finding(term: Term, judgment: Judgment) -> Finding:
         obligations=obligations,
         notes=judgment.notes,
         texts=judgment.texts,
+        duties=tuple(sorted({one.duty for one in found.obligations})),
     )
 
 

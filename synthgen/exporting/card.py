@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 
 from synthgen import durable
-from synthgen.cards import environment
+from synthgen.cards import audit_sections, environment
 from synthgen.exporting.files import MESSAGES
-from synthgen.manifest import SourceTerms
-from synthgen.tables.formats import ROW_FORMATS
+from synthgen.manifest import Manifest, SourceTerms
+from synthgen.results.audit import StoredAudit
+from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 
 MADE_BY = "Written by `synthgen export`"
 """The text in a card by which a later command recognizes the folder of an export."""
@@ -43,6 +44,8 @@ _UNKNOWN = "unknown"
 class About:
     """What a card says of an export. `rows` are the rows of each split, and `files` their paths. `license` is stated by
     the user, or null. `sources` are the sources of a run with their terms. `languages` are codes of ISO 639.
+    `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is that of the run's corpus,
+    `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
     """
 
     name: str
@@ -55,6 +58,15 @@ class About:
     columns: dict[str, None] = field(default_factory=dict)
     languages: dict[str, None] = field(default_factory=dict)
     has_tools: bool = False
+    described: str = ""
+    manifest: Manifest | None = None
+    audit: StoredAudit | None = None
+    rejected: int = 0
+
+    @property
+    def corpus_sha256(self) -> str:
+        """The hash of the list of the corpus's files, as the audit states it."""
+        return durable.digest(self.manifest["files"]) if self.manifest else ""
 
     def see(self, split: str, row: Mapping[str, object]) -> None:
         """Take one row into account."""
@@ -125,6 +137,8 @@ def write_card(folder: Path, about: About) -> None:
             about=about,
             made_by=MADE_BY,
             format=ROW_FORMATS[about.to].about,
+            audit_sections=audit_sections(about.audit),
+            description=DESCRIPTIONS[about.described] if about.described else None,
         )
     )
     durable.write_text(folder / "README.md", text)

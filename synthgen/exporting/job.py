@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,19 +14,17 @@ from synthgen import corpus, durable, outputs
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of
 from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError, nearest, one_line
 from synthgen.exporting.card import MADE_BY, About, write_card
+from synthgen.exporting.description import Described, describe
 from synthgen.exporting.files import Files, JsonLines, Tables
 from synthgen.exporting.rows import Columns, columns, groups, row_of
-from synthgen.manifest import SourceTerms
+from synthgen.manifest import Manifest
 from synthgen.records import SCHEMA, SPLITS, Record, own_names
-from synthgen.tables.formats import ROW_FORMATS
+from synthgen.results.audit import audit_of
+from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
+from synthgen.tables.reference import resolve
 from synthgen.tally import tally
 from synthgen.ui import UI
 
-EXPORTED = outputs.Output(
-    "synthgen export",
-    (("README.md", MADE_BY),),
-    (r"README\.md", r"(train|validation|test)\.jsonl", r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet"),
-)
 _LINES = ".jsonl"
 
 
@@ -71,10 +70,31 @@ class _Rows:
     read: Callable[[], Iterator[tuple[str, Record]]]
     own: Mapping[str, str]
     types: pa.Schema
-    is_run: bool
-    sources: tuple[SourceTerms, ...] = ()
+    folder: Path | None = None
+    manifest: Manifest | None = None
     rejected: int = 0
     read_as: str = ""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the rows are those of a run."""
+        return self.manifest is not None
+
+    def about(self, name: str, to: str, license: str | None) -> About:
+        """What the card of these rows says, before any row was seen."""
+        if self.manifest is None or self.folder is None:
+            return About(name, to, False, license, ())
+        about = About(name, to, True, license, tuple(self.manifest["sources"]))
+        about.manifest, about.rejected = self.manifest, self.rejected
+        about.audit = audit_of(self.folder, about.corpus_sha256)
+        return about
+
+
+def exported() -> outputs.Output:
+    """The files that `export` writes into a folder."""
+    described = (re.escape(entry.file) for entry in DESCRIPTIONS.values() if entry.rows)
+    data = (r"(train|validation|test)\.jsonl", r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet")
+    return outputs.Output("synthgen export", (("README.md", MADE_BY),), (r"README\.md", *described, *data))
 
 
 def export(
@@ -87,8 +107,9 @@ def export(
     fields: Mapping[str, str] | None = None,
     fresh: bool = False,
     ui: UI | None = None,
-) -> Exported:
-    """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS.
+) -> Exported | Described:
+    """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS, or
+    describe a run for others in a format of DESCRIPTIONS.
 
     The folder gets a file for each split and a card. Rows of a data set without a split are in the file `train`. If the
     name of `out` ends in `.jsonl`, all rows are written to this one file instead, without a card. `license` is the
@@ -99,12 +120,21 @@ def export(
     Raises UserError when the output folder is not free, and CorpusError, which names the row, when the format cannot
     hold a row without loss. Nothing is written then. Raises GateDenied when there are no rows.
     """
-    path, out = Path(path), Path(out)
+    path, out, named = Path(path), Path(out), to
+    described = DESCRIPTIONS.get(to)
+    if described and not described.rows:
+        if split or fields:
+            raise UserError(f"{to} describes all rows, and writes none", "leave out --split and --field")
+        return describe(path, to, out, license=license, fresh=fresh)
+    to = described.rows if described else to
     if to not in ROW_FORMATS:
-        raise UserError(f"there is no format '{to}'{nearest(to, ROW_FORMATS)}", "name a format with --to")
+        raise UserError(
+            f"there is no format '{to}'{nearest(to, [*ROW_FORMATS, *DESCRIPTIONS])}", "name a format with --to"
+        )
     rows = _dataset(path, license, fields, ui) if is_dataset(path) else _run(path, fields)
     _check_out(out, path, to, fresh)
-    about = About(path.resolve().name, to, rows.is_run, license, rows.sources)
+    about = rows.about(path.resolve().name, to, license)
+    about.described = named if described else ""
     names = _checked(rows, to, split, about)
     if names is None:
         raise GateDenied(
@@ -112,6 +142,21 @@ def export(
             "see what it has: `synthgen show RUN`" if rows.is_run else "give a data set that has rows",
         )
     about.rows = {name: about.rows[name] for name in SPLITS if name in about.rows}
+    _publish(out, rows, names, split, about)
+    return Exported(
+        out,
+        named,
+        about.rows,
+        about.files,
+        rejected=rows.rejected,
+        license=about.terms,
+        read_as=rows.read_as,
+        columns=list(about.columns),
+    )
+
+
+def _publish(out: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:
+    """Write the file or the folder under a temporary name, and then rename it."""
     temporary = out.absolute().with_name(durable.TEMPORARY + out.name)
     durable.make_folder(temporary.parent)
     if out.suffix == _LINES:
@@ -120,16 +165,6 @@ def export(
     else:
         _write_folder(temporary, rows, names, split, about)
     durable.publish(temporary, out)
-    return Exported(
-        out,
-        to,
-        about.rows,
-        about.files,
-        rejected=rows.rejected,
-        license=about.terms,
-        read_as=rows.read_as,
-        columns=list(about.columns),
-    )
 
 
 def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:
@@ -144,6 +179,9 @@ def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, 
         place = "data/{}-00000-of-00001.parquet" if tables else "{}.jsonl"
         about.files = {name: place.format(name) for name in about.rows}
         write_card(folder, about)
+        if about.described:
+            entry = DESCRIPTIONS[about.described]
+            durable.write_json(folder / entry.file, resolve(entry.describe)(folder, about))
         (folder / ".lock").unlink()
 
 
@@ -187,7 +225,7 @@ def _dataset(path: Path, license: str | None, fields: Mapping[str, str] | None, 
     names = own_names(dataset.own.names)
     types = pa.schema([dataset.own.field(name).with_name(new) for name, new in names.items()])
     own = {new: name for name, new in names.items()}
-    return _Rows(lambda: records(dataset, "", None), own, types, False, read_as=dataset.text())
+    return _Rows(lambda: records(dataset, "", None), own, types, read_as=dataset.text())
 
 
 def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
@@ -204,7 +242,7 @@ def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
             for number, record in enumerate(shard, 1):
                 yield f"{folder}/data/{name}.parquet, row {number}", record
 
-    return _Rows(read, own, types, True, tuple(manifest["sources"]), tally(folder).rejected)
+    return _Rows(read, own, types, folder, manifest, tally(folder).rejected)
 
 
 def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:
@@ -222,8 +260,8 @@ def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:
         if out.exists():
             raise RunChanged(f"{out} is there already", "give another name with -o, or delete the file")
         return
-    if out.is_dir() and EXPORTED.begun(out) and not fresh:
+    if out.is_dir() and exported().begun(out) and not fresh:
         raise RunChanged(
             one_line(f"{out} holds an earlier export"), "give another folder with -o, or replace it with --fresh"
         )
-    outputs.check(out, EXPORTED, fresh)
+    outputs.check(out, exported(), fresh)

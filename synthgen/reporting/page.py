@@ -20,6 +20,7 @@ from synthgen.files import is_regular, parse_json, read_text
 from synthgen.manifest import Manifest
 from synthgen.records import SPLITS
 from synthgen.removed import notices, refuse_half
+from synthgen.reporting.audit import audit_view
 from synthgen.reporting.look import Seen, kinds, look
 from synthgen.results.audit import read_audit
 from synthgen.results.curve import read_curve
@@ -97,7 +98,6 @@ def _page(folder: Path) -> dict[str, Any]:
     return {
         "generated": generated,
         "counts": {"generated": _counts(generated), "curated": _counts(curated) if curated else None},
-        "audit": read_audit(audit) if audit.exists() else None,
         "figures": _figures(generated, curated, student.evaluation),
         "funnel": funnel(manifest),
         "sides": sides,
@@ -111,6 +111,7 @@ def _page(folder: Path) -> dict[str, Any]:
         "removed": notices(folder),
         "stages": _stages(folder),
         "recipe": read_text(recipe, "repeat `synthgen run`, or move the file away") if recipe.exists() else "",
+        **audit_view(read_audit(audit) if audit.exists() else None, durable.digest(manifest["files"])),
         **_of_student(student, folder),
         **_corpus_plots(curated, sides),
     }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from synthgen.errors import missing_extra
+from synthgen.results.audit import Measurement
 from synthgen.results.curve import Curve
 from synthgen.results.evaluation import Evaluation, Matrix
 from synthgen.results.measures import Interval, Measure, Table, shown
@@ -91,6 +92,25 @@ def rejected_plot(counts: Mapping[str, int]) -> Plot:
     )
     with matplotlib.rc_context(_STYLE):
         return _plot(_bars(counts), caption)
+
+
+def bias_plots(measurements: Sequence[Measurement]) -> list[Plot]:
+    """A plot for each unit of the tests of bias: the effects with their intervals. The first `_MOST_TESTS` tests of a
+    unit are drawn.
+    """
+    by_unit: dict[str, list[Measurement]] = {}
+    for one in measurements:
+        if one.estimate is not None and one.low is not None and one.high is not None:
+            by_unit.setdefault(one.unit, []).append(one)
+    plots = []
+    for unit, tests in by_unit.items():
+        left = len(tests) - _MOST_TESTS
+        caption = (
+            "Effects with their 95% intervals. An interval that holds 0 fits with no effect. Effects inside the gray "
+            f"band are too small to matter.{f' {left} more tests are not drawn.' if left > 0 else ''}"
+        )
+        plots.append(_plot(_effects(tests[:_MOST_TESTS], unit), caption))
+    return plots
 
 
 def lengths_plot(lengths: Mapping[str, Counter[int]]) -> Plot:
@@ -223,6 +243,35 @@ def _lengths(lengths: Mapping[str, Counter[int]]) -> Figure:
     axes.set_ylabel("rows")
     axes.legend()
     return figure
+
+
+_MOST_TESTS = 16  # maximum number of tests of bias in a plot
+_LABEL = 34  # maximum number of characters of a test's label
+
+
+def _effects(tests: Sequence[Measurement], unit: str) -> Figure:
+    """Draw the effect and the interval of each test of bias on a line of its own, with its margin as a band."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(0.8 + 0.3 * len(tests), width=4.4)
+        for place, one in enumerate(reversed(tests)):
+            color = {"found": _DROP, "absent": _MAIN}.get(one.outcome, _SOFT)
+            if one.margin is not None:
+                axes.barh(place, 2 * one.margin, left=-one.margin, height=0.8, color=_GRID, zorder=0)
+            axes.plot([one.low, one.high], [place, place], color=color, linewidth=2.5, solid_capstyle="round")
+            axes.plot([one.estimate], [place], "o", color=color, markersize=7)
+        axes.axvline(0, color=_INK, linewidth=0.8)
+        labels = [f"{one.subject} ({one.outcome})" for one in reversed(tests)]
+        axes.set_yticks(range(len(tests)), [_short(label) for label in labels])
+        axes.set_ylim(-0.6, len(tests) - 0.4)
+        axes.set_xlabel(unit or "effect")
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _short(label: str) -> str:
+    """The label without its middle, if it is long."""
+    half = _LABEL // 2 - 1
+    return label if len(label) <= _LABEL else f"{label[:half]}…{label[-half:]}"
 
 
 _NUMBERS = 16  # maximum number of labels of a matrix in which the counts are printed

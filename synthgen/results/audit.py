@@ -1,7 +1,10 @@
-"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes it. Training and the page read it."""
+"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes it. Training, the page, the cards and
+the exports read it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +19,15 @@ class Intent:
 
     use: str
     actions: list[str]
-    competes: str
+    competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
     """The sources that the student has besides those of its rows."""
+
+    def competes_text(self) -> str:
+        """For people: whether the student competes with the providers of teachers."""
+        if isinstance(self.competes, str):
+            return self.competes
+        return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
 
     def text(self) -> str:
         """For people: the use and the actions."""
@@ -36,12 +45,58 @@ class Finding:
     reasons: list[str] = field(default_factory=list)
     obligations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    duties: list[str] = field(default_factory=list)
+    waived: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One test of bias; see `synthgen.auditing.result`. Numbers that do not exist are None."""
+
+    name: str
+    subject: str
+    about: str
+    unit: str
+    outcome: str
+    n: int = 0
+    clusters: int = 0
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    corrected_p: float | None = None
+    family: str = ""
+    detectable: float | None = None
+    margin: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
+    that does it, or "".
+    """
+
+    text: str
+    rows: int = 0
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The result of one audit of the table AUDITS: its status, and its tests of bias."""
+
+    status: str = ""
+    measurements: list[Measurement] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class StoredAudit:
-    """What others need to know of an audit: whether it passed, its status, the intended use, the findings, and the hash
-    of the corpus that was judged. The hash is "" in a report of an older version, which belongs to no corpus.
+    """What others need to know of an audit: whether it passed, its status, the intended use, the findings, the hash of
+    the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an older version,
+    which belongs to no corpus. `audits` maps the name of each audit to its result. `waivers` says which findings were
+    accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str
@@ -49,8 +104,35 @@ class StoredAudit:
     intent: Intent
     findings: list[Finding]
     corpus_sha256: str = ""
+    waivers: list[str] = field(default_factory=list)
+    rows: dict[str, float] = field(default_factory=dict)
+    date: str = ""
+    audits: dict[str, Audited] = field(default_factory=dict)
+    repairs: list[Repair] = field(default_factory=list)
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """The tests of bias of all audits."""
+        return [one for audited in self.audits.values() for one in audited.measurements]
 
 
 def read_audit(path: Path) -> StoredAudit:
     """Read report.json. Raises CorpusError when the file is damaged or of another version."""
     return stored.read(path, StoredAudit, "audit again: `synthgen audit RUN`")
+
+
+def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
+    """The latest audit of exactly the corpus in the folder `corpus`, whose list of files has the hash `sha256`. None
+    when there is none, for example because the corpus was made again after the audit.
+
+    Raises CorpusError when a report is damaged.
+    """
+    about_it = [one for one in _reports(corpus.parent / "audit") if one.corpus_sha256 == sha256]
+    return max(about_it, key=lambda one: one.date, default=None)
+
+
+def _reports(folder: Path) -> Iterator[StoredAudit]:
+    """The latest report in a folder audit/, and then the last one for each intended use."""
+    for path in (folder / "report.json", *sorted(folder.glob("*/report.json"))):
+        if path.is_file():
+            yield read_audit(path)

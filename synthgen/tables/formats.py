@@ -1,6 +1,6 @@
 """DATASET_FORMATS: the formats of data sets that synthgen did not make. ROW_FORMATS: the formats in which `synthgen
-export` writes rows. MODEL_FORMATS: the formats in which `distill export` writes students. An entry holds all facts
-about a format.
+export` writes rows. DESCRIPTIONS: the formats in which it describes a run for others. MODEL_FORMATS: the formats in
+which `distill export` writes students. An entry holds all facts about a format.
 """
 
 from __future__ import annotations
@@ -150,6 +150,39 @@ ROW_FORMATS: dict[str, RowFormat] = {
         "`prompt-completion`, `preference` or `text`, and those that say how a run made the row.",
         cannot_hold="rows of several of these three kinds together",
         like="synthgen.exporting.writers:like",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """One format in which `synthgen export` describes a run for others: a JSON document with what the manifest and the
+    audit say.
+
+    `about` describes the format in one line, and `file` is the name of the document. `rows` is the entry of ROW_FORMATS
+    in which the rows are written beside it; when it is empty, no rows are written, and the format describes the run's
+    student too. `describe` returns the content of the document. With rows, it is called as `describe(folder, about)`,
+    where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the card of the export. Without
+    rows, it is called as `describe(subject)` with a `synthgen.exporting.description.Subject`.
+    """
+
+    about: str
+    file: str
+    describe: Reference
+    rows: str = ""
+
+
+DESCRIPTIONS: dict[str, Description] = {
+    "croissant": Description(
+        about="The files of `hub`, described as Croissant 1.0 with its fields for responsible AI (RAI).",
+        file="croissant.json",
+        describe="synthgen.exporting.croissant:describe",
+        rows="hub",
+    ),
+    "spdx": Description(
+        about="SPDX 3.0.1: the corpus, its sources, and the student that was trained on it, with their licenses.",
+        file="spdx.json",
+        describe="synthgen.exporting.spdx:describe",
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from support.audits import measurement
 from support.corpora import corpus_of, curating, row
 
 import synthgen
@@ -16,6 +19,7 @@ from distill.card import authors, write_model_card, written_in
 from synthgen import corpus
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
+from synthgen.results import audit_text
 from synthgen.results.evaluation import Evaluation
 from synthgen.results.measures import Interval, Measure, Quantiles
 from synthgen.results.training import Training
@@ -230,3 +234,33 @@ def test_texts_of_users_do_not_break_the_header(run, tmp_path):
     assert head["license"] == "other"
     assert card.data.base_model == ["org/base"]
     assert f"# {flat}: a student of {flat}" in text
+
+
+def test_the_card_has_the_audit_for_the_use_of_this_student(run, tmp_path):
+    recipe = recipe_of({"model": "org/base", "license": "MIT"})
+    more = {"facts": facts_of(run), "source": run / "curated"}
+    assert audit_text.NOT_AUDITED in card_of(tmp_path / "s", recipe, **more).text
+    synthgen.audit(recipe, run)
+    card = card_of(tmp_path / "s", recipe, **more).text
+    assert "**It is not known whether this corpus may be used to train a student" in card
+    assert "because of big-model (generator, x): terms 'x' are not in the catalog" in card
+    assert audit_text.NOT_MEASURED in card
+    other = recipe_of({"model": "org/base", "license": "MIT"}, audit={"use": "research"})
+    assert audit_text.NOT_AUDITED in card_of(tmp_path / "s", other, **more).text
+    assert "## Bias" not in card_of(tmp_path / "s", recipe, facts_of(run)).text
+
+
+def test_the_card_has_the_tests_of_bias_of_this_student(run, tmp_path):
+    """Those of a student that was trained anew since are not its own."""
+    recipe, folder = recipe_of({"model": "org/base", "license": "MIT"}), tmp_path / "s"
+    (folder / "audit").mkdir(parents=True)
+    intent = {"use": "commercial", "actions": [], "competes": "no"}
+    about = {"status": "ALLOW", "passed": True, "intent": intent, "findings": [], "date": "2026-01-01"}
+    audits = {"models": {"status": "ALLOW", "measurements": [measurement(subject="nurses")]}}
+    (folder / "audit" / "report.json").write_text(json.dumps({**about, "audits": audits}))
+    (folder / "training.json").write_text("{}")
+    os.utime(folder / "training.json", (1, 1))
+    more = {"facts": facts_of(run), "source": run / "curated"}
+    assert "- representation, nurses: How often" in card_of(folder, recipe, **more).text
+    os.utime(folder / "audit" / "report.json", (0, 0))
+    assert audit_text.NOT_MEASURED in card_of(folder, recipe, **more).text

@@ -18,7 +18,7 @@ PAGE = REPOSITORY / "docs" / "extending.md"
 TABLES = {
     **{"CHECKS": curation.CHECKS, "STRATEGIES": strategies.STRATEGIES, "ENGINES": engines.ENGINES},
     **{"KINDS": students.KINDS, "DATASET_FORMATS": formats.DATASET_FORMATS, "MODEL_FORMATS": formats.MODEL_FORMATS},
-    "ROW_FORMATS": formats.ROW_FORMATS,
+    **{"ROW_FORMATS": formats.ROW_FORMATS, "DESCRIPTIONS": formats.DESCRIPTIONS},
 }
 
 
@@ -31,7 +31,7 @@ def example(heading: str) -> str:
 
 EXAMPLES = (
     *("A check", "A strategy", "An engine", "A kind of student"),
-    *("A dataset format", "An export format", "A model format"),
+    *("A dataset format", "An export format", "A description", "A model format"),
 )
 
 

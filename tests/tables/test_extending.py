@@ -133,6 +133,16 @@ def test_the_export_format(tmp_path, run_example):
     assert json.loads(line) == {**row, "system": "", "input": ""}
 
 
+def test_the_description(tmp_path, run_example):
+    run_example("A description")
+    run = corpus_of(tmp_path / "run", [row("x", 0)])
+    command("synthgen", "export", run, "--to", "unjudged", "-o", tmp_path / "before")
+    synthgen.audit(curating(), run)
+    command("synthgen", "export", run, "--to", "unjudged", "-o", tmp_path / "after")
+    found = [json.loads((tmp_path / name / "unjudged.json").read_text()) for name in ("before", "after")]
+    assert found == [{"unjudged": ["tests"]}, {"unjudged": []}]
+
+
 def test_the_model_format(tmp_path, run_example, finished):
     import shutil
 

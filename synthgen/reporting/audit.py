@@ -1,0 +1,53 @@
+"""What the page says about the audit: the verdict, what to do next, obligations, and tests of bias, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synthgen.results import audit_text
+from synthgen.results.audit import Measurement, StoredAudit
+
+_MOST_TESTS = 20  # tests of bias with the same outcome that the page shows
+
+
+def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, object]:
+    """The variables of the page's template that are about the audit. `corpus_sha256` is the hash of the list of the
+    corpus's files; an audit with another hash is about other rows.
+    """
+    if audit is None:
+        return {"audit": None, "audit_text": audit_text, "bias_plots": [], "bias": []}
+    return {
+        "audit": audit,
+        "audit_text": audit_text,
+        "is_current": audit.corpus_sha256 == corpus_sha256,
+        "steps": audit_text.next_steps(audit),
+        "shares": _shares(audit),
+        "obligations": audit_text.obligations(audit),
+        "bias": _bias(audit),
+        "bias_plots": _plots(audit.measurements),
+    }
+
+
+def _shares(audit: StoredAudit) -> list[tuple[str, str, int, float]]:
+    """(status, its meaning, number of rows, share of the rows) for each status that rows have, from worst to best."""
+    total = sum(audit.rows.values())
+    counts = {status: int(audit.rows.get(status, 0)) for status in audit_text.STATUSES}
+    return [(one, audit_text.MEANINGS[one], count, count / total) for one, count in counts.items() if count]
+
+
+def _bias(audit: StoredAudit) -> list[tuple[str, list[tuple[str, str, str]], int]]:
+    """(heading, tests, number of tests that are not shown) for each outcome. A test is (name, subject, text)."""
+    return [
+        (
+            audit_text.OUTCOMES.get(outcome, outcome),
+            [(one.name, one.subject, audit_text.measured(one)) for one in tests[:_MOST_TESTS]],
+            max(0, len(tests) - _MOST_TESTS),
+        )
+        for outcome, tests in audit_text.by_outcome(audit.measurements).items()
+    ]
+
+
+def _plots(measurements: Sequence[Measurement]) -> list[object]:
+    from synthgen.reporting import plots
+
+    return [*plots.bias_plots(measurements)] if measurements else []

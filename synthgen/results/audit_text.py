@@ -1,0 +1,169 @@
+"""An audit in plain sentences. The page, the cards, Croissant and SPDX say the same, because they take it from here.
+
+said = verdict(read_audit(path))      # "This corpus may be used to train a student, for commercial use. …"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from synthgen.results.audit import Finding, Intent, Measurement, StoredAudit
+
+NOT_AUDITED = "No audit of these rows was made, so nobody knows what their licenses allow."
+NOT_MEASURED = "Bias was not measured."
+NOT_ADVICE = "The audit reports what the texts of licenses state. It is not legal advice."
+_DONE = {
+    "train": "train a student",
+    "share_data": "share the rows",
+    "release_weights": "publish the student",
+    "serve": "offer the student as a service",
+}
+"""What each action of an intended use is, in words that complete "This corpus may be used to …"."""
+OUTCOMES = {
+    "found": "Differences that were found",
+    "inconclusive": "Too few data to tell",
+    "not measurable": "Not measurable",
+    "absent": "No difference that matters was found",
+}
+"""What a test of bias says → a heading for such tests, in the order in which they are shown."""
+MEANINGS = {
+    "DENY": "a license forbids the intended use, or two licenses contradict each other",
+    "UNKNOWN": "a license, a fact, or the intended use is not known",
+    "CONTESTED": "a license can be read in more than one way, or it is disputed whether it binds us",
+    "ALLOW": "the licenses state nothing against the intended use",
+}
+"""What each status means, from worst to best."""
+STATUSES = tuple(MEANINGS)
+_NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
+"""Why a corpus has a status that none of its sources has."""
+_MOST_STEPS = 12  # repairs and notes that are shown
+_NAMED = 3  # findings that the sentence with the verdict names
+
+
+def intended(intent: Intent) -> str:
+    """The intended use in words: "train a student and share the rows, for commercial use"."""
+    return f"{listed([_DONE.get(one, one.replace('_', ' ')) for one in intent.actions])}, for {intent.use} use"
+
+
+def listed(words: Sequence[str]) -> str:
+    """The words as a list in a sentence: "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def verdict(audit: StoredAudit) -> str:
+    """The verdict in one or two sentences, with the findings that decided it."""
+    use = intended(audit.intent)
+    if audit.status == "ALLOW":
+        return f"This corpus may be used to {use}. The texts that were read state nothing against it."
+    worst = _worst(audit)
+    because = "; and because of ".join(_because(one) for one in worst[:_NAMED])
+    because = f"because of {because}" if worst else _NO_SOURCES.get(audit.status, "")
+    more = len(worst) - _NAMED
+    because += f"; and because of {more} more" if more > 0 else ""
+    accepted = f" A person accepted this: {'; '.join(audit.waivers)}." if audit.passed and audit.waivers else ""
+    begin = {
+        "CONTESTED": f"This corpus may be used to {use}, but this is disputed",
+        "UNKNOWN": f"It is not known whether this corpus may be used to {use}",
+        "DENY": f"This corpus may not be used to {use}",
+    }.get(audit.status, f"The status of this corpus is {audit.status} for this use: {use}")
+    return _sentence(f"{begin}, {because}" if because else begin) + accepted
+
+
+def _worst(audit: StoredAudit) -> list[Finding]:
+    """The findings with the status of the whole audit."""
+    return [one for one in audit.findings if one.status == audit.status]
+
+
+def _because(finding: Finding) -> str:
+    """Why a source has its status."""
+    reasons = ", ".join(finding.reasons) or MEANINGS.get(finding.status, finding.status)
+    return f"{finding.source} ({finding.role.replace('_', ' ')}, {finding.terms}): {reasons}"
+
+
+def obligations(audit: StoredAudit) -> dict[str, list[str]]:
+    """What is to be done when the rows or the student are passed on → the sources that ask for it."""
+    found: dict[str, list[str]] = {}
+    for one in audit.findings:
+        for duty in one.obligations:
+            of = f"{one.source} ({one.terms})"
+            if of not in found.setdefault(duty, []):
+                found[duty].append(of)
+    return found
+
+
+def credits(audit: StoredAudit) -> list[str]:
+    """The sources that are to be named when rows or student are passed on, with the addresses of their terms."""
+    return list(dict.fromkeys(_credited(one) for one in audit.findings if "credit" in one.duties))
+
+
+def _credited(finding: Finding) -> str:
+    texts = f": {', '.join(finding.texts)}" if finding.texts else ""
+    return f"{finding.source} ({finding.terms}){texts}"
+
+
+def rows(audit: StoredAudit) -> str:
+    """The number of rows with each status, from worst to best; "" if the audit did not count them."""
+    known = [status for status in (*STATUSES, *audit.rows) if audit.rows.get(status)]
+    return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
+
+
+def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
+    """What to do, as pairs (sentence, command or ""): the repairs, what the audit notes about sources, the worst first,
+    and what comes then.
+    """
+    steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
+    order = {status: place for place, status in enumerate(STATUSES)}
+    noted = sorted(audit.findings, key=lambda one: order.get(one.status, -1))
+    steps += [(f"{one.source}: {note}.", "") for one in noted for note in one.notes]
+    steps = list(dict.fromkeys(steps))
+    if len(steps) > _MOST_STEPS:
+        steps = [*steps[:_MOST_STEPS], (f"{len(steps) - _MOST_STEPS} more are in audit/report.md.", "")]
+    if not audit.passed:
+        steps.append(("Then audit again. Until the audit passes, no student is trained on these rows.", ""))
+    elif obligations(audit):
+        steps.append(("Fulfill the obligations before the rows or the student are passed on.", ""))
+    return steps or [("Nothing is to be done for this use. Another use needs an audit of its own.", "")]
+
+
+def _counted(rows: int) -> str:
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
+
+
+def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """The tests of bias by what they say, first those that found something. Empty when nothing was measured."""
+    names = dict.fromkeys([*(one.outcome for one in tests if one.outcome not in OUTCOMES), *OUTCOMES])
+    sorted_tests = {name: [one for one in tests if one.outcome == name] for name in names}
+    return {name: some for name, some in sorted_tests.items() if some}
+
+
+def measured(one: Measurement) -> str:
+    """A test of bias in a few sentences: what was measured, what it says, and the smallest effect that it can see."""
+    effect = number(one.estimate) if one.estimate is not None else ""
+    interval = f"95% interval {number(one.low)} to {number(one.high)}" if None not in (one.low, one.high) else ""
+    if effect and (aside := "; ".join(part for part in (one.unit, interval) if part)):
+        effect += f" ({aside})"
+    limit = number(one.margin) if one.margin is not None else ""
+    says = {
+        "found": "A difference was found" + (f": {effect}" if effect else ""),
+        "absent": "No difference that matters was found"
+        + (f": {effect}" if effect else "")
+        + (f". Effects below {limit} do not matter here" if limit else ""),
+        "inconclusive": "There are too few data to tell" + (f": {effect}" if effect else ""),
+        "not measurable": "This cannot be measured here",
+    }.get(one.outcome, f"The outcome is “{one.outcome}”" + (f": {effect}" if effect else ""))
+    parts = [one.about, says]
+    if one.detectable is not None:
+        parts.append(f"The smallest effect that these data would show in 80 of 100 cases is {number(one.detectable)}")
+    return " ".join(_sentence(part) for part in [*parts, one.note] if part.strip())
+
+
+def number(value: float | None) -> str:
+    """A number with three digits, and "–" if there is none."""
+    return "–" if value is None else re.sub(r"^-(?=.*[1-9])", "−", f"{value:.3g}")
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital letter at the beginning and a full stop at the end."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}" if text else ""
