@@ -241,22 +241,48 @@ def curate(
     "--use", type=click.Choice(["research", "commercial"]), help="Intended use. Default: the recipe's audit.use."
 )
 @click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
+@click.option("--keep-allowed", is_flag=True, help="Write the rows that may be used as intended to the folder OUT.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the run with these rows."
+)
 @STALE
+@_FRESH
 @SET
 @report_errors
-def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
+def audit(
+    run: Path,
+    use: str | None,
+    recipe: str | None,
+    keep_allowed: bool,
+    out: Path | None,
+    fresh: bool,
+    set: tuple[str, ...],
+    ui: UI,
+) -> None:
     """Check whether the licenses of teacher and seeds allow the intended use.
 
-    The exit code is 1 when a license forbids the use or is unknown.
+    The exit code is 1 when a license forbids the use or is unknown. With --keep-allowed, it is that of the new run.
 
     \b
     synthgen audit runs/first
     synthgen audit runs/first --use research
+    synthgen audit runs/first --keep-allowed -o runs/first-allowed
     """
     from synthgen.corpus import resolve
     from synthgen.tally import tally
 
-    found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
+    if keep_allowed != (out is not None) or (fresh and not keep_allowed):
+        raise UserError("--keep-allowed, -o and --fresh belong together", "give --keep-allowed -o OUT [--fresh]")
+    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
+    found = synthgen.audit(loaded, run, use=use, ui=ui)
+    if out is not None:
+        done = synthgen.keep_allowed(loaded, run, out, use=use, fresh=fresh, ui=ui)
+        conclude(ui, done.to_dict(), done.text(), tally(resolve(out)), out)
+        found, run = done.report, out
+        if not found.passed:
+            sys.exit(1)
+        ui.hint(f"distill train {run}")
+        return
     conclude(ui, found.to_dict(), found.text(), tally(resolve(run)), run)
     if not found.passed:
         sys.exit(1)

@@ -118,6 +118,16 @@ AUDITED = Output(
     tuple((place + name, text) for place in ("", "[0-9a-f]" * 16 + "/") for name, text in _REPORTS),
     (r"([0-9a-f]{16}/)?report\.(json|md)", r"([0-9a-f]{16}/)?attribution\.md"),
 )
+ALLOWED = Output(
+    "synthgen audit --keep-allowed",
+    (("curated/inputs.json", '"audited_sha256"'),),
+    (
+        *(f"curated/{pattern}" for pattern in corpus_files("rejected", "logits/.+")[:-1]),
+        *(f"audit/{pattern}" for pattern in AUDITED.files),
+        r"recipe\.yaml",
+        r"curated/inputs\.json",
+    ),
+)
 
 
 def check(folder: Path, output: Output, fresh: bool) -> None:

@@ -89,7 +89,7 @@ def audit(
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
-    section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
+    section = intended(recipe, use)
     source = corpus.resolve(Path(run))
     folder = Path(out) if out else source.parent / "audit"
     outputs.apart(folder, source, "audit")
@@ -117,6 +117,11 @@ def audit(
     if durable.writes():
         _write(folder, report, source.name)
     return report
+
+
+def intended(recipe: Recipe, use: str | None) -> AuditSection:
+    """The recipe's section `audit`, with `use` in place of its key `use` unless that is None."""
+    return AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
 
 
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:

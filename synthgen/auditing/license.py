@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from synthgen import corpus
-from synthgen.auditing.algebra import Conflict, Verdict, conflicts, join
+from synthgen.auditing.algebra import Conflict, Verdict, conflicts, duties_of, join
 from synthgen.auditing.catalogue import Alternative, Catalogue, catalogue
+from synthgen.auditing.combinations import Combination, Occurring, Term, occurring
 from synthgen.auditing.result import STATUSES, AuditResult, Finding, Status, Subject
 from synthgen.auditing.rules import Role, verdict
 from synthgen.manifest import SourceTerms
@@ -30,23 +26,8 @@ CONFLICT = "conflict"
 """The role of a finding about several sources whose obligations cannot be met together."""
 UNSTATED = "unknown"
 """The id of the terms that stand for no license."""
-EXAMPLES = "#examples"
-"""The end of the id of the examples that lie in a task's folder."""
 _MOST_BLAMED = 100  # sets of sources in the figure `blame`
 _NAMED = 3  # sources that a finding about a conflict names for each license
-
-
-class Term(NamedTuple):
-    """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
-    `third_party`, or "" when unknown), the model's name, and the tools that it used.
-    """
-
-    source: str
-    role: str
-    license: str
-    account: str = ""
-    made_by: str = ""
-    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +40,27 @@ class Judgment:
     texts: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Assessment:
+    """What the licenses of a corpus say: the sets of sources that occur in its rows, the sources that only the student
+    has, and the judgment of each source.
+    """
+
+    occurring: Occurring
+    of_student: tuple[Term, ...]
+    judgments: Mapping[Term, Judgment]
+
+
+def assess(subject: Subject, section: AuditSection) -> Assessment:
+    """Judge every source of every kept or rejected row, and the student's other sources, each by itself."""
+    found = occurring(subject.corpus)
+    of_student = tuple(sorted({term_of(one) for one in subject.of_student}))
+    terms = {term for combination in (*found.kept, *found.rejected) for term in combination} | set(of_student)
+    return Assessment(
+        found, of_student, judge_all(terms, section, datetime.date.today(), catalogue(section.terms))
+    )
+
+
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     """Judge every source of every kept or rejected row, and the student's other sources, alone and together.
 
@@ -66,15 +68,11 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     each smallest set of sources that fails the audit to the number of rows that have at least one of them; it has the
     100 sets with the most rows.
     """
-    today = datetime.date.today()
-    book = catalogue(section.terms)
-    combined = source_combinations(subject)
-    terms = {term for combination in combined for term in combination}
-    terms |= {term_of(one) for one in subject.of_student}
-    judgments = judge_all(terms, section, today, book)
+    assessment = assess(subject, section)
+    judgments, combined = assessment.judgments, assessment.occurring.every
     together = join({judgment.verdict for judgment in judgments.values()})
     disputed = _between_sources(together, judgments)
-    findings = [finding(term, judgments[term]) for term in sorted(terms)]
+    findings = [finding(term, judgments[term]) for term in sorted(judgments)]
     findings += [_conflict(one, judgments) for one in disputed]
     rows = _status_of_rows(combined, judgments)
     status: Status = max([together.status, *rows], key=STATUSES.index)
@@ -172,22 +170,22 @@ def finding(term: Term, judgment: Judgment) -> Finding:
     )
 
 
-def _between_sources(together: Verdict, judgments: dict[Term, Judgment]) -> list[Conflict]:
+def _between_sources(together: Verdict, judgments: Mapping[Term, Judgment]) -> list[Conflict]:
     """The conflicts between sources, without those inside one source."""
     inside = {one for verdict in {j.verdict for j in judgments.values()} for one in conflicts(verdict.obligations)}
     return [one for one in conflicts(together.obligations) if one not in inside]
 
 
-def _sources_of(conflict: Conflict, judgments: dict[Term, Judgment]) -> dict[str, list[Term]]:
-    """For each license of a conflict: the sources under it that have obligations."""
+def _sources_of(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> dict[str, list[Term]]:
+    """For each license of a conflict: the sources with an obligation of this license that is part of the conflict."""
     found: dict[str, list[Term]] = defaultdict(list)
     for term in sorted(judgments):
-        for name in {one.of for one in judgments[term].verdict.obligations} & conflict.of:
+        for _, name in duties_of(judgments[term].verdict) & conflict.duties:
             found[name].append(term)
     return found
 
 
-def _conflict(conflict: Conflict, judgments: dict[Term, Judgment]) -> Finding:
+def _conflict(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> Finding:
     named = []
     for _, terms in sorted(_sources_of(conflict, judgments).items()):
         names = list(dict.fromkeys(term.source for term in terms))
@@ -199,20 +197,25 @@ def _conflict(conflict: Conflict, judgments: dict[Term, Judgment]) -> Finding:
     )
 
 
-def _status_of_rows(combined: Counter[tuple[Term, ...]], judgments: dict[Term, Judgment]) -> Counter[Status]:
+def status_of(combination: Combination, judgments: Mapping[Term, Judgment]) -> Status:
+    """The status of a row with these sources. A row without sources is UNKNOWN."""
+    return join({judgments[term].verdict for term in combination}).status if combination else "UNKNOWN"
+
+
+def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Judgment]) -> Counter[Status]:
     """The number of rows with each status."""
     rows: Counter[Status] = Counter()
-    known: dict[frozenset[Verdict], Status] = {}
+    known: dict[frozenset[int], Status] = {}
     for combination, count in combined.items():
-        verdicts = frozenset(judgments[term].verdict for term in combination)
+        verdicts = frozenset(id(judgments[term]) for term in combination)  # few judgments are shared by many sources
         if verdicts not in known:
-            known[verdicts] = join(verdicts).status if verdicts else "UNKNOWN"
+            known[verdicts] = status_of(combination, judgments)
         rows[known[verdicts]] += count
     return rows
 
 
 def _blame(
-    disputed: list[Conflict], judgments: dict[Term, Judgment], combined: Counter[tuple[Term, ...]]
+    disputed: list[Conflict], judgments: Mapping[Term, Judgment], combined: Counter[Combination]
 ) -> dict[str, float]:
     """Each smallest set of sources that fails the audit → the number of rows that have at least one of them."""
     sets: dict[str, set[Term]] = defaultdict(set)
@@ -230,53 +233,3 @@ def _blame(
         for label in {label for term in combination for label in labels.get(term, ())}:
             rows[label] += count
     return dict(rows.most_common(_MOST_BLAMED))
-
-
-def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """For each set of sources that occurs in the corpus: the number of rows with exactly these sources. Reads only the
-    column `sources`, in batches.
-    """
-    combinations: Counter[tuple[Term, ...]] = Counter()
-    for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
-        for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
-            combinations.update(_combinations(batch["sources"]))
-    return combinations
-
-
-def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """For each set of sources that occurs in a batch: the number of rows with exactly these sources. Python code runs
-    once for each set, not for each row.
-    """
-    flat = sources.flatten()
-    names = [_sources(flat), *(pc.struct_field(flat, name) for name in ("role", "license", "account", "made_by"))]
-    names.append(pc.binary_join(pc.struct_field(flat, "tools"), "\1"))
-    coded = pc.binary_join_element_wise(*(pc.fill_null(name, "") for name in names), "\0").dictionary_encode()
-    terms = [_term(text) for text in coded.dictionary.to_pylist()]
-    codes = np.asarray(coded.indices.to_numpy(zero_copy_only=False))
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(sources), 0).to_numpy(zero_copy_only=False))
-    starts = np.cumsum(lengths) - lengths
-    combinations: Counter[tuple[Term, ...]] = Counter()
-    for length in np.unique(lengths).tolist():
-        of_length = starts[lengths == length]
-        if not length:
-            combinations[()] += len(of_length)
-            continue
-        rows = np.sort(codes[of_length[:, None] + np.arange(length)], axis=1)
-        different, counts = np.unique(rows, axis=0, return_counts=True)
-        for row, count in zip(different.tolist(), counts.tolist(), strict=True):
-            combinations[tuple(sorted(terms[code] for code in row))] += count
-    return combinations
-
-
-def _sources(flat: pa.Array) -> pa.Array:
-    """The ids of the sources. Of a seed that served as an example, `SOURCE#ID`, only SOURCE is kept, because all seeds
-    of one source have the same terms, and each row may have examples of its own.
-    """
-    ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
-    seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))
-    return pc.if_else(pc.fill_null(seed, False), pc.replace_substring_regex(ids, "#[^#]*$", ""), ids)
-
-
-def _term(text: str) -> Term:
-    source, role, license, account, made_by, tools = text.split("\0")
-    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else ())

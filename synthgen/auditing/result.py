@@ -12,6 +12,8 @@ from synthgen.manifest import Manifest, SourceTerms
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
 """All statuses, from best to worst. An audit passes with one of the first two."""
+FAILING: tuple[Status, ...] = ("UNKNOWN", "DENY")
+"""The statuses with which nothing passes."""
 
 
 @dataclass(frozen=True)

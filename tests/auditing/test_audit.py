@@ -11,9 +11,8 @@ import pytest
 from support.corpora import corpus_of, curating, row
 
 import synthgen
-from synthgen import corpus
-from synthgen.auditing.license import Term, source_combinations, term_of
-from synthgen.auditing.result import Subject
+from synthgen.auditing.combinations import Term, occurring
+from synthgen.auditing.license import term_of
 from synthgen.errors import UserError
 
 
@@ -34,7 +33,7 @@ def test_sets_of_sources_are_counted_without_their_rows(tmp_path):
     rows = [row("x", n, sources=draw.sample(known, draw.randrange(4))) for n in range(500)]
     run = corpus_of(tmp_path, rows, size=100)
     folder = run / "generated"
-    found = source_combinations(Subject(folder, corpus.manifest(folder)))
+    found = occurring(folder).every
     expected = Counter(tuple(sorted(term(s) for s in r.sources)) for r in rows)
     assert found == expected
     assert expected[()] > 0

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from support.places import REPOSITORY
 
 from synthgen.auditing.catalogue import catalogue, stale_text
-from synthgen.auditing.license import Term, judge
+from synthgen.auditing.combinations import Term
+from synthgen.auditing.license import judge
 from synthgen.auditing.result import STATUSES
 from synthgen.cli import main
 from synthgen.recipe import AuditSection, shipped

@@ -1,0 +1,129 @@
+"""Which rows of a corpus may be used as intended, together, and why each of the others may not.
+
+First, a row goes if the sources of the row alone do not pass. Then, if the obligations of the rows that are left cannot
+be met together, the rows on one side of each conflict go, so that as many kept rows as possible stay. The result is a
+decision on each set of sources; see `synthgen.auditing.combinations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from synthgen.auditing.algebra import Conflict, Duties, Verdict, conflicts, duties_of, join
+from synthgen.auditing.combinations import Combination, Term
+from synthgen.auditing.license import Assessment, Judgment
+from synthgen.auditing.result import FAILING
+from synthgen.auditing.sides import Choice, Weight, choose, total
+from synthgen.errors import GateDenied
+
+_NAMED = 3  # sources that a reason names
+NO_SOURCES = "the row names no sources, so nobody knows its licenses"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The decision. `dropped` maps each set of sources whose rows may not go to the reason. `sides` says in words, for
+    each side of a conflict that was left out, which it is and how many rows it had.
+    """
+
+    dropped: Mapping[Combination, str]
+    sides: tuple[str, ...] = ()
+
+
+def allowed(assessment: Assessment) -> Allowed:
+    """Decide which rows may go. Raises GateDenied when no choice of rows passes, because of the student's own sources.
+    """
+    judgments = assessment.judgments
+    fixed = join(judgments[term].verdict for term in assessment.of_student)
+    if fixed.status in FAILING:
+        worst = [term for term in assessment.of_student if judgments[term].verdict.status in FAILING]
+        raise _unrepairable(_blamed(worst, judgments) or "; ".join(sorted(fixed.reasons)))
+    every = [one for one in dict.fromkeys((*assessment.occurring.kept, *assessment.occurring.rejected))]
+    alone = {one: _alone(one, judgments) for one in every}
+    dropped = {one: reason for one, reason in alone.items() if reason is not None}
+    stay = {one: weight_of(one, assessment) for one in every if one not in dropped}
+    sides, words = _sides(stay, fixed, judgments)
+    return Allowed({**dropped, **sides}, words)
+
+
+def weight_of(combination: Combination, assessment: Assessment) -> Weight:
+    """The number of kept and of rejected rows with these sources."""
+    return assessment.occurring.kept[combination], assessment.occurring.rejected[combination]
+
+
+def _alone(combination: Combination, judgments: Mapping[Term, Judgment]) -> str | None:
+    """Why a row with these sources may not go, or None if it may."""
+    if not combination:
+        return NO_SOURCES
+    verdicts = {judgments[term].verdict for term in combination}
+    failing = [term for term in combination if judgments[term].verdict.status in FAILING]
+    if failing:
+        return _blamed(failing, judgments)
+    found = conflicts(frozenset().union(*(one.obligations for one in verdicts)))
+    return "; ".join(one.reason for one in found) or None
+
+
+def _blamed(terms: Collection[Term], judgments: Mapping[Term, Judgment]) -> str:
+    """Which sources fail, and why, in one line."""
+    parts = []
+    for term in list(dict.fromkeys(terms))[:_NAMED]:
+        found = judgments[term]
+        reasons = "; ".join(sorted(found.verdict.reasons))
+        parts.append(f"{found.verdict.status} for '{term.source}' ({term.role}, {found.terms}): {reasons}")
+    return " | ".join(parts)
+
+
+def _sides(
+    rows: Mapping[Combination, Weight], fixed: Verdict, judgments: Mapping[Term, Judgment]
+) -> tuple[dict[Combination, str], tuple[str, ...]]:
+    """Of rows that may go by themselves: those that go for the sake of the others, with the reason, and the sides that
+    were left out, in words.
+    """
+    verdicts = {one: frozenset(judgments[term].verdict for term in one) for one in rows}
+    different = {verdict for some in verdicts.values() for verdict in some} | {fixed}
+    found = conflicts(frozenset().union(*(verdict.obligations for verdict in different)))
+    if not found:
+        return {}, ()
+    disputed: Duties = frozenset().union(*(one.duties for one in found))
+    duties = {one: frozenset().union(*map(duties_of, some)) & disputed for one, some in verdicts.items()}
+    weights: dict[Duties, Weight] = {}
+    for one, weight in rows.items():
+        weights[duties[one]] = total([weights.get(duties[one], (0, 0)), weight])
+    choice = choose([one.duties for one in found], weights, duties_of(fixed) & disputed)
+    if choice is None:
+        raise _unrepairable("; ".join(one.reason for one in found))
+    reasons = {duty: _reason(duty, found, choice) for duty in choice.left_out}
+    dropped = {
+        one: "; ".join(reasons[duty] for duty in sorted(some & choice.left_out))
+        for one, some in duties.items()
+        if some & choice.left_out
+    }
+    return dropped, tuple(_in_words(duty, found, weights, choice) for duty in sorted(choice.left_out))
+
+
+def _of_duty(duty: tuple[str, str], found: list[Conflict]) -> list[Conflict]:
+    return [one for one in found if duty in one.duties]
+
+
+def _reason(duty: tuple[str, str], found: list[Conflict], choice: Choice) -> str:
+    """Why the rows with this obligation go."""
+    ended = [one.reason for one in _of_duty(duty, found) if not one.duties & (choice.left_out - {duty})]
+    reasons = ended or [one.reason for one in _of_duty(duty, found)]
+    return f"left out for the sake of the other rows: {'; '.join(reasons)}"
+
+
+def _in_words(
+    duty: tuple[str, str], found: list[Conflict], weights: Mapping[Duties, Weight], choice: Choice
+) -> str:
+    gone = total(weight for duties, weight in weights.items() if duty in duties)
+    reasons = "; ".join(one.reason for one in _of_duty(duty, found))
+    most = "no other choice keeps more rows" if choice.proven else "there are too many choices to try them all"
+    return f"left out {gone[0]:,} kept rows under {duty[1]}, because {reasons}; {most}"
+
+
+def _unrepairable(why: str) -> GateDenied:
+    return GateDenied(
+        f"no choice of rows passes the audit, because of what the student is made from: {why}",
+        "train a student from another checkpoint or teacher, or change what is intended (see audit/report.md)",
+    )
