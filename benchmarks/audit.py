@@ -35,7 +35,7 @@ DATA = ("CC0-1.0", "MIT", "CC-BY-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "odbl"
 DATA += ("Apache-2.0", "gpl-3.0", "CDLA-Permissive-2.0", "CC-BY-ND-4.0")
 MODELS = ("Apache-2.0", "MIT", "llama-3.1", "gemma", "openai", "anthropic", "mistral", "deepseek-api", "qwen-2024", "x")
 ALLOWED = {"CC0-1.0", "MIT", "CC-BY-4.0", "Apache-2.0", "deepseek-api", "mistral"}
-WORDS = "the audit of a corpus says which rows may go and why each of the others has to stay where it is".split()
+WORDS = "the audit of a corpus says which rows may go and why each of the others stays".split()  # noqa: SIM905
 INTENT = {"use": "commercial", "competes": "no", "monthly_users": 1000, "yearly_revenue_usd": 1e5, "regions": ["US"]}
 TASKS = ("audit", "audit and --keep-allowed")
 
@@ -110,7 +110,9 @@ def work(task: str, run: Path, workers: int) -> None:
     """Do one task, in this process."""
     from synthgen import audit, keep_allowed
 
-    recipe = Recipe.model_validate({"task": "t", "seeds": [{"path": "x", "source": "x", "license": "MIT"}], "audit": INTENT})
+    recipe = Recipe.model_validate(
+        {"task": "t", "seeds": [{"path": "x", "source": "x", "license": "MIT"}], "audit": INTENT}
+    )
     report = audit(recipe, run)
     blame = report.audits["license"].figures["blame"]
     found = f"{report.status}; {len(blame)} sets blamed; rows {dict(report.rows)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
-from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
+from synthgen.auditing.result import AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
@@ -46,6 +46,11 @@ class Report:
     date: str
     audits: dict[str, AuditResult]
 
+    @property
+    def repairs(self) -> list[Repair]:
+        """What would make it pass, or more of it; empty when it passes."""
+        return [one for result in self.audits.values() for one in result.repairs]
+
     def text(self) -> str:
         """For people."""
         actions = self.intent["actions"]
@@ -54,6 +59,9 @@ class Report:
         for f in self.findings:
             reasons = "".join(f"; {reason}" for reason in f.reasons + f.notes)
             lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){reasons}")
+        if self.repairs:
+            lines.append("to make it pass:")
+            lines += [f"  {one.line()}" for one in self.repairs]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -72,6 +80,7 @@ class Report:
             "intent": self.intent,
             "corpus_sha256": self.corpus_sha256,
             "findings": [asdict(finding) for finding in self.findings],
+            "repairs": [asdict(one) for one in self.repairs],
             "rows": dict(self.rows),
             "date": self.date,
             "audits": audits,

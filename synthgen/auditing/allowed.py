@@ -8,11 +8,12 @@ decision on each set of sources; see `synthgen.auditing.combinations`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-from synthgen.auditing.algebra import Conflict, Duties, Verdict, conflicts, duties_of, join
+from synthgen.auditing.algebra import Conflict, Duties, Obligation, Verdict, conflicts, duties_of, join
 from synthgen.auditing.combinations import Combination, Term
-from synthgen.auditing.license import Assessment, Judgment
+from synthgen.auditing.judging import Assessment, Judgment
 from synthgen.auditing.result import FAILING
 from synthgen.auditing.sides import Choice, Weight, choose, total
 from synthgen.errors import GateDenied
@@ -23,28 +24,42 @@ NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 
 @dataclass(frozen=True)
 class Allowed:
-    """The decision. `dropped` maps each set of sources whose rows may not go to the reason. `sides` says in words, for
-    each side of a conflict that was left out, which it is and how many rows it had.
+    """The decision. `judgments` are those of all sources, and `left_out` maps each obligation whose rows were left out
+    for the sake of the others to the reason. `sides` says in words what was left out, and how many rows it had.
     """
 
-    dropped: Mapping[Combination, str]
+    judgments: Mapping[Term, Judgment]
+    left_out: Mapping[tuple[str, str], str] = field(default_factory=dict)
     sides: tuple[str, ...] = ()
+
+    def reason(self, combination: Combination) -> str | None:
+        """Why a row with these sources may not go, or None if it may."""
+        alone = _alone(combination, self.judgments)
+        if alone is not None or not self.left_out:
+            return alone
+        duties = {duty for term in combination for duty in duties_of(self.judgments[term].verdict)}
+        return "; ".join(self.left_out[duty] for duty in sorted(duties & self.left_out.keys())) or None
 
 
 def allowed(assessment: Assessment) -> Allowed:
-    """Decide which rows may go. Raises GateDenied when no choice of rows passes, because of the student's own sources.
+    """Decide which rows may go.
+
+    Raises GateDenied when no choice of rows passes, because of the student's own sources.
     """
     judgments = assessment.judgments
     fixed = join(judgments[term].verdict for term in assessment.of_student)
     if fixed.status in FAILING:
         worst = [term for term in assessment.of_student if judgments[term].verdict.status in FAILING]
         raise _unrepairable(_blamed(worst, judgments) or "; ".join(sorted(fixed.reasons)))
-    every = [one for one in dict.fromkeys((*assessment.occurring.kept, *assessment.occurring.rejected))]
-    alone = {one: _alone(one, judgments) for one in every}
-    dropped = {one: reason for one, reason in alone.items() if reason is not None}
-    stay = {one: weight_of(one, assessment) for one in every if one not in dropped}
-    sides, words = _sides(stay, fixed, judgments)
-    return Allowed({**dropped, **sides}, words)
+    rows: dict[frozenset[Verdict], Weight] = {}
+    for one in dict.fromkeys((*assessment.occurring.kept, *assessment.occurring.rejected)):
+        if _alone(one, judgments) is None:
+            verdicts = frozenset(judgments[term].verdict for term in one)
+            rows[verdicts] = total([rows.get(verdicts, (0, 0)), weight_of(one, assessment)])
+    found = conflicts(frozenset().union(*(one.obligations for some in (*rows, {fixed}) for one in some)))
+    if not found:
+        return Allowed(judgments)
+    return _sides(judgments, found, rows, fixed)
 
 
 def weight_of(combination: Combination, assessment: Assessment) -> Weight:
@@ -56,12 +71,16 @@ def _alone(combination: Combination, judgments: Mapping[Term, Judgment]) -> str 
     """Why a row with these sources may not go, or None if it may."""
     if not combination:
         return NO_SOURCES
-    verdicts = {judgments[term].verdict for term in combination}
     failing = [term for term in combination if judgments[term].verdict.status in FAILING]
     if failing:
         return _blamed(failing, judgments)
-    found = conflicts(frozenset().union(*(one.obligations for one in verdicts)))
+    found = _conflicts(frozenset(judgments[term].verdict.obligations for term in combination))
     return "; ".join(one.reason for one in found) or None
+
+
+@lru_cache(maxsize=1 << 16)
+def _conflicts(obligations: frozenset[frozenset[Obligation]]) -> list[Conflict]:
+    return conflicts(frozenset().union(*obligations))
 
 
 def _blamed(terms: Collection[Term], judgments: Mapping[Term, Judgment]) -> str:
@@ -75,31 +94,24 @@ def _blamed(terms: Collection[Term], judgments: Mapping[Term, Judgment]) -> str:
 
 
 def _sides(
-    rows: Mapping[Combination, Weight], fixed: Verdict, judgments: Mapping[Term, Judgment]
-) -> tuple[dict[Combination, str], tuple[str, ...]]:
-    """Of rows that may go by themselves: those that go for the sake of the others, with the reason, and the sides that
-    were left out, in words.
-    """
-    verdicts = {one: frozenset(judgments[term].verdict for term in one) for one in rows}
-    different = {verdict for some in verdicts.values() for verdict in some} | {fixed}
-    found = conflicts(frozenset().union(*(verdict.obligations for verdict in different)))
-    if not found:
-        return {}, ()
+    judgments: Mapping[Term, Judgment],
+    found: list[Conflict],
+    rows: Mapping[frozenset[Verdict], Weight],
+    fixed: Verdict,
+) -> Allowed:
+    """Of rows that may go by themselves: leave some out for the sake of the others."""
     disputed: Duties = frozenset().union(*(one.duties for one in found))
-    duties = {one: frozenset().union(*map(duties_of, some)) & disputed for one, some in verdicts.items()}
     weights: dict[Duties, Weight] = {}
-    for one, weight in rows.items():
-        weights[duties[one]] = total([weights.get(duties[one], (0, 0)), weight])
+    for verdicts, weight in rows.items():
+        duties = frozenset().union(*map(duties_of, verdicts)) & disputed
+        weights[duties] = total([weights.get(duties, (0, 0)), weight])
     choice = choose([one.duties for one in found], weights, duties_of(fixed) & disputed)
     if choice is None:
         raise _unrepairable("; ".join(one.reason for one in found))
     reasons = {duty: _reason(duty, found, choice) for duty in choice.left_out}
-    dropped = {
-        one: "; ".join(reasons[duty] for duty in sorted(some & choice.left_out))
-        for one, some in duties.items()
-        if some & choice.left_out
-    }
-    return dropped, tuple(_in_words(duty, found, weights, choice) for duty in sorted(choice.left_out))
+    return Allowed(
+        judgments, reasons, tuple(_in_words(duty, found, weights, choice) for duty in sorted(choice.left_out))
+    )
 
 
 def _of_duty(duty: tuple[str, str], found: list[Conflict]) -> list[Conflict]:
@@ -113,9 +125,7 @@ def _reason(duty: tuple[str, str], found: list[Conflict], choice: Choice) -> str
     return f"left out for the sake of the other rows: {'; '.join(reasons)}"
 
 
-def _in_words(
-    duty: tuple[str, str], found: list[Conflict], weights: Mapping[Duties, Weight], choice: Choice
-) -> str:
+def _in_words(duty: tuple[str, str], found: list[Conflict], weights: Mapping[Duties, Weight], choice: Choice) -> str:
     gone = total(weight for duties, weight in weights.items() if duty in duties)
     reasons = "; ".join(one.reason for one in _of_duty(duty, found))
     most = "no other choice keeps more rows" if choice.proven else "there are too many choices to try them all"

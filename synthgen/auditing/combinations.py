@@ -1,7 +1,7 @@
 """The sets of sources that occur in the rows of a corpus. Python code runs once for each set, not for each row.
 
-    found = occurring(folder)
-    found.kept                        # Counter: set of sources → number of kept rows with exactly these sources
+found = occurring(folder)
+found.kept                        # Counter: set of sources → number of kept rows with exactly these sources
 """
 
 from __future__ import annotations

@@ -85,15 +85,32 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """A change after which more of a corpus passes: what to do, the number of rows that it concerns, and the command
+    that does it, if there is one.
+    """
+
+    text: str
+    rows: int
+    command: str = ""
+
+    def line(self) -> str:
+        """For people."""
+        command = f": `{self.command}`" if self.command else ""
+        return f"{self.text} ({self.rows:,} row{'' if self.rows == 1 else 's'}){command}"
+
+
+@dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, its figures, and its tests of bias. A figure maps names to
-    numbers, such as `rows`, the number of rows with each status.
+    """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
+    A figure maps names to numbers, such as `rows`, the number of rows with each status.
     """
 
     status: Status
     findings: tuple[Finding, ...] = ()
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
 
 def worst(statuses: Iterable[Status]) -> Status:

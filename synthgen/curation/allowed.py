@@ -17,18 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus, durable, outputs
-from synthgen.auditing import Report, audit, intent_of, intended
+from synthgen.auditing import Report, audit, intended, intent_of
 from synthgen.auditing.allowed import Allowed, allowed
 from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.combinations import CHECK, COLUMNS, REJECTED_COLUMNS, Combination, coded, withheld
-from synthgen.auditing.license import assess
+from synthgen.auditing.judging import assess
 from synthgen.auditing.result import Subject
-from synthgen.curation.lists import appended, empty_lists, numbers
+from synthgen.curation.lists import appended, empty_lists
 from synthgen.curation.shards import COUNTED, Tally, counted, facts_of
 from synthgen.errors import GateDenied
 from synthgen.executor import LocalExecutor, Services
@@ -122,16 +121,15 @@ def keep_allowed(
         return _keep(recipe, source, folder, fresh, workers, ui)
 
 
-def _keep(
-    recipe: Recipe, source: Path, folder: Path, fresh: bool, workers: int | None, ui: UI
-) -> KeptAllowed:
+def _keep(recipe: Recipe, source: Path, folder: Path, fresh: bool, workers: int | None, ui: UI) -> KeptAllowed:
     """`keep_allowed` in a folder that is locked."""
     manifest, place = corpus.verify(source), folder / "curated"
     of_student = tuple(student_sources(recipe))
     assessment = assess(Subject(source, manifest, of_student=of_student), recipe.audit)
     decision = allowed(assessment)
-    if not any(count for one, count in assessment.occurring.kept.items() if one not in decision.dropped):
-        raise _no_row(source, next(iter(decision.dropped.values()), "there are no rows"))
+    reasons = [decision.reason(one) for one in assessment.occurring.kept]
+    if None not in reasons:
+        raise _no_row(source, next(filter(None, reasons), "there are no rows"))
     logits = _logits(source, manifest)
     inputs: dict[str, object] = {
         "audited_sha256": durable.digest(manifest["files"]),
@@ -173,7 +171,7 @@ def _logits(source: Path, manifest: Manifest) -> tuple[Path, ...]:
 def _groups(source: Path, decision: Allowed) -> frozenset[str]:
     """The groups with a row that may not go."""
     found: set[str] = set()
-    for _, batch in corpus.batches(source, "data", ["group_id", *COLUMNS], rows=65536) if decision.dropped else ():
+    for _, batch in corpus.batches(source, "data", ["group_id", *COLUMNS], rows=65536):
         if batch["group_id"].null_count == batch.num_rows:
             continue
         gone = np.array([reason is not None for reason in _reasons(batch["sources"], decision)], bool)
@@ -184,7 +182,7 @@ def _groups(source: Path, decision: Allowed) -> frozenset[str]:
 def _reasons(sources: pa.Array, decision: Allowed) -> list[str | None]:
     """For each row: why it may not go, or None."""
     sets, index = coded(sources)
-    reasons = [decision.dropped.get(one) for one in sets]
+    reasons = [decision.reason(one) for one in sets]
     return [reasons[n] for n in index.tolist()]
 
 
@@ -257,8 +255,7 @@ def _divided(table: pa.Table, piece: _Piece) -> tuple[pa.Table, pa.Table]:
     if piece.groups:
         groups = table["group_id"].to_pylist()
         reasons = [
-            reason or (GROUP if group in piece.groups else None)
-            for reason, group in zip(reasons, groups, strict=True)
+            reason or (GROUP if group in piece.groups else None) for reason, group in zip(reasons, groups, strict=True)
         ]
     gone = np.array([reason is not None for reason in reasons], bool)
     return table.filter(pa.array(~gone)), _without_text(table.filter(pa.array(gone)), [r for r in reasons if r])

@@ -53,10 +53,10 @@ def test_rows_that_may_not_go_keep_their_reason_and_lose_their_text(tmp_path):
     assert list(kept) == ["r0", "r4"]
     assert kept == {name: one for name, one in parts(run)[0].items() if name in kept}
     assert {name: one.verdicts[0]["reason"] for name, one in rejected.items()} == {
-        "r1": "DENY for 'nc' (seed, CC-BY-NC-4.0): commercial use is not granted; training is allowed for research only;"
-        " whether a student inherits these terms is contested",
-        "r2": "UNKNOWN for 'x' (generator, nobody-knows): terms 'nobody-knows' are not in the catalog; whether a student"
-        " inherits these terms is contested",
+        "r1": "DENY for 'nc' (seed, CC-BY-NC-4.0): commercial use is not granted; training is allowed for research "
+        "only; whether a student inherits these terms is contested",
+        "r2": "UNKNOWN for 'x' (generator, nobody-knows): terms 'nobody-knows' are not in the catalog; whether a "
+        "student inherits these terms is contested",
         "r3": "the row names no sources, so nobody knows its licenses",
     }
     for one in rejected.values():
@@ -119,9 +119,7 @@ def random_conflicts(draw: random.Random) -> tuple[list, dict, frozenset]:
     duties = [("share_alike", name) for name in "abcdef"]
     found = [frozenset(draw.sample(duties, draw.choice([2, 2, 3]))) for _ in range(draw.randrange(1, 5))]
     found = [one for one in found if not any(other < one for other in found)]
-    rows = {
-        frozenset(draw.sample(duties, draw.randrange(3))): (draw.randrange(9), draw.randrange(3)) for _ in range(8)
-    }
+    rows = {frozenset(draw.sample(duties, draw.randrange(3))): (draw.randrange(9), draw.randrange(3)) for _ in range(8)}
     return found, rows, frozenset(draw.sample(duties, draw.randrange(2)))
 
 
@@ -157,7 +155,7 @@ def test_the_sources_of_the_student_stay(tmp_path):
         teacher = {"engine": "transformers", "model": "some/model", "license": "Apache-2.0"}
         recipe = Recipe.model_validate({**values, "teacher": teacher, "train": train})
         if kept is None:
-            with pytest.raises(GateDenied, match="no choice of rows passes the audit.*org/base"):
+            with pytest.raises(GateDenied, match=r"no choice of rows passes the audit.*org/base"):
                 keep_allowed(recipe, run, tmp_path / "denied")
             assert not (tmp_path / "denied" / "curated").exists()
         else:
@@ -236,7 +234,7 @@ def test_interrupted_and_repeated_it_makes_the_same_bytes(tmp_path, monkeypatch)
 
 def test_no_row_that_may_go_is_an_error(tmp_path):
     recipe, run = run_of(tmp_path / "run", [NC])
-    with pytest.raises(GateDenied, match="no row of .* may be used as intended: DENY for 'nc'"):
+    with pytest.raises(GateDenied, match=r"no row of .* may be used as intended: DENY for 'nc'"):
         keep_allowed(recipe, run, tmp_path / "out")
     assert not (tmp_path / "out" / "curated").exists()
 

@@ -13,7 +13,7 @@ from support.places import REPOSITORY
 
 from synthgen.auditing.catalogue import catalogue, stale_text
 from synthgen.auditing.combinations import Term
-from synthgen.auditing.license import judge
+from synthgen.auditing.judging import judge
 from synthgen.auditing.result import STATUSES
 from synthgen.cli import main
 from synthgen.recipe import AuditSection, shipped

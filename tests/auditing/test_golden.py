@@ -9,7 +9,7 @@ import pytest
 from synthgen.auditing.algebra import Verdict, join
 from synthgen.auditing.catalogue import catalogue
 from synthgen.auditing.combinations import Term
-from synthgen.auditing.license import judge
+from synthgen.auditing.judging import judge
 from synthgen.recipe import AuditSection
 from synthgen.records import ROLES
 

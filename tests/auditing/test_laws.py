@@ -12,7 +12,7 @@ import pytest
 from synthgen.auditing.algebra import Obligation, Verdict, conflicts, join
 from synthgen.auditing.catalogue import catalogue
 from synthgen.auditing.combinations import Term
-from synthgen.auditing.license import judge
+from synthgen.auditing.judging import judge
 from synthgen.auditing.result import STATUSES, worst
 from synthgen.auditing.rules import Role, verdict
 from synthgen.recipe import AuditSection
