@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus, durable
+from synthgen.auditing.notices import NAME
 from synthgen.cards import environment, header, hub_license, is_hub_id, markdown_table
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
@@ -72,6 +73,7 @@ def write_model_card(
                 {**_head(folder, recipe, manifest, training), **terms, **_results(manifest, training, evaluation)}
             ),
             has_license=bool(terms),
+            has_notice=(folder / NAME).exists(),
             manifest=manifest,
             written=written,
             authors=authors(manifest, written),

@@ -98,7 +98,7 @@ def corpus_files(*parts: str) -> tuple[str, ...]:
     their companions.
     """
     shards = [f"{part}/{SHARD}" for part in ("data", *parts)]
-    return (r"manifest\.json", r"README\.md", *shards, r"inputs\.json")
+    return (r"manifest\.json", r"README\.md", r"NOTICE\.md", *shards, r"inputs\.json")
 
 
 GENERATED = Output(

@@ -220,15 +220,15 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Paths and modification times of the files that stages make. Locks and the files of report and audit are left out,
-    because each call of `run` writes them again.
+    """Paths and modification times of the files that stages make. Locks and the files of report, cards and audit are
+    left out, because each call of `run` writes them again.
     """
     made = ("generated", "curated", "student")
     return [
         (p.as_posix(), p.stat().st_mtime_ns)
         for name in made
         for p in sorted((folder / name).rglob("*"))
-        if p.is_file() and p.name not in ("README.md", ".lock")
+        if p.is_file() and p.name not in ("README.md", "NOTICE.md", ".lock")
     ]
 
 

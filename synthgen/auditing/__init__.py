@@ -16,6 +16,7 @@ from pathlib import Path
 
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
+from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.lineage import student_sources
@@ -53,9 +54,7 @@ class Report:
 
     def text(self) -> str:
         """For people."""
-        actions = self.intent["actions"]
-        listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
-        lines = [f"{self.status} for {self.intent['use']} use ({listed})"]
+        lines = [f"{self.status} for {intended_text(self.intent)}"]
         for f in self.findings:
             reasons = "".join(f"; {reason}" for reason in f.reasons + f.notes)
             lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){reasons}")
@@ -63,6 +62,10 @@ class Report:
             lines.append("to make it pass:")
             lines += [f"  {one.line()}" for one in self.repairs]
         return "\n".join(lines)
+
+    def notices(self) -> str:
+        """What has to be said and passed on, in Markdown; see `synthgen.auditing.notices`."""
+        return notices(self.findings, intended_text(self.intent))
 
     def to_dict(self) -> dict[str, object]:
         """As in report.json."""
@@ -125,6 +128,7 @@ def audit(
     )
     if durable.writes():
         _write(folder, report, source.name)
+        carry(source, report.notices())
     return report
 
 
@@ -140,6 +144,13 @@ def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[
     return {**section.model_dump(mode="json"), "student": [dict(one) for one in of_student]}
 
 
+def intended_text(intent: Mapping[str, object]) -> str:
+    """For people: the use and the actions."""
+    actions = intent["actions"]
+    listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
+    return f"{intent['use']} use ({listed})"
+
+
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
     """The name of the folder for the reports about the corpora named `corpus_name`, such as `curated`, and an intent.
     Runs may have several curated corpora side by side; no report of one overwrites a report of another. A report made
@@ -152,6 +163,6 @@ def _write(folder: Path, report: Report, corpus_name: str) -> None:
     """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
     for place in (folder / folder_of(report.intent, corpus_name), folder):
-        for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):
-            durable.write_text(place / name, environment().get_template(template).render(audit=report))
+        durable.write_text(place / "report.md", environment().get_template("audit.md.j2").render(audit=report))
+        durable.write_text(place / "attribution.md", report.notices())
         durable.write_json(place / "report.json", report.to_dict())

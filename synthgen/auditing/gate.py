@@ -18,6 +18,7 @@ from typing import Protocol
 from synthgen import corpus, durable
 from synthgen.auditing import audit, folder_of, intent_of
 from synthgen.errors import GateDenied, SynthgenError
+from synthgen.files import read_text
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, load_recipe
@@ -87,6 +88,14 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
     """
     report = audit(recipe, source)
     return _passage(_wanted(recipe, source), report.status, report.findings, report.passed, override)
+
+
+def notice(recipe: Recipe, source: Path) -> str:
+    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
+    Markdown: attribution.md of the report for this intent. Empty when there is no report.
+    """
+    path = _wanted(recipe, source).place / "attribution.md"
+    return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:

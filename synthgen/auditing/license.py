@@ -48,16 +48,17 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 def finding(term: Term, judgment: Judgment) -> Finding:
     """The judgment of a source, for the report."""
     found = judgment.verdict
-    obligations = tuple(dict.fromkeys(one.text for one in sorted(found.obligations)))
+    obligations = dict.fromkeys((one.duty, one.text) for one in sorted(found.obligations))
     return Finding(
         source=term.source,
         role=term.role,
         terms=judgment.terms,
         status=found.status,
         reasons=tuple(sorted(found.reasons)),
-        obligations=obligations,
+        obligations=tuple(text for _, text in obligations),
         notes=judgment.notes,
         texts=judgment.texts,
+        duties=tuple(duty for duty, _ in obligations),
     )
 
 

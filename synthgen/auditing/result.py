@@ -35,7 +35,8 @@ class Finding:
     """An audit's judgment of one source, for example of what the source's license says about the intended use.
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies,
-    and `texts` says where each of its texts was read.
+    and `texts` says where each of its texts was read. `duties` has the kind of each of the `obligations`; see
+    `synthgen.auditing.algebra.Duty`.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Finding:
     obligations: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    duties: tuple[str, ...] = ()
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]

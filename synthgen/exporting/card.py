@@ -43,6 +43,7 @@ _UNKNOWN = "unknown"
 class About:
     """What a card says of an export. `rows` are the rows of each split, and `files` their paths. `license` is stated by
     the user, or null. `sources` are the sources of a run with their terms. `languages` are codes of ISO 639.
+    `has_notice` says whether the export has NOTICE.md, with what the licenses of the sources ask for.
     """
 
     name: str
@@ -55,6 +56,7 @@ class About:
     columns: dict[str, None] = field(default_factory=dict)
     languages: dict[str, None] = field(default_factory=dict)
     has_tools: bool = False
+    has_notice: bool = False
 
     def see(self, split: str, row: Mapping[str, object]) -> None:
         """Take one row into account."""

@@ -195,8 +195,8 @@ def test_the_report_lists_what_would_make_it_pass(tmp_path):
         "describe the terms 'nobody-knows' of 'deal' under audit.terms (1 row)",
         "replace 'nc' (CC-BY-NC-4.0), or ask for permission (1 row)",
         "state the license of 'wiki' (1 row)",
-        "use another teacher than 'claude' (anthropic-api-2025-06-17 AND anthropic-aup-2025-09-15), or ask for "
-        "permission (1 row)",
+        "use another teacher than 'claude' (anthropic-commercial-2025-06-17 AND anthropic-aup-2025-09-15), or ask "
+        "for permission (1 row)",
     ]
     assert first in report.text()
     assert f"- {first}" in (run / "audit" / "report.md").read_text()
