@@ -6,20 +6,16 @@ Exit codes: 0 success · 1 a gate failed · 2 an error that the user can correct
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
-from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
+from synthgen.auditcommand import audit
+from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import ROW_FORMATS
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.tally import Outcome
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
@@ -29,7 +25,9 @@ _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
-@click.group(context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]})
+@click.group(
+    commands=[audit], context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]}
+)
 @click.version_option(synthgen.__version__)
 def main() -> None:
     """Make a distillation corpus from a teacher, and a student from the corpus.
@@ -237,60 +235,6 @@ def curate(
 
 @main.command()
 @_RUN
-@click.option(
-    "--use", type=click.Choice(["research", "commercial"]), help="Intended use. Default: the recipe's audit.use."
-)
-@click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
-@click.option("--keep-allowed", is_flag=True, help="Write the rows that may be used as intended to the folder OUT.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the run with these rows."
-)
-@STALE
-@_FRESH
-@SET
-@report_errors
-def audit(
-    run: Path,
-    use: str | None,
-    recipe: str | None,
-    keep_allowed: bool,
-    out: Path | None,
-    fresh: bool,
-    set: tuple[str, ...],
-    ui: UI,
-) -> None:
-    """Check whether the licenses of teacher and seeds allow the intended use.
-
-    The exit code is 1 when a license forbids the use or is unknown. With --keep-allowed, it is that of the new run.
-
-    \b
-    synthgen audit runs/first
-    synthgen audit runs/first --use research
-    synthgen audit runs/first --keep-allowed -o runs/first-allowed
-    """
-    from synthgen.corpus import resolve
-    from synthgen.tally import tally
-
-    if keep_allowed != (out is not None) or (fresh and not keep_allowed):
-        raise UserError("--keep-allowed, -o and --fresh belong together", "give --keep-allowed -o OUT [--fresh]")
-    loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    found = synthgen.audit(loaded, run, use=use, ui=ui)
-    if out is not None:
-        done = synthgen.keep_allowed(loaded, run, out, use=use, fresh=fresh, ui=ui)
-        conclude(ui, done.to_dict(), done.text(), tally(resolve(out)), out)
-        found, run = done.report, out
-        if not found.passed:
-            sys.exit(1)
-        ui.hint(f"distill train {run}")
-        return
-    conclude(ui, found.to_dict(), found.text(), tally(resolve(run)), run)
-    if not found.passed:
-        sys.exit(1)
-    ui.hint(f"distill train {run}")
-
-
-@main.command()
-@_RUN
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
 @click.option("--rule", metavar="NAME", help="With --rejected: only rows that this check or sweep rejected.")
@@ -393,15 +337,6 @@ def report(run: Path, ui: UI) -> None:
     synthgen report runs/first
     """
     ui.show(synthgen.report(run))
-
-
-def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
-    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
-    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
-    """
-    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
-    if run is not None:
-        outcome.check(run)
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:

@@ -290,6 +290,8 @@ class OpenRun:
         if student:
             training = student.training
             lines.append(("student", f"{training.student}; {training.steps:,} steps on {training.rows:,} rows"))
+            if training.audit and training.audit.waivers:
+                lines.append(("audit waived", "; ".join(training.audit.waivers)))
             if training.audit and training.audit.overridden:
                 lines.append(("audit overridden", training.audit.text()))
         for figure in evaluation.figures if evaluation else ():

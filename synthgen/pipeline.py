@@ -135,7 +135,8 @@ def run(
             f"audit status {verdict.status} for {verdict.intent['use']} use; no student was trained",
             f"read {folder}/audit/report.md; --override-audit trains anyway, and every card will say so",
         )
-    status = verdict.status if verdict.passed else f"{verdict.status} (overridden)"
+    how = "" if verdict.passed else " (overridden)"
+    status = f"{verdict.status}{' (waived)' if verdict.waivers and verdict.passed else how}"
     return Run(folder, stages.seconds, status, stages.worked, outcome)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.notices import carry, notices
-from synthgen.auditing.result import AuditResult, Finding, Repair, Status, Subject, worst
+from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.cards import environment
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
@@ -31,11 +31,11 @@ from synthgen.ui import UI
 class Report:
     """The results of all audits of a corpus for one intended use.
 
-    `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
-    findings of all audits, and `audits` the result of each audit. `rows` maps a status to a number of rows; the status
-    of a row is the worst status of its sources. `intent` holds the recipe's section `audit`, and under `student` the
-    sources that the student has besides those of its rows. `corpus_sha256` is the hash of the list of the corpus's
-    files.
+    `status` is the worst status of all audits. `passed` is true when it is ALLOW or CONTESTED, or when waivers cover
+    all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each audit.
+    `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent` holds the
+    recipe's section `audit`, and under `student` the sources that the student has besides those of its rows.
+    `corpus_sha256` is the hash of the list of the corpus's files.
     """
 
     status: Status
@@ -52,12 +52,30 @@ class Report:
         """What would make it pass, or more of it; empty when it passes."""
         return [one for result in self.audits.values() for one in result.repairs]
 
+    @property
+    def gate(self) -> Status:
+        """The status that decides whether the report passes: that without the findings that are waived."""
+        return worst(result.gate for result in self.audits.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know, such as a waiver that covers nothing."""
+        return [note for result in self.audits.values() for note in result.notes]
+
+    @property
+    def waivers(self) -> list[str]:
+        """The waivers that cover findings, in words."""
+        return list(dict.fromkeys(f"{one.source} ({one.terms}) {one.waived}" for one in self.findings if one.waived))
+
     def text(self) -> str:
         """For people."""
-        lines = [f"{self.status} for {intended_text(self.intent)}"]
+        passes = ", and passes because of waivers" if self.passed and self.status in FAILING else ""
+        lines = [f"{self.status} for {intended_text(self.intent)}{passes}"]
         for f in self.findings:
             reasons = "".join(f"; {reason}" for reason in f.reasons + f.notes)
             lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){reasons}")
+            lines += [f"            {f.waived}"] if f.waived else []
+        lines += [f"note: {note}" for note in self.notes]
         if self.repairs:
             lines.append("to make it pass:")
             lines += [f"  {one.line()}" for one in self.repairs]
@@ -84,6 +102,8 @@ class Report:
             "corpus_sha256": self.corpus_sha256,
             "findings": [asdict(finding) for finding in self.findings],
             "repairs": [asdict(one) for one in self.repairs],
+            "notes": self.notes,
+            "waivers": self.waivers,
             "rows": dict(self.rows),
             "date": self.date,
             "audits": audits,
@@ -118,7 +138,7 @@ def audit(
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
         status=status,
-        passed=status in ("ALLOW", "CONTESTED"),
+        passed=worst(result.gate for result in results.values()) not in FAILING,
         intent=intent_of(section, of_student),
         corpus_sha256=durable.digest(manifest["files"]),
         findings=[finding for result in results.values() for finding in result.findings],

@@ -87,6 +87,16 @@ def conflicts(obligations: Iterable[Obligation]) -> list[Conflict]:
     return sorted(set(found), key=lambda one: (sorted(one.of), one.reason))
 
 
+def between(verdicts: Iterable[Verdict]) -> list[Conflict]:
+    """The conflicts between verdicts on different sources. A conflict that lies in single sources alone is left out: it
+    is a part of their own verdicts.
+    """
+    several = set(verdicts)
+    duties = [duties_of(one) for one in several]
+    found = conflicts(frozenset[Obligation]().union(*(one.obligations for one in several)))
+    return [one for one in found if any(one.duties & some and not one.duties <= some for some in duties)]
+
+
 def duties_of(verdict: Verdict) -> Duties:
     """The obligations of a verdict, without their words."""
     return frozenset((one.duty, one.of) for one in verdict.obligations)

@@ -7,14 +7,14 @@ decision on each set of sources; see `synthgen.auditing.combinations`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from synthgen.auditing.algebra import Conflict, Duties, Obligation, Verdict, conflicts, duties_of, join
-from synthgen.auditing.combinations import Combination, Term
+from synthgen.auditing.algebra import Conflict, Duties, Verdict, between, duties_of, join
+from synthgen.auditing.combinations import Combination, Occurring, Term
 from synthgen.auditing.judging import Assessment, Judgment
-from synthgen.auditing.result import FAILING
 from synthgen.auditing.sides import Choice, Weight, choose, total
 from synthgen.errors import GateDenied
 
@@ -24,20 +24,21 @@ NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 
 @dataclass(frozen=True)
 class Allowed:
-    """The decision. `judgments` are those of all sources, and `left_out` maps each obligation whose rows were left out
-    for the sake of the others to the reason. `sides` says in words what was left out, and how many rows it had.
+    """The decision. `assessment` has the judgments of all sources, without the rows. `left_out` maps each obligation
+    whose rows were left out for the sake of the others to the reason. `sides` says in words what was left out, and how
+    many rows it had.
     """
 
-    judgments: Mapping[Term, Judgment]
+    assessment: Assessment
     left_out: Mapping[tuple[str, str], str] = field(default_factory=dict)
     sides: tuple[str, ...] = ()
 
     def reason(self, combination: Combination) -> str | None:
         """Why a row with these sources may not go, or None if it may."""
-        alone = _alone(combination, self.judgments)
+        alone = _alone(combination, self.assessment)
         if alone is not None or not self.left_out:
             return alone
-        duties = {duty for term in combination for duty in duties_of(self.judgments[term].verdict)}
+        duties = {duty for term in combination for duty in duties_of(self.assessment.judgments[term].verdict)}
         return "; ".join(self.left_out[duty] for duty in sorted(duties & self.left_out.keys())) or None
 
 
@@ -47,19 +48,18 @@ def allowed(assessment: Assessment) -> Allowed:
     Raises GateDenied when no choice of rows passes, because of the student's own sources.
     """
     judgments = assessment.judgments
+    alone = replace(assessment, occurring=Occurring(Counter(), Counter()))
     fixed = join(judgments[term].verdict for term in assessment.of_student)
-    if fixed.status in FAILING:
-        worst = [term for term in assessment.of_student if judgments[term].verdict.status in FAILING]
-        raise _unrepairable(_blamed(worst, judgments) or "; ".join(sorted(fixed.reasons)))
+    if why := _alone(assessment.of_student, assessment) if assessment.of_student else None:
+        raise _unrepairable(why)
     rows: dict[frozenset[Verdict], Weight] = {}
     for one in dict.fromkeys((*assessment.occurring.kept, *assessment.occurring.rejected)):
-        if _alone(one, judgments) is None:
+        if _alone(one, assessment) is None:
             verdicts = frozenset(judgments[term].verdict for term in one)
             rows[verdicts] = total([rows.get(verdicts, (0, 0)), weight_of(one, assessment)])
-    found = conflicts(frozenset().union(*(one.obligations for some in (*rows, {fixed}) for one in some)))
-    if not found:
-        return Allowed(judgments)
-    return _sides(judgments, found, rows, fixed)
+    verdicts = {judgments[term].verdict for term in assessment.of_student}.union(*rows)
+    found = [one for one in between(verdicts) if not assessment.waived.conflict(one)]
+    return _sides(alone, found, rows, fixed) if found else Allowed(alone)
 
 
 def weight_of(combination: Combination, assessment: Assessment) -> Weight:
@@ -67,20 +67,21 @@ def weight_of(combination: Combination, assessment: Assessment) -> Weight:
     return assessment.occurring.kept[combination], assessment.occurring.rejected[combination]
 
 
-def _alone(combination: Combination, judgments: Mapping[Term, Judgment]) -> str | None:
+def _alone(combination: Combination, assessment: Assessment) -> str | None:
     """Why a row with these sources may not go, or None if it may."""
     if not combination:
         return NO_SOURCES
-    failing = [term for term in combination if judgments[term].verdict.status in FAILING]
+    judgments = assessment.judgments
+    failing = [term for term in combination if assessment.fails(term)]
     if failing:
         return _blamed(failing, judgments)
-    found = _conflicts(frozenset(judgments[term].verdict.obligations for term in combination))
-    return "; ".join(one.reason for one in found) or None
+    found = _between(frozenset(judgments[term].verdict for term in combination))
+    return "; ".join(one.reason for one in found if not assessment.waived.conflict(one)) or None
 
 
 @lru_cache(maxsize=1 << 16)
-def _conflicts(obligations: frozenset[frozenset[Obligation]]) -> list[Conflict]:
-    return conflicts(frozenset().union(*obligations))
+def _between(verdicts: frozenset[Verdict]) -> list[Conflict]:
+    return between(verdicts)
 
 
 def _blamed(terms: Collection[Term], judgments: Mapping[Term, Judgment]) -> str:
@@ -94,7 +95,7 @@ def _blamed(terms: Collection[Term], judgments: Mapping[Term, Judgment]) -> str:
 
 
 def _sides(
-    judgments: Mapping[Term, Judgment],
+    assessment: Assessment,
     found: list[Conflict],
     rows: Mapping[frozenset[Verdict], Weight],
     fixed: Verdict,
@@ -110,7 +111,7 @@ def _sides(
         raise _unrepairable("; ".join(one.reason for one in found))
     reasons = {duty: _reason(duty, found, choice) for duty in choice.left_out}
     return Allowed(
-        judgments, reasons, tuple(_in_words(duty, found, weights, choice) for duty in sorted(choice.left_out))
+        assessment, reasons, tuple(_in_words(duty, found, weights, choice) for duty in sorted(choice.left_out))
     )
 
 

@@ -12,10 +12,12 @@ from typing import Any
 from synthgen.auditing.algebra import Verdict, join
 from synthgen.auditing.catalogue import Alternative, Catalogue, catalogue
 from synthgen.auditing.combinations import Combination, Occurring, Term, occurring
-from synthgen.auditing.result import STATUSES, Status, Subject
+from synthgen.auditing.result import FAILING, STATUSES, Status, Subject
 from synthgen.auditing.rules import Role, verdict
+from synthgen.auditing.waivers import Waived, counting
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection
+from synthgen.recipe.exceptions import Permission, names
 from synthgen.recipe.terms import Terms
 
 UNSTATED = "unknown"
@@ -35,12 +37,18 @@ class Judgment:
 @dataclass(frozen=True)
 class Assessment:
     """What the licenses of a corpus say: the sets of sources that occur in its rows, the sources that only the student
-    has, and the judgment of each source.
+    has, the judgment of each source, and the waivers that count today.
     """
 
     occurring: Occurring
     of_student: tuple[Term, ...]
     judgments: Mapping[Term, Judgment]
+    waived: Waived
+
+    def fails(self, term: Term) -> bool:
+        """Whether a source fails by itself, and nobody has accepted that."""
+        found = self.judgments[term]
+        return found.verdict.status in FAILING and not self.waived.source(term, found.terms)
 
 
 def assess(subject: Subject, section: AuditSection) -> Assessment:
@@ -48,7 +56,9 @@ def assess(subject: Subject, section: AuditSection) -> Assessment:
     found = occurring(subject.corpus)
     of_student = tuple(sorted({term_of(one) for one in subject.of_student}))
     terms = {term for combination in (*found.kept, *found.rejected) for term in combination} | set(of_student)
-    return Assessment(found, of_student, judge_all(terms, section, datetime.date.today(), catalogue(section.terms)))
+    today = datetime.date.today()
+    judgments = judge_all(terms, section, today, catalogue(section.terms))
+    return Assessment(found, of_student, judgments, counting(section.waivers, today))
 
 
 def term_of(source: SourceTerms) -> Term:
@@ -67,7 +77,8 @@ def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogu
     followed = (*book.followed(term.source), *book.followed(term.made_by))
     role = Role(term.role, term.account, term.tools)
     alternatives = [_distinct((*one, *followed)) for one in book.alternatives(term.license)]
-    verdicts = [_verdict(one, role, intent) for one in alternatives]
+    permissions = permissions_for(term, intent, today)
+    verdicts = [_verdict(one, role, intent, permissions) for one in alternatives]
     best = min(
         range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
     )
@@ -86,11 +97,21 @@ def _distinct(terms: Alternative) -> Alternative:
     return tuple({one.id: one for one in terms}.values())
 
 
-def _verdict(terms: Alternative, role: Role, intent: AuditSection) -> Verdict:
+def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> tuple[Permission, ...]:
+    """The permissions that count today and may be about this source."""
+    about = (term.source, term.made_by)
+    return tuple(
+        one
+        for one in intent.permissions
+        if one.counts(today) and (not one.source or any(names(one.source, name) for name in about if name))
+    )
+
+
+def _verdict(terms: Alternative, role: Role, intent: AuditSection, permissions: tuple[Permission, ...] = ()) -> Verdict:
     """What all these terms say together. With several terms, each reason names its own."""
     verdicts = []
     for one in terms:
-        found = verdict(one, role, intent)
+        found = verdict(one, role, intent, permissions)
         named = frozenset(f"{one.id}: {reason}" for reason in found.reasons) if len(terms) > 1 else found.reasons
         verdicts.append(Verdict(found.status, found.obligations, named))
     if all(one.kind == "host" for one in terms):
@@ -118,7 +139,9 @@ def judge_all(
     found: dict[Term, Judgment] = {}
     for term in terms:
         models = (book.followed(term.source), book.followed(term.made_by))
-        key = (term.role, term.license, term.account, term.tools, *(tuple(t.id for t in some) for some in models))
+        ids = (tuple(t.id for t in some) for some in models)
+        allowing = permissions_for(term, intent, today)
+        key = (term.role, term.license, term.account, term.tools, allowing, *ids)
         if key not in known:
             known[key] = judge(term, intent, today, book)
         found[term] = known[key]

@@ -8,18 +8,19 @@ a whole.
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from synthgen.auditing.algebra import Conflict, Verdict, conflicts, duties_of, join
+from synthgen.auditing.algebra import Conflict, between, duties_of, join
 from synthgen.auditing.combinations import Combination, Term
-from synthgen.auditing.judging import Judgment, assess, status_of
+from synthgen.auditing.judging import Assessment, Judgment, assess, status_of
 from synthgen.auditing.repairs import repairs
-from synthgen.auditing.result import FAILING, STATUSES, AuditResult, Finding, Status, Subject
+from synthgen.auditing.result import FAILING, STATUSES, AuditResult, Finding, Status, Subject, worst
+from synthgen.auditing.waivers import marked, remarks
 from synthgen.recipe import AuditSection
+from synthgen.recipe.exceptions import CONFLICT
 
-CONFLICT = "conflict"
-"""The role of a finding about several sources whose obligations cannot be met together."""
 _MOST_BLAMED = 100  # sets of sources in the figure `blame`
 _NAMED = 3  # sources that a finding about a conflict names for each license
 
@@ -34,15 +35,34 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     assessment = assess(subject, section)
     judgments, combined = assessment.judgments, assessment.occurring.every
     together = join({judgment.verdict for judgment in judgments.values()})
-    disputed = _between_sources(together, judgments)
+    disputed = between({judgment.verdict for judgment in judgments.values()})
     findings = [finding(term, judgments[term]) for term in sorted(judgments)]
     findings += [_conflict(one, judgments) for one in disputed]
     rows = _status_of_rows(combined, judgments)
     status: Status = max([together.status, *rows], key=STATUSES.index)
     blame = _blame(disputed, judgments, combined)
     figures = {"rows": dict(sorted(rows.items())), "blame": blame}
-    needed = repairs(assessment, section) if status in FAILING else ()
-    return AuditResult(status, tuple(findings), figures, repairs=needed)
+    today = datetime.date.today()
+    counts = _without_waived(assessment, disputed) if section.waivers else status
+    return AuditResult(
+        status,
+        tuple(marked(findings, section.waivers, today)),
+        figures,
+        repairs=repairs(assessment, section) if counts in FAILING else (),
+        notes=remarks(findings, section.waivers, today),
+        counts=counts,
+    )
+
+
+def _without_waived(assessment: Assessment, disputed: list[Conflict]) -> Status:
+    """The status without the findings that a waiver covers, each of which counts as CONTESTED."""
+    statuses: list[Status] = [
+        "CONTESTED" if judgment.verdict.status in FAILING and not assessment.fails(term) else judgment.verdict.status
+        for term, judgment in assessment.judgments.items()
+    ]
+    statuses += ["CONTESTED" if assessment.waived.conflict(one) else "DENY" for one in disputed]
+    statuses += ["UNKNOWN"] if () in assessment.occurring.every else []
+    return worst(statuses)
 
 
 def finding(term: Term, judgment: Judgment) -> Finding:
@@ -60,12 +80,6 @@ def finding(term: Term, judgment: Judgment) -> Finding:
         texts=judgment.texts,
         duties=tuple(duty for duty, _ in obligations),
     )
-
-
-def _between_sources(together: Verdict, judgments: Mapping[Term, Judgment]) -> list[Conflict]:
-    """The conflicts between sources, without those inside one source."""
-    inside = {one for verdict in {j.verdict for j in judgments.values()} for one in conflicts(verdict.obligations)}
-    return [one for one in conflicts(together.obligations) if one not in inside]
 
 
 def _sources_of(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> dict[str, list[Term]]:

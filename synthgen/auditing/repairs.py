@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from synthgen.auditing.allowed import allowed
 from synthgen.auditing.combinations import Term
 from synthgen.auditing.judging import UNSTATED, Assessment, Judgment
-from synthgen.auditing.result import FAILING, Repair
+from synthgen.auditing.result import Repair
 from synthgen.auditing.rules import BASE
 from synthgen.errors import GateDenied
 from synthgen.recipe import AuditSection
@@ -41,8 +41,9 @@ def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]
     """
     terms: dict[_What, list[Term]] = defaultdict(list)
     for term in sorted(assessment.judgments):
-        for what in _needed(assessment.judgments[term], section):
-            terms[what].append(term)
+        if assessment.fails(term):
+            for what in _needed(assessment.judgments[term], section):
+                terms[what].append(term)
     concerned: dict[Term, set[_What]] = defaultdict(set)
     for what, some in terms.items():
         for term in some:
@@ -58,8 +59,6 @@ def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]
 def _needed(judgment: Judgment, section: AuditSection) -> Iterator[_What]:
     """What is to be changed for a source that fails."""
     verdict = judgment.verdict
-    if verdict.status not in FAILING:
-        return
     if judgment.terms.lower() == UNSTATED:
         yield _What("license", UNSTATED)
         return

@@ -36,7 +36,7 @@ class Finding:
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies,
     and `texts` says where each of its texts was read. `duties` has the kind of each of the `obligations`; see
-    `synthgen.auditing.algebra.Duty`.
+    `synthgen.auditing.algebra.Duty`. `waived` says who accepted a finding that does not pass, and why.
     """
 
     source: str
@@ -48,6 +48,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     duties: tuple[str, ...] = ()
+    waived: str = ""
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
@@ -105,7 +106,8 @@ class Repair:
 @dataclass(frozen=True)
 class AuditResult:
     """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
-    A figure maps names to numbers, such as `rows`, the number of rows with each status.
+    A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
+    `counts` is the status without the findings that are waived, if there are any.
     """
 
     status: Status
@@ -113,6 +115,13 @@ class AuditResult:
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    notes: tuple[str, ...] = ()
+    counts: Status | None = None
+
+    @property
+    def gate(self) -> Status:
+        """The status that decides whether the report passes."""
+        return self.status if self.counts is None else self.counts
 
 
 def worst(statuses: Iterable[Status]) -> Status:

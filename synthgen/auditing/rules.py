@@ -17,12 +17,13 @@ A role that is not in this list is treated as a generator, which has the stricte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from synthgen.auditing.algebra import Obligation, Verdict
+from synthgen.auditing.algebra import Obligation, Verdict, join
 from synthgen.auditing.result import STATUSES, Status, worst
 from synthgen.recipe import AuditSection
+from synthgen.recipe.exceptions import Permission
 from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
@@ -43,8 +44,29 @@ class Role(NamedTuple):
     tools: tuple[str, ...] = ()
 
 
-def verdict(terms: Terms, role: Role, intent: AuditSection) -> Verdict:
-    """What the terms say about a source with this role, for the intended use."""
+def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
+    """What the terms say about a source with this role, for the intended use. `permissions` are those about the source
+    that count today. What the terms forbid is allowed for the actions that a permission names.
+    """
+    given = [one for one in permissions if _is_about(one, terms)]
+    if not given:
+        return _verdict(terms, role, intent, None)
+    verdicts = []
+    for action in intent.actions:  # a permission may be about some of the actions alone
+        allowing = next((one for one in given if action in one.allows), None)
+        verdicts.append(_verdict(terms, role, intent.model_copy(update={"actions": (action,)}), allowing))
+    return join(verdicts or [_verdict(terms, role, intent, None)])
+
+
+def _is_about(permission: Permission, terms: Terms) -> bool:
+    """Whether a permission about a source is about these terms. Without a source, it is about a contract alone, because
+    many authors use the same license.
+    """
+    named = {name.lower() for name in (terms.id, *terms.aliases)}
+    return (permission.terms.lower() in named or not permission.terms) and (bool(permission.source) or terms.contract)
+
+
+def _verdict(terms: Terms, role: Role, intent: AuditSection, permission: Permission | None) -> Verdict:
     judged = [
         *_commercial(terms, intent),
         *_training(terms, role, intent),
@@ -56,6 +78,8 @@ def verdict(terms: Terms, role: Role, intent: AuditSection) -> Verdict:
     ]
     if terms.contract and role.account == "third_party":
         judged = [_of_a_third_party(one) for one in judged]
+    if permission is not None:
+        judged = [("ALLOW", f"{permission.text()} ({why})") if said == "DENY" else (said, why) for said, why in judged]
     judged += _unknown(terms)
     obligations = frozenset(_obligations(terms, role, intent))
     judged += _name(obligations, intent)

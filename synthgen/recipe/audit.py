@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Section
 
@@ -15,7 +16,7 @@ class AuditSection(Section):
 
     use: Literal["research", "commercial"] = "commercial"
     """Whether the corpus and the student are for research or for commercial use."""
-    actions: tuple[Literal["train", "share_data", "release_weights", "serve"], ...] = (
+    actions: tuple[Action, ...] = (
         "train",
         "share_data",
         "release_weights",
@@ -39,3 +40,7 @@ class AuditSection(Section):
     """Where you are and where the student is used, such as `[EU, US]`. Some licenses exclude a region."""
     terms: tuple[Terms, ...] = ()
     """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""
+    permissions: tuple[Permission, ...] = ()
+    """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
+    waivers: tuple[Waiver, ...] = ()
+    """Findings that a named person accepts. They keep their verdicts, and do not close the gate of training."""

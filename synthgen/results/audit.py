@@ -36,12 +36,14 @@ class Finding:
     reasons: list[str] = field(default_factory=list)
     obligations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    waived: str = ""
 
 
 @dataclass(frozen=True)
 class StoredAudit:
     """What others need to know of an audit: whether it passed, its status, the intended use, the findings, and the hash
-    of the corpus that was judged. The hash is "" in a report of an older version, which belongs to no corpus.
+    of the corpus that was judged. The hash is "" in a report of an older version, which belongs to no corpus. `waivers`
+    says which findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str
@@ -49,6 +51,8 @@ class StoredAudit:
     intent: Intent
     findings: list[Finding]
     corpus_sha256: str = ""
+    waivers: list[str] = field(default_factory=list)
+    date: str = ""
 
 
 def read_audit(path: Path) -> StoredAudit:

@@ -22,7 +22,7 @@ import synthgen
 # data only through a corpus.
 FLOORS = [
     {"cli"},
-    {"pipeline", "tasks"},
+    {"auditcommand", "pipeline", "tasks"},
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},
