@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from synthgen.auditing.algebra import Conflict, Duties, Verdict, between, duties_of, join
+from synthgen.auditing.algebra import Conflict, Duties, Duty, Verdict, between, duties_of, join
 from synthgen.auditing.combinations import Combination, Occurring, Term
 from synthgen.auditing.judging import Assessment, Judgment
 from synthgen.auditing.sides import Choice, Weight, choose, total
@@ -30,7 +30,7 @@ class Allowed:
     """
 
     assessment: Assessment
-    left_out: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    left_out: Mapping[tuple[Duty, str], str] = field(default_factory=dict)
     sides: tuple[str, ...] = ()
 
     def reason(self, combination: Combination) -> str | None:
@@ -57,8 +57,8 @@ def allowed(assessment: Assessment) -> Allowed:
         if _alone(one, assessment) is None:
             verdicts = frozenset(judgments[term].verdict for term in one)
             rows[verdicts] = total([rows.get(verdicts, (0, 0)), weight_of(one, assessment)])
-    verdicts = {judgments[term].verdict for term in assessment.of_student}.union(*rows)
-    found = [one for one in between(verdicts) if not assessment.waived.conflict(one)]
+    different = {judgments[term].verdict for term in assessment.of_student}.union(*rows)
+    found = [one for one in between(different) if not assessment.waived.conflict(one)]
     return _sides(alone, found, rows, fixed) if found else Allowed(alone)
 
 
@@ -115,18 +115,18 @@ def _sides(
     )
 
 
-def _of_duty(duty: tuple[str, str], found: list[Conflict]) -> list[Conflict]:
+def _of_duty(duty: tuple[Duty, str], found: list[Conflict]) -> list[Conflict]:
     return [one for one in found if duty in one.duties]
 
 
-def _reason(duty: tuple[str, str], found: list[Conflict], choice: Choice) -> str:
+def _reason(duty: tuple[Duty, str], found: list[Conflict], choice: Choice) -> str:
     """Why the rows with this obligation go."""
     ended = [one.reason for one in _of_duty(duty, found) if not one.duties & (choice.left_out - {duty})]
     reasons = ended or [one.reason for one in _of_duty(duty, found)]
     return f"left out for the sake of the other rows: {'; '.join(reasons)}"
 
 
-def _in_words(duty: tuple[str, str], found: list[Conflict], weights: Mapping[Duties, Weight], choice: Choice) -> str:
+def _in_words(duty: tuple[Duty, str], found: list[Conflict], weights: Mapping[Duties, Weight], choice: Choice) -> str:
     gone = total(weight for duties, weight in weights.items() if duty in duties)
     reasons = "; ".join(one.reason for one in _of_duty(duty, found))
     most = "no other choice keeps more rows" if choice.proven else "there are too many choices to try them all"

@@ -30,7 +30,8 @@ _BATCH = 65536
 
 class Term(NamedTuple):
     """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
-    `third_party`, or "" when unknown), the model's name, and the tools that it used.
+    `third_party`, or "" when unknown), the model's name, the tools that it used, and the day of the terms ("" when
+    unknown).
     """
 
     source: str
@@ -39,6 +40,7 @@ class Term(NamedTuple):
     account: str = ""
     made_by: str = ""
     tools: tuple[str, ...] = ()
+    day: str = ""
 
 
 Combination = tuple[Term, ...]
@@ -121,6 +123,7 @@ def _different(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.
 def _terms(flat: pa.Array) -> tuple[Sequence[Term], npt.NDArray[np.int64]]:
     """The different sources in a column of sources, and for each source its index among them."""
     names = [_sources(flat), *(pc.struct_field(flat, name) for name in ("role", "license", "account", "made_by"))]
+    names.append(pc.struct_field(flat, "terms_date"))
     names.append(pc.binary_join(pc.struct_field(flat, "tools"), "\1"))
     coded = pc.binary_join_element_wise(*(pc.fill_null(name, "") for name in names), "\0").dictionary_encode()
     return [_term(text) for text in coded.dictionary.to_pylist()], _numpy(coded.indices).astype(np.int64)
@@ -142,8 +145,8 @@ def _sources(flat: pa.Array) -> pa.Array:
 
 
 def _term(text: str) -> Term:
-    source, role, license, account, made_by, tools = text.split("\0")
-    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else ())
+    source, role, license, account, made_by, day, tools = text.split("\0")
+    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else (), day)
 
 
 def _lengths(lists: pa.Array) -> npt.NDArray[np.int64]:

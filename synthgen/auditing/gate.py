@@ -23,7 +23,7 @@ from synthgen.files import read_text
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, load_recipe
-from synthgen.recipe.exceptions import Waiver
+from synthgen.recipe.exceptions import Permission, Waiver
 from synthgen.results.audit import Intent, StoredAudit, read_audit
 from synthgen.results.stored import parse
 from synthgen.results.training import Passage
@@ -140,10 +140,10 @@ def check_above(path: Path, *, override: bool = False) -> str | None:
 def _ended(section: AuditSection, since: str) -> str:
     """A waiver or permission that counted on the day of the audit, and whose last day is over now. "" if none."""
     today = datetime.date.today()
-    for one in (*section.waivers, *section.permissions):
+    given: list[Waiver | Permission] = [*section.waivers, *section.permissions]
+    for one in given:
         if one.ended(today) and since <= (one.until or ""):
-            who = one.name if isinstance(one, Waiver) else one.granted_by
-            return f"the {type(one).__name__.lower()} of {who} ended on {one.until},"
+            return f"the {type(one).__name__.lower()} of {one.who} ended on {one.until},"
     return ""
 
 

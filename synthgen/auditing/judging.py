@@ -65,7 +65,8 @@ def term_of(source: SourceTerms) -> Term:
     """What is judged of a source of a manifest or a student."""
     facts: dict[str, Any] = {**source}
     tools = tuple(facts.get("tools") or ())
-    return Term(source["source"], source["role"], source["license"], facts.get("account") or "", tools=tools)
+    account, day = facts.get("account") or "", facts.get("terms_date") or ""
+    return Term(source["source"], source["role"], source["license"], account, tools=tools, day=day)
 
 
 def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
@@ -76,14 +77,16 @@ def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogu
     """
     followed = (*book.followed(term.source), *book.followed(term.made_by))
     role = Role(term.role, term.account, term.tools)
-    alternatives = [_distinct((*one, *followed)) for one in book.alternatives(term.license)]
+    stated = [_distinct((*one, *followed)) for one in book.alternatives(term.license)]
+    dated = [book.in_force(one, term.license, term.day) for one in stated]
+    alternatives = [one for one, _ in dated]
     permissions = permissions_for(term, intent, today)
     verdicts = [_verdict(one, role, intent, permissions) for one in alternatives]
     best = min(
         range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
     )
     names = " AND ".join(one.id for one in alternatives[best])
-    notes = [note for one in alternatives[best] for note in _notes(one, today)]
+    notes = [*dated[best][1], *(note for one in alternatives[best] for note in _notes(one, today))]
     if followed and book.get(term.license).id == UNSTATED:
         known = " AND ".join(one.id for one in followed)
         notes.insert(0, f"the catalog has terms for this model: if they are yours, state '{known}'")
@@ -141,7 +144,7 @@ def judge_all(
         models = (book.followed(term.source), book.followed(term.made_by))
         ids = (tuple(t.id for t in some) for some in models)
         allowing = permissions_for(term, intent, today)
-        key = (term.role, term.license, term.account, term.tools, allowing, *ids)
+        key = (term.role, term.license, term.account, term.tools, term.day, allowing, *ids)
         if key not in known:
             known[key] = judge(term, intent, today, book)
         found[term] = known[key]

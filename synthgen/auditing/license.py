@@ -36,12 +36,12 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     judgments, combined = assessment.judgments, assessment.occurring.every
     together = join({judgment.verdict for judgment in judgments.values()})
     disputed = between({judgment.verdict for judgment in judgments.values()})
-    findings = [finding(term, judgments[term]) for term in sorted(judgments)]
+    findings = list(dict.fromkeys(finding(term, judgments[term]) for term in sorted(judgments)))
     findings += [_conflict(one, judgments) for one in disputed]
     rows = _status_of_rows(combined, judgments)
     status: Status = max([together.status, *rows], key=STATUSES.index)
     blame = _blame(disputed, judgments, combined)
-    figures = {"rows": dict(sorted(rows.items())), "blame": blame}
+    figures: dict[str, dict[str, float]] = {"rows": dict(sorted(rows.items())), "blame": blame}
     today = datetime.date.today()
     counts = _without_waived(assessment, disputed) if section.waivers else status
     return AuditResult(

@@ -20,7 +20,7 @@ from synthgen.errors import GateDenied
 from synthgen.recipe import AuditSection
 
 _NAMED = 3  # sources that a repair names
-_ASKED = re.compile(r"does not set (audit\.\w+)")
+_ASKED = re.compile(r"does not set (audit\.\w+(?:\.[\w-]+)?)")
 _MODELS = ("generator", "logits", "rewriter", "judge")
 
 Kind = Literal["license", "terms", "key", "name", "replace"]

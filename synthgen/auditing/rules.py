@@ -46,24 +46,15 @@ class Role(NamedTuple):
 
 def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
     """What the terms say about a source with this role, for the intended use. `permissions` are those about the source
-    that count today. What the terms forbid is allowed for the actions that a permission names.
+    and these terms that count today. What the terms forbid is allowed for the actions that a permission names.
     """
-    given = [one for one in permissions if _is_about(one, terms)]
-    if not given:
+    if not permissions:
         return _verdict(terms, role, intent, None)
     verdicts = []
     for action in intent.actions:  # a permission may be about some of the actions alone
-        allowing = next((one for one in given if action in one.allows), None)
+        allowing = next((one for one in permissions if action in one.allows), None)
         verdicts.append(_verdict(terms, role, intent.model_copy(update={"actions": (action,)}), allowing))
     return join(verdicts or [_verdict(terms, role, intent, None)])
-
-
-def _is_about(permission: Permission, terms: Terms) -> bool:
-    """Whether a permission about a source is about these terms. Without a source, it is about a contract alone, because
-    many authors use the same license.
-    """
-    named = {name.lower() for name in (terms.id, *terms.aliases)}
-    return (permission.terms.lower() in named or not permission.terms) and (bool(permission.source) or terms.contract)
 
 
 def _verdict(terms: Terms, role: Role, intent: AuditSection, permission: Permission | None) -> Verdict:
@@ -143,16 +134,17 @@ def _learning(terms: Terms, intent: AuditSection) -> Judged:
         return "DENY", "training is allowed for research only"
     if rule == "family":
         return _family(terms.family, intent.student_family.lower())
-    if rule == "deny" and terms.unless_competing and intent.competes == "no":
+    competes, key = intent.competes_with(terms.family)
+    if rule == "deny" and terms.unless_competing and competes == "no":
         return "CONTESTED", f"models may not be trained on outputs, but {terms.unless_competing}"
     if rule == "deny":
         return "DENY", "models may not be trained on outputs"
     verdicts: dict[str, Judged] = {
         "no": ("ALLOW", "competing models may not be trained; the recipe says that the student does not compete"),
         "yes": ("DENY", "a competing model may not be trained on outputs"),
-        "unknown": ("UNKNOWN", "a competing model may not be trained, and the recipe does not set audit.competes"),
+        "unknown": ("UNKNOWN", f"a competing model may not be trained, and the recipe does not set {key}"),
     }
-    return verdicts[intent.competes]
+    return verdicts[competes]
 
 
 def _family(family: str, student: str) -> Judged:

@@ -34,6 +34,7 @@ from synthgen.executor import LocalExecutor, Services
 from synthgen.executor.local import cores
 from synthgen.lineage import student_sources
 from synthgen.manifest import Facts, Manifest
+from synthgen.parquet import read
 from synthgen.recipe import Recipe, check_recipe, dump_recipe
 from synthgen.records import SCHEMA, VERDICTS
 from synthgen.ui import UI
@@ -240,7 +241,7 @@ def _tables(piece: _Piece, name: str) -> Iterator[tuple[str, pa.Table]]:
         if (folder / f"{name}.parquet").exists():
             owner = folder.parent.parent
             stored = corpus.check_file(owner, corpus.manifest(owner), f"logits/{folder.name}/{name}.parquet")
-            yield f"logits/{folder.name}", _of_rows(corpus.read(stored), ids)
+            yield f"logits/{folder.name}", _of_rows(read(stored), ids)
 
 
 def _of_rows(table: pa.Table, ids: pa.Array) -> pa.Table:

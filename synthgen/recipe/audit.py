@@ -10,6 +10,12 @@ from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Section
 
+Competes = Annotated[
+    Literal["yes", "no", "unknown"],
+    BeforeValidator(word),
+    WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
+]
+
 
 class AuditSection(Section):
     """The intended use that the audit judges."""
@@ -22,12 +28,10 @@ class AuditSection(Section):
         "release_weights",
     )
     """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
-    competes: Annotated[
-        Literal["yes", "no", "unknown"],
-        BeforeValidator(word),
-        WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
-    ] = "unknown"
-    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students."""
+    competes: Competes | dict[str, Competes] = "unknown"
+    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students. With
+    several providers, a mapping: `{openai: no, google: yes}`. Its keys are the families of data/licenses.yaml; for a
+    provider that it does not name, the answer is unknown."""
     student_family: str = ""
     """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
     student_name: str = ""
@@ -44,3 +48,10 @@ class AuditSection(Section):
     """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
     waivers: tuple[Waiver, ...] = ()
     """Findings that a named person accepts. They keep their verdicts, and do not close the gate of training."""
+
+    def competes_with(self, provider: str) -> tuple[Literal["yes", "no", "unknown"], str]:
+        """Whether the student competes with a provider, and the key of the recipe that says so."""
+        if isinstance(self.competes, str):
+            return self.competes, "audit.competes"
+        stated = {name.lower(): answer for name, answer in self.competes.items()}
+        return stated.get(provider.lower(), "unknown"), f"audit.competes.{provider}"

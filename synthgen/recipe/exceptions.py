@@ -33,6 +33,11 @@ class _Dated(Section):
     until: Day | None = None
     """The last day on which it counts. When left out, it does not end."""
 
+    @property
+    def who(self) -> str:
+        """The person or company that gave it."""
+        raise NotImplementedError
+
     def counts(self, today: datetime.date) -> bool:
         """Whether it counts today."""
         return self.date <= today.isoformat() and not self.ended(today)
@@ -75,6 +80,10 @@ class Waiver(_Dated):
     covers: Annotated[tuple[Covered, ...], Field(min_length=1)]
     """The findings that are accepted."""
 
+    @property
+    def who(self) -> str:
+        return self.name
+
     def text(self) -> str:
         """For people, in one line."""
         end = f", until {self.until}" if self.until else ""
@@ -93,6 +102,10 @@ class Permission(_Dated):
     """The license or contract that it is an exception from. When left out: all terms of the source."""
     allows: Annotated[tuple[Action, ...], Field(min_length=1)]
     """The actions that it allows."""
+
+    @property
+    def who(self) -> str:
+        return self.granted_by
 
     def rules(self) -> Iterator[Rule]:
         yield from super().rules()

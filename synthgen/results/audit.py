@@ -16,9 +16,15 @@ class Intent:
 
     use: str
     actions: list[str]
-    competes: str
+    competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
     """The sources that the student has besides those of its rows."""
+
+    def competes_text(self) -> str:
+        """For people: whether the student competes with the providers of teachers."""
+        if isinstance(self.competes, str):
+            return self.competes
+        return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
 
     def text(self) -> str:
         """For people: the use and the actions."""
