@@ -5,7 +5,7 @@ intended use.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,8 @@ def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogu
     dated = [book.in_force(one, term.license, term.day) for one in stated]
     alternatives = [one for one, _ in dated]
     permissions = permissions_for(term, intent, today)
-    verdicts = [_verdict(one, role, intent, permissions) for one in alternatives]
+    about = [(one, _about(one, book)) for one in permissions]
+    verdicts = [_verdict(one, role, intent, about) for one in alternatives]
     best = min(
         range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
     )
@@ -110,11 +111,29 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
     )
 
 
-def _verdict(terms: Alternative, role: Role, intent: AuditSection, permissions: tuple[Permission, ...] = ()) -> Verdict:
-    """What all these terms say together. With several terms, each reason names its own."""
+def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
+    """The ids of the terms that a permission names, of all versions of a contract. Empty: it is about all terms."""
+    if not permission.terms:
+        return frozenset()
+    named = (book.in_force(one, "", "")[0] for one in book.alternatives(permission.terms))
+    return frozenset(one.id for some in named for one in some)
+
+
+def _verdict(
+    terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[tuple[Permission, frozenset[str]]]
+) -> Verdict:
+    """What all these terms say together. With several terms, each reason names its own. `permissions` are about the
+    source, each with the ids of the terms that it is about; without a source, it is about contracts alone, because many
+    authors use the same license.
+    """
     verdicts = []
     for one in terms:
-        found = verdict(one, role, intent, permissions)
+        given = [
+            permission
+            for permission, ids in permissions
+            if (not ids or one.id in ids) and (permission.source or one.contract)
+        ]
+        found = verdict(one, role, intent, given)
         named = frozenset(f"{one.id}: {reason}" for reason in found.reasons) if len(terms) > 1 else found.reasons
         verdicts.append(Verdict(found.status, found.obligations, named))
     if all(one.kind == "host" for one in terms):

@@ -138,8 +138,8 @@ def test_an_alternative_never_makes_it_worse_and_a_further_license_never_better(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_alternatives_of_several_sources_pass_only_if_one_choice_of_them_passes(seed):
-    """Each source takes its own best alternative. So ALLOW is never wrong, and DENY may be: another choice of one source
-    may end a conflict with another source.
+    """Each source takes its own best alternative. So ALLOW is never wrong, and DENY may be: another choice of one
+    source may end a conflict with another source.
     """
     draw = random.Random(seed)
     names = [one.id for one in TERMS if one.kind != "host"]
