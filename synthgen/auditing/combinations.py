@@ -146,7 +146,7 @@ def _sources(flat: pa.Array) -> pa.Array:
 
 def _term(text: str) -> Term:
     source, role, license, account, made_by, day, tools = text.split("\0")
-    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else (), day)
+    return Term(source, role, license, account, made_by, tools=tuple(tools.split("\1")) if tools else (), day=day)
 
 
 def _lengths(lists: pa.Array) -> npt.NDArray[np.int64]:

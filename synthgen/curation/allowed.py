@@ -145,7 +145,7 @@ def _keep(recipe: Recipe, source: Path, folder: Path, fresh: bool, workers: int 
     durable.write_text(folder / "recipe.yaml", dump_recipe(recipe))
     names = corpus.shards(source)
     done = frozenset(corpus.committed(place, ["rejected"]))
-    piece = _Piece(source, place, tuple(names), decision, _groups(source, decision), logits, done)
+    piece = _Piece(source, place, tuple(names), decision, groups=_groups(source, decision), logits=logits, done=done)
     rows = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith("data/"))
     written = _write_all(piece, workers or min(cores(), max(1, rows // _WORKER_ROWS)), ui)
     if not written.tally.counts["kept"]:

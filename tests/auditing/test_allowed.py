@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -239,30 +240,39 @@ def test_no_row_that_may_go_is_an_error(tmp_path):
     assert not (tmp_path / "out" / "curated").exists()
 
 
-def test_a_student_learns_from_the_distributions_of_the_rows_that_stay(finished, tmp_path):
-    """And from no others, since they are gone."""
-    run = tmp_path / "run"
+def repaired(finished, folder) -> Path:
+    """A run with distributions of which every other row of one shard may not go, and its repaired copy in `out`."""
+    run = folder / "run"
     shutil.copytree(finished.run / "generated", run / "generated")
     shutil.copy(finished.run / "recipe.yaml", run / "recipe.yaml")
     recipe = synthgen.load_recipe(run / "recipe.yaml")
-    folder = run / "generated"
-    name = corpus.shards(folder)[0]
-    [stored] = (folder / "logits").glob(f"*/{name}.parquet")
-    table, distributions = corpus.read_shard(folder / "data" / f"{name}.parquet"), corpus.read(stored)
+    generated = run / "generated"
+    name = corpus.shards(generated)[0]
+    [stored] = (generated / "logits").glob(f"*/{name}.parquet")
+    table, distributions = corpus.read_shard(generated / "data" / f"{name}.parquet"), corpus.read(stored)
     place = table.schema.get_field_index("sources")
     denied = [[*some, NC] if n % 2 else some for n, some in enumerate(table["sources"].to_pylist())]
     table = table.set_column(place, table.schema.field(place), pa.array(denied, table.schema.field(place).type))
-    corpus.commit(folder, name, {"data": table, f"logits/{stored.parent.name}": distributions})
-    facts = json.loads((folder / "manifest.json").read_text())
-    corpus.finish(folder, "generated", facts, corpus.shards(folder))
+    corpus.commit(generated, name, {"data": table, f"logits/{stored.parent.name}": distributions})
+    facts = json.loads((generated / "manifest.json").read_text())
+    corpus.finish(generated, "generated", facts, corpus.shards(generated))
     synthgen.curate(recipe, run)
-    out = tmp_path / "out"
-    keep_allowed(recipe, run, out)
+    keep_allowed(recipe, run, folder / "out")
+    return folder / "out"
+
+
+def test_the_distributions_of_rows_that_are_left_out_are_gone(finished, tmp_path):
+    out = repaired(finished, tmp_path)
     kept, rejected = parts(out)
     gone = {one.id for one in rejected.values() if one.verdicts[-1]["check"] == "license"}
     ids = [one for path in sorted((out / "curated" / "logits").glob("*/*.parquet")) for one in logits.read(path).ids]
     assert gone
     assert set(ids) == ({*kept, *rejected} - gone)
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_the_distributions_of_the_rows_that_stay(finished, tmp_path):
+    out = repaired(finished, tmp_path)
     settings = ["train.max_steps=1", "train.baseline=false"]
     student = distill.train(synthgen.load_recipe(out / "recipe.yaml", settings), out)
     assert student.folder == out / "student"

@@ -101,6 +101,7 @@ def test_exports_have_the_notice_and_rows_their_sources(run, tmp_path):
     assert {("llama", "generator", "llama-3.1"), ("wiki", "seed", "CC-BY-4.0")} <= found
 
 
+@pytest.mark.slow
 def test_a_student_and_its_export_have_the_notice(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished.run, run)
