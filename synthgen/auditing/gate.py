@@ -89,8 +89,9 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
     stored = read_audit(report) if report.exists() else None
     if stored is not None and stored.corpus_sha256 == wanted.corpus_sha256:
         if not override and (ended := _ended(recipe.audit, stored.date)):
+            kind = type(ended).__name__.lower()
             raise GateDenied(
-                f"{ended} since the audit of {wanted.folder}",
+                f"the {kind} of {ended.who} ended on {ended.until}, since the audit of {wanted.folder}",
                 f"run {_command(wanted, recipe)}, then train again{_ANYWAY}",
             )
         return _passage(wanted, stored, override)
@@ -137,14 +138,11 @@ def check_above(path: Path, *, override: bool = False) -> str | None:
     return None
 
 
-def _ended(section: AuditSection, since: str) -> str:
-    """A waiver or permission that counted on the day of the audit, and whose last day is over now. "" if none."""
+def _ended(section: AuditSection, since: str) -> Waiver | Permission | None:
+    """A waiver or permission that counted on the day of the audit, and whose last day is over now."""
     today = datetime.date.today()
     given: list[Waiver | Permission] = [*section.waivers, *section.permissions]
-    for one in given:
-        if one.ended(today) and since <= (one.until or ""):
-            return f"the {type(one).__name__.lower()} of {one.who} ended on {one.until},"
-    return ""
+    return next((one for one in given if one.ended(today) and since <= (one.until or "")), None)
 
 
 def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
