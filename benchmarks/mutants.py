@@ -49,7 +49,7 @@ MEMORY = 8 << 30  # bytes that a process of a test may allocate
 VERIFY = tuple(f"verify/test_{name}.py" for name in ("matches", "spellings", "arithmetic", "time", "mathematics"))
 MONEY = ("generation/test_money.py", "generation/test_ledger.py", "teachers/test_completion.py")
 API = ("generation/test_wire.py", "teachers/test_api.py")
-LICENSES = tuple(f"auditing/test_{name}.py" for name in ("audit", "catalogue", "golden", "laws"))
+LICENSES = tuple(f"auditing/test_{name}.py" for name in ("audit", "catalogue", "exceptions", "golden", "laws"))
 SEEDS = ("corpus/test_odd_seeds.py", "corpus/test_seeds.py", "corpus/test_shipped_seeds.py", "fuzz/test_seed_files.py")
 CURATION = tuple(
     f"{name}.py"
@@ -105,6 +105,8 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "tables/test_audits.py",
             "auditing/test_lineage.py",
             "auditing/test_gate.py",
+            "auditing/test_allowed.py",
+            "auditing/test_notices.py",
         ),
         "synthgen/recipe/terms.py": LICENSES,
         "synthgen/lineage.py": ("auditing/test_lineage.py",),

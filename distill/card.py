@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from synthgen import corpus, durable
 from synthgen.auditing import folder_of, intent_of
+from synthgen.auditing.notices import NAME
 from synthgen.cards import audit_sections, environment, header, hub_license, is_hub_id, markdown_table
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
@@ -76,6 +77,7 @@ def write_model_card(
                 {**_head(folder, recipe, manifest, training), **terms, **_results(manifest, training, evaluation)}
             ),
             has_license=bool(terms),
+            has_notice=(folder / NAME).exists(),
             manifest=manifest,
             written=written,
             audit_sections=audit_sections(_audit(source, recipe, corpus_sha256), _tests(folder)) if source else "",

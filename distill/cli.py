@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 import synthgen
-from synthgen.cli import conclude
-from synthgen.command import FIELD, SET, fields_of, recipe_of, report_errors
+from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
 from synthgen.durable import writes
 from synthgen.errors import GateDenied, UserError
 from synthgen.recipe.overrides import parse_settings, read

@@ -32,7 +32,7 @@ _MODEL = (
     *_TOKENIZER,
 )
 _CHECKPOINT = r"checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
-_EXPORT = (r"export\.json", r"README\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
+_EXPORT = (r"export\.json", r"README\.md", r"NOTICE\.md", r"config\.json|generation_config\.json", *_TOKENIZER)
 PARTS = (
     "baseline",
     "teacher",
@@ -64,6 +64,7 @@ def trained() -> Output:
         r"(baseline/)?metrics\.jsonl",
         _CHECKPOINT,
         r"README\.md",
+        r"NOTICE\.md",
         *(f"((baseline|teacher)/)?({pattern})" for pattern in names),
         *(f"{name}/({pattern})" for name, entry in MODEL_FORMATS.items() for pattern in (*_EXPORT, *entry.files)),
         r"trackers/.+",  # the trackers choose the file names

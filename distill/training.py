@@ -20,8 +20,9 @@ from distill.finished import made_from
 from distill.job import Job
 from distill.outputs import student_files, trained
 from synthgen import corpus, durable, outputs
-from synthgen.auditing.gate import audit_and_check, check_above
+from synthgen.auditing.gate import audit_and_check, check_above, notice
 from synthgen.auditing.gate import check as check_gate
+from synthgen.auditing.notices import carry
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
@@ -122,6 +123,8 @@ def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
         **inputs,
     )
     if durable.writes():
+        if text := notice(recipe, job.source):
+            carry(job.folder, text)
         write_model_card(job.folder, recipe, manifest, training, source=job.source)
         training = replace(training, files=student_files(job.folder))
         durable.write_json(job.folder / FILE, training.to_dict())  # last, because it marks the student as finished

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from synthgen.auditing import audit
     from synthgen.curation import curate
+    from synthgen.curation.allowed import keep_allowed
     from synthgen.curation.verdicts import Rejection, Verdicts
     from synthgen.display import show
     from synthgen.errors import SynthgenError, UserError
@@ -48,6 +49,7 @@ __all__ = [
     "export",
     "generate",
     "init",
+    "keep_allowed",
     "load_recipe",
     "open",
     "plan",
@@ -73,6 +75,7 @@ _HOMES = {
     "export": "synthgen.exporting.job",
     "generate": "synthgen.generation.driver",
     "init": "synthgen.tasks.initial",
+    "keep_allowed": "synthgen.curation.allowed",
     "load_recipe": "synthgen.recipe",
     "open": "synthgen.notebook",
     "plan": "synthgen.generation.plan",

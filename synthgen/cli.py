@@ -6,21 +6,17 @@ Exit codes: 0 success · 1 a gate failed · 2 an error that the user can correct
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 import synthgen
-from synthgen.command import FIELD, SET, STALE, fields_of, recipe_of, report_errors
+from synthgen.auditcommand import audit
+from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.takedown.command import remove
 from synthgen.ui import UI
-
-if TYPE_CHECKING:
-    from synthgen.tally import Outcome
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
@@ -31,7 +27,7 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
 @click.group(
-    commands=[remove], context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]}
+    commands=[audit, remove], context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]}
 )
 @click.version_option(synthgen.__version__)
 def main() -> None:
@@ -240,34 +236,6 @@ def curate(
 
 @main.command()
 @_RUN
-@click.option(
-    "--use", type=click.Choice(["research", "commercial"]), help="Intended use. Default: the recipe's audit.use."
-)
-@click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
-@STALE
-@SET
-@report_errors
-def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
-    """Check whether the licenses of teacher and seeds allow the intended use.
-
-    The exit code is 1 when a license forbids the use or is unknown.
-
-    \b
-    synthgen audit runs/first
-    synthgen audit runs/first --use research
-    """
-    from synthgen.corpus import resolve
-    from synthgen.tally import tally
-
-    found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    conclude(ui, found.to_dict(), found.text(), tally(resolve(run)), run)
-    if not found.passed:
-        sys.exit(1)
-    ui.hint(f"distill train {run}")
-
-
-@main.command()
-@_RUN
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
 @click.option("--rule", metavar="NAME", help="With --rejected: only rows that this check or sweep rejected.")
@@ -371,15 +339,6 @@ def report(run: Path, ui: UI) -> None:
     synthgen report runs/first
     """
     ui.show(synthgen.report(run))
-
-
-def conclude(ui: UI, value: dict[str, Any], text: str, outcome: Outcome, run: Path | None) -> None:
-    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
-    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
-    """
-    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
-    if run is not None:
-        outcome.check(run)
 
 
 def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -130,6 +130,24 @@ def _unexpected(ui: UI, error: Exception) -> int:
         "please report it with the command, the recipe, and what the command prints with SYNTHGEN_DEBUG=1",
     )
     return 70
+
+
+class _Outcome(Protocol):
+    """What became of the rows of a corpus; see `synthgen.tally.Outcome`."""
+
+    def to_dict(self) -> dict[str, object]: ...
+    def text(self) -> str: ...
+    def warnings(self) -> list[str]: ...
+    def check(self, run: Path) -> None: ...
+
+
+def conclude(ui: UI, value: dict[str, Any], text: str, outcome: _Outcome, run: Path | None) -> None:
+    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
+    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
+    """
+    ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
+    if run is not None:
+        outcome.check(run)
 
 
 def recipe_of(run: Path, named: str | None) -> str:

@@ -285,11 +285,11 @@ class OpenRun:
         for stage, folder in self._folders.items():
             lines.append((stage, self._state(folder)))
         audit, student, evaluation = self.audit, self.student, self.evaluation
-        if audit:
-            lines.append(("audit", f"{audit['status']} for {audit['intent']['use']} use"))
+        lines += [("audit", f"{audit['status']} for {audit['intent']['use']} use")] if audit else []
         if student:
             training = student.training
             lines.append(("student", f"{training.student}; {training.steps:,} steps on {training.rows:,} rows"))
+            lines += [("audit waived", one) for one in (training.audit.waivers if training.audit else ())]
             if training.audit and training.audit.overridden:
                 lines.append(("audit overridden", training.audit.text()))
         for figure in evaluation.figures if evaluation else ():

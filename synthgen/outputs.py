@@ -98,7 +98,7 @@ def corpus_files(*parts: str) -> tuple[str, ...]:
     their companions.
     """
     shards = [f"{part}/{SHARD}" for part in ("data", *parts)]
-    return (r"manifest\.json", r"README\.md", *shards, r"inputs\.json")
+    return (r"manifest\.json", r"README\.md", r"NOTICE\.md", *shards, r"inputs\.json")
 
 
 GENERATED = Output(
@@ -117,6 +117,16 @@ AUDITED = Output(
     "synthgen audit",
     tuple((place + name, text) for place in ("", "[0-9a-f]" * 16 + "/") for name, text in _REPORTS),
     (r"([0-9a-f]{16}/)?report\.(json|md)", r"([0-9a-f]{16}/)?attribution\.md"),
+)
+ALLOWED = Output(
+    "synthgen audit --keep-allowed",
+    (("curated/inputs.json", '"audited_sha256"'),),
+    (
+        *(f"curated/{pattern}" for pattern in corpus_files("rejected", "logits/.+")[:-1]),
+        *(f"audit/{pattern}" for pattern in AUDITED.files),
+        r"recipe\.yaml",
+        r"curated/inputs\.json",
+    ),
 )
 
 

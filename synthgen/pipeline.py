@@ -136,7 +136,8 @@ def run(
             f"audit status {verdict.status} for {verdict.intent['use']} use; no student was trained",
             f"read {folder}/audit/report.md; --override-audit trains anyway, and every card will say so",
         )
-    status = verdict.status if verdict.passed else f"{verdict.status} (overridden)"
+    how = "" if verdict.passed else " (overridden)"
+    status = f"{verdict.status}{' (waived)' if verdict.waivers and verdict.passed else how}"
     return Run(folder, stages.seconds, status, stages.worked, outcome)
 
 
@@ -224,15 +225,15 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Paths and modification times of the files that stages make. Locks and the files of report and audit are left out,
-    because each call of `run` writes them again.
+    """Paths and modification times of the files that stages make. Locks and the files of report, cards and audit are
+    left out, because each call of `run` writes them again.
     """
     made = ("generated", "curated", "student")
     return [
         (p.as_posix(), p.stat().st_mtime_ns)
         for name in made
         for p in sorted((folder / name).rglob("*"))
-        if p.is_file() and p.name not in ("README.md", ".lock")
+        if p.is_file() and p.name not in ("README.md", "NOTICE.md", ".lock")
     ]
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from distill.exporting.job import Job
 from distill.outputs import PARTS, check_student, exported
 from synthgen import corpus, durable, outputs
+from synthgen.auditing.notices import NAME
 from synthgen.cards import environment, markdown_table
 from synthgen.errors import CorpusError, RunChanged, UserError, missing_extra, nearest
-from synthgen.files import check_regular, read_text
+from synthgen.files import check_regular, is_regular, read_text
 from synthgen.recipe import differences
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import columns
@@ -165,6 +166,8 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
                     durable.remove(left)
             for path in _carried(job.student) if format.copies_config else ():
                 shutil.copy(path, temporary / path.name)
+            if is_regular(job.student / NAME):
+                shutil.copy(job.student / NAME, temporary / NAME)
             found: Export = resolve(write)(job)
             result = replace(
                 found, kind=job.kind, to=inputs["to"], title=format.title, folder=str(target), inputs=inputs

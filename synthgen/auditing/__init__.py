@@ -16,7 +16,8 @@ from pathlib import Path
 
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
-from synthgen.auditing.result import AuditResult, Finding, Status, Subject, worst
+from synthgen.auditing.notices import carry, notices
+from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
@@ -30,11 +31,11 @@ from synthgen.ui import UI
 class Report:
     """The results of all audits of a corpus for one intended use.
 
-    `status` is the worst status of all audits; `passed` is true when it is ALLOW or CONTESTED. `findings` holds the
-    findings of all audits, and `audits` the result of each audit. `rows` maps a status to a number of rows; the status
-    of a row is the worst status of its sources. `intent` holds the recipe's section `audit`, and under `student` the
-    sources that the student has besides those of its rows. `corpus_sha256` is the hash of the list of the corpus's
-    files.
+    `status` is the worst status of all audits. `passed` is true when it is ALLOW or CONTESTED, or when waivers cover
+    all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each audit.
+    `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent` holds the
+    recipe's section `audit`, and under `student` the sources that the student has besides those of its rows.
+    `corpus_sha256` is the hash of the list of the corpus's files.
     """
 
     status: Status
@@ -46,15 +47,43 @@ class Report:
     date: str
     audits: dict[str, AuditResult]
 
+    @property
+    def repairs(self) -> list[Repair]:
+        """What would make it pass, or more of it; empty when it passes."""
+        return [one for result in self.audits.values() for one in result.repairs]
+
+    @property
+    def gate(self) -> Status:
+        """The status that decides whether the report passes: that without the findings that are waived."""
+        return worst(result.gate for result in self.audits.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know, such as a waiver that covers nothing."""
+        return [note for result in self.audits.values() for note in result.notes]
+
+    @property
+    def waivers(self) -> list[str]:
+        """The waivers that cover findings, in words."""
+        return list(dict.fromkeys(f"{one.source} ({one.terms}) {one.waived}" for one in self.findings if one.waived))
+
     def text(self) -> str:
         """For people."""
-        actions = self.intent["actions"]
-        listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
-        lines = [f"{self.status} for {self.intent['use']} use ({listed})"]
+        passes = ", and passes because of waivers" if self.passed and self.status in FAILING else ""
+        lines = [f"{self.status} for {intended_text(self.intent)}{passes}"]
         for f in self.findings:
             reasons = "".join(f"; {reason}" for reason in f.reasons + f.notes)
             lines.append(f"  {f.status:<9} {f.source} ({f.role}, {f.terms}){reasons}")
+            lines += [f"            {f.waived}"] if f.waived else []
+        lines += [f"note: {note}" for note in self.notes]
+        if self.repairs:
+            lines.append("to make it pass:")
+            lines += [f"  {one.line()}" for one in self.repairs]
         return "\n".join(lines)
+
+    def notices(self) -> str:
+        """What has to be said and passed on, in Markdown; see `synthgen.auditing.notices`."""
+        return notices(self.findings, intended_text(self.intent))
 
     def to_dict(self) -> dict[str, object]:
         """As in report.json."""
@@ -72,6 +101,9 @@ class Report:
             "intent": self.intent,
             "corpus_sha256": self.corpus_sha256,
             "findings": [asdict(finding) for finding in self.findings],
+            "repairs": [asdict(one) for one in self.repairs],
+            "notes": self.notes,
+            "waivers": self.waivers,
             "rows": dict(self.rows),
             "date": self.date,
             "audits": audits,
@@ -90,7 +122,7 @@ def audit(
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
-    section = AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
+    section = intended(recipe, use)
     source = corpus.resolve(Path(run))
     folder = Path(out) if out else source.parent / "audit"
     outputs.apart(folder, source, "audit")
@@ -107,7 +139,7 @@ def audit(
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
         status=status,
-        passed=status in ("ALLOW", "CONTESTED"),
+        passed=worst(result.gate for result in results.values()) not in FAILING,
         intent=intent_of(section, of_student),
         corpus_sha256=durable.digest(manifest["files"]),
         findings=[finding for result in results.values() for finding in result.findings],
@@ -117,9 +149,15 @@ def audit(
     )
     if durable.writes():
         _write(folder, report, source.name)
+        carry(source, report.notices())
         if folder == source.parent / "audit":
             write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}")
     return report
+
+
+def intended(recipe: Recipe, use: str | None) -> AuditSection:
+    """The recipe's section `audit`, with `use` in place of its key `use` unless that is None."""
+    return AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
 
 
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
@@ -127,6 +165,13 @@ def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[
     sources that the student has besides those of its rows; see `synthgen.lineage.student_sources`.
     """
     return {**section.model_dump(mode="json"), "student": [dict(one) for one in of_student]}
+
+
+def intended_text(intent: Mapping[str, object]) -> str:
+    """For people: the use and the actions."""
+    actions = intent["actions"]
+    listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
+    return f"{intent['use']} use ({listed})"
 
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
@@ -141,6 +186,6 @@ def _write(folder: Path, report: Report, corpus_name: str) -> None:
     """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
     for place in (folder / folder_of(report.intent, corpus_name), folder):
-        for name, template in (("report.md", "audit.md.j2"), ("attribution.md", "attribution.md.j2")):
-            durable.write_text(place / name, environment().get_template(template).render(audit=report))
+        durable.write_text(place / "report.md", environment().get_template("audit.md.j2").render(audit=report))
+        durable.write_text(place / "attribution.md", report.notices())
         durable.write_json(place / "report.json", report.to_dict())

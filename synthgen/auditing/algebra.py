@@ -30,11 +30,20 @@ class Obligation(NamedTuple):
     values: tuple[str, ...] = ()
 
 
-class Conflict(NamedTuple):
-    """Licenses whose obligations cannot be met together. No smaller set of them has this conflict."""
+Duties = frozenset[tuple[Duty, str]]
+"""Obligations without their words: pairs of a duty and the id of the license that asks for it."""
 
-    of: frozenset[str]
+
+class Conflict(NamedTuple):
+    """Obligations that cannot be met together. No smaller set of them has this conflict."""
+
+    duties: Duties
     reason: str
+
+    @property
+    def of(self) -> frozenset[str]:
+        """The ids of the licenses."""
+        return frozenset(name for _, name in self.duties)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,10 @@ def conflicts(obligations: Iterable[Obligation]) -> list[Conflict]:
         *_of_names(by_duty.get("name_prefix", {})),
         *_of_share_alike(by_duty.get("share_alike", {})),
         *(
-            Conflict(frozenset({policy, free}), f"{policy} passes restrictions of use on, which {free} forbids")
+            Conflict(
+                frozenset({("flow_down", policy), ("no_further_terms", free)}),
+                f"{policy} passes restrictions of use on, which {free} forbids",
+            )
             for policy in by_duty.get("flow_down", {})
             for free in by_duty.get("no_further_terms", {})
         ),
@@ -75,10 +87,28 @@ def conflicts(obligations: Iterable[Obligation]) -> list[Conflict]:
     return sorted(set(found), key=lambda one: (sorted(one.of), one.reason))
 
 
+def between(verdicts: Iterable[Verdict]) -> list[Conflict]:
+    """The conflicts between verdicts on different sources. A conflict that lies in single sources alone is left out: it
+    is a part of their own verdicts.
+    """
+    several = set(verdicts)
+    duties = [duties_of(one) for one in several]
+    found = conflicts(frozenset[Obligation]().union(*(one.obligations for one in several)))
+    return [one for one in found if any(one.duties & some and not one.duties <= some for some in duties)]
+
+
+def duties_of(verdict: Verdict) -> Duties:
+    """The obligations of a verdict, without their words."""
+    return frozenset((one.duty, one.of) for one in verdict.obligations)
+
+
 def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
     """Two licenses ask for names of which neither begins with the other."""
     return [
-        Conflict(frozenset({one, other}), f"a name cannot begin with '{a}' ({one}) and with '{b}' ({other})")
+        Conflict(
+            frozenset({("name_prefix", one), ("name_prefix", other)}),
+            f"a name cannot begin with '{a}' ({one}) and with '{b}' ({other})",
+        )
         for (one, (a,)), (other, (b,)) in combinations(sorted(prefixes.items()), 2)
         if not (a.startswith(b) or b.startswith(a))
     ]
@@ -95,6 +125,9 @@ def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
         together = [some for some, licenses in zip(new, common, strict=True) if licenses]
         found += [frozenset(some) for some, licenses in zip(new, common, strict=True) if not licenses]
     return [
-        Conflict(one, f"no license is allowed by the share-alike clauses of {' and '.join(sorted(one))}")
+        Conflict(
+            frozenset(("share_alike", name) for name in one),
+            f"no license is allowed by the share-alike clauses of {' and '.join(sorted(one))}",
+        )
         for one in found
     ]

@@ -57,6 +57,34 @@ class Catalogue:
         found = [(self.by_name[name],)] if name in self.by_name else _expression(license, self)
         return tuple(self._joined(one) for one in found)
 
+    def in_force(self, terms: Alternative, stated: str, day: str) -> tuple[Alternative, list[str]]:
+        """The versions of these terms that may have been in force on a day (`""`: not known), and notes about them.
+
+        Of a contract with several versions in the catalog, all apply when the day is not known. On a day between two
+        versions, both apply, because there may have been others between them. A version that the license `stated` by
+        its own id stays as it is, and so do licenses, which hold for a copy as it was received.
+        """
+        found: list[Terms] = []
+        notes: list[str] = []
+        for one in terms:
+            chain = self._versions(one) if one.contract and one.id.lower() not in stated.lower() else [one]
+            newer = [other for other in chain if day and other.version > day]
+            older = [other for other in chain if other not in newer]
+            if len(chain) > 1:
+                chain = chain if not day else [*newer[-1:], *older[:1]]
+                notes += [f"in force were one or more of {', '.join(other.id for other in chain)}"] * (len(chain) > 1)
+            if day and one.contract and not older:
+                notes.append(f"the catalog does not have the version of {chain[-1].id} that was in force before it")
+            found += chain
+        return self._joined(tuple(found)), notes
+
+    def _versions(self, terms: Terms) -> list[Terms]:
+        """The versions of a contract, the newest first, from these terms on."""
+        found = [terms]
+        while found[-1].supersedes and (older := self.get(found[-1].supersedes)) not in found:
+            found.append(older)
+        return found
+
     def missing(self, license: str) -> list[str]:
         """The names in a license expression that the catalog does not have."""
         terms = [one for alternative in self.alternatives(license) for one in alternative]

@@ -9,6 +9,7 @@ sources. Without such a report, training is refused. `override` opens the gate a
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from typing import Protocol
 from synthgen import corpus, durable
 from synthgen.auditing import audit, folder_of, intent_of
 from synthgen.errors import GateDenied, SynthgenError
+from synthgen.files import read_text
 from synthgen.lineage import student_sources
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import AuditSection, Recipe, load_recipe
+from synthgen.recipe.exceptions import Permission, Waiver
 from synthgen.results.audit import Intent, StoredAudit, read_audit
 from synthgen.results.stored import parse
 from synthgen.results.training import Passage
@@ -47,6 +50,21 @@ class _Finding(Protocol):
     def terms(self) -> str: ...
     @property
     def status(self) -> str: ...
+    @property
+    def waived(self) -> str: ...
+
+
+class _Report(Protocol):
+    """What the gate needs to know of a report, of a new one or of a stored one."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def passed(self) -> bool: ...
+    @property
+    def findings(self) -> Sequence[_Finding]: ...
+    @property
+    def waivers(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,13 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
     report = wanted.place / "report.json"
     stored = read_audit(report) if report.exists() else None
     if stored is not None and stored.corpus_sha256 == wanted.corpus_sha256:
-        return _passage(wanted, stored.status, stored.findings, stored.passed, override)
+        if not override and (ended := _ended(recipe.audit, stored.date)):
+            kind = type(ended).__name__.lower()
+            raise GateDenied(
+                f"the {kind} of {ended.who} ended on {ended.until}, since the audit of {wanted.folder}",
+                f"run {_command(wanted, recipe)}, then train again{_ANYWAY}",
+            )
+        return _passage(wanted, stored, override)
     if override:
         return Passage(status=NO_AUDIT, use=wanted.intent.use, actions=wanted.intent.actions, overridden=True)
     if stored is None:
@@ -86,7 +110,15 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
     nobody could audit before. Raises GateDenied when the audit does not pass, unless `override` is true.
     """
     report = audit(recipe, source)
-    return _passage(_wanted(recipe, source), report.status, report.findings, report.passed, override)
+    return _passage(_wanted(recipe, source), report, override)
+
+
+def notice(recipe: Recipe, source: Path) -> str:
+    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
+    Markdown: attribution.md of the report for this intent. Empty when there is no report.
+    """
+    path = _wanted(recipe, source).place / "attribution.md"
+    return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
@@ -106,17 +138,32 @@ def check_above(path: Path, *, override: bool = False) -> str | None:
     return None
 
 
-def _passage(wanted: _Wanted, status: str, findings: Sequence[_Finding], passed: bool, override: bool) -> Passage:
+def _ended(section: AuditSection, since: str) -> Waiver | Permission | None:
+    """A waiver or permission that counted on the day of the audit, and whose last day is over now."""
+    today = datetime.date.today()
+    given: list[Waiver | Permission] = [*section.waivers, *section.permissions]
+    return next((one for one in given if one.ended(today) and since <= (one.until or "")), None)
+
+
+def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
     """The passage with a report that counts. Raises GateDenied when the report does not pass."""
-    if not passed and not override:
-        worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in findings if one.status == status]
+    status, findings = report.status, report.findings
+    if not report.passed and not override:
+        failing = [one for one in findings if one.status == status and not one.waived]
+        worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in failing]
         because = f": {worst[0]}{f' and {len(worst) - 1} more' if len(worst) > 1 else ''}" if worst else ""
         unstated = [_STATE[one.role] for one in findings if one.terms == "unknown" and one.role in _STATE]
         raise GateDenied(
             f"the audit status of {wanted.folder} is {status} for {wanted.intent.use} use{because}",
             "; ".join([*dict.fromkeys(unstated), f"read {wanted.place}/report.md"]) + _ANYWAY,
         )
-    return Passage(status=status, use=wanted.intent.use, actions=wanted.intent.actions, overridden=not passed)
+    return Passage(
+        status=status,
+        use=wanted.intent.use,
+        actions=wanted.intent.actions,
+        overridden=not report.passed,
+        waivers=list(report.waivers),
+    )
 
 
 def _wanted(recipe: Recipe, source: Path) -> _Wanted:

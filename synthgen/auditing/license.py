@@ -1,62 +1,28 @@
 """The license audit: what the licenses of all sources say about an intended use. This is not legal advice: the audit
 only reports what the license texts say.
 
-`catalogue` holds the facts, `rules` judges one source, and `algebra` joins verdicts. A row gets the worst status of its
-sources, and DENY when the obligations of two of its sources cannot be met together. So does the corpus as a whole.
+`catalogue` holds the facts, `rules` and `judging` judge one source, and `algebra` joins verdicts. A row gets the worst
+status of its sources, and DENY when the obligations of two of its sources cannot be met together. So does the corpus as
+a whole.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from synthgen import corpus
-from synthgen.auditing.algebra import Conflict, Verdict, conflicts, join
-from synthgen.auditing.catalogue import Alternative, Catalogue, catalogue
-from synthgen.auditing.result import STATUSES, AuditResult, Finding, Status, Subject
-from synthgen.auditing.rules import Role, verdict
-from synthgen.manifest import SourceTerms
+from synthgen.auditing.algebra import Conflict, between, duties_of, join
+from synthgen.auditing.combinations import Combination, Term
+from synthgen.auditing.judging import Assessment, Judgment, assess, status_of
+from synthgen.auditing.repairs import repairs
+from synthgen.auditing.result import FAILING, STATUSES, AuditResult, Finding, Status, Subject, worst
+from synthgen.auditing.waivers import marked, remarks
 from synthgen.recipe import AuditSection
-from synthgen.recipe.terms import Terms
+from synthgen.recipe.exceptions import CONFLICT
 
-CONFLICT = "conflict"
-"""The role of a finding about several sources whose obligations cannot be met together."""
-UNSTATED = "unknown"
-"""The id of the terms that stand for no license."""
-EXAMPLES = "#examples"
-"""The end of the id of the examples that lie in a task's folder."""
 _MOST_BLAMED = 100  # sets of sources in the figure `blame`
 _NAMED = 3  # sources that a finding about a conflict names for each license
-
-
-class Term(NamedTuple):
-    """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
-    `third_party`, or "" when unknown), the model's name, and the tools that it used.
-    """
-
-    source: str
-    role: str
-    license: str
-    account: str = ""
-    made_by: str = ""
-    tools: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Judgment:
-    """The verdict on one source, the ids of the terms that were applied, and notes and addresses of their texts."""
-
-    verdict: Verdict
-    terms: str
-    notes: tuple[str, ...]
-    texts: tuple[str, ...]
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
@@ -66,129 +32,66 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     each smallest set of sources that fails the audit to the number of rows that have at least one of them; it has the
     100 sets with the most rows.
     """
-    today = datetime.date.today()
-    book = catalogue(section.terms)
-    combined = source_combinations(subject)
-    terms = {term for combination in combined for term in combination}
-    terms |= {term_of(one) for one in subject.of_student}
-    judgments = judge_all(terms, section, today, book)
+    assessment = assess(subject, section)
+    judgments, combined = assessment.judgments, assessment.occurring.every
     together = join({judgment.verdict for judgment in judgments.values()})
-    disputed = _between_sources(together, judgments)
-    findings = [finding(term, judgments[term]) for term in sorted(terms)]
+    disputed = between({judgment.verdict for judgment in judgments.values()})
+    findings = list(dict.fromkeys(finding(term, judgments[term]) for term in sorted(judgments)))
     findings += [_conflict(one, judgments) for one in disputed]
     rows = _status_of_rows(combined, judgments)
     status: Status = max([together.status, *rows], key=STATUSES.index)
     blame = _blame(disputed, judgments, combined)
-    return AuditResult(status, tuple(findings), {"rows": dict(sorted(rows.items())), "blame": blame})
-
-
-def term_of(source: SourceTerms) -> Term:
-    """What is judged of a source of a manifest or a student."""
-    facts: dict[str, Any] = {**source}
-    tools = tuple(facts.get("tools") or ())
-    return Term(source["source"], source["role"], source["license"], facts.get("account") or "", tools=tools)
-
-
-def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
-    """Compare the terms of one source with the intended use.
-
-    The terms are those of the license expression, and those that the catalog has for the model. Of several
-    alternatives (`MIT OR Apache-2.0`) the one with the best status counts, and then the one with fewer obligations.
-    """
-    followed = (*book.followed(term.source), *book.followed(term.made_by))
-    role = Role(term.role, term.account, term.tools)
-    alternatives = [_distinct((*one, *followed)) for one in book.alternatives(term.license)]
-    verdicts = [_verdict(one, role, intent) for one in alternatives]
-    best = min(
-        range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
+    figures: dict[str, dict[str, float]] = {"rows": dict(sorted(rows.items())), "blame": blame}
+    today = datetime.date.today()
+    counts = _without_waived(assessment, disputed) if section.waivers else status
+    return AuditResult(
+        status,
+        tuple(marked(findings, section.waivers, today)),
+        figures,
+        repairs=repairs(assessment, section) if counts in FAILING else (),
+        notes=remarks(findings, section.waivers, today),
+        counts=counts,
     )
-    names = " AND ".join(one.id for one in alternatives[best])
-    notes = [note for one in alternatives[best] for note in _notes(one, today)]
-    if followed and book.get(term.license).id == UNSTATED:
-        known = " AND ".join(one.id for one in followed)
-        notes.insert(0, f"the catalog has terms for this model: if they are yours, state '{known}'")
-    if len(alternatives) > 1:
-        notes.insert(0, f"of '{term.license}', {names} was chosen")
-    texts = tuple(f"{one.id}: {one.source}" for one in alternatives[best] if one.source)
-    return Judgment(verdicts[best], names, tuple(notes), texts)
 
 
-def _distinct(terms: Alternative) -> Alternative:
-    return tuple({one.id: one for one in terms}.values())
-
-
-def _verdict(terms: Alternative, role: Role, intent: AuditSection) -> Verdict:
-    """What all these terms say together. With several terms, each reason names its own."""
-    verdicts = []
-    for one in terms:
-        found = verdict(one, role, intent)
-        named = frozenset(f"{one.id}: {reason}" for reason in found.reasons) if len(terms) > 1 else found.reasons
-        verdicts.append(Verdict(found.status, found.obligations, named))
-    if all(one.kind == "host" for one in terms):
-        model = f"a host does not grant rights in a model: state both, as in '{terms[0].id} AND llama-3.1'"
-        verdicts.append(Verdict("UNKNOWN", reasons=frozenset({model})))
-    return join(verdicts)
-
-
-def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
-    """Notes about the text: it is to be read again, or it was read in part."""
-    notes = []
-    if terms.stale(today):
-        kind = "contract" if terms.contract else "license"
-        notes.append(f"{kind} text of {terms.id}, read {terms.age(today)} days ago: check for a newer one")
-    if terms.confidence in ("medium", "low"):
-        notes.append(f"the text of {terms.id} was not read in full")
-    return tuple(notes)
-
-
-def judge_all(
-    terms: Iterable[Term], intent: AuditSection, today: datetime.date, book: Catalogue
-) -> dict[Term, Judgment]:
-    """The judgment of each source. Sources that differ in nothing that is judged are judged once."""
-    known: dict[tuple[object, ...], Judgment] = {}
-    found: dict[Term, Judgment] = {}
-    for term in terms:
-        models = (book.followed(term.source), book.followed(term.made_by))
-        key = (term.role, term.license, term.account, term.tools, *(tuple(t.id for t in some) for some in models))
-        if key not in known:
-            known[key] = judge(term, intent, today, book)
-        found[term] = known[key]
-    return found
+def _without_waived(assessment: Assessment, disputed: list[Conflict]) -> Status:
+    """The status without the findings that a waiver covers, each of which counts as CONTESTED."""
+    statuses: list[Status] = [
+        "CONTESTED" if judgment.verdict.status in FAILING and not assessment.fails(term) else judgment.verdict.status
+        for term, judgment in assessment.judgments.items()
+    ]
+    statuses += ["CONTESTED" if assessment.waived.conflict(one) else "DENY" for one in disputed]
+    statuses += ["UNKNOWN"] if () in assessment.occurring.every else []
+    return worst(statuses)
 
 
 def finding(term: Term, judgment: Judgment) -> Finding:
     """The judgment of a source, for the report."""
     found = judgment.verdict
-    obligations = tuple(dict.fromkeys(one.text for one in sorted(found.obligations)))
+    obligations = dict.fromkeys((one.duty, one.text) for one in sorted(found.obligations))
     return Finding(
         source=term.source,
         role=term.role,
         terms=judgment.terms,
         status=found.status,
         reasons=tuple(sorted(found.reasons)),
-        obligations=obligations,
+        obligations=tuple(text for _, text in obligations),
         notes=judgment.notes,
         texts=judgment.texts,
-        duties=tuple(sorted({one.duty for one in found.obligations})),
+        duties=tuple(duty for duty, _ in obligations),
     )
 
 
-def _between_sources(together: Verdict, judgments: dict[Term, Judgment]) -> list[Conflict]:
-    """The conflicts between sources, without those inside one source."""
-    inside = {one for verdict in {j.verdict for j in judgments.values()} for one in conflicts(verdict.obligations)}
-    return [one for one in conflicts(together.obligations) if one not in inside]
-
-
-def _sources_of(conflict: Conflict, judgments: dict[Term, Judgment]) -> dict[str, list[Term]]:
-    """For each license of a conflict: the sources under it that have obligations."""
+def _sources_of(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> dict[str, list[Term]]:
+    """For each license of a conflict: the sources with an obligation of this license that is part of the conflict."""
     found: dict[str, list[Term]] = defaultdict(list)
     for term in sorted(judgments):
-        for name in {one.of for one in judgments[term].verdict.obligations} & conflict.of:
+        for _, name in duties_of(judgments[term].verdict) & conflict.duties:
             found[name].append(term)
     return found
 
 
-def _conflict(conflict: Conflict, judgments: dict[Term, Judgment]) -> Finding:
+def _conflict(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> Finding:
     named = []
     for _, terms in sorted(_sources_of(conflict, judgments).items()):
         names = list(dict.fromkeys(term.source for term in terms))
@@ -200,20 +103,20 @@ def _conflict(conflict: Conflict, judgments: dict[Term, Judgment]) -> Finding:
     )
 
 
-def _status_of_rows(combined: Counter[tuple[Term, ...]], judgments: dict[Term, Judgment]) -> Counter[Status]:
+def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Judgment]) -> Counter[Status]:
     """The number of rows with each status."""
     rows: Counter[Status] = Counter()
-    known: dict[frozenset[Verdict], Status] = {}
+    known: dict[frozenset[int], Status] = {}
     for combination, count in combined.items():
-        verdicts = frozenset(judgments[term].verdict for term in combination)
+        verdicts = frozenset(id(judgments[term]) for term in combination)  # few judgments are shared by many sources
         if verdicts not in known:
-            known[verdicts] = join(verdicts).status if verdicts else "UNKNOWN"
+            known[verdicts] = status_of(combination, judgments)
         rows[known[verdicts]] += count
     return rows
 
 
 def _blame(
-    disputed: list[Conflict], judgments: dict[Term, Judgment], combined: Counter[tuple[Term, ...]]
+    disputed: list[Conflict], judgments: Mapping[Term, Judgment], combined: Counter[Combination]
 ) -> dict[str, float]:
     """Each smallest set of sources that fails the audit → the number of rows that have at least one of them."""
     sets: dict[str, set[Term]] = defaultdict(set)
@@ -231,53 +134,3 @@ def _blame(
         for label in {label for term in combination for label in labels.get(term, ())}:
             rows[label] += count
     return dict(rows.most_common(_MOST_BLAMED))
-
-
-def source_combinations(subject: Subject) -> Counter[tuple[Term, ...]]:
-    """For each set of sources that occurs in the corpus: the number of rows with exactly these sources. Reads only the
-    column `sources`, in batches.
-    """
-    combinations: Counter[tuple[Term, ...]] = Counter()
-    for part in ("data", "rejected"):  # a student may still learn from the distributions of rejected rows
-        for _, batch in corpus.batches(subject.corpus, part, ["sources"], rows=65536):
-            combinations.update(_combinations(batch["sources"]))
-    return combinations
-
-
-def _combinations(sources: pa.Array) -> Counter[tuple[Term, ...]]:
-    """For each set of sources that occurs in a batch: the number of rows with exactly these sources. Python code runs
-    once for each set, not for each row.
-    """
-    flat = sources.flatten()
-    names = [_sources(flat), *(pc.struct_field(flat, name) for name in ("role", "license", "account", "made_by"))]
-    names.append(pc.binary_join(pc.struct_field(flat, "tools"), "\1"))
-    coded = pc.binary_join_element_wise(*(pc.fill_null(name, "") for name in names), "\0").dictionary_encode()
-    terms = [_term(text) for text in coded.dictionary.to_pylist()]
-    codes = np.asarray(coded.indices.to_numpy(zero_copy_only=False))
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(sources), 0).to_numpy(zero_copy_only=False))
-    starts = np.cumsum(lengths) - lengths
-    combinations: Counter[tuple[Term, ...]] = Counter()
-    for length in np.unique(lengths).tolist():
-        of_length = starts[lengths == length]
-        if not length:
-            combinations[()] += len(of_length)
-            continue
-        rows = np.sort(codes[of_length[:, None] + np.arange(length)], axis=1)
-        different, counts = np.unique(rows, axis=0, return_counts=True)
-        for row, count in zip(different.tolist(), counts.tolist(), strict=True):
-            combinations[tuple(sorted(terms[code] for code in row))] += count
-    return combinations
-
-
-def _sources(flat: pa.Array) -> pa.Array:
-    """The ids of the sources. Of a seed that served as an example, `SOURCE#ID`, only SOURCE is kept, because all seeds
-    of one source have the same terms, and each row may have examples of its own.
-    """
-    ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
-    seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))
-    return pc.if_else(pc.fill_null(seed, False), pc.replace_substring_regex(ids, "#[^#]*$", ""), ids)
-
-
-def _term(text: str) -> Term:
-    source, role, license, account, made_by, tools = text.split("\0")
-    return Term(source, role, license, account, made_by, tuple(tools.split("\1")) if tools else ())

@@ -12,6 +12,8 @@ from synthgen.manifest import Manifest, SourceTerms
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
 """All statuses, from best to worst. An audit passes with one of the first two."""
+FAILING: tuple[Status, ...] = ("UNKNOWN", "DENY")
+"""The statuses with which nothing passes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Finding:
 
     `source` names what is judged, and `role` is its role in the corpus. `terms` names the license or rule that applies,
     and `texts` says where each of its texts was read. `duties` has the kind of each of the `obligations`; see
-    `synthgen.auditing.algebra.Duty`.
+    `synthgen.auditing.algebra.Duty`. `waived` says who accepted a finding that does not pass, and why.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     duties: tuple[str, ...] = ()
+    waived: str = ""
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
@@ -85,15 +88,40 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """A change after which more of a corpus passes: what to do, the number of rows that it concerns, and the command
+    that does it, if there is one.
+    """
+
+    text: str
+    rows: int
+    command: str = ""
+
+    def line(self) -> str:
+        """For people."""
+        command = f": `{self.command}`" if self.command else ""
+        return f"{self.text} ({self.rows:,} row{'' if self.rows == 1 else 's'}){command}"
+
+
+@dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, its figures, and its tests of bias. A figure maps names to
-    numbers, such as `rows`, the number of rows with each status.
+    """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
+    A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
+    `counts` is the status without the findings that are waived, if there are any.
     """
 
     status: Status
     findings: tuple[Finding, ...] = ()
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    notes: tuple[str, ...] = ()
+    counts: Status | None = None
+
+    @property
+    def gate(self) -> Status:
+        """The status that decides whether the report passes."""
+        return self.status if self.counts is None else self.counts
 
 
 def worst(statuses: Iterable[Status]) -> Status:

@@ -17,12 +17,13 @@ A role that is not in this list is treated as a generator, which has the stricte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from synthgen.auditing.algebra import Obligation, Verdict
+from synthgen.auditing.algebra import Obligation, Verdict, join
 from synthgen.auditing.result import STATUSES, Status, worst
 from synthgen.recipe import AuditSection
+from synthgen.recipe.exceptions import Permission
 from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
@@ -43,8 +44,20 @@ class Role(NamedTuple):
     tools: tuple[str, ...] = ()
 
 
-def verdict(terms: Terms, role: Role, intent: AuditSection) -> Verdict:
-    """What the terms say about a source with this role, for the intended use."""
+def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
+    """What the terms say about a source with this role, for the intended use. `permissions` are those about the source
+    and these terms that count today. What the terms forbid is allowed for the actions that a permission names.
+    """
+    if not permissions:
+        return _verdict(terms, role, intent, None)
+    verdicts = []
+    for action in intent.actions:  # a permission may be about some of the actions alone
+        allowing = next((one for one in permissions if action in one.allows), None)
+        verdicts.append(_verdict(terms, role, intent.model_copy(update={"actions": (action,)}), allowing))
+    return join(verdicts or [_verdict(terms, role, intent, None)])
+
+
+def _verdict(terms: Terms, role: Role, intent: AuditSection, permission: Permission | None) -> Verdict:
     judged = [
         *_commercial(terms, intent),
         *_training(terms, role, intent),
@@ -56,6 +69,8 @@ def verdict(terms: Terms, role: Role, intent: AuditSection) -> Verdict:
     ]
     if terms.contract and role.account == "third_party":
         judged = [_of_a_third_party(one) for one in judged]
+    if permission is not None:
+        judged = [("ALLOW", f"{permission.text()} ({why})") if said == "DENY" else (said, why) for said, why in judged]
     judged += _unknown(terms)
     obligations = frozenset(_obligations(terms, role, intent))
     judged += _name(obligations, intent)
@@ -119,16 +134,17 @@ def _learning(terms: Terms, intent: AuditSection) -> Judged:
         return "DENY", "training is allowed for research only"
     if rule == "family":
         return _family(terms.family, intent.student_family.lower())
-    if rule == "deny" and terms.unless_competing and intent.competes == "no":
+    competes, key = intent.competes_with(terms.family)
+    if rule == "deny" and terms.unless_competing and competes == "no":
         return "CONTESTED", f"models may not be trained on outputs, but {terms.unless_competing}"
     if rule == "deny":
         return "DENY", "models may not be trained on outputs"
     verdicts: dict[str, Judged] = {
         "no": ("ALLOW", "competing models may not be trained; the recipe says that the student does not compete"),
         "yes": ("DENY", "a competing model may not be trained on outputs"),
-        "unknown": ("UNKNOWN", "a competing model may not be trained, and the recipe does not set audit.competes"),
+        "unknown": ("UNKNOWN", f"a competing model may not be trained, and the recipe does not set {key}"),
     }
-    return verdicts[intent.competes]
+    return verdicts[competes]
 
 
 def _family(family: str, student: str) -> Judged:

@@ -19,7 +19,8 @@ from synthgen.curation.verdicts import verdict_column
 from synthgen.executor import Services
 from synthgen.executor.exchange import read_table
 
-_COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
+COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
+"""The columns that `counted` reads."""
 
 
 @dataclass
@@ -60,7 +61,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
     for name, rows in task.shards:
         if judged is None or name in piece.done:
             for part in ("data", "rejected"):
-                tally += _counted(part, corpus.read_columns(job.folder / part / f"{name}.parquet", _COUNTED))
+                tally += counted(part, corpus.read_columns(job.folder / part / f"{name}.parquet", COUNTED))
         else:
             table = _with(corpus.read_shard(job.source / "data" / f"{name}.parquet"), job.edited(name))
             verdicts = judged["verdicts"].slice(start, rows)
@@ -70,7 +71,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
             parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
             corpus.commit(job.folder, name, parts)
             for part, part_rows in parts.items():
-                tally += _counted(part, part_rows)
+                tally += counted(part, part_rows)
         start += rows
     return tally
 
@@ -102,7 +103,7 @@ def _set(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
     return table.set_column(place, table.schema.field(place), column)
 
 
-def _counted(part: str, table: pa.Table) -> Tally:
+def counted(part: str, table: pa.Table) -> Tally:
     """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})

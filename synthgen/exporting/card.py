@@ -44,6 +44,7 @@ _UNKNOWN = "unknown"
 class About:
     """What a card says of an export. `rows` are the rows of each split, and `files` their paths. `license` is stated by
     the user, or null. `sources` are the sources of a run with their terms. `languages` are codes of ISO 639.
+    `has_notice` says whether the export has NOTICE.md, with what the licenses of the sources ask for.
     `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is that of the run's corpus,
     `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
     """
@@ -58,6 +59,7 @@ class About:
     columns: dict[str, None] = field(default_factory=dict)
     languages: dict[str, None] = field(default_factory=dict)
     has_tools: bool = False
+    has_notice: bool = False
     described: str = ""
     manifest: Manifest | None = None
     audit: StoredAudit | None = None

@@ -11,12 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from synthgen import corpus, durable, outputs
+from synthgen.auditing.notices import NAME
 from synthgen.datasets import Dataset, is_dataset, open_dataset, records, source_of
 from synthgen.errors import CorpusError, GateDenied, RunChanged, UserError, nearest, one_line
 from synthgen.exporting.card import MADE_BY, About, write_card
 from synthgen.exporting.description import Described, describe
 from synthgen.exporting.files import Files, JsonLines, Tables
 from synthgen.exporting.rows import Columns, columns, groups, row_of
+from synthgen.files import is_regular, read_text
 from synthgen.manifest import Manifest
 from synthgen.records import SCHEMA, SPLITS, Record, own_names
 from synthgen.results.audit import audit_of
@@ -64,7 +66,8 @@ class Exported:
 @dataclass(frozen=True)
 class _Rows:
     """The rows to export. `read` yields pairs (place, record). `own` maps names of own columns in a corpus to their
-    original names, and `types` has the types of all columns in a corpus.
+    original names, and `types` has the types of all columns in a corpus. `notice` is NOTICE.md of a corpus that was
+    audited.
     """
 
     read: Callable[[], Iterator[tuple[str, Record]]]
@@ -72,6 +75,7 @@ class _Rows:
     types: pa.Schema
     folder: Path | None = None
     manifest: Manifest | None = None
+    notice: Path | None = None
     rejected: int = 0
     read_as: str = ""
 
@@ -94,7 +98,9 @@ def exported() -> outputs.Output:
     """The files that `export` writes into a folder."""
     described = (re.escape(entry.file) for entry in DESCRIPTIONS.values() if entry.rows)
     data = (r"(train|validation|test)\.jsonl", r"data/(train|validation|test)-\d{5}-of-\d{5}\.parquet")
-    return outputs.Output("synthgen export", (("README.md", MADE_BY),), (r"README\.md", *described, *data))
+    return outputs.Output(
+        "synthgen export", (("README.md", MADE_BY),), (r"README\.md", r"NOTICE\.md", *described, *data)
+    )
 
 
 def export(
@@ -178,6 +184,9 @@ def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, 
         _write(rows, names, split, made)
         place = "data/{}-00000-of-00001.parquet" if tables else "{}.jsonl"
         about.files = {name: place.format(name) for name in about.rows}
+        if rows.notice:
+            durable.write_text(folder / NAME, read_text(rows.notice, "audit again: `synthgen audit RUN`"))
+            about.has_notice = True
         write_card(folder, about)
         if about.described:
             entry = DESCRIPTIONS[about.described]
@@ -242,7 +251,8 @@ def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
             for number, record in enumerate(shard, 1):
                 yield f"{folder}/data/{name}.parquet, row {number}", record
 
-    return _Rows(read, own, types, folder, manifest, tally(folder).rejected)
+    notice = folder / NAME if is_regular(folder / NAME) else None
+    return _Rows(read, own, types, folder, manifest, notice, tally(folder).rejected)
 
 
 def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:

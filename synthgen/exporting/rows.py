@@ -30,15 +30,16 @@ Row = dict[str, object]
 @dataclass(frozen=True)
 class Columns:
     """The columns of an export. `entry` is the format. `own` maps the names of the user's own columns in the corpus to
-    their names in the export. `kinds` are the types of these columns by their names in the export. With `made`, columns
-    that say how a run made the row are written too.
+    their names in the export. `kinds` are the types of these columns by their names in the export. `carried` are the
+    columns of a record that are written beside those of the format: with a row of a run also its sources, and in a
+    format that keeps everything, all columns that say how the row was made.
     """
 
     to: str
     entry: RowFormat
     own: Mapping[str, str]
     kinds: Mapping[str, pa.DataType]
-    made: bool
+    carried: tuple[str, ...]
 
 
 def columns(to: str, first: Record, own: Mapping[str, str], types: pa.Schema, is_run: bool) -> Columns:
@@ -51,7 +52,8 @@ def columns(to: str, first: Record, own: Mapping[str, str], types: pa.Schema, is
     made = is_run and entry.like is not None
     if entry.like is not None:
         entry = ROW_FORMATS[resolve(entry.like)(first)]
-    taken = {"id", *_KEPT, *DATASET_FORMATS[entry.reads].columns, *(_MADE if made else ())}
+    carried = (*_KEPT, *(_MADE if made else ("sources",) if is_run else ()))
+    taken = {"id", *carried, *DATASET_FORMATS[entry.reads].columns}
     names: dict[str, str] = {}
     for column, name in own.items():
         while name in taken:
@@ -59,7 +61,7 @@ def columns(to: str, first: Record, own: Mapping[str, str], types: pa.Schema, is
         taken.add(name)
         names[column] = name
     kinds = {name: types.field(column).type for column, name in names.items()}
-    return Columns(to, entry, names, kinds, made)
+    return Columns(to, entry, names, kinds, carried)
 
 
 def groups(records: Iterable[tuple[str, Record]], entry: RowFormat) -> Iterator[tuple[str, list[Record]]]:
@@ -106,7 +108,7 @@ def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool 
     row: Row = {"id": _id(records), **own}
     if len(records) > 1 and any(record.id != f"{row['id']}-{record.pair_role}" for record in records):
         row |= {f"id_{record.pair_role}": record.id for record in records}
-    for name in (*_KEPT, *(_MADE if names.made else ())):
+    for name in names.carried:
         row |= _column(name, [getattr(record, name) for record in records], names.entry)
     for column, name in names.own.items():
         row |= _column(name, [record.own.get(column) for record in records], names.entry) or {name: None}

@@ -6,8 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Section
+
+Competes = Annotated[
+    Literal["yes", "no", "unknown"],
+    BeforeValidator(word),
+    WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
+]
 
 
 class AuditSection(Section):
@@ -15,18 +22,16 @@ class AuditSection(Section):
 
     use: Literal["research", "commercial"] = "commercial"
     """Whether the corpus and the student are for research or for commercial use."""
-    actions: tuple[Literal["train", "share_data", "release_weights", "serve"], ...] = (
+    actions: tuple[Action, ...] = (
         "train",
         "share_data",
         "release_weights",
     )
     """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
-    competes: Annotated[
-        Literal["yes", "no", "unknown"],
-        BeforeValidator(word),
-        WithJsonSchema({"enum": ["yes", "no", "unknown", True, False]}),
-    ] = "unknown"
-    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students."""
+    competes: Competes | dict[str, Competes] = "unknown"
+    """Whether the student competes with the teacher's provider. The terms of some providers forbid such students. With
+    several providers, a mapping: `{openai: no, google: yes}`. Its keys are the families of data/licenses.yaml; for a
+    provider that it does not name, the answer is unknown."""
     student_family: str = ""
     """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
     student_name: str = ""
@@ -39,3 +44,14 @@ class AuditSection(Section):
     """Where you are and where the student is used, such as `[EU, US]`. Some licenses exclude a region."""
     terms: tuple[Terms, ...] = ()
     """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""
+    permissions: tuple[Permission, ...] = ()
+    """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
+    waivers: tuple[Waiver, ...] = ()
+    """Findings that a named person accepts. They keep their verdicts, and do not close the gate of training."""
+
+    def competes_with(self, provider: str) -> tuple[Literal["yes", "no", "unknown"], str]:
+        """Whether the student competes with a provider, and the key of the recipe that says so."""
+        if isinstance(self.competes, str):
+            return self.competes, "audit.competes"
+        stated = {name.lower(): answer for name, answer in self.competes.items()}
+        return stated.get(provider.lower(), "unknown"), f"audit.competes.{provider}"

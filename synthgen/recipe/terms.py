@@ -101,6 +101,9 @@ class Terms(Section):
     """Regions in which nothing is granted, such as `EU`."""
     tools: dict[str, Literal["deny", "unknown"]] = {}
     """Name of a tool of the provider → whether rows that were made with it may be trained on."""
+    supersedes: str = ""
+    """For contracts: id of the version before this one. The date of a source's terms then says which version applies;
+    without a date, all of them do."""
     joined_with: tuple[str, ...] = ()
     """Ids of other terms that apply together with these."""
     source: str = ""

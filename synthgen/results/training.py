@@ -61,13 +61,15 @@ class Across:
 class Passage:
     """How a training passed the gate of the audit. `status` is that of the report for this corpus and intent, or "no
     audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
-    `--override-audit` was given.
+    `--override-audit` was given. `waivers` are the findings that do not pass and that a person accepted, with the name,
+    the day and the reason.
     """
 
     status: str
     use: str
     actions: list[str] = field(default_factory=list)
     overridden: bool = False
+    waivers: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """For people, in one line."""

@@ -11,9 +11,8 @@ import pytest
 from support.corpora import corpus_of, curating, row
 
 import synthgen
-from synthgen import corpus
-from synthgen.auditing.license import Term, source_combinations, term_of
-from synthgen.auditing.result import Subject
+from synthgen.auditing.combinations import Term, occurring
+from synthgen.auditing.judging import term_of
 from synthgen.errors import UserError
 
 
@@ -34,7 +33,7 @@ def test_sets_of_sources_are_counted_without_their_rows(tmp_path):
     rows = [row("x", n, sources=draw.sample(known, draw.randrange(4))) for n in range(500)]
     run = corpus_of(tmp_path, rows, size=100)
     folder = run / "generated"
-    found = source_combinations(Subject(folder, corpus.manifest(folder)))
+    found = occurring(folder).every
     expected = Counter(tuple(sorted(term(s) for s in r.sources)) for r in rows)
     assert found == expected
     assert expected[()] > 0
@@ -171,3 +170,35 @@ def test_a_users_own_terms_stand_beside_the_catalog(tmp_path):
     recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": {"terms": [taken]}})
     with pytest.raises(UserError, match="have the name 'mit'"):
         synthgen.audit(recipe, run)
+
+
+def test_the_report_lists_what_would_make_it_pass(tmp_path):
+    rows = [
+        [source("s")],
+        [source("gpt", "generator", "openai")],
+        [source("llama", "generator", "llama-3.1")],
+        [source("llama", "generator", "llama-3.1")],
+        [source("claude", "generator", "anthropic")],
+        [source("wiki", license="unknown"), source("gpt", "generator", "openai")],
+        [source("deal", license="nobody-knows")],
+        [source("nc", license="CC-BY-NC-4.0")],
+    ]
+    run = corpus_of(tmp_path, [row(str(n), n, sources=some) for n, some in enumerate(rows)])
+    intent = {"student_name": "Nice", "monthly_users": 1}
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": intent})
+    report = synthgen.audit(recipe, run)
+    first = "leave out 7 of 8 kept rows (7 rows): `synthgen audit RUN --keep-allowed -o OUT`"
+    assert [one.line() for one in report.repairs] == [
+        first,
+        "set audit.competes in the recipe, which the terms of 'claude', 'gpt' ask for (3 rows)",
+        "name the student so that it begins with 'Llama', not 'Nice' ('llama') (2 rows)",
+        "describe the terms 'nobody-knows' of 'deal' under audit.terms (1 row)",
+        "replace 'nc' (CC-BY-NC-4.0), or ask for permission (1 row)",
+        "state the license of 'wiki' (1 row)",
+        "use another teacher than 'claude' (anthropic-commercial-2025-06-17 AND anthropic-aup-2025-09-15), or ask "
+        "for permission (1 row)",
+    ]
+    assert first in report.text()
+    assert f"- {first}" in (run / "audit" / "report.md").read_text()
+    passing = corpus_of(tmp_path / "good", [row("a", 0, sources=[source("s")])])
+    assert synthgen.audit(recipe, passing).repairs == []

@@ -69,8 +69,10 @@ def test_a_run_without_an_audit_trains_nothing(run):
     assert warm(*train).code == 0
     audit = json.loads((student / "training.json").read_text())["audit"]
     actions = ["train", "share_data", "release_weights"]
-    assert audit == {"status": "ALLOW", "use": "commercial", "actions": actions, "overridden": False}
+    passage = {"status": "ALLOW", "use": "commercial", "actions": actions, "overridden": False, "waivers": []}
+    assert audit == passage
     assert "License audit: ALLOW for commercial use" in (student / "README.md").read_text()
+    assert (student / "NOTICE.md").read_text() == (run / "audit" / "attribution.md").read_text()
 
 
 def test_an_audit_for_research_does_not_allow_commerce(run):

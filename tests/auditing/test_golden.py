@@ -8,7 +8,8 @@ import pytest
 
 from synthgen.auditing.algebra import Verdict, join
 from synthgen.auditing.catalogue import catalogue
-from synthgen.auditing.license import Term, judge
+from synthgen.auditing.combinations import Term
+from synthgen.auditing.judging import judge, term_of
 from synthgen.recipe import AuditSection
 from synthgen.records import ROLES
 
@@ -44,6 +45,13 @@ CASES = {
     "Claude outputs, for a classifier": ([made("anthropic")], {"competes": "no"}, "CONTESTED"),
     # OpenAI Services Agreement 3.3(e)
     "OpenAI outputs, undeclared": ([made("openai")], {}, "UNKNOWN"),
+    "OpenAI outputs, another provider's competitor": ([made("openai")], {"competes": {"google": "yes"}}, "UNKNOWN"),
+    "OpenAI outputs, not OpenAI's competitor": (
+        [made("openai")], {"competes": {"OpenAI": False, "google": "yes"}}, "ALLOW",
+    ),
+    "OpenAI and Google, competitor of one": (
+        [made("openai"), made("gemini-api")], {"competes": {"openai": "no", "google": "yes"}}, "DENY",
+    ),
     "OpenAI outputs, competing": ([made("openai")], {"competes": "yes"}, "DENY"),
     "OpenAI outputs, not competing": ([made("openai")], {"competes": "no"}, "ALLOW"),
     # A contract binds the holder of the account.
@@ -226,3 +234,34 @@ def test_the_report_says_what_was_chosen_and_what_the_catalog_has():
     assert "if they are yours, state 'Apache-2.0'" in notes(made("unknown", source="HuggingFaceTB/SmolLM2-135M"))
     assert not notes(made("MIT"))
     assert "the text of OpenMDW-1.1 was not read in full" in notes(made("openmdw-1.1"))
+
+
+OPENAI = ["openai-services-2026-01-01", "openai-tou-2023-03-14"]
+
+
+@pytest.mark.parametrize(
+    ("license", "day", "expected", "said"),
+    [
+        ("openai", "", OPENAI, "in force were one or more of openai-services-2026-01-01, openai-tou-2023-03-14"),
+        ("openai", "2026-01-01", OPENAI[:1], ""),
+        ("openai", "2026-02-01", OPENAI[:1], ""),
+        ("openai", "2025-12-31", OPENAI, "in force were one or more of"),
+        ("openai", "2022-12-31", OPENAI[1:], "does not have the version of openai-tou-2023-03-14 that was in force"),
+        ("openai-services-2026-01-01", "2025-12-31", OPENAI[:1], "does not have the version"),
+        ("openai-services-2026-01-01", "", OPENAI[:1], ""),
+        ("mistral", "", ["mistral-tos-2025-05-27"], ""),
+        ("mistral", "2024-01-01", ["mistral-tos-2025-05-27"], "does not have the version of mistral-tos-2025-05-27"),
+        ("gemma", "2024-05-01", ["gemma-2026-04-01"], ""),  # a license holds for a copy as it was received
+    ],
+)
+def test_the_date_of_the_terms_chooses_the_version_of_a_contract(license, day, expected, said):
+    found = judge(made(license, day=day), AuditSection(), TODAY, BOOK)
+    assert found.terms == " AND ".join(expected)
+    notes = [note for note in found.notes if "in force" in note]
+    assert len(notes) == bool(said)
+    assert all(said in note for note in notes)
+
+
+def test_a_student_has_the_dates_of_its_sources():
+    stated = {"source": "gpt", "role": "logits", "license": "openai", "terms_date": "2026-02-01"}
+    assert judge(term_of(stated), AuditSection(), TODAY, BOOK).terms == OPENAI[0]

@@ -11,7 +11,8 @@ import pytest
 
 from synthgen.auditing.algebra import Obligation, Verdict, conflicts, join
 from synthgen.auditing.catalogue import catalogue
-from synthgen.auditing.license import Term, judge
+from synthgen.auditing.combinations import Term
+from synthgen.auditing.judging import judge
 from synthgen.auditing.result import STATUSES, worst
 from synthgen.auditing.rules import Role, verdict
 from synthgen.recipe import AuditSection
@@ -133,6 +134,25 @@ def test_an_alternative_never_makes_it_worse_and_a_further_license_never_better(
         both = judge(Term("x", "generator", f"{one} AND {other}"), intent, TODAY, BOOK).verdict
         assert rank(either) <= rank(single) or BOOK.get(one).kind == "host"
         assert rank(both) >= rank(single) or BOOK.get(one).kind == "host"  # a host alone grants no rights in a model
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_alternatives_of_several_sources_pass_only_if_one_choice_of_them_passes(seed):
+    """Each source takes its own best alternative. So ALLOW is never wrong, and DENY may be: another choice of one
+    source may end a conflict with another source.
+    """
+    draw = random.Random(seed)
+    names = [one.id for one in TERMS if one.kind != "host"]
+    for _ in range(150):
+        intent = section(draw.randrange(len(intents())), draw.choice(USES))
+        sources = [[draw.choice(names), draw.choice(names)] for _ in range(3)]
+        role = draw.choice(ROLES)
+        chosen = join(judge(Term("x", role, " OR ".join(one)), intent, TODAY, BOOK).verdict for one in sources)
+        choices = [
+            join(judge(Term("x", role, one), intent, TODAY, BOOK).verdict for one in some)
+            for some in itertools.product(*sources)
+        ]
+        assert rank(chosen) >= min(map(rank, choices))
 
 
 def test_the_worst_status_does_not_depend_on_the_order():

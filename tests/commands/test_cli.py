@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.commands import ENVIRONMENT, Done, cold, files, mistake, start, warm
+from support.commands import ENVIRONMENT, Done, cold, curated_files, files, mistake, start, warm
 from support.small import small_task
 
 from synthgen import durable
@@ -340,7 +340,7 @@ def test_run_does_all_there_is_to_do(recipe, tmp_path, finished):
     assert result["worked"] is True
     assert result["audit"] == "ALLOW"
     assert files(tmp_path / "new" / "generated") == files(finished.run / "generated")
-    assert files(tmp_path / "new" / "curated") == files(finished.run / "curated")
+    assert curated_files(tmp_path / "new" / "curated") == curated_files(finished.run / "curated")
     assert (tmp_path / "new" / "report.html").exists()
 
 

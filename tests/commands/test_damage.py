@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.commands import cold, files, mistake, warm
+from support.commands import cold, curated_files, files, mistake, warm
 
 PARTS = ("data", "logits/teacher")
 
@@ -97,7 +97,7 @@ def test_damage_of_the_curated_corpus(run, finished):
     for command in (["synthgen", "audit", run], ["synthgen", "curate", run], ["distill", "train", run, "--fresh"]):
         mistake(warm(*command), "rejected/train-00001.parquet", "damaged")
     assert warm("synthgen", "curate", run, "--repair").code == 0
-    assert files(run / "curated") == files(finished.run / "curated")
+    assert curated_files(run / "curated") == curated_files(finished.run / "curated")
 
 
 @pytest.mark.parametrize("spoil", [half, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"\xff")])

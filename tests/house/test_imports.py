@@ -22,7 +22,7 @@ import synthgen
 # data only through a corpus.
 FLOORS = [
     {"cli"},
-    {"pipeline", "takedown", "tasks"},
+    {"auditcommand", "pipeline", "takedown", "tasks"},
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from support.commands import warm
+from support.commands import curated_files, warm
 from support.small import small_task
 from test_cli import files, mistake
 
@@ -148,14 +148,14 @@ def test_fresh_begins_anew_what_a_killed_process_left(run, finished, tmp_path, n
     assert done.code == 0, done
     found, expected = files(folder), files(run / stage)
     assert found.keys() - expected.keys() == set()
-    assert expected.keys() - found.keys() <= {"evaluation.json"}
+    assert expected.keys() - found.keys() <= {"evaluation.json", "NOTICE.md"}
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_fresh_on_a_folder_of_other_inputs_leaves_nothing_of_them(run, finished):
     old = write(run / "curated", {"rejected/train-00099.parquet": "older", "data/train-00099.parquet": "older"})
     assert warm("synthgen", "curate", run, "--fresh").code == 0
-    assert files(old) == files(finished.run / "curated")
+    assert files(old) == curated_files(finished.run / "curated")
 
 
 def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
@@ -256,7 +256,7 @@ def test_audit_and_export_into_their_sources_are_refused(run, finished, tmp_path
 
 def test_a_new_folder_in_the_run_is_a_place_for_another_corpus_and_student(run, finished, tmp_path, monkeypatch):
     assert warm("synthgen", "curate", run, "-o", run / "strict").code == 0
-    assert files(run / "strict") == files(run / "curated")
+    assert files(run / "strict") == curated_files(run / "curated")
     assert warm("synthgen", "audit", run / "strict").code == 0
     assert warm("distill", "train", run / "strict", "-o", run / "small").code == 0
     assert (run / "small" / "model.safetensors").read_bytes() == (run / "student" / "model.safetensors").read_bytes()

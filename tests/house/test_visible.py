@@ -73,7 +73,8 @@ def test_cards_and_reports_keep_their_columns_and_show_no_hidden_character(tmp_p
     assert not hidden(card)
     assert "\n# Heading" not in card
     yaml.safe_load(card.split("---\n")[1])
-    finding = Finding(source["source"], "seed", "we|ird", "UNKNOWN", (f"reason | {evil}",), (f"do\nthis {evil}",))
+    done = (f"do\nthis {evil}",)
+    finding = Finding(source["source"], "seed", "we|ird", "UNKNOWN", (f"reason | {evil}",), done, duties=("notice",))
     audited = synthgen.audit(curating(), run)
     report = replace(audited, findings=[finding])
     assert isinstance(report, Report)
@@ -81,7 +82,8 @@ def test_cards_and_reports_keep_their_columns_and_show_no_hidden_character(tmp_p
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in rows} == {6}
     assert len(rows) == 3
-    more = environment().get_template("attribution.md.j2").render(audit=report)
+    more = report.notices()
+    assert "\n# Heading" not in more
     assert not hidden(text + more)
     table = markdown_table({"a": Measure(f"t|{evil}")}, {"x|\ny": {"a": 1.0}})
     assert {line.replace(r"\|", "").count("|") for line in table.splitlines()} == {3}

@@ -135,6 +135,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def curated_files(folder: Path) -> dict[str, bytes]:
+    """The same for a curated corpus, without NOTICE.md, which the audit adds."""
+    return {name: data for name, data in files(folder).items() if name != "NOTICE.md"}
+
+
 def mistake(done: Done, *words: str, code: int = 2) -> Done:
     """Asserts that a command ended with one line of error and one hint, and that the line contains all `words`."""
     lines = done.err.splitlines()

@@ -1,0 +1,72 @@
+"""Which rows to leave out when the licenses of a corpus contradict each other: as few as possible.
+
+A conflict is a set of obligations that cannot be met together. It is gone when no row with one of them is left. So a
+choice names, for every conflict, at least one obligation whose rows are left out. `choose` finds the choice that leaves
+out the fewest rows, by trying all of them, without those that already cost more than the best one found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from synthgen.auditing.algebra import Duties
+
+Weight = tuple[int, int]
+"""A number of kept rows, and a number of rejected rows. The first counts first."""
+_MOST = 20_000  # choices that are tried
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The obligations whose rows are left out, and whether no other choice leaves out fewer rows. If there are too many
+    choices to try them all, `proven` is false.
+    """
+
+    left_out: Duties
+    proven: bool
+
+
+def choose(conflicts: Sequence[Duties], rows: Mapping[Duties, Weight], fixed: Duties) -> Choice | None:
+    """The choice that leaves out the fewest rows. None when no choice of rows ends all conflicts.
+
+    `rows` has the number of rows with each set of obligations; obligations that are in no conflict are not needed.
+    Those that are `fixed` come from sources that no row brings, such as a checkpoint, so they cannot be left out. Of
+    choices with equally many rows, the first in alphabetical order is taken.
+    """
+    search = _Search(conflicts, rows)
+    search.extend(frozenset(), fixed)
+    return None if search.best is None else Choice(search.best, search.tried <= _MOST)
+
+
+class _Search:
+    """A depth-first search with a bound: a choice that leaves out as many rows as the best one is not extended."""
+
+    def __init__(self, conflicts: Sequence[Duties], rows: Mapping[Duties, Weight]) -> None:
+        self.best: Duties | None = None
+        self.tried = 0
+        self._least: Weight | None = None
+        self._conflicts = sorted(conflicts, key=lambda one: (len(one), sorted(one)))
+        self._rows = rows
+
+    def extend(self, chosen: Duties, stay: Duties) -> None:
+        """Try all choices that have `chosen`, and none of `stay`."""
+        self.tried += 1
+        cost = total(count for duties, count in self._rows.items() if duties & chosen)
+        if self._least is not None and (cost >= self._least or self.tried > _MOST):
+            return
+        left = next((one for one in self._conflicts if not one & chosen), None)
+        if left is None:
+            self.best, self._least = chosen, cost
+            return
+        for one in sorted(left - stay):
+            self.extend(chosen | {one}, stay)
+            stay |= {one}
+
+
+def total(weights: Iterable[Weight]) -> Weight:
+    """The sum of several numbers of rows."""
+    kept = rejected = 0
+    for one, other in weights:
+        kept, rejected = kept + one, rejected + other
+    return kept, rejected

@@ -1,0 +1,87 @@
+"""Waivers: which findings a named person accepts, so that they do not close the gate. No verdict changes.
+
+A waiver covers a finding that it names by source and terms. It never covers a conflict between licenses unless it names
+that conflict. A waiver that has ended, or that covers nothing, is named in a note.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from synthgen.auditing.algebra import Conflict
+from synthgen.auditing.combinations import Term
+from synthgen.auditing.result import FAILING, Finding
+from synthgen.recipe.exceptions import CONFLICT, Covered, Waiver, names
+
+_AND = " + "  # between the licenses of a conflict, as reports name them
+
+
+@dataclass(frozen=True)
+class Waived:
+    """The waivers that count today."""
+
+    waivers: tuple[Waiver, ...] = ()
+
+    def source(self, term: Term, terms: str) -> bool:
+        """Whether a waiver covers the finding about this source, for which the report names `terms`."""
+        return any(_covers_source(one, term.source, term.role, terms) for one in self._covered())
+
+    def conflict(self, conflict: Conflict) -> bool:
+        """Whether a waiver covers this conflict."""
+        return any(_covers_conflict(one, conflict.of) for one in self._covered())
+
+    def _covered(self) -> Iterator[Covered]:
+        for waiver in self.waivers:
+            yield from waiver.covers
+
+
+def counting(waivers: Sequence[Waiver], today: datetime.date) -> Waived:
+    """The waivers that count today."""
+    return Waived(tuple(one for one in waivers if one.counts(today)))
+
+
+def marked(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> list[Finding]:
+    """The findings, with those marked that fail and that a waiver covers."""
+    found = []
+    for one in findings:
+        texts = [
+            waiver.text()
+            for waiver in waivers
+            if waiver.counts(today) and one.status in FAILING and any(_covers(part, one) for part in waiver.covers)
+        ]
+        found.append(replace(one, waived="; ".join(texts)) if texts else one)
+    return found
+
+
+def remarks(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[str, ...]:
+    """What is to be known of waivers that have no effect, or only some."""
+    notes = []
+    for waiver in waivers:
+        if not waiver.counts(today):
+            when = f"ended on {waiver.until}" if waiver.ended(today) else f"begins on {waiver.date}"
+            notes.append(f"the waiver of {waiver.name} does not count: it {when}")
+            continue
+        for part in waiver.covers:
+            if not any(one.status in FAILING and _covers(part, one) for one in findings):
+                about = f"'{part.source}' ({part.terms})" if part.source else f"the conflict {part.terms}"
+                notes.append(f"the waiver of {waiver.name} covers no finding about {about}")
+    return tuple(notes)
+
+
+def _covers(part: Covered, finding: Finding) -> bool:
+    if finding.role == CONFLICT:
+        return _covers_conflict(part, frozenset(finding.terms.split(_AND)))
+    return _covers_source(part, finding.source, finding.role, finding.terms)
+
+
+def _covers_conflict(part: Covered, licenses: frozenset[str]) -> bool:
+    named = {name.strip().lower() for name in part.terms.split(_AND.strip())}
+    return part.role == CONFLICT and named == {name.lower() for name in licenses}
+
+
+def _covers_source(part: Covered, source: str, role: str, terms: str) -> bool:
+    if part.role not in ("", role) or part.role == CONFLICT:
+        return False
+    return names(part.source, source) and part.terms.lower() == terms.lower()
