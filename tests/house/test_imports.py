@@ -23,6 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"pipeline", "tasks"},
+    {"bias"},  # an audit that also reads texts as curation does; the table AUDITS names it
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},
