@@ -8,12 +8,13 @@ CONTESTED if a test found something, and ALLOW otherwise.
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
-from synthgen.bias.association import Uses, association
+from synthgen.bias.association import association
 from synthgen.bias.counterfactual import counterfactual
 from synthgen.bias.groups import Lexicon, lexicon
-from synthgen.bias.reading import Reading, answers_again, read
+from synthgen.bias.reading import Facts, Reading, read, uses_of
 from synthgen.bias.refusals import refusals
 from synthgen.bias.representation import representation
 from synthgen.bias.selection import selection
@@ -33,30 +34,27 @@ def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:
     book = lexicon(section)
     reading = read(subject.corpus, book)
     facts = reading.facts
-    measured = representation(facts, book.dimensions, section.targets)
-    measured += counterfactual(facts, book.dimensions)
-    measured += refusals(facts, book.dimensions)
-    measured += selection(facts, book.dimensions)
-    words, figures = _associations(subject, book, reading)
+    measured = tests_of(facts, book, section)
+    words, figures = _associations(subject.corpus, book, reading)
     measured += words
-    figures["bias"] = {"rows": facts.count, "units": int(facts.unit.max(initial=-1)) + 1}
+    figures["bias"] = {"rows": facts.count, "units": facts.units}
     findings = _findings(subject.corpus.name, measured)
     return AuditResult("CONTESTED" if findings else "ALLOW", tuple(findings), figures, tuple(measured))
 
 
+def tests_of(facts: Facts, book: Lexicon, section: BiasSection) -> list[Measurement]:
+    """All tests except those of words."""
+    measured = representation(facts, book.dimensions, section.targets)
+    measured += counterfactual(facts, book.dimensions)
+    measured += refusals(facts, book.dimensions)
+    return measured + selection(facts, book.dimensions)
+
+
 def _associations(
-    subject: Subject, book: Lexicon, reading: Reading
+    folder: Path, book: Lexicon, reading: Reading
 ) -> tuple[list[Measurement], dict[str, dict[str, float]]]:
-    """Read the answers again, and scan their words for each dimension."""
-    facts = reading.facts
-    units = int(facts.unit.max(initial=-1)) + 1
-    uses = [Uses(dimension, len(reading.vocabulary), units) for dimension in book.dimensions]
-    spelled: dict[int, str] = {}
-    for rows, found, masks in answers_again(subject.corpus, book):
-        place = reading.places(found.hashes)
-        for one in uses:
-            one.add(found, masks, place, facts.unit[rows])
-        reading.spell(found, place, spelled)
+    """Scan the words of the answers for each dimension."""
+    uses, spelled = uses_of(folder, book, reading)
     measured: list[Measurement] = []
     figures: dict[str, dict[str, float]] = {}
     for one in uses:

@@ -5,9 +5,11 @@ is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in p
 Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with one group alone
 counts like any other.
 
-The test does not treat every use as an observation, because a unit may repeat a word. Its variance under the hypothesis
-of no difference is the larger one of Σ_u s_u² and of the variance of independent uses times the design effect. s_u is
-the unit's part of the difference of the two shares. So a word of one unit has |z| ≤ 1, whatever its number of uses.
+The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
+the two shares is Σ_u s_u², where s_u is a unit's part of it, with the correction CR2 (see
+`synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, however often it uses it. The variance
+is never less than that of independent uses if the word is equally likely on both sides, times the design effect: rare
+words would else look certain on the side that does not have them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from synthgen.auditing.statistics import LEVEL, benjamini_hochberg
 from synthgen.bias.groups import Dimension
 from synthgen.bias.words import Hashes, Places, Words, or_of
 
-PRIOR = 500.0
+PRIOR = 100.0
 """The prior is as if each side had so many more words."""
 LEAST_USES = 10
 """Words that occur less often near a group of the dimension are not tested."""
@@ -114,38 +116,120 @@ class Compared:
     uses: Numbers
     units: Places
 
+    def measured(self, place: int, corrected: Numbers, subject: str, word: str) -> Measurement:
+        """What the word at `place` of the arrays says. `corrected` are the corrected p-values of all words."""
+        effect, error = float(self.effect[place]), float(self.error[place])
+        judged: Outcome = "inconclusive"
+        if corrected[place] < LEVEL and abs(effect) >= MARGIN:
+            judged = "found"
+        elif abs(effect) + _NORMAL[0.9] * error < MARGIN:
+            judged = "absent"
+        return Measurement(
+            name="association",
+            subject=f"{subject}, '{word}'",
+            about="how much more often the word occurs in sentences with the group than in those with other groups",
+            unit="log2 of the ratio of odds",
+            outcome=judged,
+            n=int(self.uses[place]),
+            clusters=int(self.units[place]),
+            estimate=effect,
+            low=effect - _NORMAL[0.95] * error,
+            high=effect + _NORMAL[0.95] * error,
+            p=float(self.p[place]),
+            corrected_p=float(corrected[place]),
+            family=f"association: {subject.split(':')[0]}",
+            detectable=_detectable(self.error[place], len(self.p)),
+            margin=MARGIN,
+        )
+
+
+def _detectable(error: Numbers, words: int) -> float:
+    """The smallest effect that is found in 80 of 100 cases among so many words, if no other word differs. For several
+    words, the median of theirs.
+    """
+    from scipy import special
+
+    least = np.maximum(-special.ndtri(LEVEL / 2 / max(words, 1)) * error, MARGIN)
+    return float(np.median(least + _NORMAL["power"] * error))
+
 
 def compared(uses: Uses, group: int) -> Compared:
     """Compare the sentences with `group` with those of the other groups of its dimension."""
     word, unit, owner, count = uses.entries()
     in_a = owner == group
-    n_a, n_b = uses.totals[group].sum(), uses.totals.sum() - uses.totals[group].sum()
-    empty = np.zeros(0)
-    if not n_a or not n_b or not len(word):
-        return Compared(np.zeros(0, np.int64), *[empty] * 5)
-    y_a = np.bincount(word, count * in_a, uses.words)
-    y_b = np.bincount(word, count * ~in_a, uses.words)
-    signed = np.where(in_a, count / n_a, -count / n_b)
+    sides = []
+    for inside, totals in ((in_a, uses.totals[group]), (~in_a, uses.totals.sum(0) - uses.totals[group])):
+        if not totals.sum() or not len(word):
+            return Compared(np.zeros(0, np.int64), *[np.zeros(0)] * 4, np.zeros(0, np.int64))
+        sides.append(_Side(word, unit, np.where(inside, count, 0.0), totals))
     first = np.flatnonzero(np.append(True, (word[1:] != word[:-1]) | (unit[1:] != unit[:-1])))
-    part = np.add.reduceat(signed, first)
-    balance = uses.totals[group] / n_a - (uses.totals.sum(0) - uses.totals[group]) / n_b
-    share = (y_a + y_b) / (n_a + n_b)
-    squares = np.bincount(word[first], part**2, uses.words)
-    mixed = np.bincount(word[first], part * balance[unit[first]], uses.words)
-    clustered = squares - 2 * share * mixed + share**2 * (balance**2).sum()
-    seen = y_a / n_a**2 + y_b / n_b**2
-    expected = (y_a + y_b) / (n_a * n_b)
-    tested = np.flatnonzero(y_a + y_b >= LEAST_USES)
-    y_a, y_b, share, clustered, seen, expected = (one[tested] for one in (y_a, y_b, share, clustered, seen, expected))
-    design = np.maximum(clustered / seen, 1)
-    variance = np.maximum(clustered, design * expected)
-    z = (y_a / n_a - y_b / n_b) / np.sqrt(variance)
-    alpha = PRIOR * share
-    odds_a = (y_a + alpha) / (n_a + PRIOR - y_a - alpha)
-    odds_b = (y_b + alpha) / (n_b + PRIOR - y_b - alpha)
-    error = np.sqrt(design * (1 / (y_a + alpha) + 1 / (y_b + alpha))) / np.log(2)
-    units = np.bincount(word[first], minlength=uses.words)[tested]
-    return Compared(tested, np.log2(odds_a / odds_b), error, _tails(z), y_a + y_b, units)
+    units = np.bincount(word[first], minlength=uses.words)
+    tested = np.flatnonzero(sum(np.bincount(word, side.counts, uses.words) for side in sides) >= LEAST_USES)
+    a, b = (side.of(tested, uses.words) for side in sides)
+    together = _products(sides[0], sides[1], first, tested, uses.words)
+    seen = a.uses / a.n**2 + b.uses / b.n**2
+    clustered = _variance(a, b, together, 1 / np.full(len(tested), a.n), 1 / np.full(len(tested), b.n))
+    expected = (a.uses + b.uses) / (a.n * b.n) * np.maximum(clustered / seen, 1)
+    z = (a.uses / a.n - b.uses / b.n) / np.sqrt(np.maximum(clustered, expected))
+    alpha = PRIOR * (a.uses + b.uses) / (a.n + b.n)
+    p_a, p_b = ((side.uses + alpha) / (side.n + PRIOR) for side in (a, b))
+    odds = np.log2(p_a / (1 - p_a)) - np.log2(p_b / (1 - p_b))
+    scales = [1 / (side.n + PRIOR) / p / (1 - p) for side, p in ((a, p_a), (b, p_b))]
+    independent = 1 / (a.uses + alpha) + 1 / (b.uses + alpha)
+    error = np.sqrt(np.maximum(_variance(a, b, together, *scales), independent)) / np.log(2)
+    return Compared(tested, odds, error, _tails(z), a.uses + b.uses, units[tested])
+
+
+class _Side:
+    """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
+    of uses. `totals` is the number of all words of each unit.
+
+    A unit's numbers are divided by √(1 − its share of the side's words), as CR2 does.
+    """
+
+    def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:
+        self.word, self.unit, self.counts, self.n = word, unit, counts, float(totals.sum())
+        factor = 1 / np.sqrt(np.maximum(1 - totals / self.n, 1e-9))
+        self.scaled, self.totals = counts * factor[unit], totals * factor
+
+    def of(self, tested: Places, words: int) -> _Sums:
+        """The sums for the tested words."""
+        sums = [
+            np.bincount(self.word, one, words)[tested]
+            for one in (self.counts, self.scaled**2, self.scaled * self.totals[self.unit])
+        ]
+        return _Sums(self.n, *sums, float(self.totals @ self.totals))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over units u for each word: n = Σ n_u of all words, Σ y_u of its uses, Σ y_u², Σ y_u·n_u, and Σ n_u²."""
+
+    n: float
+    uses: Numbers
+    squares: Numbers
+    mixed: Numbers
+    totals: float
+
+
+def _products(a: _Side, b: _Side, first: Places, tested: Places, words: int) -> tuple[Numbers, Numbers, Numbers, float]:
+    """Σ y_au·y_bu, Σ y_au·n_bu, Σ n_au·y_bu for each word, and Σ n_au·n_bu. `first` are the entries where a word's next
+    unit begins.
+    """
+    of_a, of_b = (np.add.reduceat(side.scaled, first) for side in (a, b))
+    products = (of_a * of_b, of_a * b.totals[a.unit[first]], a.totals[a.unit[first]] * of_b)
+    sums = [np.bincount(a.word[first], one, words)[tested] for one in products]
+    return sums[0], sums[1], sums[2], float(a.totals @ b.totals)
+
+
+def _variance(
+    a: _Sums, b: _Sums, together: tuple[Numbers, Numbers, Numbers, float], scale_a: Numbers, scale_b: Numbers
+) -> Numbers:
+    """Σ_u (scale_a·(y_au − p_a·n_au) − scale_b·(y_bu − p_b·n_bu))² for each word, with p = Σ y_u / n."""
+    p_a, p_b = a.uses / a.n, b.uses / b.n
+    own = [one.squares - 2 * p * one.mixed + p**2 * one.totals for one, p in ((a, p_a), (b, p_b))]
+    cross = together[0] - p_b * together[1] - p_a * together[2] + p_a * p_b * together[3]
+    return np.maximum(scale_a**2 * own[0] + scale_b**2 * own[1] - 2 * scale_a * scale_b * cross, 0)
 
 
 def _tails(z: Numbers) -> Numbers:
@@ -170,7 +254,7 @@ def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement],
         top = [*order[scan.effect[order] > 0][::-1][:TOP], *order[scan.effect[order] < 0][:TOP]]
         subject = f"{uses.dimension.name}: {uses.dimension.groups[group]}"
         measured.append(_whole(uses, group, scan, len(found), subject))
-        measured += [_word(scan, int(place), corrected, subject, spelled) for place in top]
+        measured += [scan.measured(at, corrected, subject, spelled[int(scan.word[at])]) for at in map(int, top)]
         weight = scan.uses / max(scan.uses.sum(), 1)
         figures[f"association of {subject}"] = {
             "words_tested": len(scan.p),
@@ -178,27 +262,6 @@ def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement],
             "mean_absolute_log2_odds_ratio": float((weight * np.abs(scan.effect)).sum()),
         }
     return measured, figures
-
-
-def _word(scan: Compared, place: int, corrected: Numbers, subject: str, spelled: dict[int, str]) -> Measurement:
-    effect, error = float(scan.effect[place]), float(scan.error[place])
-    return Measurement(
-        name="association",
-        subject=f"{subject}, '{spelled[int(scan.word[place])]}'",
-        about="how much more often the word occurs in sentences with the group than in those with the other groups",
-        unit="log2 of the ratio of odds",
-        outcome="found",
-        n=int(scan.uses[place]),
-        clusters=int(scan.units[place]),
-        estimate=effect,
-        low=effect - _NORMAL[0.95] * error,
-        high=effect + _NORMAL[0.95] * error,
-        p=float(scan.p[place]),
-        corrected_p=float(corrected[place]),
-        family=f"association: {subject.split(':')[0]}",
-        detectable=max(_NORMAL[0.95] * error, MARGIN) + _NORMAL["power"] * error,
-        margin=MARGIN,
-    )
 
 
 def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> Measurement:
@@ -219,9 +282,7 @@ def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> 
         n=int(uses.totals.sum()),
         clusters=int((uses.totals.sum(0) > 0).sum()),
         family=f"association: {uses.dimension.name}",
-        detectable=float(np.median(np.maximum(_NORMAL[0.95] * scan.error, MARGIN) + _NORMAL["power"] * scan.error))
-        if tested
-        else None,
+        detectable=_detectable(scan.error, tested) if tested else None,
         margin=MARGIN,
         note=note,
     )

@@ -55,12 +55,13 @@ class Lexicon:
         any_case: dict[int, int] = {}
         capital: dict[int, int] = {}
         phrases: dict[tuple[tuple[int, ...], bool], int] = {}
+        known_hashes = hashes_of([one for groups in lists.values() for entries in groups.values() for one in entries])
         bit = 0
         for name, groups in lists.items():
             self.dimensions.append(Dimension(name, tuple(groups), bit))
             for entries in groups.values():
                 for entry in entries:
-                    hashes, exact = hashes_of(entry), entry[:1] != entry[:1].lower()
+                    hashes, exact = known_hashes[entry], entry[:1] != entry[:1].lower()
                     if len(hashes) > 1:
                         phrases[hashes, exact] = phrases.get((hashes, exact), 0) | 1 << bit
                     elif hashes:

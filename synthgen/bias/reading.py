@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus
-from synthgen.bias.association import LEAST_USES
+from synthgen.bias.association import LEAST_USES, Uses
 from synthgen.bias.groups import Lexicon
 from synthgen.bias.units import Signatures, units
 from synthgen.bias.words import Hashes, Places, Words, filled, or_of, sequences, words
@@ -53,7 +53,13 @@ class Facts:
 
     @property
     def count(self) -> int:
+        """The number of rows."""
         return len(self.unit)
+
+    @property
+    def units(self) -> int:
+        """The number of units."""
+        return int(self.unit.max(initial=-1)) + 1
 
 
 @dataclass(frozen=True)
@@ -116,14 +122,22 @@ def read(folder: Path, book: Lexicon) -> Reading:
     return Reading(facts, counts.often())
 
 
-def answers_again(folder: Path, book: Lexicon) -> Iterator[tuple[Places, Words, Hashes]]:
-    """Read the answers of the kept rows again. Yields (the rows' numbers, their words, the words' masks)."""
+def uses_of(folder: Path, book: Lexicon, reading: Reading) -> tuple[list[Uses], dict[int, str]]:
+    """Read the answers of the kept rows again, and count their words. Returns (the uses in each dimension, the word at
+    each place of the vocabulary).
+    """
+    facts, spelled = reading.facts, dict[int, str]()
+    uses = [Uses(dimension, len(reading.vocabulary), facts.units) for dimension in book.dimensions]
     total = 0
     for kept, batch in _batches(folder, ("prompt", "completion")):
         if kept:
-            answered = words(_texts(batch)[1])
-            yield np.arange(total, total + batch.num_rows), answered, book.masks(answered)
+            found = words(_texts(batch)[1])
+            masks, place = book.masks(found), reading.places(found.hashes)
+            for one in uses:
+                one.add(found, masks, place, facts.unit[total : total + batch.num_rows])
+            reading.spell(found, place, spelled)
         total += batch.num_rows
+    return uses, spelled
 
 
 def near_groups(found: Words, masks: Hashes) -> npt.NDArray[np.bool_]:

@@ -73,7 +73,7 @@ def _sums(
     """(units, 2): mentions of the group, and of all groups of its dimension."""
     all_groups = np.bitwise_count(masks & dimension.mask).astype(float)
     each = (dimension.has(masks, group).astype(float), all_groups)
-    units = int(facts.unit.max(initial=-1)) + 1
+    units = facts.units
     return np.stack([np.bincount(unit, one, units) for one in each], 1)
 
 

@@ -59,7 +59,7 @@ def _test(facts: Facts, subject: str, inside: npt.NDArray[np.bool_], rule: str, 
 
 def _effect(facts: Facts, inside: npt.NDArray[np.bool_], kept: npt.NDArray[np.bool_]) -> Estimate:
     """Half a row is added to the kept and to the dropped rows of the group, so the ratio is never 0."""
-    units = int(facts.unit.max()) + 1
+    units = facts.units
     sums = np.stack([np.bincount(facts.unit, weights, units) for weights in (kept & inside, kept)], 1)
     sizes = np.stack([np.bincount(facts.unit, weights, units) for weights in (inside, np.ones(facts.count))], 1)
     of_group = (sums[:, 0].sum() + 0.5) / (sizes[:, 0].sum() + 1)

@@ -143,9 +143,13 @@ def _values(codes: npt.NDArray[np.uint32], low: npt.NDArray[np.uint32], text: st
     return values
 
 
-def hashes_of(entry: str) -> tuple[int, ...]:
-    """The hashes of the words of a text."""
-    return tuple(words(pa.array([entry], pa.string())).hashes.tolist())
+def hashes_of(entries: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The hashes of the words of each entry."""
+    found = words(pa.array(list(entries), pa.string()))
+    hashes = {entry: tuple[int, ...]() for entry in entries}
+    for row, first, stop in zip(*(one.tolist() for one in found.by_row()), strict=True):
+        hashes[entries[row]] = tuple(found.hashes[first:stop].tolist())
+    return hashes
 
 
 def or_of(masks: Hashes, first: Places) -> Hashes:
