@@ -118,17 +118,17 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
     )
 
 
-def truth(skew: float) -> dict[str, float]:
-    """The effects that the tests estimate, from a corpus of a million stories whose passages are all different."""
-    many = STORIES * 4000
-    drawn = draw(np.random.default_rng(1), skew, many, PAIRS * 4000, many)
+def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
+    """The effects that the tests estimate, from a corpus of so many stories whose passages are all different."""
+    pairs = many * PAIRS // STORIES
+    drawn = draw(np.random.default_rng(1), skew, many, pairs, many)
     kept, pair_kept = ~drawn.dropped, ~drawn.pair_dropped
     women = (drawn.answered == 0)[kept]
     prompts = np.concatenate([drawn.asked[kept] == 0, *(np.full(pair_kept[:, n].sum(), n == 0) for n in (0, 1))])
     nurse = [drawn.nurse[kept][women == one].mean() for one in (True, False)]
     told = (drawn.asked == 0) | (drawn.answered == 0)
     of_women = np.concatenate([kept[told], pair_kept[:, 0]]).mean()
-    refused = [drawn.refused[:, n].sum() / (PAIRS * 4000 + (drawn.asked == n).sum()) for n in (0, 1)]
+    refused = [drawn.refused[:, n].sum() / (pairs + (drawn.asked == n).sum()) for n in (0, 1)]
     return {
         "representation": float(np.log2(women.mean() / prompts.mean())),
         "association": float(np.log2(nurse[0] / nurse[1])),
@@ -144,7 +144,8 @@ def tables(rng: np.random.Generator, drawn: Drawn) -> tuple[pa.Table, pa.Table]:
     filler = rng.choice(FILLERS, (stories, 8))
     fixed = rng.choice(FILLERS, (max(int(drawn.passage.max()) + 1, 1), 8))
     filler = np.where((drawn.passage >= 0)[:, None], fixed[drawn.passage], filler).tolist()
-    jobs = np.where(drawn.nurse, "nurse", rng.choice(JOBS, stories)).tolist()
+    other = np.where(drawn.passage >= 0, JOBS[0], rng.choice(JOBS, stories))  # copies are alike in every word
+    jobs = np.where(drawn.nurse, "nurse", other).tolist()
     ends, names = rng.choice(FILLERS, (stories, 7)).tolist(), NAMES[drawn.asked, rng.integers(0, 4, stories)].tolist()
     rows: list[dict[str, object]] = []
     for number, seed in enumerate(drawn.seed.tolist()):

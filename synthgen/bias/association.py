@@ -160,7 +160,8 @@ def compared(uses: Uses, group: int) -> Compared:
     sides = []
     for inside, totals in ((in_a, uses.totals[group]), (~in_a, uses.totals.sum(0) - uses.totals[group])):
         if not totals.sum() or not len(word):
-            return Compared(np.zeros(0, np.int64), *[np.zeros(0)] * 4, np.zeros(0, np.int64))
+            none, no_places = np.zeros(0), np.zeros(0, np.int64)
+            return Compared(no_places, none, none, none, none, no_places)
         sides.append(_Side(word, unit, np.where(inside, count, 0.0), totals))
     first = np.flatnonzero(np.append(True, (word[1:] != word[:-1]) | (unit[1:] != unit[:-1])))
     units = np.bincount(word[first], minlength=uses.words)
@@ -194,11 +195,11 @@ class _Side:
 
     def of(self, tested: Places, words: int) -> _Sums:
         """The sums for the tested words."""
-        sums = [
-            np.bincount(self.word, one, words)[tested]
+        uses, squares, mixed = (
+            np.bincount(self.word, one, words)[tested].astype(float)
             for one in (self.counts, self.scaled**2, self.scaled * self.totals[self.unit])
-        ]
-        return _Sums(self.n, *sums, float(self.totals @ self.totals))
+        )
+        return _Sums(self.n, uses, squares, mixed, float(self.totals @ self.totals))
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def _products(a: _Side, b: _Side, first: Places, tested: Places, words: int) -> 
     """
     of_a, of_b = (np.add.reduceat(side.scaled, first) for side in (a, b))
     products = (of_a * of_b, of_a * b.totals[a.unit[first]], a.totals[a.unit[first]] * of_b)
-    sums = [np.bincount(a.word[first], one, words)[tested] for one in products]
+    sums = [np.bincount(a.word[first], one, words)[tested].astype(float) for one in products]
     return sums[0], sums[1], sums[2], float(a.totals @ b.totals)
 
 

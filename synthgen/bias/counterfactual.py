@@ -74,13 +74,15 @@ def _test(facts: Facts, number: int, dimension: Dimension, group: int, measure: 
 def _pairs(
     facts: Facts, number: int, dimension: Dimension, group: int, values: Numbers
 ) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """(difference of the means of each pair, its unit). A pair is named by the prompt without the groups' words."""
+    """(difference of the means of each pair, the first unit of its rows)."""
     owner = dimension.only(facts.in_prompt)
     rows = np.flatnonzero((owner >= 0) & ~np.isnan(values))
-    _, first, key = np.unique(facts.masked[number][rows], return_index=True, return_inverse=True)
+    names, key = np.unique(facts.masked[number][rows], return_inverse=True)
     mine = owner[rows] == group
-    counts = [np.bincount(key[side], minlength=len(first)) for side in (mine, ~mine)]
-    sums = [np.bincount(key[side], values[rows[side]], len(first)) for side in (mine, ~mine)]
+    counts = [np.bincount(key[side], minlength=len(names)) for side in (mine, ~mine)]
+    sums = [np.bincount(key[side], values[rows[side]], len(names)) for side in (mine, ~mine)]
     both = (counts[0] > 0) & (counts[1] > 0)
     differences = sums[0][both] / counts[0][both] - sums[1][both] / counts[1][both]
-    return differences, facts.unit[rows[first[both]]]
+    lowest = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, key, facts.unit[rows])
+    return differences, lowest[both]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -99,12 +100,19 @@ class Lexicon:
         return masks
 
 
+@lru_cache(maxsize=1)
+def _shipped() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """data/groups.yaml."""
+    found = yaml.safe_load((shipped("data") / "groups.yaml").read_text(encoding="utf-8"))
+    return {name: {group: tuple(entries) for group, entries in lists.items()} for name, lists in found.items()}
+
+
 def lexicon(section: BiasSection) -> Lexicon:
     """The shipped dimensions that the section names (all if it names none), and its own. Own words of a shipped group
     are added to it. Raises RecipeError for an unknown dimension, a dimension with one group, a word in two groups of a
     dimension, and a target of a group that does not exist.
     """
-    ours = yaml.safe_load((shipped("data") / "groups.yaml").read_text(encoding="utf-8"))
+    ours = _shipped()
     for name in section.dimensions:
         if name not in ours and name not in section.groups:
             near = nearest(name, [*ours, *section.groups])

@@ -1,7 +1,8 @@
 """Reads a corpus twice. The first time, it collects what the tests need to know of each row; the second time, which
 words occur in sentences with which group. No text is held.
 
-The order of the rows changes nothing: units are numbered by the ids of their rows, and words by their hashes.
+The order of the rows changes nothing, not even by rounding: facts are sorted by the rows' ids, units are numbered by
+them, and words by their hashes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,8 @@ _MERGED = 1 << 22  # counts of words that are held before they are added up
 
 @dataclass(frozen=True)
 class Facts:
-    """What the tests know of the N rows: kept rows (`kept` is true) and rows that curation rejected.
+    """What the tests know of the N rows, in the order of a hash of their ids: kept rows (`kept` is true) and rows that
+    curation rejected.
 
     `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a row
     for each dimension: a hash of the prompt without the words of its groups. `length` is the number of the answer's
@@ -64,10 +67,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Reading:
-    """The facts of all rows, and the hashes of the words that are tested, ascending."""
+    """The facts of all rows, the hashes of the words that are tested, ascending, and the unit of each row in the order
+    in which the rows were read.
+    """
 
     facts: Facts
     vocabulary: Hashes
+    unit: Places
 
     def places(self, hashes: Hashes) -> Places:
         """The place of each hash in the vocabulary, or -1."""
@@ -86,7 +92,7 @@ class Reading:
 
 def read(folder: Path, book: Lexicon) -> Reading:
     """Read the corpus `folder` for the first time."""
-    parts: list[dict[str, npt.NDArray[np.generic]]] = []
+    parts: list[dict[str, npt.NDArray[Any]]] = []
     named: tuple[_Named, _Named] = (_Named(), _Named())
     signatures, counts = Signatures(), _Counts()
     total = 0
@@ -115,11 +121,23 @@ def read(folder: Path, book: Lexicon) -> Reading:
             counts.add(answered.hashes[near_groups(answered, found) & (found == 0)])
         total += batch.num_rows
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else _none(book)
-    scores = {name: _values(total, rows, values) for name, (rows, values) in named[0].joined().items()}
-    rejected = {name: _marked(total, rows) for name, (rows, _) in named[1].joined().items()}
-    masked = np.ascontiguousarray(columns.pop("masked").T)
-    facts = Facts(**columns, masked=masked, scores=scores, rejected_by=rejected, unit=units(signatures))  # type: ignore[arg-type]
-    return Reading(facts, counts.often())
+    columns |= {f"score {name}": _values(total, *found) for name, found in named[0].joined().items()}
+    columns |= {f"rule {name}": _marked(total, rows) for name, (rows, _) in named[1].joined().items()}
+    unit = units(signatures)
+    order = signatures.order()
+    sorted_ = {name: column[order] for name, column in columns.items()}
+    facts = Facts(
+        in_prompt=sorted_["in_prompt"],
+        in_answer=sorted_["in_answer"],
+        masked=np.ascontiguousarray(sorted_["masked"].T),
+        length=sorted_["length"],
+        refused=sorted_["refused"],
+        kept=sorted_["kept"],
+        scores={name[6:]: column for name, column in sorted_.items() if name.startswith("score ")},
+        rejected_by={name[5:]: column for name, column in sorted_.items() if name.startswith("rule ")},
+        unit=unit[order],
+    )
+    return Reading(facts, counts.often(), unit)
 
 
 def uses_of(folder: Path, book: Lexicon, reading: Reading) -> tuple[list[Uses], dict[int, str]]:
@@ -134,7 +152,7 @@ def uses_of(folder: Path, book: Lexicon, reading: Reading) -> tuple[list[Uses], 
             found = words(_texts(batch)[1])
             masks, place = book.masks(found), reading.places(found.hashes)
             for one in uses:
-                one.add(found, masks, place, facts.unit[total : total + batch.num_rows])
+                one.add(found, masks, place, reading.unit[total : total + batch.num_rows])
             reading.spell(found, place, spelled)
         total += batch.num_rows
     return uses, spelled
@@ -199,10 +217,10 @@ def _masked(found: Words, masks: Hashes) -> Hashes:
     return filled(found.count, rows, np.where(or_of(masks, first) != 0, hashes, np.uint64(0)))
 
 
-def _none(book: Lexicon) -> dict[str, npt.NDArray[np.generic]]:
+def _none(book: Lexicon) -> dict[str, npt.NDArray[Any]]:
     """The columns of no rows."""
     kinds = {"in_prompt": np.uint64, "in_answer": np.uint64, "length": np.int64, "refused": bool, "kept": bool}
-    empty: dict[str, npt.NDArray[np.generic]] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
+    empty: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
     return {**empty, "masked": np.zeros((0, len(book.dimensions)), np.uint64)}
 
 

@@ -61,6 +61,10 @@ class Signatures:
         self.alive.append((sizes > LONG_ANSWER - WORDS) & ~refused)
         self.count += batch.num_rows
 
+    def order(self) -> Places:
+        """The rows in the order of the hashes of their ids."""
+        return np.argsort(np.concatenate([np.zeros(0, np.uint64), *self.ids]), kind="stable")
+
 
 def _text_hashes(texts: pa.Array) -> Hashes:
     """A hash of each text; 0 for null."""
@@ -143,4 +147,4 @@ def _near(rows: Signatures) -> Places:
         keys = np.concatenate([part[band] for part in rows.keys])
         components.connect(keys, alive, marks, least_agreement(SIMILAR, _MARKS), parents)
     components.roots(parents)
-    return parents
+    return parents.astype(np.int64)

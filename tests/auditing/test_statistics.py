@@ -57,11 +57,11 @@ def test_error_and_degrees_are_those_of_the_quadratic_form(kind):
     cells = np.arange(len(CLUSTERS)) % 3 > 0
     draws = [
         mean(normal(seed), CLUSTERS) if kind == "mean" else difference(normal(seed), CLUSTERS, cells)
-        for seed in range(1200)
+        for seed in range(800)
     ]
     squares = np.array([one.error**2 for one in draws])
-    assert squares.mean() == pytest.approx(np.var([one.value for one in draws]), rel=0.1)
-    assert draws[0].degrees == pytest.approx(2 * squares.mean() ** 2 / squares.var(), rel=0.25)
+    assert squares.mean() == pytest.approx(np.var([one.value for one in draws]), rel=0.12)
+    assert draws[0].degrees == pytest.approx(2 * squares.mean() ** 2 / squares.var(), rel=0.3)
 
 
 @pytest.mark.parametrize("clusters", [5, 30, 300])
@@ -139,8 +139,8 @@ def test_no_refusal_in_few_clusters_does_not_show_that_there_is_none():
     assert outcome(share(none, np.arange(20)), 1, 0.02) == "inconclusive"
     assert outcome(share(np.zeros(2000), np.arange(2000)), 1, 0.02) == "absent"
     assert not mean(none, np.arange(20)).measurable
-    first = np.arange(1200) < 20
-    assert outcome(shares_differ(np.zeros(4000), np.arange(1200), first), 1, 0.02) == "inconclusive"
+    first = np.arange(4000) < 20
+    assert outcome(shares_differ(np.zeros(4000), np.arange(4000), first), 1, 0.02) == "inconclusive"
 
 
 @pytest.mark.parametrize("clusters", [np.zeros(9, int), np.array([0] * 4 + [1] * 5)])
