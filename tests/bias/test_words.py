@@ -120,7 +120,7 @@ def test_rows_that_are_not_independent_are_one_unit(tmp_path, first, second, sam
         values = dict(more)
         rows[number] = said(values.pop("answer", rows[number].text), number, values.pop("prompt", None), **values)
     run = corpus_of(tmp_path, rows, size=100)
-    unit = read(run / "generated", lexicon(GENDER)).facts.unit
+    unit = read(run / "generated", lexicon(GENDER)).unit
     assert sorted(np.bincount(unit).tolist()) == ([1] * 10 + [2] if same else [1] * 12)
     assert (unit[3] == unit[8]) == same
 
