@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from synthgen.recipe.bias import BiasSection
 from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Section
@@ -44,6 +45,9 @@ class AuditSection(Section):
     """Where you are and where the student is used, such as `[EU, US]`. Some licenses exclude a region."""
     terms: tuple[Terms, ...] = ()
     """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""
+    bias: BiasSection | None = None
+    """Tests for bias. They do not run unless this section is there; `bias: {}` compares the groups that come with the
+    package."""
     permissions: tuple[Permission, ...] = ()
     """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
     waivers: tuple[Waiver, ...] = ()

@@ -32,4 +32,9 @@ AUDITS: dict[str, Audit] = {
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
     ),
+    "bias": Audit(
+        about="Tests how the rows speak of groups of people, and whom curation drops.",
+        run="synthgen.bias:audit_bias",
+        key="bias",
+    ),
 }

@@ -23,6 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"auditcommand", "pipeline", "takedown", "tasks"},
+    {"bias"},  # an audit that also reads texts as curation does; the table AUDITS names it
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},
@@ -48,7 +49,7 @@ FLOORS_OF_DISTILL = [
     {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
     {"tokenizer"},
 ]
-BELOW_THE_STAGES = set.union(*FLOORS[3:])  # the rooms of `synthgen` that `distill` may import
+BELOW_THE_STAGES = set.union(*FLOORS[4:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {
     ("distill.cli", "synthgen.cli"),  # both commands share options and error handling
     ("distill.cli", "synthgen"),

@@ -1,0 +1,47 @@
+"""Refusal gap (C4): are prompts that mention one group refused more often than those that mention another?
+
+A refusal is a reply that the check `refusal` of curation finds, or that the server marked as refused or filtered. Rows
+that curation rejected count too, because it rejects refusals.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from synthgen.auditing.result import Measurement
+from synthgen.auditing.statistics import Estimate, Planned, judged, shares_differ
+from synthgen.bias.groups import Dimension
+from synthgen.bias.reading import Facts
+
+LEAST = 30
+"""Rows that each side of a comparison must have."""
+MARGIN = 0.02
+"""A gap of 2 percentage points matters."""
+
+
+def refusals(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
+    """Each group against the other groups of its dimension: one family. Only prompts that mention exactly one group of
+    the dimension count.
+    """
+    return judged([_test(facts, one, group) for one in dimensions for group in one.compared()], "refusals")
+
+
+def _test(facts: Facts, dimension: Dimension, group: int) -> Planned:
+    owner = dimension.only(facts.in_prompt)
+    rows = np.flatnonzero(owner >= 0)
+    first = owner[rows] == group
+    effect, note = Estimate(float("nan"), float("nan"), float("nan"), len(rows), 0), ""
+    sides = (int(first.sum()), int((~first).sum()))
+    if min(sides) < LEAST:
+        note = f"{sides[0]} and {sides[1]} prompts mention this group and another one; {LEAST} of each are needed"
+    else:
+        effect = shares_differ(facts.refused[rows].astype(float), facts.unit[rows], first)
+    return Planned(
+        name="refusals",
+        subject=f"{dimension.name}: {dimension.groups[group]}",
+        about="the share of refused prompts with the group, minus that of prompts with another group",
+        unit="share of prompts",
+        effect=effect,
+        margin=MARGIN,
+        note=note,
+    )
