@@ -107,7 +107,9 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "checks": {
         f"synthgen/curation/{name}.py": (*CURATION, "curation/test_killed.py") for name in FRAME_OF_CHECKS.split()
     },
-    "edits": {f"synthgen/curation/{name}.py": ("curation/test_edits.py", FAULTS) for name in ("edits", "openings")},
+    "edits": {
+        f"synthgen/curation/{name}.py": ("curation/test_edits.py", FAULTS) for name in ("edits", "openings", "turns")
+    },
     "row checks": {
         f"synthgen/curation/{name}.py": (f"curation/test_{tests}.py", FAULTS, *CURATION[2:])
         for tests, names in ROW_CHECKS.items()

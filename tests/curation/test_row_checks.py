@@ -124,6 +124,17 @@ def test_echo_compares_with_the_last_message():
         ("a\x00b", "control_character"),
         ("a\x1b[31mb", "control_character"),
         ("a\x85b", "control_character"),
+        ("a\ufdd0b", "control_character"),
+        ("a\uffffb", "control_character"),
+        ("锟斤拷", "replacement_character"),
+        ("РџСЂРёРІРµС‚, РєР°Рє РґРµР»Р°?", "mojibake"),
+        ("Ã–sterreich", "mojibake"),
+        ("voilÃ\xa0 tout", "mojibake"),
+        ("prÃ” ", "mojibake"),
+        ("CAFÃ‰", "mojibake"),
+        ("It is old.<|endoftext|>", "special_token"),
+        ("[INST] Name a river.", "special_token"),
+        ("<start_of_turn>model\nThe Rhine.", "special_token"),
         ("Tom &amp; Anna\ufffd", "replacement_character"),
         ("Tom &amp; Anna", "html"),
         ("one&nbsp;two", "html"),
@@ -137,6 +148,11 @@ def test_echo_compares_with_the_last_message():
         ("The <p> tag begins a paragraph.", None),
         ("if a < b and c > d: e", None),
         ("A List<String> of names; x &y; AT&T", None),
+        ("Le mot “CAFÉ” et «LIBERTÉ», „Ä“, CAFÉ’S, LIBERTÉ\xa0! MAÇÃ” É… Ü–Boot CAFÉ™", None),
+        ("СССР, РСФСР, «Р» – «С», С… Р…", None),
+        ("In ChatML, a turn ends with <|im_end|>.", None),
+        ("Print `<|im_end|>` or\n```\n<|im_end|>\n```", None),
+        ("f <| x and x |> g", None),
         ("São Paulo, NÃO, Ã, Â, “quotes” – dashes…", None),
         ("Ελληνικά, 中文, ไทย, 😀\tand\r\nlines", None),
     ],
@@ -146,11 +162,12 @@ def test_broken_text(text, broken):
 
 
 def test_broken_text_says_what_is_broken_and_rules_can_be_left_out():
-    texts = ["Der KÃ¶nig", "caf\ufffd\ufffd", "a\x07", "&amp;", "<b>x", "x</b>"]
+    texts = ["Der KÃ¶nig", "caf\ufffd\ufffd", "a\x07", "a<|im_end|>", "&amp;", "<b>x", "x</b>"]
     assert list(rejected("broken_text", *texts).values()) == [
         "wrongly decoded letters: 'Ã¶' for 'ö'",
         "replacement characters (U+FFFD): 2",
         "control character U+0007",
+        "mark of a chat template: '<|im_end|>'",
         "leftover HTML: '&amp;'",
         "leftover HTML: '<b>' is not closed",
         "leftover HTML: '</b>' closes nothing",
