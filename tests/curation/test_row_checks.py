@@ -53,6 +53,8 @@ PROSE = "The boat left at six. Nobody saw it again. The old man waited on the sh
     [
         (f"{PROSE} Every evening he lit a lamp and looked at", "sentence"),
         (f"{PROSE} Every evening he lit the", "sentence"),
+        (f"{PROSE} He lit lamps", "sentence"),
+        (f"{PROSE} He slept", None),
         (f"{PROSE} Every evening he lit a lamp,", "sentence"),
         (f"{PROSE}\nEvery evening he lit a lamp and", "sentence"),
         (f"{PROSE}\n\nEvery evening he lit a lamp and looked at the", "sentence"),
