@@ -1,4 +1,4 @@
-"""The checks `truncated`, `echo`, `broken_text`, `language`, `pattern` and `function`."""
+"""The checks `truncated`, `answer`, `echo`, `broken_text`, `language`, `pattern` and `function`."""
 
 from __future__ import annotations
 
@@ -87,6 +87,20 @@ def test_truncated_says_how_a_text_ends():
     assert rejected("truncated", text, from_text=True) == {
         0: "ends in the middle of a sentence: '… lamp and looked at'"
     }
+
+
+# answer
+
+
+def test_a_row_without_an_answer_has_the_score_of_a_wrong_one():
+    rows = [row("It is 4.", n, answer=given, reference=["4"]) for n, given in enumerate((None, "", "5", "4"))]
+    found = said("answer", rows)
+    assert {n: (one.score, one.reason) for n, one in found.rejected.items()} == {
+        0: (0, "no answer found in the completion"),
+        1: (0, "no answer found in the completion"),
+        2: (0, "answer '5' is not '4'"),
+    }
+    assert found.scores["answer"].tolist() == [0, 0, 0, 1]
 
 
 # echo
