@@ -121,8 +121,10 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "decontamination": {"synthgen/curation/decontamination/*.py": ("curation/test_decontamination.py",)},
     "selection": {"synthgen/curation/selection/*.py": ("curation/test_selection.py",)},
     "privacy": {"synthgen/curation/privacy/*.py": ("curation/test_privacy.py",)},
-    "held out": {"synthgen/curation/held_out.py": ("curation/test_held_out.py",)},
-    "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
+    "near duplicates": {
+        "synthgen/curation/near/*.py": ("curation/test_near.py",),
+        "synthgen/curation/held_out.py": ("curation/test_held_out.py",),
+    },
     "licenses": {
         "synthgen/auditing/*.py": (
             *LICENSES,
