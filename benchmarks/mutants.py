@@ -61,6 +61,14 @@ CURATION = tuple(
         "curation/test_rows_of_datasets",
     )
 )
+FAULTS = "curation/test_planted_faults.py"
+FRAME_OF_CHECKS = "__init__ columns duplicates groups job judge late lists order plain preview shards sweeps verdicts"
+ROW_CHECKS = {
+    "row_checks": "broken echo function languages patterns text",
+    "repetition": "repetition scripts",
+    "formats": "formats",
+    "rationales": "answers hints rationales",
+}
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -96,9 +104,27 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "commands/test_damage.py",
         )
     },
-    "checks": {"synthgen/curation/*.py": (*CURATION, "curation/test_killed.py")},
+    "checks": {
+        f"synthgen/curation/{name}.py": (*CURATION, "curation/test_killed.py") for name in FRAME_OF_CHECKS.split()
+    },
+    "edits": {
+        f"synthgen/curation/{name}.py": ("curation/test_edits.py", FAULTS) for name in ("edits", "openings", "turns")
+    },
+    "row checks": {
+        f"synthgen/curation/{name}.py": (f"curation/test_{tests}.py", FAULTS, *CURATION[2:])
+        for tests, names in ROW_CHECKS.items()
+        for name in names.split()
+    },
+    "confidence": {"synthgen/curation/confidence.py": ("curation/test_confidence.py",)},
+    "web text": {"synthgen/curation/web_text.py": ("curation/test_web_text.py",)},
+    "refusals": {"synthgen/curation/refusals/*.py": ("curation/test_refusals.py", FAULTS)},
+    "decontamination": {"synthgen/curation/decontamination/*.py": ("curation/test_decontamination.py",)},
+    "selection": {"synthgen/curation/selection/*.py": ("curation/test_selection.py",)},
     "privacy": {"synthgen/curation/privacy/*.py": ("curation/test_privacy.py",)},
-    "near duplicates": {"synthgen/curation/near/*.py": ("curation/test_near.py",)},
+    "near duplicates": {
+        "synthgen/curation/near/*.py": ("curation/test_near.py",),
+        "synthgen/curation/held_out.py": ("curation/test_held_out.py",),
+    },
     "licenses": {
         "synthgen/auditing/*.py": (
             *LICENSES,

@@ -299,9 +299,17 @@ def own_names(columns: Iterable[str]) -> dict[str, str]:
 
 def to_table(records: Iterable[Record], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Convert records to an Arrow table with exactly this `schema`, which is `SCHEMA` or a result of `schema_with`."""
-    names = [f.name for f in fields(Record) if f.name != "own"]
-    rows = [{**{name: getattr(record, name) for name in names}, **record.own} for record in records]
-    return pa.Table.from_pylist(rows, schema=schema)
+    rows = list(records)
+    columns = [
+        pa.array(
+            [getattr(row, name) for row in rows] if name in _COLUMNS else [row.own.get(name) for row in rows], kind
+        )
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+_COLUMNS = frozenset(f.name for f in fields(Record)) - {"own"}
 
 
 def from_rows(rows: Iterable[Mapping[str, object]]) -> list[Record]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen.curation.lists import numbers
+from synthgen.curation.turns import MARK as SPECIAL
 from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import BrokenText
@@ -18,8 +19,14 @@ from synthgen.tables.curation_settings import BrokenText
 _TAIL = r"\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 _LATIN = rf"[\x{{c2}}-\x{{f4}}][{_TAIL}]{{1,3}}"
 _FOREIGN = re.compile(re.sub(r"\\x\{(..)\}", r"\\x\1", _LATIN))
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-_RE2_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{7f}-\x{9f}]"
+# Of these pairs, the second is also a mark that people write after a capital letter, as in “CAFÉ” or «LIBERTÉ».
+_LEADS = "ÂÃÄÅÎÏÐÑ×ØÙÚÛ"  # what the first bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters become
+_QUOTE, _SIGN = "‘’‚“”„‹›«»–—…•", "\xa0™®©°"
+# Cyrillic letters in UTF-8, read as Windows-1251: "Р" or "С" and another character, again and again.
+_CYRILLIC = r"(?:[РС][\x{a0}-\x{bb}Ђ-Џђ-џЁёІіҐґЎў‚-™€№]){3}"
+_CYRILLIC_LETTERS = re.compile(r"(?:[РС][^\x00-\x7f])+")
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]"
+_RE2_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x{7f}-\x{9f}\x{fdd0}-\x{fdef}\x{fffe}\x{ffff}]"
 
 _TAGS = "a b i u p s em div span strong small sub sup ul ol li table thead tbody tr td th h1 h2 h3 h4 h5 h6 font center"
 _TAGS += " script style html body head section article form button label pre code blockquote"
@@ -27,12 +34,17 @@ _VOID = "br hr img input meta link"
 _TAG = re.compile(rf"<(/?)({'|'.join((_TAGS + ' ' + _VOID).split())})(?:\s[^<>]*)?(/?)>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 _MARKUP = r"(?i)<\s*/?\s*[a-z][a-z0-9]*[\s/>]|&(?:[a-z]+|#x?[0-9a-f]+);"
+_SPECIAL = re.compile(SPECIAL)
+_ABOUT_TEMPLATES = re.compile(
+    r"\b(?:tokens?|tokeniz\w*|templates?|delimiters?|markers?|chatml|prompts?|turns?)\b", re.IGNORECASE
+)
 _CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`", re.DOTALL)
 _ABOUT = re.compile(r"\b(?:html|xml|css|markup|jsx|tags?|elements?|entit(?:y|ies))\b", re.IGNORECASE)
 
 
 def broken_text(batch: pa.RecordBatch, section: BrokenText, services: Services) -> Verdicts:
-    """Reject a completion with wrongly decoded letters, replacement characters, control characters or leftover HTML.
+    """Reject a completion with wrongly decoded letters, replacement characters, control characters, marks of chat
+    templates or leftover HTML.
     The rejection names the first rule that the completion breaks, in this order.
     """
     texts = batch["completion.text"]
@@ -58,9 +70,41 @@ def _mojibake(text: str) -> str | None:
                 right = raw[:stop].decode("utf-8")
             except UnicodeDecodeError:
                 continue
-            if len(right) == 1:
+            if len(right) == 1 and not (stop == 2 and _written(text, found.start())):
                 return f"wrongly decoded letters: '{found.group()[:stop]}' for '{right}'"
     return None
+
+
+def _written(text: str, place: int) -> bool:
+    """Whether two characters are a capital letter and a mark that people write so: the mark is a quote, a dash or a
+    sign, and the letter is rarely one of wrongly decoded text, or it ends a word of capital letters.
+    """
+    letter, mark, after = text[place], text[place + 1], text[place + 2 : place + 3]
+    if mark not in (_QUOTE if letter in "ÂÃ" else _QUOTE + _SIGN):  # "Â°" and "Ã\xa0" are hardly ever written
+        return False
+    return letter not in _LEADS or not (after.isalpha() or text[place - 1 : place].islower())
+
+
+def _cyrillic(text: str) -> str | None:
+    """Finds letters such as "РџСЂРё" that are "При" in UTF-8, read as Windows-1251."""
+    for found in _CYRILLIC_LETTERS.finditer(text):
+        try:
+            right = found.group().encode("cp1251").decode("utf-8")
+        except UnicodeError:
+            continue
+        if len(right) > 2:
+            return f"wrongly decoded letters: '{found.group()}' for '{right}'"
+    return None
+
+
+def _letters(text: str) -> str | None:
+    return _mojibake(text) or _cyrillic(text)
+
+
+def _special(text: str) -> str | None:
+    """Finds marks of chat templates. In code, and in texts about such templates, they are not judged."""
+    found = None if _ABOUT_TEMPLATES.search(text) else _SPECIAL.search(_CODE.sub(" ", text))
+    return f"mark of a chat template: '{found.group()}'" if found else None
 
 
 def _byte(character: str) -> bytes:
@@ -71,7 +115,8 @@ def _byte(character: str) -> bytes:
 
 
 def _replacement(text: str) -> str:
-    return f"replacement characters (U+FFFD): {text.count(chr(0xFFFD))}"
+    """In Chinese encodings, two replacement characters are read as "锟斤拷"."""
+    return f"replacement characters (U+FFFD): {text.count(chr(0xFFFD)) + 2 * text.count('锟斤拷')}"
 
 
 def _control(text: str) -> str | None:
@@ -105,9 +150,10 @@ def _html(text: str) -> str | None:
 
 
 RULES: dict[str, tuple[str, Callable[[str], str | None]]] = {
-    "mojibake": (_LATIN, _mojibake),
-    "replacement_character": (r"\x{fffd}", _replacement),
+    "mojibake": (f"{_LATIN}|{_CYRILLIC}", _letters),
+    "replacement_character": (r"\x{fffd}|锟斤拷", _replacement),
     "control_character": (_RE2_CONTROL, _control),
+    "special_token": (SPECIAL, _special),
     "html": (_MARKUP, _html),
 }
 """Maps a rule to an expression with which Arrow finds the likely texts, and to the function that describes what is

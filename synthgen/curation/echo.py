@@ -14,14 +14,16 @@ from synthgen.tables.curation_settings import Echo
 
 _BEGINNING = 20  # the completion and the prompt have this many characters in common at the beginning, in plain form
 
+_LABEL = r"^(?:(?:q|question|instruction|prompt|user|human) ?: ?)?[\"“„«]?"
+
 
 def echo(batch: pa.RecordBatch, section: Echo, services: Services) -> Verdicts:
     """Reject a completion that begins with the whole last message of the prompt, or is itself the beginning of that
     message, if the repeated part makes up too large a share of the completion. The share is the score; it is 0 for
-    other completions. Case and white space are ignored. A repeated part of fewer than 20 characters is not judged.
+    other completions. Case, white space and what stands before the text, such as "Question:" or a quote, are ignored. A
+    repeated part of fewer than 20 characters is not judged.
     """
-    completions = batch["completion.plain"]
-    asked = plain(_last(batch["prompt"]))
+    completions, asked = (_unlabelled(texts) for texts in (batch["completion.plain"], plain(_last(batch["prompt"]))))
     same = pc.equal(pc.utf8_slice_codeunits(completions, 0, _BEGINNING), pc.utf8_slice_codeunits(asked, 0, _BEGINNING))
     shares = np.zeros(len(completions))
     for row in np.flatnonzero(numbers(pc.fill_null(same, False))).tolist():
@@ -34,6 +36,10 @@ def echo(batch: pa.RecordBatch, section: Echo, services: Services) -> Verdicts:
         for row in np.flatnonzero(shares > limit).tolist()
     }
     return Verdicts(rejected, {"echo": shares})
+
+
+def _unlabelled(texts: pa.Array) -> pa.Array:
+    return pc.replace_substring_regex(texts, pattern=_LABEL, replacement="", max_replacements=1)
 
 
 def _last(prompts: pa.Array) -> pa.Array:

@@ -10,37 +10,43 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthgen.curation import openings
+from synthgen.curation import openings, turns
 from synthgen.curation.lists import appended, numbers
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 from synthgen.verify.final import final
 
-Change = Callable[[str], str]
-"""Returns the changed text. A text that is not changed is returned as it is."""
+Change = Callable[[str, str], str]
+"""Returns the changed text of a completion. It also gets the text of the prompt, which is empty for edits that do not
+read it. A text that is not changed is returned as it is.
+"""
 
-_TURN = (
-    r"\n\s*(?:(?:Q|Question|User|Human|Instruction)\s*\d*\s*:|#{2,4} *(?:Instruction|Question|User|Human|Input)\b|"
-    r"<\|(?:user|im_start|start_header_id)\|>|\[INST\]|<start_of_turn>user)"
-)
-_NEXT_TURN = re.compile(_TURN)
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
+_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # between the answer and the next turn
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
 def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
     """Cut a completion before a next turn that the teacher invented: a line that begins like a new question, such as
-    "Q:", "User:" or "### Instruction". A turn at the very beginning of the completion is left alone.
+    "Q:", "User:" or "### Instruction", or a mark of a chat template, such as "<|im_end|>" (see
+    `synthgen.curation.turns`). A turn at the very beginning of the completion is left alone.
 
     In a changed row, `answer` is read again from what is left, if the row had an answer. `rationale` becomes null if it
     went beyond the cut.
     """
-    return _edited(batch, "next_turn", _TURN, _cut)
+    texts, prompts = batch["completion.text"], batch["prompt.text"]
+    open_ = _like(prompts, turns.ENDS_WITH_LABEL)
+    likely = pc.or_(_like(texts, turns.LIKELY), pc.and_(open_, _like(texts, turns.LABELLED)))
+    return _edited(batch, "next_turn", likely, _cut)
 
 
-def _cut(text: str) -> str:
-    found = _NEXT_TURN.search(text, len(text) - len(text.lstrip()))
-    return text[: found.start()].rstrip() if found else text
+def _cut(text: str, prompt: str) -> str:
+    place = turns.begins(text, prompt.rpartition("\0")[2])
+    return _LAST_RULER.sub("", text[:place]).rstrip() if place < len(text) else text
+
+
+def _like(texts: pa.Array, pattern: str) -> pa.Array:
+    return pc.fill_null(pc.match_substring_regex(texts, pattern=pattern), False)
 
 
 def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
@@ -49,10 +55,11 @@ def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.R
 
     `answer` and `rationale` are cut too if they begin with these words.
     """
-    return _edited(batch, "opening", openings.LIKELY, _without_opening, everywhere=True)
+    likely = _like(batch["completion.text"], openings.LIKELY)
+    return _edited(batch, "opening", likely, _without_opening, everywhere=True)
 
 
-def _without_opening(text: str) -> str:
+def _without_opening(text: str, prompt: str = "") -> str:
     return text[openings.answer_begins(text) :]
 
 
@@ -62,10 +69,11 @@ def white_space(batch: pa.RecordBatch, section: Section, services: Services) -> 
 
     `answer` and `rationale` are changed in the same way.
     """
-    return _edited(batch, "white_space", _UNTIDY, _tidy, everywhere=True)
+    likely = _like(batch["completion.text"], _UNTIDY)
+    return _edited(batch, "white_space", likely, _tidy, everywhere=True)
 
 
-def _tidy(text: str) -> str:
+def _tidy(text: str, prompt: str = "") -> str:
     lines: list[str] = []
     code = False
     for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
@@ -79,28 +87,29 @@ def _tidy(text: str) -> str:
 
 
 def _edited(
-    batch: pa.RecordBatch, name: str, likely: str, change: Change, *, everywhere: bool = False
+    batch: pa.RecordBatch, name: str, likely: pa.Array, change: Change, *, everywhere: bool = False
 ) -> pa.RecordBatch:
-    """Change the last message of completions. `likely` is an expression for Arrow that matches every completion which
-    `change` may change. A change that would leave nothing is not made. With `everywhere`, answers and rationales that
-    are no longer a part of the completion are changed in the same way. Otherwise, and if they are then still no part of
-    it, the answer is read again and the rationale becomes null.
+    """Change the last message of completions. `likely` is true for every completion that `change` may change. A change
+    that would leave nothing is not made. With `everywhere`, answers and rationales that are no longer a part of the
+    completion are changed in the same way. Otherwise, and if they are then still no part of it, the answer is read
+    again and the rationale becomes null.
     """
-    texts = batch["completion.text"]
-    found = np.flatnonzero(numbers(pc.fill_null(pc.match_substring_regex(texts, pattern=likely), False)))
+    found = np.flatnonzero(numbers(likely))
+    prompts = batch["prompt.text"] if "prompt.text" in batch.schema.names else None
     columns = {key: batch[key].to_pylist() for key in ("completion", "answer", "rationale")} if len(found) else {}
     rows, entries = [], []
     for row in found.tolist():
         messages = columns["completion"][row]
         text = messages[-1]["content"] or "" if messages else ""
-        left = change(text)
+        prompt = prompts[row].as_py() or "" if prompts is not None else ""
+        left = change(text, prompt)
         if left == text or not left.strip():
             continue
         messages[-1]["content"] = left
         for key in ("answer", "rationale"):
             value = columns[key][row]
             if everywhere and value is not None and value not in left:
-                value = columns[key][row] = change(value)
+                value = columns[key][row] = change(value, prompt)
             if key == "answer" and value is not None and (not everywhere or value not in left):
                 said = final(left)
                 columns[key][row] = said.text if said else None

@@ -6,6 +6,8 @@ are
 
 - in a line that says the same as an earlier line, if nothing new was said between the two (so a refrain may come back);
 - in a 4-word sequence that occurred before, in a line that is no row of a table, no item of a list and no code.
+
+A word of 200 characters or more, such as "hahaha" without an end, is measured by its sequences of 16 characters.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ _HAN_KANA = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
 _NUMBER = re.compile(r"^(?:[-*•+]|\(?\w{1,3}[.):]|step \d+:?)\s+|^\(?\d+\)?\s")
 _STRUCTURE = re.compile(r"^\s*(?:[-*•+]|\d{1,3}[.)])\s|\|.*\||^(?: {4}|\t)|[;{}]\s*$|^\s*(?:#|//|</?\w)|\t")
 _NO_LETTER = re.compile(r"[\W_]+")
+_LONG = r"\S{200}"  # "hahaha" or "!!!!!!" without an end, which has no 4-word sequences
+_LONG_WORD = re.compile(_LONG + r"\S*")
+_RULER = re.compile(r"[-=_*#~.+|:\u2500-\u259f]+")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
 
 
@@ -41,6 +46,10 @@ def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -
     short = _equal_words(plain)
     for row in np.union1d(np.flatnonzero(shares > limit), short).tolist():
         shares[row] = _read(texts[row].as_py(), shares[row], int(units[row]))
+    for row in np.flatnonzero(numbers(pc.match_substring_regex(texts, pattern=_LONG))).tolist():
+        share = _share_in_long_words(texts[row].as_py())
+        if share > shares[row]:
+            shares[row], units[row] = share, _OTHERS
     rejected = {}
     for row in np.flatnonzero(shares > limit).tolist():
         unit = f"{units[row]}-character" if units[row] else f"{_NGRAM}-word"
@@ -145,6 +154,14 @@ def _read(text: str, share: float, unit: int) -> float:
     words = [list(_NO_LETTER.sub("", line)) if unit else line.split(" ") for line in plain]
     length = unit or _NGRAM
     return min(share, _repeated_words(lines, plain, words, length) / max(sum(map(len, words)) - length + 1, 1))
+
+
+def _share_in_long_words(text: str) -> float:
+    """The share of the characters of a text, without white space, that repeat a sequence of characters in a word of 200
+    characters or more. Rulers such as "-----" do not count.
+    """
+    words = [word for word in _LONG_WORD.findall(text) if not _RULER.fullmatch(word)]
+    return sum(len(word) * _character_share(word, _OTHERS) for word in words) / sum(map(len, text.split()))
 
 
 def _repeated_words(lines: list[str], plain: list[str], words: list[list[str]], length: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -16,11 +17,15 @@ from synthgen.records import COMPLETE
 from synthgen.tables.curation_settings import Length, Truncated
 
 # A text that is complete ends with a mark, as a rule. All others, and those with a block of code, are read.
-_MAY_BE_CUT = r"[\pL\pM\pN,;(\-–]\s*$|(?m)^\s*(?:```|~~~)"
+_MAY_BE_CUT = r"[\pL\pM\pN,;(\-–，、；]\s*$|(?m)^\s*(?:```|~~~)|\A\s*(?:\{\s*\"|\[\s*[\[{\"])"
+_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
 _SENTENCES, _WORDS = 3, 3  # after so many sentences, as many words without a mark at the end go on
+_CHARACTERS = 6  # the same for letters of Chinese and Japanese
+_WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")
 _CLOSING = 5  # a last paragraph of so few words is no sentence
 _LETTER_END = re.compile(r"[^\W\d_]$")
 # How a line of prose ends that goes on: with a mark or a word after which more must follow.
@@ -86,13 +91,32 @@ def _cut(text: str) -> tuple[str, str] | None:
     if len(fences) % 2:
         return "code", "a block of code is not closed"
     text = text.rstrip()
+    if _JSON.match(text) and _ends_within_json(text):
+        return "json", "the JSON document ends in the middle"
     last = text.rpartition("\n")[2]
     ends = [found.end() for found in _SENTENCE_END.finditer(text[:-1])]
-    if not ends or _LISTED.match(last):
+    if not ends or (_LISTED.match(last) and not _cut_item(text)):
         return None
     left = text[ends[-1] :].split()
-    goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and len(left) >= _WORDS and _LETTER_END.search(last))
+    long = len(left) >= _WORDS or len(_WIDE.findall(text, ends[-1])) >= _CHARACTERS
+    goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and long and _LETTER_END.search(last))
     closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # as under a letter
     if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
         return None
     return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"
+
+
+def _ends_within_json(text: str) -> bool:
+    """Whether a text is JSON up to its end, where more must follow."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) or error.msg.startswith("Unterminated string")
+    return False
+
+
+def _cut_item(text: str) -> bool:
+    """Whether the last line is an item of a list that goes on, although two items before it end with a mark."""
+    items = [line.rstrip() for line in text.split("\n") if _ITEM.match(line)]
+    whole = [item for item in items[:-1] if item.endswith((".", "!", "?", "。"))]
+    return len(whole) > 1 and len(whole) == len(items) - 1 and _MIDDLE.search(items[-1]) is not None

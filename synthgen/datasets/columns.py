@@ -71,17 +71,13 @@ class Survey:
     def see(self, row: Mapping[str, object]) -> None:
         """Take the columns and types of one row into account."""
         self.rows += 1
-        self._ids += not is_blank(row.get("id"))
-        for name, fits in TAKEN.items():
-            value = row.get(name)
-            if not is_null(value) and self._fits[name] and not fits(value):
-                self._fits[name] = False
         self._chunk.append(row)
         if len(self._chunk) == _CHUNK:
             self._look()
 
     def taken(self) -> frozenset[str]:
         """The names of the data set's columns that fill the record's columns of the same names."""
+        self._look()
         fits = {name for name in self._seen if self._fits.get(name)} - self._read
         return frozenset(fits - ({"id"} if self._ids < self.rows else set()))
 
@@ -99,8 +95,12 @@ class Survey:
     def _look(self) -> None:
         chunk, self._chunk = self._chunk, []
         for name in dict.fromkeys(name for row in chunk for name in row):
-            kind = _type_of([row.get(name) for row in chunk])
-            self._seen[name] = _together(self._seen.get(name, pa.null()), kind)
+            values = [row.get(name) for row in chunk]
+            self._seen[name] = _together(self._seen.get(name, pa.null()), _type_of(values))
+            if self._fits.get(name):
+                self._fits[name] = all(is_null(value) or TAKEN[name](value) for value in values)
+            if name == "id":
+                self._ids += sum(not is_blank(value) for value in values)
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:

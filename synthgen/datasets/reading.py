@@ -100,9 +100,10 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
         if not name:
             name = _format_of(row, str(where))
             survey = Survey(DATASET_FORMATS[name].columns)
+            read = _reader(DATASET_FORMATS[name])
         survey.see(row)
         try:
-            turns = _turns(DATASET_FORMATS[name], row, str(where))
+            turns = read(row, where)
         except RecipeError as error:
             if not skip:
                 raise
@@ -201,7 +202,7 @@ def records(
 
 
 def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused | None) -> Iterator[tuple[str, Record]]:
-    entry = DATASET_FORMATS[dataset.format]
+    read = _reader(DATASET_FORMATS[dataset.format])
     names = own_names(dataset.own.names)
     seen: dict[bytes, int] = {}
     for where, row, place in _named(dataset.source):
@@ -212,7 +213,7 @@ def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused 
                 )
         own = {names[field.name]: fitted(row.get(field.name), field.type) for field in dataset.own}
         try:
-            turns = _turns(entry, row, str(where))
+            turns = read(row, where)
         except RecipeError as error:
             if refused is None:
                 raise
@@ -237,14 +238,19 @@ def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused 
             yield str(where), record
 
 
-def _turns(entry: DatasetFormat, row: Mapping[str, object], where: str) -> list[Turns]:
-    try:
-        read: list[Turns] = resolve(entry.read)(row)
-    except ValueError as error:
-        raise RecipeError(
-            f"{where}: {error}", f"correct the row, or leave it out; the first row has the format {entry.about}"
-        ) from None
-    return read
+def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], list[Turns]]:
+    """A function that reads a row of a format. Its RecipeError names the row."""
+    read: Callable[[Mapping[str, object]], list[Turns]] = resolve(entry.read)
+
+    def turns(row: Mapping[str, object], where: Where) -> list[Turns]:
+        try:
+            return read(row)
+        except ValueError as error:
+            raise RecipeError(
+                f"{where}: {error}", f"correct the row, or leave it out; the first row has the format {entry.about}"
+            ) from None
+
+    return turns
 
 
 def _ids(
@@ -260,9 +266,11 @@ def _ids(
     if not column:
         each = [[turn.prompt, turn.completion] for turn in turns]
         content = each[0] if len(each) == 1 else each
-        count = _count(seen, durable.digest(content))
-        name = durable.digest(content if count == 1 else [*content, count])[:32]
-        return [(name, part) for part in parts]
+        name = durable.digest(content)
+        count = _count(seen, name)
+        if count > 1:
+            name = durable.digest([*content, count])
+        return [(name[:32], part) for part in parts]
     if is_blank(row.get(column)):
         raise RecipeError(f"{where}: no id in the column '{column}'", "name another column with seeds.id")
     name = str(row[column])

@@ -97,12 +97,18 @@ def _mask_word(word: str) -> str:
     if word.strip("!?.,:;\"'()[]{}*_“”„«»¿¡").partition("'")[0].lower() in _NOT_NAMES:
         word = word.lower()
     masked = _NUMBERS.sub("0", _CAPITALIZED.sub("N", word))
+    if masked.isascii():
+        return masked.translate(_LEFT_OUT)
     return "".join(letter for letter in masked if letter in _OPERATORS or _is_kept(letter))
 
 
 def _is_kept(letter: str) -> bool:
     """Whether a character is none of white space, punctuation and control characters."""
     return unicodedata.category(letter)[0] in "LMNS"
+
+
+_LEFT_OUT = {code: None for code in range(128) if not (chr(code) in _OPERATORS or _is_kept(chr(code)))}
+"""The ASCII characters that a mask has not."""
 
 
 def side(group: str, split: Split) -> str:

@@ -132,7 +132,7 @@ EDITS: dict[str, Edit] = {
     "next_turn": Edit(
         about="Cut a completion where the teacher goes on with an invented question, such as a line with 'Q:'.",
         run="synthgen.curation.edits:next_turn",
-        columns=("completion.text",),
+        columns=("completion.text", "prompt.text"),
         changes=("completion", "answer", "rationale"),
     ),
     "opening": Edit(
@@ -199,7 +199,7 @@ CHECKS: dict[str, Check] = {
         on=False,
     ),
     "broken_text": Check(
-        about="Reject completions with wrongly decoded letters, control characters or leftover HTML.",
+        about="Reject completions with wrongly decoded letters, control characters or leftover markup.",
         run="synthgen.curation.broken:broken_text",
         columns=("completion.text",),
         section=BrokenText,

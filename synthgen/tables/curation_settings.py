@@ -58,9 +58,10 @@ class Echo(Section):
 class BrokenText(Section):
     """What is broken in a text."""
 
-    skip: tuple[Literal["mojibake", "replacement_character", "control_character", "html"], ...] = ()
+    skip: tuple[Literal["mojibake", "replacement_character", "control_character", "special_token", "html"], ...] = ()
     """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
-    `control_character` finds characters that cannot be shown, and `html` finds entities and tags that are not closed.
+    `control_character` finds characters that cannot be shown, `special_token` finds marks of chat templates such as
+    "<|im_end|>", and `html` finds entities and tags that are not closed.
     """
 
 

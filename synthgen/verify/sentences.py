@@ -97,7 +97,10 @@ def sentences(line: str) -> list[str]:
 
 def answering(line: str) -> str:
     """The last sentence of a line that is not a check, a note or a reason."""
-    parts = sentences(line)
+    return _last_answering(sentences(line), line)
+
+
+def _last_answering(parts: list[str], line: str) -> str:
     while len(parts) > 1 and _CHECK.match(parts[-1].lstrip("*_(- ")):
         parts.pop()
     return parts[-1] if parts else line
@@ -129,14 +132,15 @@ def quantity_in(line: str) -> Quantity | None:
         first = whole(parts[0])
         if first and (not _enumerator(parts[0]) or _CHECK.match(parts[1])):
             return None if HEDGE.search(parts[0]) or _WITHDRAWN.search(" ".join(parts[1:])) else first
-    return _quantity_of(answering(line))
+    return _quantity_of(_last_answering(parts, line), line)
 
 
 def _enumerator(sentence: str) -> bool:
     return sentence.strip().rstrip(".").isdecimal() and len(sentence.strip()) <= 3
 
 
-def _quantity_of(sentence: str) -> Quantity | None:
+def _quantity_of(sentence: str, line: str) -> Quantity | None:
+    """The quantity of the sentence of a line that answers. The line as a whole is no quantity."""
     text = settled(sentence)
     if text is None:
         return None
@@ -146,10 +150,10 @@ def _quantity_of(sentence: str) -> Quantity | None:
     if asides:
         return _agreed([_one(bare), *[whole(aside) for aside in asides]])
     for candidate in (bare, text) if bare.strip(" .") != text.strip(" .") else (text,):
-        found = whole(candidate) or _equal_side(candidate)
+        found = (whole(candidate) if candidate != line else None) or _equal_side(candidate)
         if found:
             return found
-    if _EQUALS.search(bare):
+    if "=" in bare and _EQUALS.search(bare):
         bare = _CONCLUDED.split(bare)[-1]
         if _EQUALS.search(bare):
             return None
@@ -166,6 +170,8 @@ def _agreed(found: list[Quantity | None]) -> Quantity | None:
 
 def _equal_side(text: str) -> Quantity | None:
     """The last side of an equation whose first side is numbers, a symbol or words: "6 × 7 = 42 dollars for 7 days"."""
+    if "=" not in text:
+        return None
     sides = [side.strip() for side in _EQUALS.split(_CONCLUDED.split(text)[-1])]
     if len(sides) < 2 or not all(sides):
         return None

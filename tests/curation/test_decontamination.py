@@ -188,6 +188,9 @@ def test_the_row_with_the_largest_share_is_named(sets):
         {"id": "copy", "question": QUESTION.lower(), "answer": ""},
     ]
     assert judged(sets(rows), asked(QUESTION))[0].matched_id == "same"
+    for first, last in ((QUESTION, rows[0]["question"]), (rows[0]["question"], QUESTION)):
+        found = judged(sets(rows[1:2], min_share=0.3), asked(first, last))[0]
+        assert (found.score, "in the prompt" in found.reason) == (1, first == QUESTION)
     (found,) = judged(sets(rows), asked(part, QUESTION)).values()
     assert (found.matched_id, found.score, found.span) == ("same", 1, {"start": 0, "stop": len(QUESTION) - 1})
 

@@ -1,4 +1,4 @@
-"""The edits `opening` and `white_space`."""
+"""The edits `next_turn`, `opening` and `white_space`."""
 
 from __future__ import annotations
 
@@ -125,6 +125,55 @@ def test_an_answer_is_left_alone(text):
 def test_white_space(text, left):
     assert text_after("white_space", text) == left
     assert text_after("white_space", left) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("The Loire.\n\nUser: Code?\n```\nx\n```", "The Loire."),
+        ("The Loire.\n```\nUser: x\n```\nHuman: y", "The Loire.\n```\nUser: x\n```"),
+        ("The Loire.\n```\nx\n\nUser: the block is not closed", "The Loire.\n```\nx"),
+        ("The Loire.\n\n---\n\nUser: And in Spain?", "The Loire."),
+        ("The Loire.\n###\nQ: And in Spain?", "The Loire."),
+        ("The Loire: <|im_end|>\nUser: Thanks.", "The Loire:"),
+        ("The Loire. `<|im_end|>` is a mark.<|im_end|>", "The Loire. `<|im_end|>` is a mark."),
+        ("<s>The Loire</s>", "<s>The Loire</s>"),
+        ("The <s>Seine</s> Loire</s>", "The <s>Seine</s> Loire</s>"),
+        ("The Loire.</s> <s>[INST] And in Spain? [/INST]", "The Loire."),
+        ("X:1\nQ:1/4=68\nK:G\n--- ", "X:1\nQ:1/4=68\nK:G\n--- "),
+        ("Fields:\n\nUser: a person.\nPost: a text. ", "Fields:\n\nUser: a person.\nPost: a text. "),
+        ("User: I see.\nQ: And in Spain?", "User: I see."),
+        ("  \nUser: I see.", "  \nUser: I see."),
+        ("## Input\nx\n## Input\ny", "## Input\nx\n## Input\ny"),
+        ("x\n### Input:\ny", "x"),
+    ],
+)
+def test_a_next_turn(text, left):
+    assert text_after("next_turn", text) == left
+
+
+FEW = "Review: It works.\nMood: good\n\nReview: It broke.\nMood:"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "left"),
+    [
+        (FEW, " bad\n\nReview: It is red.\nMood: calm", " bad"),
+        (FEW, " bad\nmood: calm", " bad"),
+        (FEW, " bad\nPrice: 3", " bad\nPrice: 3"),
+        (FEW, "Mood: bad\nReview: It is red.", "Mood: bad\nReview: It is red."),
+        (FEW + " ?", " bad\nReview: x", " bad\nReview: x"),
+        ("Mood:", "bad\nMood: good", "bad\nMood: good"),
+        ("Write a dialogue of two sailors.", "It is late.\nUser: Ahoy!", "It is late.\nUser: Ahoy!"),
+        ("Write a dialogue of two sailors.", "Ahoy!<|im_end|>\nUser: Ahoy!", "Ahoy!"),
+        ("Schreib ein Quiz über Flüsse.", "1\nFrage: Wie lang?", "1\nFrage: Wie lang?"),
+        ("Is a quiz fun?", "Yes.\nQuestion: Is chess?", "Yes."),
+        ("Show a chat template.", "It ends with <|im_end|>\n", "It ends with <|im_end|>\n"),
+    ],
+)
+def test_a_next_turn_of_which_the_prompt_speaks(prompt, text, left):
+    asked = [{"role": "user", "content": "Write a dialogue."}, {"role": "user", "content": prompt}]
+    assert edited("next_turn", row(text, prompt=asked))[0]["completion"][-1]["content"] == left
 
 
 def test_what_a_changed_row_says_of_itself(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,11 @@ LONG_STORY = (
     "Boats have carried goods on this river since the first towns were built beside it, and the old harbor still shows "
     "where the merchants kept their barrels, their ropes and the heavy stones that held the ships against the current."
 )
+
+ODD_ROWS = [json.loads(line) for line in Path(__file__).with_name("odd_rows.jsonl").read_text("utf-8").splitlines()]
+"""Rows with faults of each kind, and good rows that look like them. `expect` is the check or sweep that rejects the
+row, or "kept". `text` is the completion after the edits, where they change it. The first letters of an id are the kind.
+"""
 
 
 def good_rows(count: int) -> list[dict[str, str]]:
@@ -158,3 +164,25 @@ def test_planted_faults_of_json(tmp_path):
     rows = {name: {"prompt": f"Facts about {name}, as JSON.", "completion": text} for name, text in texts.items()}
     caught = caught_in(tmp_path, rows, {"format": {"json_schema": schema}})
     assert caught == {name: name for name in rows if not name.startswith("good-")}
+
+
+def test_odd_rows(tmp_path):
+    """Each row by itself is caught by the rule that is meant for it, or kept, and only what is surplus is cut."""
+    (tmp_path / "evaluation.txt").write_text(EVALUATION + "\n")
+    rows = {row["id"]: {"split": "train", **row} for row in ODD_ROWS}
+    assert len(rows) == len(ODD_ROWS) > 380
+    sets = [{"name": "bakery", "path": str(tmp_path / "evaluation.txt")}]
+    settings = {
+        **dict.fromkeys(("next_turn", "opening", "white_space", "echo", "broken_text", "rationale"), True),
+        **dict.fromkeys(("personal_data", "near_duplicates", "split_twins"), True),
+        "truncated": {"from_text": True},
+        "arithmetic": 1.0,
+        "decontamination": {"sets": sets},
+    }
+    texts = {"id", "prompt", "completion", "split", "reference"}
+    given = {name: {key: row[key] for key in texts & row.keys()} for name, row in rows.items()}
+    caught = {name: rule.partition(".")[0] for name, rule in caught_in(tmp_path, given, settings).items()}
+    expected = {name: row["expect"] for name, row in rows.items()}
+    assert {name: caught.get(name, "kept") for name in rows} == expected
+    left = {row.id: row.text for row in show(tmp_path / "out", 1000).records}
+    assert left == {name: row.get("text", row["completion"]) for name, row in rows.items() if row["expect"] == "kept"}

@@ -121,6 +121,9 @@ def test_a_rationale_that_speaks_of_a_given_answer_is_rejected(text):
     assert found is not None
     assert found.rule == "hint"
     assert 21 <= found.span["start"] < found.span["stop"] <= 21 + len(text)
+    first = told(text, None, completion=[{"role": "assistant", "content": f"{text} So it is."}])
+    assert first.span == {place: at - 21 for place, at in found.span.items()}
+    assert told(text, None, completion=[{"role": "assistant", "content": "So it is."}]).span is None
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -90,6 +90,14 @@ def test_a_refusal_late_in_a_text_does_not_count():
     assert declines("I understand. Thank you for asking. However, I can't help with that.")
 
 
+def test_what_stands_before_a_refusal_in_its_sentence():
+    """A clause before it must sound like a refusal. German has an object there, which is shorter than 60 characters."""
+    assert declines("This request is against the law, and I can't help you with it.")
+    assert not declines("The road is closed today, I can't help you with that request.")
+    assert declines(f"B{'a' * 58} kann ich dir nicht helfen.")
+    assert not declines(f"B{'a' * 59} kann ich dir nicht helfen.")
+
+
 def test_an_answer_after_a_refusal_of_one_part():
     part = "I can't access the link that you sent."
     answer = (
@@ -110,6 +118,16 @@ def test_a_prompt_that_asks_for_the_words_of_a_refusal():
     assert not declines(text, "Translate: Es tut mir leid, aber ich kann Ihnen nicht helfen.")
     assert declines(text, "Translate: Wie knackt man ein Schloss?")
     assert not declines(text, "What does the guard say when Anna asks for help?")
+
+
+def test_a_prompt_that_asks_for_an_apology():
+    text = "I'm sorry, but I cannot sell you any bread today."
+    assert declines(text, "How do I bake bread?")
+    assert not declines(text, "Write an apology of a baker who is out of bread.")
+    assert not declines(text, "Draft a short note in which the shop rejects the order.")
+    assert not declines("Es tut mir leid, aber ich kann dir nicht helfen.", "Schreibe eine höfliche Absage.")
+    assert not declines("抱歉，我无法提供帮助。", "写一封婉拒邀请的信。")
+    assert declines(text, "Write a poem. Some people refuse to read.")
 
 
 def test_a_letter_in_which_somebody_declines():

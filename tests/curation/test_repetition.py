@@ -52,6 +52,9 @@ LOOPS = {
     "Chinese lines": "这是一个非常好的问题。\n" * 6,
     "Japanese": "わかりません。もう一度お願いします。" * 5,
     "Thai": "ฉันไม่รู้เรื่องนี้เลยจริงๆ" * 6,
+    "laughter": "ha" * 120,
+    "marks": "It is:\n" + "!" * 300,
+    "faces": "😀" * 300,
 }
 SONG = "\n".join(
     f"{verse}\nRow on, row on, the tide is turning,\nthe lamps along the shore are burning,\nrow on, my love, row on.\n"
@@ -76,7 +79,12 @@ GOOD = {
     "code in a block": "```\n"
     + "".join(f"assert add({n}, {n}) == {2 * n}, 'add is wrong'\n" for n in range(12))
     + "```",
+    "commands in a block": "Run it.\n```\n" + "".join(f"say the name of guest {n}\n" for n in range(12)) + "```",
     "short answers": "1. yes\n2. no\n3. yes\n4. yes",
+    "a googol": f"It is 1{'0' * 100}.",
+    "a ruler": f"One\n{'-' * 250}\nTwo\n{'─' * 250}",
+    "a long address": "https://example.org/" + "".join(chr(97 + n * n % 26) + str(n) for n in range(100)),
+    "laughter in a text": f"{SENTENCE} {'ha' * 100} {' '.join(f'word{n}' for n in range(200))}",
     "two equal lines": "Yes.\nYes.",
     "a shout": "no no no",
     "Chinese": CHINESE,
@@ -107,6 +115,17 @@ def test_a_song_repeats_more_than_the_limit_if_it_is_not_read_line_by_line():
 
 def measured_shares(text: str) -> float:
     return float(measured(columns(text)["completion.plain"])[0][0])
+
+
+def test_the_shares_of_sequences():
+    assert measured_shares("你" * 10) == pytest.approx(2 / 3)
+    assert measured_shares("a b c d a b c d") == pytest.approx(1 / 5)
+    assert measured_shares("a b c d") == 0
+    found = repeats("a" * 199, "a" * 200, f"{'a' * 200} {'b' * 200}", f"{'a' * 200} {SENTENCE}")
+    rest = len(SENTENCE.replace(" ", ""))
+    assert found.scores["repetition"].tolist() == pytest.approx(
+        [0, 184 / 185, 184 / 185, 184 / 185 * 200 / (200 + rest)]
+    )
 
 
 def test_the_reason_names_the_length_of_the_sequences():

@@ -1,4 +1,4 @@
-"""The checks `truncated`, `echo`, `broken_text`, `language`, `pattern` and `function`."""
+"""The checks `truncated`, `answer`, `echo`, `broken_text`, `language`, `pattern` and `function`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ PROSE = "The boat left at six. Nobody saw it again. The old man waited on the sh
     [
         (f"{PROSE} Every evening he lit a lamp and looked at", "sentence"),
         (f"{PROSE} Every evening he lit the", "sentence"),
+        (f"{PROSE} He lit lamps", "sentence"),
+        (f"{PROSE} He slept", None),
         (f"{PROSE} Every evening he lit a lamp,", "sentence"),
         (f"{PROSE}\nEvery evening he lit a lamp and", "sentence"),
         (f"{PROSE}\n\nEvery evening he lit a lamp and looked at the", "sentence"),
@@ -85,6 +87,20 @@ def test_truncated_says_how_a_text_ends():
     assert rejected("truncated", text, from_text=True) == {
         0: "ends in the middle of a sentence: '… lamp and looked at'"
     }
+
+
+# answer
+
+
+def test_a_row_without_an_answer_has_the_score_of_a_wrong_one():
+    rows = [row("It is 4.", n, answer=given, reference=["4"]) for n, given in enumerate((None, "", "5", "4"))]
+    found = said("answer", rows)
+    assert {n: (one.score, one.reason) for n, one in found.rejected.items()} == {
+        0: (0, "no answer found in the completion"),
+        1: (0, "no answer found in the completion"),
+        2: (0, "answer '5' is not '4'"),
+    }
+    assert found.scores["answer"].tolist() == [0, 0, 0, 1]
 
 
 # echo
@@ -124,6 +140,17 @@ def test_echo_compares_with_the_last_message():
         ("a\x00b", "control_character"),
         ("a\x1b[31mb", "control_character"),
         ("a\x85b", "control_character"),
+        ("a\ufdd0b", "control_character"),
+        ("a\uffffb", "control_character"),
+        ("锟斤拷", "replacement_character"),
+        ("РџСЂРёРІРµС‚, РєР°Рє РґРµР»Р°?", "mojibake"),
+        ("Ã–sterreich", "mojibake"),
+        ("voilÃ\xa0 tout", "mojibake"),
+        ("prÃ” ", "mojibake"),
+        ("CAFÃ‰", "mojibake"),
+        ("It is old.<|endoftext|>", "special_token"),
+        ("[INST] Name a river.", "special_token"),
+        ("<start_of_turn>model\nThe Rhine.", "special_token"),
         ("Tom &amp; Anna\ufffd", "replacement_character"),
         ("Tom &amp; Anna", "html"),
         ("one&nbsp;two", "html"),
@@ -137,6 +164,11 @@ def test_echo_compares_with_the_last_message():
         ("The <p> tag begins a paragraph.", None),
         ("if a < b and c > d: e", None),
         ("A List<String> of names; x &y; AT&T", None),
+        ("Le mot “CAFÉ” et «LIBERTÉ», „Ä“, CAFÉ’S, LIBERTÉ\xa0! MAÇÃ” É… Ü–Boot CAFÉ™", None),
+        ("СССР, РСФСР, «Р» – «С», С… Р…", None),
+        ("In ChatML, a turn ends with <|im_end|>.", None),
+        ("Print `<|im_end|>` or\n```\n<|im_end|>\n```", None),
+        ("f <| x and x |> g", None),
         ("São Paulo, NÃO, Ã, Â, “quotes” – dashes…", None),
         ("Ελληνικά, 中文, ไทย, 😀\tand\r\nlines", None),
     ],
@@ -146,11 +178,12 @@ def test_broken_text(text, broken):
 
 
 def test_broken_text_says_what_is_broken_and_rules_can_be_left_out():
-    texts = ["Der KÃ¶nig", "caf\ufffd\ufffd", "a\x07", "&amp;", "<b>x", "x</b>"]
+    texts = ["Der KÃ¶nig", "caf\ufffd\ufffd", "a\x07", "a<|im_end|>", "&amp;", "<b>x", "x</b>"]
     assert list(rejected("broken_text", *texts).values()) == [
         "wrongly decoded letters: 'Ã¶' for 'ö'",
         "replacement characters (U+FFFD): 2",
         "control character U+0007",
+        "mark of a chat template: '<|im_end|>'",
         "leftover HTML: '&amp;'",
         "leftover HTML: '<b>' is not closed",
         "leftover HTML: '</b>' closes nothing",

@@ -184,6 +184,7 @@ def test_measures_of_repetition():
     assert measure["same_lines"](lines) == 2 / 4
     assert measure["same_lines_characters"](lines) == 6 / 12
     assert measure["same_paragraphs"](Page("one\n\none\n \ntwo")) == 1 / 3
+    assert measure["same_paragraphs_characters"](Page("one\n\none\n \nthree")) == 3 / 11
     assert all(bound.measure(Page("")) == 0 for bound in PRESETS["gopher"])
 
 

@@ -73,6 +73,11 @@ _REFUSES = (
     r"kann (?:\w+ ){0,4}nicht|"
     r"geht nicht|no puedo|no es posible|(?:ne peux|peux|pas) p(?:as|ossible))|无法|不能|做不|帮不|办不"
 )
+_DECLINES = (
+    r"\b(?:write|draft|compose|play|pretend|role-?play|schreib\w*|verfass\w*|escrib\w*|redacta\w*|écri\w*|rédige\w*)\b"
+    r"[^.\n]{0,60}\b(?:apolog|excuse|declin|reject|refus|turn\w* down|entschuldig|absage|ablehn|disculpa|rechaz)|"
+    r"(?:写|寫)[^。\n]{0,20}(?:道歉|拒绝|拒絕|婉拒)"
+)
 _WHAT_IS_SAID = r"\bwhat (?:does|did|would|do) .{0,60}\b(?:say|reply|answer)\b|\bquote\b"
 _FENCE = re.compile(r"```|^\s*(?:step 1|schritt 1|paso 1|étape 1|第一步)\b", re.IGNORECASE | re.MULTILINE)
 _HERE = re.compile(
@@ -209,11 +214,11 @@ def _size(text: str) -> int:
 
 
 def _asked_for(prompts: pa.Array) -> list[bool]:
-    """For each prompt, whether it holds a refusal and asks to translate, change or repeat something, or asks what
-    somebody says.
+    """For each prompt, whether it holds a refusal and asks to translate, change or repeat something, asks what somebody
+    says, or asks to write an apology or a rejection.
     """
     texts = contents(prompts, "\n")
-    asked = _matches(texts, _WHAT_IS_SAID)
+    asked = _matches(texts, _WHAT_IS_SAID) | _matches(texts, _DECLINES)
     repeats = np.flatnonzero(_matches(texts, _REPEATS))
     if len(repeats):
         asked[repeats] |= _matches(texts.take(pa.array(repeats)), _REFUSES)

@@ -113,6 +113,7 @@ FRENCH = Language(
             "sentiments?|émotions?|préférences?|capacité|possibilité|avis|corps|conscience|expériences?|"
             "informations? (?:sur|en temps|personnel)|données|vie|croyances?|accès|convictions?))"
         ),
+        r"\bje n'ai (?:malheureusement |donc )?(?:pas|aucun) (?:le )?droit de (?:vous |t'|te |l')?" + _FR_DO,
         r"\bje ne (?:dispose|possède|ressens|éprouve|bénéficie) (?:\w+ment )?pas\b",
         (
             r"\b(?:en tant (?:que |qu')|étant |je (?:ne )?suis (?:qu')?)(?:(?:une?|simple|grand|assistant|assistante|"

@@ -1,0 +1,105 @@
+"""Finds where a completion goes on with a turn that nobody asked for: another question, or a mark of a chat template.
+
+    The Loire.\\n\\nUser: And in Spain?          a line with the name of a speaker or of a question
+    The Loire.<|im_end|>\\n<|im_start|>user     a mark with which a chat template ends a turn
+    positive\\n\\nReview: It broke.              a name with which a line of the prompt begins, if the prompt ends with
+                                               such a name too, as in "Sentiment:"
+
+Blocks of code are left alone, and so are the speakers of a dialogue or the questions of a quiz for which the prompt
+asks. A turn at the very beginning of a completion is left alone too.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = (
+    r"Q|[Qq]uestion|QUESTION|User|USER|[Hh]uman|HUMAN|Assistant|ASSISTANT|Instruction|Frage|Nutzer|Benutzer|Anweisung|"
+    r"Pregunta|Usuario|Utilisateur|Utilisatrice|Pergunta|Usuário|Domanda|Utente|Вопрос|Пользователь|问|提问|用户|問|提問|"
+    r"用戶|質問|ユーザー|질문|사용자"
+)
+_LINE = (
+    rf"\n\s*(?:(?:\*\*|__)?(?:{_NAMES})\s*\d*\s*(?:\*\*|__)?\s*[:：]|Q\d*\)|"
+    r"#{2,4} *(?:(?:Instruction|Question|User|Human)\b|Input *:))"
+)
+MARK = (
+    r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|start_header_id|end|user|assistant|system)\|>|"
+    r"<(?:start|end)_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>|\[/?INST\]"
+)
+"""The marks of chat templates. The expression is one of Arrow too."""
+_END = r"</s>\s*(?:<s>|\[INST\]|\z)"  # elsewhere, it ends a part in HTML
+_LABEL = r"[^\W\d_][\w ]{0,24}[:：]"
+
+LIKELY = f"{_LINE}|{MARK}|{_END}"
+"""An expression for Arrow that matches every completion which `begins` may cut, if its prompt ends with no name."""
+LABELLED = r"\n[ \t]*\pL[\pL\pM\pN_ ]{0,24}[:：]"
+"""The same for completions whose prompt ends with a name, as in "Sentiment:"."""
+ENDS_WITH_LABEL = r"[:：]\s*\z"
+"""An expression for Arrow that matches every prompt which ends with a name."""
+
+_SPEAKER = re.compile(rf"(?:{_LINE})(?!\d)")  # "Q:1/4" is music in ABC notation
+_SPECIAL = re.compile(rf"(?P<mark>{MARK})|{_END}".replace(r"\z", r"\Z"))
+_LABELS = re.compile(rf"(?:^|\n)[ \t]*({_LABEL})")
+_LAST_LABEL = re.compile(rf"(?:^|\n)[ \t]*{_LABEL}\s*\Z")
+_ABOUT_MARKS = re.compile(r"<\||\[/?INST|</?s>|_of_turn|special token|chat template|prompt (?:template|format)", re.I)
+_ASKS = re.compile(
+    r"\b(?:write|create|generate|make|compose|draft|give|produce|simulate|imagine|continue|role-?play|invent|prepare|"
+    r"design|list|complete)\b[^.\n]{0,80}?\b(?:dialog(?:ue)?s?|conversations?|faqs?|q ?& ?as?|interviews?|chats?|"
+    r"transcripts?|scripts?|scenes?|quiz(?:zes)?|questions|exams?|role-?plays?)\b|"
+    r"\b(?:schreib|erstell|verfass|erfind|entwirf|formulier|nenn|mach)\w*\b[^.\n]{0,80}?(?:dialog|gespräch|interview|"
+    r"quiz|fragen\b|faq)|"
+    r"\b(?:escrib|crea|redact|gener|invent|haz)\w*\b[^.\n]{0,80}?\b(?:diálogo|conversaci|entrevista|preguntas|"
+    r"cuestionario|faq)|"
+    r"\b(?:écri|cré|rédig|génèr|invent|fai)\w*\b[^.\n]{0,80}?\b(?:dialogue|conversation|entretien|interview|questions|"
+    r"quiz|faq)|"
+    r"(?:写|寫|编|編|创作|創作|生成|列出|设计|設計|模拟|模擬)[^。\n]{0,30}(?:对话|對話|问答|問答|采访|採訪|问题|問題)",
+    re.IGNORECASE,
+)
+
+
+def begins(text: str, prompt: str) -> int:
+    """Where in a completion an invented turn begins. The length of the text if it has none.
+
+    `prompt` is the last message of the prompt.
+    """
+    start = len(text) - len(text.lstrip())
+    places = [len(text)]
+    speaker = _first(_SPEAKER, text, start)
+    if not (_ASKS.search(prompt) or text[:speaker].rstrip().endswith((":", "："))):  # "Here is a dialogue:"
+        places.append(speaker)
+    if not _ABOUT_MARKS.search(prompt):
+        places.append(_mark(text, start))
+    if _LAST_LABEL.search(prompt):
+        places.append(_example(text, start, prompt))
+    return min(places)
+
+
+def _first(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where the pattern is first found outside of blocks of code."""
+    found = (each.start() for each in pattern.finditer(text, start))
+    return next((place for place in found if not _in_code(text, place)), len(text))
+
+
+def _in_code(text: str, place: int) -> bool:
+    """Whether a place is in a block of code, or in code within a line. A block that is never closed does not count."""
+    if text.count("```", 0, place) % 2 and "```" in text[place:]:
+        return True
+    line = text[text.rfind("\n", 0, place) + 1 : place]
+    return line.count("`") % 2 == 1 and not line.lstrip().startswith("```")
+
+
+def _mark(text: str, start: int) -> int:
+    for found in _SPECIAL.finditer(text, start):
+        struck = found["mark"] is None and "<s>" in text[: found.start()]
+        if not struck and not _in_code(text, found.start()):
+            return found.start()
+    return len(text)
+
+
+def _example(text: str, start: int, prompt: str) -> int:
+    """Where a further example begins after the one that the prompt left open."""
+    labels = {label.casefold() for label in _LABELS.findall(prompt)}
+    lines = [found for found in _LABELS.finditer(text, start) if found[1].casefold() in labels]
+    if len(labels) < 2 or not lines or lines[0].start() == start:
+        return len(text)
+    return min(found.start() for found in lines)
