@@ -116,7 +116,6 @@ def _ray() -> Any:
     if find_spec("ray") is None:
         raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine needs more than the usual 30 s
     import ray
 
     return ray
@@ -128,7 +127,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     try:
         if named and named != "auto":
             _reach(named)  # Ray itself would try for minutes
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, **settings)
+        _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
     except Exception as error:  # Ray also raises plain exceptions
         reason = str(error).strip().splitlines()
         raise UserError(
@@ -136,6 +135,17 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             f"{reason[0] if reason else type(error).__name__}",
             "check the address, and that all nodes have the same versions of Python and Ray",
         ) from None
+
+
+def _start(ray: Any, settings: dict[str, Any]) -> None:
+    """Connect, and try once more when a new cluster was not ready in the 30 seconds that Ray gives it."""
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**settings)
 
 
 def _reach(address: str) -> None:
