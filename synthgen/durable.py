@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import threading
@@ -22,6 +23,9 @@ from typing import IO, Any, BinaryIO
 from synthgen.errors import UserError
 
 TEMPORARY = ".tmp-"
+_attempt = ""  # begins the names of this process's temporary files; see `attempt`
+ATTEMPT = re.compile(r"^attempt-[0-9a-f]+-")
+"""What `attempt` puts into temporary names, after TEMPORARY."""
 
 
 def cache_folder() -> Path:
@@ -31,10 +35,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synthgen"
 
 
+def attempt(number: str) -> None:
+    """Give the temporary files of this process names of their own. `number` is hexadecimal. Needed where a second
+    process may write the same file at the same time, as on a cluster that believes the first process to be dead.
+    """
+    global _attempt
+    _attempt = f"attempt-{number}-"
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, completely or not at all."""
     make_folder(path.parent)
-    temporary = path.with_name(TEMPORARY + path.name)
+    temporary = path.with_name(TEMPORARY + _attempt + path.name)
     try:
         with new_file(temporary) as file:
             file.write(data)

@@ -69,7 +69,7 @@ class Output:
         place = next((n for n, part in enumerate(parts) if part.startswith(durable.TEMPORARY)), None)
         if place is None:
             return path == ".lock"
-        name = parts[place].removeprefix(durable.TEMPORARY).removeprefix("gone-")
+        name = durable.ATTEMPT.sub("", parts[place].removeprefix(durable.TEMPORARY), count=1).removeprefix("gone-")
         inside = [] if _TEMPORARY_MODEL.fullmatch(name) else [name]
         below = [part.removeprefix(durable.TEMPORARY) for part in parts[place + 1 :]]
         return self._writes("/".join([*parts[:place], *inside, *below]))

@@ -157,6 +157,7 @@ def curate_dataset(
     fresh: bool = False,
     repair: bool = False,
     workers: int | None = None,
+    executor: str = "local",
     ui: UI | None = None,
 ) -> Curation:
     """Curate the rows of a data set. `out` becomes the folder of a run without a teacher: its rows are in
@@ -182,7 +183,7 @@ def curate_dataset(
         begin(recipe, folder, fresh)
         keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
-        return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, ui=ui)
+        return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 
 
 def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:

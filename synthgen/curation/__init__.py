@@ -23,7 +23,7 @@ from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write_shar
 from synthgen.curation.sweeps import sweep
 from synthgen.datasets.adopting import content_hash
 from synthgen.errors import RunChanged, SynthgenError
-from synthgen.executor import Executor, LocalExecutor
+from synthgen.executor import Executor, open_executor
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest, Summaries, lines_of
 from synthgen.recipe import CurateSection, Recipe, check_installed, check_recipe, files_read
@@ -70,26 +70,28 @@ def curate(
     fresh: bool = False,
     repair: bool = False,
     workers: int | None = None,
+    executor: str = "local",
     ui: UI | None = None,
 ) -> Curation:
     """Judge every row of `run`/generated. Kept rows are written to data/, and rejected rows with their reasons to
     rejected/.
 
-    `out` is `run`/curated by default. `workers` is the number of processes. The default is the number of CPU cores; a
-    small corpus uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
+    `out` is `run`/curated by default. `executor` says where the work runs: `local`, `ray`, or `ray://HOST:PORT`; see
+    `synthgen.executor`. `workers` is the number of processes. The default is the number of CPU cores; a small corpus
+    uses fewer. Raises CorpusError when the input is damaged or unfinished, RunChanged when the output was
     made from other rows or thresholds, and the errors that `places` raises.
     """
     check_installed(check_recipe(recipe).curate)
     ui = ui or UI(quiet=True)
     source, folder = places(run, out, fresh=fresh)
     with outputs.locked(folder, source):
-        return _curate(recipe, source, folder, fresh, repair, workers=workers, ui=ui)
+        return _curate(recipe, source, folder, fresh, repair, where=(executor, workers), ui=ui)
 
 
 def _curate(
-    recipe: Recipe, source: Path, folder: Path, fresh: bool, repair: bool, *, workers: int | None, ui: UI
+    recipe: Recipe, source: Path, folder: Path, fresh: bool, repair: bool, *, where: tuple[str, int | None], ui: UI
 ) -> Curation:
-    """`curate` in a folder that is locked."""
+    """`curate` in a folder that is locked. `where` is (name of the executor, number of workers)."""
     generated = corpus.verify(source)
     inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
@@ -112,7 +114,7 @@ def _curate(
         return _result(folder, finished)
     job = plan(source, folder, recipe.curate, durable.digest(inputs))
     cut = tasks(source, generated)
-    with LocalExecutor(workers or min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
+    with open_executor(*where, few=min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)
     outputs.discard(folder, outputs.STEPS)
     names = [name for task in cut for name, _ in task.shards]

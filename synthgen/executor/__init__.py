@@ -5,13 +5,33 @@
     executor.services                          # the settings and paths that all workers share
 
 Code that uses an executor does not depend on where its work runs. `LocalExecutor` runs the work in processes on this
-machine and exchanges rows through files. An executor for a cluster would have the same three members. To make such an
-executor possible, functions are defined at the top level of a module, tasks and results are small and can be pickled,
-and tables stay in files that every worker can read.
+machine, and `synthgen.executor.ray.RayExecutor` on a Ray cluster; both exchange rows through files. Functions are
+defined at the top level of a module, tasks and results are small and can be pickled, and tables stay in files that
+every worker can read.
 """
 
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from synthgen.errors import UserError
 from synthgen.executor.base import Executor, Services
 from synthgen.executor.exchange import Partition
 from synthgen.executor.local import LocalExecutor
 
-__all__ = ["Executor", "LocalExecutor", "Partition", "Services"]
+__all__ = ["Executor", "LocalExecutor", "Partition", "Services", "open_executor"]
+
+
+def open_executor(name: str, workers: int | None, few: int) -> AbstractContextManager[Executor]:
+    """The executor with this name: `local`, `ray`, or the address of a Ray cluster, such as `ray://head:10001`.
+
+    `workers` is the greatest number of tasks at the same time. By default a cluster uses all its cores, and this
+    machine `few` processes. Raises UserError for another name, and the errors of `RayExecutor`.
+    """
+    if name == "local":
+        return LocalExecutor(workers or few)
+    if name == "ray" or name.startswith("ray://"):
+        from synthgen.executor.ray import RayExecutor  # here, because it needs a package that few have
+
+        return RayExecutor(None if name == "ray" else name, workers)
+    raise UserError(f"there is no executor '{name}'", "use local, ray, or ray://HOST:PORT")

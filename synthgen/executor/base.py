@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from synthgen.executor.exchange import Partition
+from synthgen.executor.exchange import Partition, scatter, scattered
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -41,3 +41,20 @@ class Executor(Protocol):
         A partition contains its rows of the first table, in their order there, then those of the second table, and so
         on. The type of the column `key` is uint64, or binary with a fixed size of at least 8 bytes.
         """
+
+
+def exchange_by(executor: Executor, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
+    """The partitions of `Executor.exchange`. The executor writes a partitioned copy of each table in the table's
+    folder. A copy that exists already is used again.
+    """
+    if parts == 1:
+        return [Partition(tuple(tables), None)]
+    missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
+    for _ in executor.map(_scatter, missing):
+        pass
+    files = tuple(scattered(path, parts) for path in tables)
+    return [Partition(files, number) for number in range(parts)]
+
+
+def _scatter(task: tuple[Path, str, int], services: Services) -> Path:
+    return scatter(*task)

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from synthgen.errors import UserError
-from synthgen.executor.base import Services
-from synthgen.executor.exchange import Partition, scatter, scattered
+from synthgen.executor.base import Services, exchange_by
+from synthgen.executor.exchange import Partition
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -70,16 +70,8 @@ class LocalExecutor:
             raise
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """See `Executor.exchange`. A partitioned copy of each table is written in the table's folder. A copy that
-        exists already is used again.
-        """
-        if parts == 1:
-            return [Partition(tuple(tables), None)]
-        missing = [(path, key, parts) for path in tables if not scattered(path, parts).exists()]
-        for _ in self.map(_scatter, missing):
-            pass
-        files = tuple(scattered(path, parts) for path in tables)
-        return [Partition(files, number) for number in range(parts)]
+        """See `Executor.exchange`."""
+        return exchange_by(self, tables, key, parts)
 
     def close(self, *, at_once: bool = False) -> None:
         """End the workers. With `at_once`, workers are killed even if they are running a task."""
@@ -140,10 +132,6 @@ class LocalExecutor:
         theirs.close()
         ours.send_bytes(pickle.dumps(self.services))
         return _Worker(process, ours)
-
-
-def _scatter(task: tuple[Path, str, int], services: Services) -> Path:
-    return scatter(*task)
 
 
 def _received(connection: Connection) -> Any:

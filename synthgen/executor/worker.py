@@ -28,10 +28,11 @@ def main(channel: int, life: int) -> None:
             message = connection.recv_bytes()
         except EOFError:
             return
-        connection.send_bytes(_answer(message, services))
+        connection.send_bytes(answer(message, services))
 
 
-def _answer(message: bytes, services: Services) -> bytes:
+def answer(message: bytes, services: Services) -> bytes:
+    """Run a pickled (function, task). Returns the pickled (True, result), or (False, exception)."""
     try:
         function, task = pickle.loads(message)
         return pickle.dumps((True, function(task, services)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from synthgen.errors import CorpusError
 from synthgen.executor import Services
@@ -30,3 +31,11 @@ def dies(number: int, services: Services) -> int:
 
 def sleeps(seconds: float, services: Services) -> None:
     time.sleep(seconds)
+
+
+def dies_once(path: str, services: Services) -> int:
+    """1 when the file exists. Otherwise the call writes it, and its process dies."""
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1

@@ -1,0 +1,158 @@
+"""An executor that runs tasks on a Ray cluster: https://docs.ray.io. Every node needs this package in the same version,
+and must see the corpus under the same path, for example on a shared file system.
+
+A task that a node or a worker process did not finish, because it died, runs again on another one. That is safe: tasks
+write whole files under temporary names, and a task that runs again writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from synthgen import durable
+from synthgen.errors import UserError
+from synthgen.executor.base import Services, exchange_by
+from synthgen.executor.exchange import Partition
+from synthgen.executor.worker import answer
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_RETRIES = 5  # how often a task runs again after the death of its worker or node
+_PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
+_QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that no core waits for the next task
+
+
+class RayExecutor:
+    """Runs tasks on a Ray cluster. Use the object in a `with` statement.
+
+    `address` is the address of a cluster, such as `ray://head:10001`. Without it, Ray uses the cluster that the
+    variable RAY_ADDRESS names, or starts one on this machine, which ends with this process. `workers` is the greatest
+    number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when Ray is not
+    installed or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, services: Services | None = None
+    ) -> None:
+        self.services = services or Services()
+        self._ray = _ray()
+        self._own = not self._ray.is_initialized()
+        if self._own:
+            _connect(self._ray, address, workers)
+        cores = int(self._ray.cluster_resources().get("CPU", 1))
+        self._most = workers or _QUEUED * max(1, cores)
+        options = {"num_cpus": 1, "max_retries": _RETRIES, "retry_exceptions": False}
+        self._call = self._ray.remote(**options)(_call)
+
+    def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """See `Executor.map`. Raises UserError when the workers of a task died again and again."""
+        path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
+        running: dict[Any, int] = {}
+        ready: dict[int, Result] = {}
+        sent = following = 0
+        try:
+            while following < len(tasks):
+                while sent < len(tasks) and len(running) < self._most:
+                    message = pickle.dumps((function, tasks[sent]))
+                    running[self._call.remote(path, message, self.services)] = sent
+                    sent += 1
+                for reference in self._ray.wait(list(running), num_returns=1)[0]:
+                    ready[running.pop(reference)] = self._received(reference)
+                while following in ready:
+                    yield ready.pop(following)
+                    following += 1
+        finally:
+            for reference in running:  # after an error nobody needs these results
+                self._ray.cancel(reference, force=True)
+
+    def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
+        """See `Executor.exchange`. The partitioned copies lie beside the tables, as those of the local executor."""
+        return exchange_by(self, tables, key, parts)
+
+    def close(self) -> None:
+        """Disconnect. A cluster that this object started ends."""
+        if self._own:
+            self._ray.shutdown()
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _received(self, reference: Any) -> Any:
+        try:
+            done, value = pickle.loads(self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            raise UserError(
+                f"a task on the Ray cluster was not finished: {str(error).strip().splitlines()[0]}",
+                "its workers may have run out of memory; the same command continues",
+            ) from None
+        if not done:
+            raise value
+        return value
+
+
+def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
+    """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
+    sys.path += [part for part in path if part not in sys.path]
+    durable.attempt(os.urandom(4).hex())
+    return answer(message, services)
+
+
+def _ray() -> Any:
+    if find_spec("ray") is None:
+        raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+    named = address or os.environ.get("RAY_ADDRESS")
+    settings = {} if named else {"include_dashboard": False, "num_cpus": workers}
+    try:
+        if named and named != "auto":
+            _reach(named)  # Ray itself would try for minutes
+        _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
+    except Exception as error:  # Ray also raises plain exceptions
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"the Ray cluster at {named or 'this machine'} cannot be used: "
+            f"{reason[0] if reason else type(error).__name__}",
+            "check the address, and that all nodes have the same versions of Python and Ray",
+        ) from None
+
+
+def _start(ray: Any, settings: dict[str, Any]) -> None:
+    """Connect, and try once more when a new cluster was not ready in the 30 seconds that Ray gives it."""
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**settings)
+
+
+def _reach(address: str) -> None:
+    """Raise OSError when nothing listens at an address such as `ray://head:10001` or `head:6379`, and ValueError when
+    it is not an address.
+    """
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if not parts.hostname or not parts.port:
+        raise ValueError(f"'{address}' is not HOST:PORT")
+    socket.create_connection((parts.hostname, parts.port), timeout=_PATIENCE).close()

@@ -1,0 +1,172 @@
+"""The Ray executor: the rows of the local executor, whatever dies. `make test-ray` runs these tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.corpora import contents, corpus_of, curating, row
+from support.tasks import dies, dies_once, fails, squared
+
+import synthgen
+from synthgen.errors import CorpusError, UserError
+from synthgen.recipe import dump_recipe
+
+RECIPE = curating(near_duplicates={}, select={"by": "spread", "rows": 900})
+WORDS = [f"word{n}" for n in range(300)]
+
+
+def many(run: Path, rows: int = 4000, size: int = 600) -> Path:
+    """A run with exact copies, near copies, short rows and refusals."""
+    draw = random.Random(3)
+    texts = [" ".join(draw.choices(WORDS, k=30)) + "." for _ in range(rows // 2)]
+    for _ in range(rows - len(texts)):
+        words = draw.choice(texts).split()
+        if draw.random() < 0.7:
+            words[draw.randrange(len(words))] = draw.choice(WORDS)
+        texts.append(" ".join(words))
+    texts[:50] = ["I'm sorry, but I can't help."] * 50
+    made = [row(text, n, prompt=[{"role": "user", "content": f"question {n}"}]) for n, text in enumerate(texts)]
+    corpus_of(run, made, size)
+    (run / "recipe.yaml").write_text(dump_recipe(RECIPE))
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """(a generated run, the files of its curated corpus by the local executor)."""
+    run = many(tmp_path_factory.mktemp("plain") / "run")
+    done = synthgen.curate(RECIPE, run, workers=1)
+    assert {"near_duplicates", "refusal"} <= set(done.rejected_by), done.rejected_by
+    return run, contents(run / "curated")
+
+
+def of_run(run: Path, place: Path) -> Path:
+    """A copy of the generated run."""
+    place.mkdir(parents=True)
+    for name in ("generated", "recipe.yaml"):
+        subprocess.run(["cp", "-r", run / name, place / name], check=True)
+    return place
+
+
+def command(run: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "synthgen.cli", "curate", str(run), "-q", "--executor", "ray"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def workers_of(command: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of the cluster that the command started which do a task of this package."""
+    found = []
+    for process in children(command):
+        try:
+            if "ray::_call" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def children(command: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        return psutil.Process(command.pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def test_results_come_in_the_order_of_the_tasks(executor):
+    results = list(executor.map(squared, range(30)))
+    assert [square for square, _ in results] == [n * n for n in range(30)]
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_an_exception_of_the_function_arrives(executor):
+    with pytest.raises(CorpusError, match="shard 3 is damaged") as caught:
+        list(executor.map(fails, range(6)))
+    assert caught.value.hint == "mend it"
+    assert list(executor.map(fails, range(3))) == [0, 1, 2]  # the executor still works
+
+
+def test_a_task_whose_worker_died_runs_again(executor, tmp_path):
+    assert list(executor.map(dies_once, [str(tmp_path / str(n)) for n in range(3)])) == [1, 1, 1]
+
+
+def test_a_task_that_kills_every_worker_is_an_error(executor):
+    with pytest.raises(UserError, match="a task on the Ray cluster was not finished"):
+        list(executor.map(dies, range(4)))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_rows_are_those_of_the_local_executor(plain, tmp_path, executor, workers, monkeypatch):
+    run = of_run(plain[0], tmp_path / "run")
+    monkeypatch.setattr(executor, "_most", workers)
+    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.__new__", lambda *a, **k: executor)
+    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.__init__", lambda *a, **k: None)
+    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.close", lambda self: None)
+    synthgen.curate(RECIPE, run, executor="ray")
+    assert contents(run / "curated") == plain[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_killed_at_any_moment_changes_nothing(plain, tmp_path, seed):
+    run = of_run(plain[0], tmp_path / "run")
+    process, draw, killed = command(run), random.Random(seed), 0
+    pause = draw.uniform(0.0, 0.3)
+    while process.poll() is None and killed < 3:
+        for worker in workers_of(process)[:1]:
+            time.sleep(pause)
+            worker.kill()
+            killed += 1
+        time.sleep(0.01)
+    assert process.wait(300) == 0, process.stderr.read()
+    assert killed
+    assert contents(run / "curated") == plain[1]
+
+
+def test_a_killed_driver_leaves_no_process_and_the_same_command_continues(plain, tmp_path):
+    run = of_run(plain[0], tmp_path / "run")
+    process = command(run)
+    while not list((run / "curated").glob("steps/**/*.arrow")) and process.poll() is None:
+        time.sleep(0.02)
+    cluster = children(process)
+    assert len(cluster) > 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(cluster, timeout=180)[1] == []  # some processes of Ray need a minute
+    again = command(run)
+    assert again.wait(300) == 0, again.stderr.read()
+    assert contents(run / "curated") == plain[1]
+
+
+def test_a_node_killed_in_the_middle_changes_nothing(plain, tmp_path, cluster):
+    run = of_run(plain[0], tmp_path / "run")
+    second = cluster.worker_nodes.copy().pop()
+    process = command(run, RAY_ADDRESS=cluster.address)
+    while not list((run / "curated").glob("steps/**/*.arrow")) and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None
+    threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
+    assert process.wait(300) == 0, process.stderr.read()
+    assert contents(run / "curated") == plain[1]
+
+
+def test_an_address_without_a_cluster_is_one_line(plain, tmp_path):
+    run = of_run(plain[0], tmp_path / "run")
+    done = command(run, RAY_ADDRESS="127.0.0.1:1")
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 2, said
+    assert "the Ray cluster at 127.0.0.1:1 cannot be used" in said
+    assert "Traceback" not in said
