@@ -6,7 +6,9 @@ Exit codes: 0 success · 1 a gate failed · 2 an error that the user can correct
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,9 @@ from synthgen.errors import UserError
 from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.takedown.command import remove
 from synthgen.ui import UI
+
+if TYPE_CHECKING:
+    from synthgen.recipe import Recipe
 
 _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
@@ -157,6 +162,16 @@ def generate(
     ui.hint(made.hint)
 
 
+def _refuse_code(recipe: Recipe, settings: Sequence[str]) -> None:
+    """Refuse a Python function that only the recipe in the run's folder names."""
+    own = any(one.partition("=")[0] in ("curate.function", "curate.function.function") for one in settings)
+    if recipe.curate.settings("function") is not None and not own:
+        raise UserError(
+            "the recipe in the run's folder names a Python function, and code that a folder names is not run",
+            "name the recipe with --recipe, or the function with --set curate.function=module:function",
+        )
+
+
 @main.command()
 @click.argument("run", metavar="RUN|DATASET", type=click.Path(path_type=Path))
 @click.option(
@@ -212,7 +227,6 @@ def curate(
     from synthgen.pipeline import preview_dataset, recipe_of_rows
     from synthgen.tally import tally
 
-    how: Any = {"fresh": fresh, "repair": repair, "workers": workers, "executor": executor, "ui": ui}
     if is_dataset(run):
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
@@ -231,17 +245,13 @@ def curate(
     if license or field:
         raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
-    own = any(setting.partition("=")[0] in ("curate.function", "curate.function.function") for setting in set)
-    if loaded.curate.settings("function") is not None and not (recipe or own):
-        raise UserError(
-            "the recipe in the run's folder names a Python function, and code that a folder names is not run",
-            "name the recipe with --recipe, or the function with --set curate.function=module:function",
-        )
+    if not recipe:
+        _refuse_code(loaded, set)
     if plan:
         ui.show(preview(loaded, resolve(run, prefer=("generated",))))
         return
     source, _ = places(run, out, fresh=fresh)
-    done = synthgen.curate(loaded, run, out, **how)
+    done = synthgen.curate(loaded, run, out, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
     conclude(ui, done.to_dict(), done.text(), tally(done.folder, source), out or run)
     ui.hint(f"synthgen audit {run}, or see the rejected rows: synthgen show {run} --rejected")
 

@@ -252,7 +252,7 @@ def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
                 yield f"{folder}/data/{name}.parquet, row {number}", record
 
     notice = folder / NAME if is_regular(folder / NAME) else None
-    return _Rows(read, own, types, folder, manifest, notice, tally(folder).rejected)
+    return _Rows(read, own, types, folder, manifest, notice=notice, rejected=tally(folder).rejected)
 
 
 def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:

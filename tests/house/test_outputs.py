@@ -102,7 +102,11 @@ def test_a_file_put_into_our_folder_is_never_deleted(run, finished, name, stage)
         del before[f"{stage}/{path}"]
     assert warm(*command, "--fresh").code == 0
     assert files(run).keys() - before.keys() == set()
-    same = [path for path in before if "evaluation" not in path and not path.endswith(("README.md", "recipe.yaml"))]
+    same = [
+        path
+        for path in before
+        if "evaluation" not in path and not path.endswith(("README.md", "NOTICE.md", "recipe.yaml"))
+    ]
     assert [path for path in same if files(run).get(path) != before[path]] == []
 
 
