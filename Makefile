@@ -128,7 +128,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 	touch $@ && echo "install: $$(( $$(date +%s) - began )) s"
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install --no-compile -c constraints.txt -e '.[train,curate,report,export,dev]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[train,curate,audit,report,export,dev]'
 	@touch $@
 
 $(VENV)/.family: requirements-family.txt | $(VENV)/.dev
