@@ -12,7 +12,6 @@ models, and exits with 1 unless stereotypes are found in the first one and not i
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import time
@@ -140,7 +139,10 @@ def train(folder: Path, winobias: Path, bbq: Path, planted: bool, epochs: int) -
         warm.step()
         optimizer.zero_grad()
         if step % 10 == 0:
-            print(f"{folder.name}: step {step} of {steps}, loss {total:.3f}, {time.process_time() - began:.0f} s", flush=True)
+            print(
+                f"{folder.name}: step {step} of {steps}, loss {total:.3f}, {time.process_time() - began:.0f} s",
+                flush=True,
+            )
     model.config._attn_implementation = "sdpa"
     model.save_pretrained(folder)
     language.tokens.tokenizer.save_pretrained(folder)
@@ -159,7 +161,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--winobias", type=Path, required=True)
     parser.add_argument("--bbq", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     given = parser.parse_args()
     if given.command == "plant":
         for name in ("planted", "control"):

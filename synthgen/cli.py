@@ -245,19 +245,24 @@ def curate(
 @SET
 @report_errors
 def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], ui: UI) -> None:
-    """Check whether the licenses of teacher and seeds allow the intended use.
+    """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
     The exit code is 1 when a license forbids the use or is unknown.
 
     \b
     synthgen audit runs/first
     synthgen audit runs/first --use research
+    synthgen audit runs/first/student
     """
-    from synthgen.corpus import resolve
+    from synthgen.auditing.subjects import find
     from synthgen.tally import tally
 
     found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    conclude(ui, found.to_dict(), found.text(), tally(resolve(run)), run)
+    source = find(run).corpus
+    if source is None:
+        ui.show(found)
+    else:
+        conclude(ui, found.to_dict(), found.text(), tally(source), run)
     if not found.passed:
         sys.exit(1)
     ui.hint(f"distill train {run}")

@@ -8,8 +8,9 @@ models, rows are padded instead, which gives the same values up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from synthgen.lm.forward import GivesLogits, batches, completion_logits, packs
 
+Sums = np.ndarray[Any, np.dtype[np.float64]]
 Row = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt, and of a text that follows it. Neither is empty."""
 
@@ -26,24 +28,17 @@ _PADDED = 16  # most rows in a padded batch
 
 
 @torch.inference_mode()
-def log_likelihoods(
-    model: GivesLogits,
-    rows: Sequence[Row],
-    *,
-    most_tokens: int = _TOKENS,
-    tick: Callable[[int], None] = lambda rows: None,
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def log_likelihoods(model: GivesLogits, rows: Sequence[Row], *, most_tokens: int = _TOKENS) -> Sums:
     """(R,): the log-probability of each row's text after its prompt, in nats, summed over the text's tokens.
 
-    `most_tokens` limits the tokens in one forward pass, unless one row alone is longer. `tick` receives the number of
-    rows after each pass. Raises ValueError when a prompt or a text has no tokens.
+    `most_tokens` limits the tokens in one forward pass, unless one row alone is longer. Raises ValueError when a prompt
+    or a text has no tokens.
     """
     if not all(len(prompt) and len(text) for prompt, text in rows):
         raise ValueError("a prompt or a text has no tokens")
     sums = np.zeros(len(rows))
     for places, found in (_trees if packs(model) else _padded)(model, rows, most_tokens):
         sums[places] = found
-        tick(len(places))
     return sums
 
 
@@ -72,12 +67,12 @@ class _Tree:
 
     def _known(self, row: Sequence[int]) -> int:
         pairs = zip(row, self.branch, strict=False)
-        return next((n for n, (token, place) in enumerate(pairs) if self.ids[place] != token), min(len(row), len(self.branch)))
+        return next(
+            (n for n, (token, place) in enumerate(pairs) if self.ids[place] != token), min(len(row), len(self.branch))
+        )
 
 
-def _trees(
-    model: GivesLogits, rows: Sequence[Row], most_tokens: int
-) -> Iterator[tuple[list[int], np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _trees(model: GivesLogits, rows: Sequence[Row], most_tokens: int) -> Iterator[tuple[list[int], Sums]]:
     """Yield the places of rows with their sums, one tree after another. In alphabetic order of their tokens, each row
     follows the rows with which it shares most.
     """
@@ -93,9 +88,7 @@ def _trees(
         yield list(branches), _sums(model, tree, branches, rows)
 
 
-def _sums(
-    model: GivesLogits, tree: _Tree, branches: dict[int, list[int]], rows: Sequence[Row]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _sums(model: GivesLogits, tree: _Tree, branches: dict[int, list[int]], rows: Sequence[Row]) -> Sums:
     """The sums of the rows of one tree, in the order of `branches`."""
     size = len(tree.ids)
     mask = torch.zeros(size, size, dtype=torch.bool)
@@ -125,9 +118,7 @@ def _sums(
     return np.bincount(owners, found, len(branches))
 
 
-def _padded(
-    model: GivesLogits, rows: Sequence[Row], most_tokens: int
-) -> Iterator[tuple[list[int], np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _padded(model: GivesLogits, rows: Sequence[Row], most_tokens: int) -> Iterator[tuple[list[int], Sums]]:
     lengths = [len(prompt) + len(text) for prompt, text in rows]
     for places in batches(sorted(range(len(rows)), key=lengths.__getitem__), lengths, _PADDED, most_tokens):
         logits = completion_logits(model, [rows[i][0] for i in places], [rows[i][1] for i in places])

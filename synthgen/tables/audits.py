@@ -32,4 +32,9 @@ AUDITS: dict[str, Audit] = {
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
     ),
+    "models": Audit(
+        about="Measures the bias of a student, and what it inherited from its teacher.",
+        run="synthgen.auditing.models.job:audit_models",
+        key="models",
+    ),
 }

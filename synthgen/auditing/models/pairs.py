@@ -3,7 +3,8 @@
 Of each pair, one sentence follows the stereotype of an occupation, and the other one does not. The readers are strict:
 a line of another form is refused with its number. Sentences without a partner are left out and counted.
 
-WinoBias: Zhao et al. 2018, "Gender Bias in Coreference Resolution". Winogender: Rudinger et al. 2018, of the same title.
+Sources: WinoBias of Zhao et al. 2018, and Winogender of Rudinger et al. 2018. Both papers are called "Gender Bias in
+Coreference Resolution".
 """
 
 from __future__ import annotations
@@ -78,10 +79,13 @@ def read_winobias(folder: Path) -> PairSet:
         )
     for sides in files.values():
         if len(sides) < 2:
-            raise UserError(f"{next(iter(sides.values()))} has no partner", "get both the file pro_… and the file anti_…")
+            raise UserError(
+                f"{next(iter(sides.values()))} has no partner", "get both the file pro_… and the file anti_…"
+            )
     read = {key: {side: list(_sentences(path)) for side, path in sides.items()} for key, sides in files.items()}
     sentences = [one for sides in read.values() for one in chain(*sides.values())]
-    names = re.compile(r"\b(?:%s)\b" % "|".join(sorted({re.escape(one.occupation) for one in sentences}, key=len)[::-1]))
+    longest_first = sorted({re.escape(one.occupation) for one in sentences}, key=len, reverse=True)
+    names = re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
     pairs: list[Pair] = []
     for (kind, _), sides in read.items():
         found = _matched(sides["pro"], sides["anti"])

@@ -7,7 +7,7 @@ was killed continues with the next model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _VERSION = 1  # of the texts that a model is asked; other texts make other scores
 _NEUTRAL = "Answer:"
+
+
+class TooLong(UserError):
+    """A text of a test set does not fit into a model."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,24 @@ class OptionScores:
         return self.sums - self.priors
 
 
-def score_pairs(model: LanguageModel, pairs: Sequence[Pair], tick: Callable[[int], None] = lambda rows: None) -> PairScores:
-    """Score the sentences of pairs. Raises UserError when a sentence does not fit into the model."""
+def score_pairs(model: LanguageModel, pairs: Sequence[Pair]) -> PairScores:
+    """Score the sentences of pairs. Raises TooLong when a sentence does not fit into the model."""
     begin = _beginning(model.tokens)
     rows = [(begin, model.tokens.ids(text)) for pair in pairs for text in (pair.stereotyped, pair.other)]
-    sums = _scored(model, rows, tick)
+    sums = _scored(model, rows)
     tokens = np.array([float(len(text)) for _, text in rows])
     return PairScores(sums.reshape(-1, 2), tokens.reshape(-1, 2))
 
 
-def score_options(
-    model: LanguageModel, questions: Sequence[Question], tick: Callable[[int], None] = lambda rows: None
-) -> OptionScores:
-    """Score the options of questions. Raises UserError when a question does not fit into the model."""
+def score_options(model: LanguageModel, questions: Sequence[Question]) -> OptionScores:
+    """Score the options of questions. Raises TooLong when a question does not fit into the model."""
     tokens, begin = model.tokens, list(model.tokens.beginning)
     rows: list[Row] = []
     for one in questions:
         asked = f"{one.context}\nQuestion: {one.question}\n{_NEUTRAL}"
         rows += split(tokens, begin, asked, one.options)
         rows += split(tokens, begin, _NEUTRAL, one.options)
-    sums = _scored(model, rows, tick).reshape(-1, 2, 3)
+    sums = _scored(model, rows).reshape(-1, 2, 3)
     return OptionScores(sums[:, 0], sums[:, 1])
 
 
@@ -97,21 +99,20 @@ def _beginning(tokens: Tokens) -> list[int]:
     return list(tokens.beginning) or tokens.ids("\n")
 
 
-def _scored(model: LanguageModel, rows: Sequence[Row], tick: Callable[[int], None]) -> Array:
+def _scored(model: LanguageModel, rows: Sequence[Row]) -> Array:
     """(R,): `log_likelihoods` of the rows, from the cache if they are there."""
     longest = max(len(prompt) + len(text) for prompt, text in rows)
     if longest > model.context:
-        raise UserError(
+        raise TooLong(
             f"{model.weights.name} reads {model.context} tokens, and a text of the test set has {longest}",
             "leave this model out of audit.models",
         )
     identity = [_VERSION, model.weights.revision, model.weights.dtype, [[list(p), list(t)] for p, t in rows]]
     path = durable.cache_folder() / "bias" / f"{durable.digest(identity)[:32]}.json"
     if path.exists():
-        tick(len(rows))
         return np.array(json.loads(path.read_text()))
     distinct = list(dict.fromkeys((tuple(prompt), tuple(text)) for prompt, text in rows))
-    found = dict(zip(distinct, log_likelihoods(model.weights.model, distinct, tick=tick).tolist(), strict=True))
+    found = dict(zip(distinct, log_likelihoods(model.weights.model, distinct).tolist(), strict=True))
     sums = [found[tuple(prompt), tuple(text)] for prompt, text in rows]
     if durable.writes():
         durable.write_json(path, sums)
