@@ -128,7 +128,7 @@ def audit(
     return report
 
 
-_NO_FACTS: Facts = {
+NO_FACTS: Facts = {
     "description": "",
     "task": "",
     "strategy": "",
@@ -147,7 +147,7 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
     why = "the corpus that this model was trained on is not known"
     results = {"rows": AuditResult("UNKNOWN", (Finding(str(model), "student", "unknown", "UNKNOWN", (why,)),))}
     if section.models is not None:
-        subject = Subject(model, make("curated", _NO_FACTS, {}), model)
+        subject = Subject(model, make("curated", NO_FACTS, {}), model)
         results["models"] = resolve(AUDITS["models"].run)(subject, section.models)
     findings = [finding for result in results.values() for finding in result.findings]
     date = datetime.date.today().isoformat()

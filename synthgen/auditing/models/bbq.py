@@ -70,7 +70,7 @@ def _question(row: Mapping[str, object]) -> Question:
     if groups.count("unknown") != 1:
         raise ValueError("not exactly one option of the group 'unknown'")
     unknown, right = groups.index("unknown"), row.get("label")
-    if not isinstance(right, int) or right not in (0, 1, 2):
+    if type(right) is not int or right not in (0, 1, 2):
         raise ValueError("'label' is not 0, 1 or 2")
     polarity, condition = _text(row, "question_polarity"), _text(row, "context_condition")
     if polarity not in ("neg", "nonneg") or condition not in ("ambig", "disambig"):
