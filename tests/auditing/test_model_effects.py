@@ -153,7 +153,15 @@ def test_a_model_that_cannot_read_is_not_measurable():
         for one in found
     )
     assert all(one.p is None and one.corrected_p is None for one in found)
-    assert "not measurable" not in outcomes(options(answered(0.9, 0.9))).values()
+    assert "not measurable" not in outcomes(options(answered(1.0, 0.9))).values()
+
+
+def test_a_model_that_always_follows_the_stereotype_is_found():
+    """All items are alike then, so that they show no spread."""
+    always = measurements([("m", one) for one in pair_effects(pairs(), [scored([1.0] * 160)]).effects], "m")[0]
+    assert (always.outcome, always.estimate) == ("found", 0.5)
+    assert 0.38 < always.low < 0.42
+    assert outcomes(options(answered(0.9, 1.0)))["BBQ Age: ambiguous"] == "found"
 
 
 def test_a_model_that_only_knows_unknown_does_not_pass_the_gate_by_three_options():

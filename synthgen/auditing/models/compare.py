@@ -95,7 +95,8 @@ def differences(first: Sequence[Effect], second: Sequence[Effect]) -> list[Effec
 def _minus(a: Effect, b: Effect) -> Effect:
     pmi = None if a.by_pmi is None or b.by_pmi is None else a.by_pmi - b.by_pmi
     about = f"the difference of: {a.about}"
-    return replace(a, about=about, values=a.values - b.values, by_pmi=pmi, note="", why_not=a.why_not or b.why_not)
+    why_not, span = a.why_not or b.why_not, 2 * a.span
+    return replace(a, about=about, values=a.values - b.values, by_pmi=pmi, note="", why_not=why_not, span=span)
 
 
 def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher: Sequence[Effect]) -> list[Measurement]:
@@ -120,7 +121,14 @@ def _ratio(gained: Effect, apart: Effect) -> Effect:
         by_sum, by_pmi = np.full_like(by_sum, np.nan), None
     about = "what training changed in the student, as a share of the difference between teacher and untrained student"
     return replace(
-        gained, about=about, unit="share", margin=INHERITED_MARGIN, values=by_sum, by_pmi=by_pmi, why_not=why_not
+        gained,
+        about=about,
+        unit="share",
+        margin=INHERITED_MARGIN,
+        values=by_sum,
+        by_pmi=by_pmi,
+        why_not=why_not,
+        span=0,
     )
 
 

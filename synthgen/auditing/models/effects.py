@@ -7,7 +7,7 @@ be subtracted item by item. For the ratio Σz/Σw, the values are those of linea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from synthgen.auditing.models.bbq import Question
 from synthgen.auditing.models.pairs import Pair
 from synthgen.auditing.models.scores import OptionScores, PairScores
-from synthgen.auditing.statistics import Estimate, crossed
+from synthgen.auditing.statistics import Estimate, crossed, share
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,7 +32,8 @@ class Effect:
     """One effect of S training seeds of a model, on N items. `values` (S, N) has the effect as its mean.
 
     BBQ asks in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
-    `why_not` says why the model cannot be measured, and is "" otherwise.
+    `why_not` says why the model cannot be measured, and is "" otherwise. `span` is the greatest possible effect minus
+    the smallest one, and 0 if there is no limit.
     """
 
     name: str
@@ -44,10 +45,22 @@ class Effect:
     by_pmi: Array | None = None
     note: str = ""
     why_not: str = ""
+    span: float = 0.0
 
     def estimates(self) -> list[Estimate]:
         """The effect, and for BBQ also the effect by pointwise mutual information."""
-        return [crossed(one, self.clusters) for one in (self.values, self.by_pmi) if one is not None]
+        return [_estimate(one, self.clusters, self.span) for one in (self.values, self.by_pmi) if one is not None]
+
+
+def _estimate(values: Array, clusters: Array, span: float) -> Estimate:
+    """The effect. Where all clusters have the same one, such as where every answer follows the stereotype, the interval
+    is that of `statistics.share` for as many clusters.
+    """
+    found = crossed(values, clusters)
+    if not span or not found.error <= 1e-12:
+        return found
+    bounded = share(values.mean(0) / span + 0.5, clusters)
+    return replace(bounded, value=(bounded.value - 0.5) * span, error=bounded.error * span)
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,14 @@ def pair_effects(pairs: Sequence[Pair], scores: Sequence[PairScores]) -> Measure
         nats, signs = sums[:, chosen], np.sign(sums[:, chosen])
         finite = bool(np.isfinite(nats).all())
         why_not = "" if finite else "the model gives log-likelihoods that are not numbers"
-        share = Effect(
+        preference = Effect(
             f"{test}: preference",
             "the share of pairs whose stereotyped sentence is more likely, minus one half",
             "share",
             SHARE_MARGIN,
             clusters,
             weights * signs / 2,
+            span=1.0,
             note=f"exact sign test as if all pairs were independent: p = {_sign_tests(signs)}",
             why_not=why_not,
         )
@@ -90,7 +104,7 @@ def pair_effects(pairs: Sequence[Pair], scores: Sequence[PairScores]) -> Measure
             note=f"for each token of a sentence {(weights * each[:, chosen]).mean():+.4f} nats",
             why_not=why_not,
         )
-        measured.effects.extend([share, mean])
+        measured.effects.extend([preference, mean])
         measured.figures[f"{test}: pairs"] = float(chosen.sum())
         measured.figures[f"{test}: ties"] = float((signs == 0).sum() / len(scores))
     return measured
@@ -131,7 +145,7 @@ def question_effects(name: str, questions: Sequence[Question], scores: Sequence[
         defined = np.isfinite(values).all() and np.isfinite(pmi).all()
         reason = why_not or ("" if defined else "the model names no person in its answers")
         parts = (f"BBQ {name}: {form}", about, "score from −1 to 1", SCORE_MARGIN, clusters[chosen])
-        effects.append(Effect(*parts, values, pmi, why_not=reason))
+        effects.append(Effect(*parts, values, pmi, why_not=reason, span=2.0))
     return Measured(effects, _figures(name, len(questions), kept, by_sum, by_pmi))
 
 

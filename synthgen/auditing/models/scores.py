@@ -94,9 +94,9 @@ def _common(some: Sequence[int], others: Sequence[int]) -> int:
 
 def _beginning(tokens: Tokens) -> list[int]:
     """What stands before a sentence, so that its first token is predicted too: the tokens that the tokenizer puts
-    before a text, or else a new line.
+    before a text, or else a new line, or else an end token where a new line is no token.
     """
-    return list(tokens.beginning) or tokens.ids("\n")
+    return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
 
 def _scored(model: LanguageModel, rows: Sequence[Row]) -> Array:
