@@ -252,17 +252,15 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
     \b
     synthgen audit runs/first
     synthgen audit runs/first --use research
-    synthgen audit runs/first/student
     """
     from synthgen.auditing.subjects import find
     from synthgen.tally import tally
 
     found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    source = find(run).corpus
-    if source is None:
-        ui.show(found)
-    else:
+    if source := find(run).corpus:
         conclude(ui, found.to_dict(), found.text(), tally(source), run)
+    else:
+        ui.show(found)
     if not found.passed:
         sys.exit(1)
     ui.hint(f"distill train {run}")

@@ -149,9 +149,16 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
     if section.models is not None:
         subject = Subject(model, make("curated", NO_FACTS, {}), model)
         results["models"] = resolve(AUDITS["models"].run)(subject, section.models)
-    findings = [finding for result in results.values() for finding in result.findings]
-    date = datetime.date.today().isoformat()
-    report = Report("UNKNOWN", False, intent_of(section, ()), "", findings, {}, date, results)
+    report = Report(
+        status="UNKNOWN",
+        passed=False,
+        intent=intent_of(section, ()),
+        corpus_sha256="",
+        findings=[finding for result in results.values() for finding in result.findings],
+        rows={},
+        date=datetime.date.today().isoformat(),
+        audits=results,
+    )
     if durable.writes():
         _write(folder, report, "model")
     return report

@@ -36,8 +36,16 @@ def measurements(effects: Subjects, family: str) -> list[Measurement]:
 def _planned(subject: str, effect: Effect, estimates: Sequence[Estimate]) -> Planned:
     same = len({np.sign(one.value) for one in estimates}) == 1
     p = max(one.p_value() for one in estimates) if same else 1.0
-    about, unit, margin = effect.about, effect.unit, effect.margin
-    return Planned(effect.name, subject, about, unit, estimates[0], margin, _note(effect, estimates), p)
+    return Planned(
+        name=effect.name,
+        subject=subject,
+        about=effect.about,
+        unit=effect.unit,
+        effect=estimates[0],
+        margin=effect.margin,
+        note=_note(effect, estimates),
+        p=p,
+    )
 
 
 def _note(effect: Effect, estimates: Sequence[Estimate]) -> str:
