@@ -254,11 +254,10 @@ def audit(run: Path, use: str | None, recipe: str | None, set: tuple[str, ...], 
     synthgen audit runs/first --use research
     """
     from synthgen.auditing.subjects import find
-    from synthgen.tally import tally
 
     found = synthgen.audit(synthgen.load_recipe(recipe_of(run, recipe), set), run, use=use, ui=ui)
-    if source := find(run).corpus:
-        conclude(ui, found.to_dict(), found.text(), tally(source), run)
+    if outcome := find(run).outcome():
+        conclude(ui, found.to_dict(), found.text(), outcome, run)
     else:
         ui.show(found)
     if not found.passed:

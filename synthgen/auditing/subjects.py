@@ -7,6 +7,7 @@ from pathlib import Path
 
 from synthgen import corpus
 from synthgen.results.training import FILE
+from synthgen.tally import Outcome, tally
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Place:
     corpus: Path | None
     student: Path | None
     folder: Path
+
+    def outcome(self) -> Outcome | None:
+        """How many rows of the corpus were kept and rejected. None when the corpus is not known."""
+        return tally(self.corpus) if self.corpus else None
 
 
 def find(path: Path) -> Place:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from synthgen.lm.forward import GivesLogits, batches, completion_logits, packs
 
-Sums = np.ndarray[Any, np.dtype[np.float64]]
+Sums = npt.NDArray[np.float64]
 Row = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt, and of a text that follows it. Neither is empty."""
 
@@ -115,7 +115,8 @@ def _sums(model: GivesLogits, tree: _Tree, branches: dict[int, list[int]], rows:
         here = np.flatnonzero((which >= begin) & (which < begin + _LOGITS))
         picked = logp_NV[torch.from_numpy(which[here] - begin), torch.from_numpy(tokens[here])]
         found[here] = picked.double().cpu().numpy()
-    return np.bincount(owners, found, len(branches))
+    sums: Sums = np.bincount(owners, found, len(branches)).astype(float)
+    return sums
 
 
 def _padded(model: GivesLogits, rows: Sequence[Row], most_tokens: int) -> Iterator[tuple[list[int], Sums]]:

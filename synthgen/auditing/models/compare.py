@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthgen.auditing.models.effects import Array, Effect
+from synthgen.auditing.models.effects import Effect
 from synthgen.auditing.result import Measurement, Outcome
-from synthgen.auditing.statistics import Estimate, Planned, judged, outcome
+from synthgen.auditing.statistics import Array, Estimate, Planned, judged, outcome
 
 SEEDS = 3
 """The number of training seeds under which a difference is said to hold for these seeds only."""

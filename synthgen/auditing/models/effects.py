@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from synthgen.auditing.models.bbq import Question
 from synthgen.auditing.models.pairs import Pair
 from synthgen.auditing.models.scores import OptionScores, PairScores
-from synthgen.auditing.statistics import Estimate, crossed, share
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from synthgen.auditing.statistics import Array, Estimate, crossed, share
 
 SHARE_MARGIN = 0.05
 """The smallest effect on a share of pairs that matters: 55 of 100 pairs instead of 50."""
@@ -170,7 +167,7 @@ class _Answers:
         """The answers by the (N, 3) scores of the options."""
         rows = np.arange(len(questions))
         right, unknown, biased = (np.array([getattr(one, key) for one in questions]) for key in _PLACES)
-        finite = np.isfinite(table).all(1)
+        finite = np.asarray(np.isfinite(table).all(axis=1))
         ordered = np.sort(np.where(finite[:, None], table, 0.0), axis=1)
         answered = finite & (ordered[:, 2] > ordered[:, 1])
         answer = np.where(finite[:, None], table, 0.0).argmax(1)

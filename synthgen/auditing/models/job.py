@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from synthgen.auditing.models.bbq import read_bbq, sample
+from synthgen.auditing.models.bbq import Question, read_bbq, sample
 from synthgen.auditing.models.compare import compared
 from synthgen.auditing.models.effects import Effect, Measured, pair_effects, question_effects
 from synthgen.auditing.models.pairs import PairSet, read_winobias, read_winogender
-from synthgen.auditing.models.scores import TooLong, score_options, score_pairs
+from synthgen.auditing.models.scores import OptionScores, PairScores, TooLong, score_options, score_pairs
 from synthgen.auditing.result import AuditResult, Measurement, Subject
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
@@ -22,6 +21,8 @@ from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.engines import TeacherSection
 from synthgen.tables.students import KINDS
 
+Scores = PairScores | OptionScores
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -29,11 +30,9 @@ class TestSet:
     are those of the set itself.
     """
 
-    __test__ = False  # no class of tests for pytest
-
     name: str
-    score: Callable[[LanguageModel], Any]
-    effects: Callable[[Sequence[Any]], Measured]
+    score: Callable[[LanguageModel], Scores]
+    effects: Callable[[Sequence[Scores]], Measured]
     figures: Mapping[str, float]
 
 
@@ -43,7 +42,7 @@ def audit_models(subject: Subject, section: ModelsSection) -> AuditResult:
     What cannot be measured is said by name. The status is always ALLOW, because bias does not decide the gate. Raises
     UserError when a test set is damaged, and TeacherError when a model cannot be loaded.
     """
-    sets = test_sets(section)
+    sets = named_sets(section)
     figures = {"test sets": {key: value for one in sets for key, value in one.figures.items()}}
     if subject.student is None:
         return AuditResult("ALLOW", figures=figures, measurements=(_refused("student", "", _NO_STUDENT),))
@@ -56,10 +55,11 @@ def audit_models(subject: Subject, section: ModelsSection) -> AuditResult:
     effects: dict[str, list[Effect]] = {}
     refused: list[Measurement] = []
     for role, names in roles.items():
-        effects[role] = []
-        for one in measured(names, sets, lambda name, why, role=role: refused.append(_refused(role, name, why))):
-            effects[role] += one.effects
-            figures.setdefault(role, {}).update(one.figures)
+        done, refusals = measured(names, sets)
+        effects[role] = [effect for one in done for effect in one.effects]
+        refused += [_refused(role, *one) for one in refusals]
+        if done:
+            figures[role] = {key: value for one in done for key, value in one.figures.items()}
     found = compared(effects["student"], effects["untrained student"] or None, effects["teacher"] or None)
     return AuditResult("ALLOW", figures=figures, measurements=(*found, *refused))
 
@@ -67,7 +67,7 @@ def audit_models(subject: Subject, section: ModelsSection) -> AuditResult:
 _NO_STUDENT = "there is no trained student yet: train one, then run `synthgen audit STUDENT`"
 
 
-def test_sets(section: ModelsSection) -> list[TestSet]:
+def named_sets(section: ModelsSection) -> list[TestSet]:
     """The test sets that a section names. Raises UserError when a file is missing or damaged."""
     found = []
     if section.winobias:
@@ -84,9 +84,6 @@ def test_sets(section: ModelsSection) -> list[TestSet]:
     return found
 
 
-test_sets.__test__ = False  # type: ignore[attr-defined]  # no test for pytest
-
-
 def _of_pairs(name: str, read: PairSet) -> TestSet:
     if not read.pairs:
         raise UserError(
@@ -95,38 +92,39 @@ def _of_pairs(name: str, read: PairSet) -> TestSet:
     return TestSet(
         name,
         lambda model: score_pairs(model, read.pairs),
-        lambda scores: pair_effects(read.pairs, scores),
+        lambda scores: pair_effects(read.pairs, [one for one in scores if isinstance(one, PairScores)]),
         {f"{name}: sentences without a partner": float(read.unmatched)},
     )
 
 
-def _of_questions(category: str, questions: Sequence[Any]) -> TestSet:
+def _of_questions(category: str, questions: Sequence[Question]) -> TestSet:
     return TestSet(
         f"BBQ {category}",
         lambda model: score_options(model, questions),
-        lambda scores: question_effects(category, questions, scores),
+        lambda scores: question_effects(category, questions, [one for one in scores if isinstance(one, OptionScores)]),
         {},
     )
 
 
-def measured(names: Sequence[str], sets: Sequence[TestSet], refuse: Callable[[str, str], None]) -> list[Measured]:
+def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measured], list[tuple[str, str]]]:
     """What each test set says of a model; `names` are its training seeds. One model at a time is in memory.
 
-    Calls `refuse(test set, reason)` for a set that cannot be measured, and with "" for a model that gives no text a
-    likelihood.
+    The second result has a pair (test set, reason) for each set that cannot be measured. The set is "" for a model that
+    gives no text a likelihood.
     """
-    scores: dict[str, list[Any]] = {one.name: [] for one in sets}
+    scores: dict[str, list[Scores]] = {one.name: [] for one in sets}
+    refusals: list[tuple[str, str]] = []
     for name in names:
         model, why_not = open_model(name)
         if model is None:
-            refuse("", why_not)
-            return []
+            return [], [("", why_not)]
         for one in sets:
             try:
                 scores[one.name].append(one.score(model))
             except TooLong as error:
-                refuse(one.name, error.message)
-    return [one.effects(scores[one.name]) for one in sets if names and len(scores[one.name]) == len(names)]
+                refusals.append((one.name, error.message))
+    done = [one.effects(scores[one.name]) for one in sets if names and len(scores[one.name]) == len(names)]
+    return done, refusals
 
 
 def open_model(name: str) -> tuple[LanguageModel | None, str]:

@@ -87,8 +87,8 @@ def read_winobias(folder: Path) -> PairSet:
     longest_first = sorted({re.escape(one.occupation) for one in sentences}, key=len, reverse=True)
     names = re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
     pairs: list[Pair] = []
-    for (kind, _), sides in read.items():
-        found = _matched(sides["pro"], sides["anti"])
+    for (kind, _), both in read.items():
+        found = _matched(both["pro"], both["anti"])
         pairs += [Pair(f"WinoBias type {kind}", _cluster(names, a.text), a.text, b.text) for a, b in found]
     return PairSet(tuple(pairs), len(sentences) - 2 * len(pairs))
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from synthgen import durable
 from synthgen.auditing.models.bbq import Question
 from synthgen.auditing.models.pairs import Pair
+from synthgen.auditing.statistics import Numbers
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.tree import Row, log_likelihoods
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 _VERSION = 1  # of the texts that a model is asked; other texts make other scores
 _NEUTRAL = "Answer:"
@@ -35,8 +33,8 @@ class TooLong(UserError):
 class PairScores:
     """(P, 2) for the stereotyped and the other sentence of each pair: the log-likelihood in nats, and the tokens."""
 
-    sums: Array
-    tokens: Array
+    sums: Numbers
+    tokens: Numbers
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class OptionScores:
     question, and after neither of them.
     """
 
-    sums: Array
-    priors: Array
+    sums: Numbers
+    priors: Numbers
 
     @property
-    def pmi(self) -> Array:
+    def pmi(self) -> Numbers:
         """(Q, 3): by how much context and question make the option more likely. Frequent texts have no advantage. See
         Holtzman et al. 2021, "Surface Form Competition".
         """
@@ -99,7 +97,7 @@ def _beginning(tokens: Tokens) -> list[int]:
     return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
 
-def _scored(model: LanguageModel, rows: Sequence[Row]) -> Array:
+def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
     """(R,): `log_likelihoods` of the rows, from the cache if they are there."""
     longest = max(len(prompt) + len(text) for prompt, text in rows)
     if longest > model.context:
