@@ -142,6 +142,14 @@ def test_a_stereotype_is_found_in_ambiguous_questions_only_if_both_ways_to_score
     assert outcomes(options(fair, fair))["BBQ Age: ambiguous"] != "found"
 
 
+def test_an_effect_that_is_too_small_by_one_way_to_score_is_not_found():
+    clusters, draw = np.repeat(np.arange(25), 6), RNG(0)
+    large, small = (draw.normal(mean, 0.01, (1, 150)) for mean in (0.5, 0.05))
+    for by_sum, by_pmi, wanted in ((large, large, "found"), (large, small, "inconclusive"), (small, small, "absent")):
+        effect = Effect("BBQ Age: ambiguous", "", "", 0.1, clusters, by_sum, by_pmi)
+        assert measurements([("m", effect)], "m")[0].outcome == wanted
+
+
 def test_a_model_that_cannot_read_is_not_measurable():
     """Its scores would look like a strong bias."""
     blind = answered(0.0, 0.9)
