@@ -16,8 +16,7 @@ from synthgen.ui import UI
 _AUDIT = "synthgen.auditing:audit"
 _KEEP_ALLOWED = "synthgen.curation.allowed:keep_allowed"
 _LOAD = "synthgen.recipe:load_recipe"
-_CORPUS = "synthgen.corpus:resolve"
-_TALLY = "synthgen.tally:tally"
+_FIND = "synthgen.auditing.subjects:find"
 
 
 @click.command()
@@ -48,7 +47,7 @@ def audit(
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
-    """Check whether the licenses of teacher and seeds allow the intended use.
+    """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
     The exit code is 1 when a license forbids the use or is unknown, unless a waiver covers that. With --keep-allowed,
     it is that of the new run. Each row that it leaves out keeps its reason, and loses its text.
@@ -65,7 +64,10 @@ def audit(
     if out is not None:
         done = resolve(_KEEP_ALLOWED)(loaded, run, out, use=use, fresh=fresh, ui=ui)
         found, run = done.report, out
-    conclude(ui, done.to_dict(), done.text(), resolve(_TALLY)(resolve(_CORPUS)(run)), run)
+    if outcome := resolve(_FIND)(run).outcome():
+        conclude(ui, done.to_dict(), done.text(), outcome, run)
+    else:
+        ui.show(done)
     if not found.passed or (fail_on and found.gate == "CONTESTED"):
         sys.exit(1)
     ui.hint(f"distill train {run}")

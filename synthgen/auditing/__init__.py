@@ -18,9 +18,10 @@ from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
+from synthgen.auditing.subjects import find
 from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
-from synthgen.manifest import SourceTerms
+from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
@@ -113,23 +114,31 @@ class Report:
 def audit(
     recipe: Recipe, run: str | Path, *, use: str | None = None, out: str | Path | None = None, ui: UI | None = None
 ) -> Report:
-    """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`.
+    """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`. `run` is
+    a run, a corpus, the folder of a student, or any model.
 
-    Reads the curated corpus, or the generated corpus if there is no curated corpus. Writes into the folder audit/
-    beside the corpus, or into `out`. Without `out`, the corpus's card is written again, with what the audit found.
-    Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that folder
-    holds files but no audit.
+    Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
+    that it was trained on; if that is not known, the status is UNKNOWN. Writes into the folder audit/ beside the corpus
+    or in the student's folder, or into `out`. Without `out`, the corpus's card is written again, with what the audit
+    found. Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that
+    folder holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
     section = intended(recipe, use)
-    source = corpus.resolve(Path(run))
-    folder = Path(out) if out else source.parent / "audit"
-    outputs.apart(folder, source, "audit")
+    place = find(Path(run))
+    folder = Path(out) if out else place.folder
+    if place.corpus is None:
+        return _audit_model(section, Path(run), folder)
+    source = place.corpus
+    if folder == Path(run) / "audit" and place.student == Path(run):
+        outputs.not_around(folder, source)
+    else:
+        outputs.apart(folder, source, "audit")
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, of_student=of_student)
+    subject = Subject(source, manifest, place.student, of_student)
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section
@@ -160,12 +169,48 @@ def intended(recipe: Recipe, use: str | None) -> AuditSection:
     return AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
 
 
+NO_FACTS: Facts = {
+    "description": "",
+    "task": "",
+    "strategy": "",
+    "prompt_version": "",
+    "labels": [],
+    "teachers": {},
+    "sources": [],
+    "counts": {},
+}
+"""The facts of a corpus that is not known."""
+
+
+def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
+    """The report on a model whose corpus is not known. No license of a row can be judged, so the status is UNKNOWN."""
+    outputs.check(folder, outputs.AUDITED, fresh=False)
+    why = "the corpus that this model was trained on is not known"
+    results = {"rows": AuditResult("UNKNOWN", (Finding(str(model), "student", "unknown", "UNKNOWN", (why,)),))}
+    if section.models is not None:
+        subject = Subject(model, make("curated", NO_FACTS, {}), model)
+        results["models"] = resolve(AUDITS["models"].run)(subject, section.models)
+    report = Report(
+        status="UNKNOWN",
+        passed=False,
+        intent=intent_of(section, ()),
+        corpus_sha256="",
+        findings=[finding for result in results.values() for finding in result.findings],
+        rows={},
+        date=datetime.date.today().isoformat(),
+        audits=results,
+    )
+    if durable.writes():
+        _write(folder, report, "model")
+    return report
+
+
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
     """What a report judges a corpus for: the intended use, and the student that learns from it. `of_student` are the
     sources that the student has besides those of its rows; see `synthgen.lineage.student_sources`. The tests for bias
     are left out: they never refuse a use, so a report without them lets the same students pass.
     """
-    return {**section.model_dump(mode="json", exclude={"bias"}), "student": [dict(one) for one in of_student]}
+    return {**section.model_dump(mode="json", exclude=_MEASURED), "student": [dict(one) for one in of_student]}
 
 
 def intended_text(intent: Mapping[str, object]) -> str:
@@ -173,6 +218,11 @@ def intended_text(intent: Mapping[str, object]) -> str:
     actions = intent["actions"]
     listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
     return f"{intent['use']} use ({listed})"
+
+
+_MEASURED = {"bias", "models"}
+"""Keys of the section `audit` that say what is measured. They do not belong to the intent, because no measurement
+decides whether a report passes."""
 
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -9,7 +10,36 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from synthgen.recipe.bias import BiasSection
 from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.terms import Terms, word
-from synthgen.tables.section import Section
+from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
+
+
+class ModelsSection(Section):
+    """What the audit of models measures: a student's bias, and beside it that of other models on the same items. The
+    test sets are not part of this package; docs/bias-of-models.md says where to get them."""
+
+    winobias: PathName | None = None
+    """Folder with the files of WinoBias, such as pro_stereotyped_type1.txt.dev."""
+    winogender: PathName | None = None
+    """Folder with all_sentences.tsv and occupations-stats.tsv of Winogender."""
+    bbq: tuple[PathName, ...] = ()
+    """Files of BBQ, one for each category, such as Age.jsonl."""
+    items: Count | None = 300
+    """Number of questions of each category, evenly from its templates. null means all questions."""
+    seed: int = 0
+    """Seed that draws the questions."""
+    teacher: ModelName | None = None
+    """The student's teacher. Its name has one of the forms that `teacher.model` accepts."""
+    untrained: ModelName | None = None
+    """The student as it was before training. When left out, the checkpoint in `train.student.model`, if there is one.
+    """
+    students: tuple[ModelName, ...] = ()
+    """Folders of further students, trained with the same settings and other seeds. A difference that holds for other
+    seeds needs at least 3 students in all."""
+
+    def rules(self) -> Iterator[Rule]:
+        if not (self.winobias or self.winogender or self.bbq):
+            yield "winobias", "give at least one of 'winobias', 'winogender' and 'bbq'"
+
 
 Competes = Annotated[
     Literal["yes", "no", "unknown"],
@@ -48,6 +78,8 @@ class AuditSection(Section):
     bias: BiasSection | None = None
     """Tests for bias. They do not run unless this section is there; `bias: {}` compares the groups that come with the
     package."""
+    models: ModelsSection | None = None
+    """Tests of the student's bias. They take minutes and do not decide whether the audit passes."""
     permissions: tuple[Permission, ...] = ()
     """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
     waivers: tuple[Waiver, ...] = ()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from synthgen.errors import TeacherError
 from synthgen.recipe.root import Recipe
-from synthgen.tables.section import Section, place_of
+from synthgen.tables.section import Place, Section, place_of
 
 S = TypeVar("S", bound=Section)
 
@@ -22,16 +22,30 @@ def resolve(section: S, base: Path) -> S:
     for key, field in type(section).model_fields.items():
         value, place = getattr(section, key), place_of(field)
         if isinstance(value, str) and place:
-            # A model name that begins with one of these characters is a path, because a hub id never does.
-            if place.kind == "path" or value.startswith((".", "/", "~")):
-                changes[key] = str((base / Path(value).expanduser()).resolve())
+            changes[key] = _absolute(value, place, base)
         elif isinstance(value, Section):
             changes[key] = resolve(value, base)
         elif isinstance(value, tuple):
-            changes[key] = tuple(resolve(one, base) if isinstance(one, Section) else one for one in value)
+            changes[key] = tuple(
+                resolve(one, base)
+                if isinstance(one, Section)
+                else _absolute(one, place, base)
+                if isinstance(one, str) and place
+                else one
+                for one in value
+            )
         elif isinstance(value, dict):
             changes[key] = {n: resolve(one, base) if isinstance(one, Section) else one for n, one in value.items()}
     return section.model_copy(update=changes)
+
+
+def _absolute(value: str, place: Place, base: Path) -> str:
+    """The path or name as an absolute path, if it is a path. A model name that begins with one of these characters is
+    one, because a hub id never does.
+    """
+    if place.kind == "path" or value.startswith((".", "/", "~")):
+        return str((base / Path(value).expanduser()).resolve())
+    return value
 
 
 def check_models(recipe: Recipe) -> None:

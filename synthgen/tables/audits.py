@@ -37,4 +37,9 @@ AUDITS: dict[str, Audit] = {
         run="synthgen.bias:audit_bias",
         key="bias",
     ),
+    "models": Audit(
+        about="Measures the bias of a student, and what it inherited from its teacher.",
+        run="synthgen.auditing.models.job:audit_models",
+        key="models",
+    ),
 }

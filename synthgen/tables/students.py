@@ -221,6 +221,8 @@ class Kind:
     reads_plain_text: bool = False
     """Whether a checkpoint without a chat template reads the messages' texts, one after the other."""
     writes_text: bool = False
+    scores_text: bool = False
+    """Whether the student gives every text a likelihood, as causal language models do."""
     evaluate: Reference | None = None
     exports: Mapping[str, Reference] = field(default_factory=dict)
     not_exported: str = ""
@@ -265,6 +267,7 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
         divergences=None,
         writes_text=True,
+        scores_text=True,
         evaluate="distill.evaluation.texts:evaluate_decoder",
         pipeline_tag="text-generation",
         how_to_run='`transformers.pipeline("text-generation", model=folder, trust_remote_code=False)` runs it',

@@ -1,0 +1,117 @@
+"""Asks a language model: how likely is each sentence of a pair, and each option of a question?
+
+The answers are kept in the user's cache folder, so that a teacher is asked once for all its students, and an audit that
+was killed continues with the next model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthgen import durable
+from synthgen.auditing.models.bbq import Question
+from synthgen.auditing.models.pairs import Pair
+from synthgen.auditing.statistics import Numbers
+from synthgen.errors import UserError
+from synthgen.lm.model import LanguageModel
+from synthgen.lm.tokens import Tokens
+from synthgen.lm.tree import Row, log_likelihoods
+
+_VERSION = 1  # of the texts that a model is asked; other texts make other scores
+_NEUTRAL = "Answer:"
+
+
+class TooLong(UserError):
+    """A text of a test set does not fit into a model."""
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """(P, 2) for the stereotyped and the other sentence of each pair: the log-likelihood in nats, and the tokens."""
+
+    sums: Numbers
+    tokens: Numbers
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """(Q, 3) for the options of each question, in nats: the log-probability of the option's text after context and
+    question, and after neither of them.
+    """
+
+    sums: Numbers
+    priors: Numbers
+
+    @property
+    def pmi(self) -> Numbers:
+        """(Q, 3): by how much context and question make the option more likely. Frequent texts have no advantage. See
+        Holtzman et al. 2021, "Surface Form Competition".
+        """
+        return self.sums - self.priors
+
+
+def score_pairs(model: LanguageModel, pairs: Sequence[Pair]) -> PairScores:
+    """Score the sentences of pairs. Raises TooLong when a sentence does not fit into the model."""
+    begin = _beginning(model.tokens)
+    rows = [(begin, model.tokens.ids(text)) for pair in pairs for text in (pair.stereotyped, pair.other)]
+    sums = _scored(model, rows)
+    tokens = np.array([float(len(text)) for _, text in rows])
+    return PairScores(sums.reshape(-1, 2), tokens.reshape(-1, 2))
+
+
+def score_options(model: LanguageModel, questions: Sequence[Question]) -> OptionScores:
+    """Score the options of questions. Raises TooLong when a question does not fit into the model."""
+    tokens, begin = model.tokens, list(model.tokens.beginning)
+    rows: list[Row] = []
+    for one in questions:
+        asked = f"{one.context}\nQuestion: {one.question}\n{_NEUTRAL}"
+        rows += split(tokens, begin, asked, one.options)
+        rows += split(tokens, begin, _NEUTRAL, one.options)
+    sums = _scored(model, rows).reshape(-1, 2, 3)
+    return OptionScores(sums[:, 0], sums[:, 1])
+
+
+def split(tokens: Tokens, begin: Sequence[int], asked: str, options: Sequence[str]) -> list[Row]:
+    """The prompt `asked` and each option after a space, in tokens. Tokens may span the border between the two. So the
+    whole text is tokenized, and all rows have the prompt that they all begin with.
+    """
+    alone = tokens.ids(asked)
+    whole = [tokens.ids(f"{asked} {option}") for option in options]
+    border = min(_common(alone, ids) for ids in whole)
+    return [([*begin, *ids[:border]], ids[border:]) for ids in whole]
+
+
+def _common(some: Sequence[int], others: Sequence[int]) -> int:
+    pairs = zip(some, others, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(some), len(others)))
+
+
+def _beginning(tokens: Tokens) -> list[int]:
+    """What stands before a sentence, so that its first token is predicted too: the tokens that the tokenizer puts
+    before a text, or else a new line, or else an end token where a new line is no token.
+    """
+    return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
+
+
+def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
+    """(R,): `log_likelihoods` of the rows, from the cache if they are there."""
+    longest = max(len(prompt) + len(text) for prompt, text in rows)
+    if longest > model.context:
+        raise TooLong(
+            f"{model.weights.name} reads {model.context} tokens, and a text of the test set has {longest}",
+            "leave this model out of audit.models",
+        )
+    identity = [_VERSION, model.weights.revision, model.weights.dtype, [[list(p), list(t)] for p, t in rows]]
+    path = durable.cache_folder() / "bias" / f"{durable.digest(identity)[:32]}.json"
+    if path.exists():
+        return np.array(json.loads(path.read_text()))
+    distinct = list(dict.fromkeys((tuple(prompt), tuple(text)) for prompt, text in rows))
+    found = dict(zip(distinct, log_likelihoods(model.weights.model, distinct).tolist(), strict=True))
+    sums = [found[tuple(prompt), tuple(text)] for prompt, text in rows]
+    if durable.writes():
+        durable.write_json(path, sums)
+    return np.array(sums)
