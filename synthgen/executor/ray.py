@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from types import ModuleType, TracebackType
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from synthgen import durable
@@ -57,7 +57,7 @@ class RayExecutor:
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Executor.map`. Raises UserError when the workers of a task died again and again."""
         path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
-        running: dict[Any, int] = {}
+        running: dict[object, int] = {}
         ready: dict[int, Result] = {}
         sent = following = 0
         try:
@@ -67,7 +67,10 @@ class RayExecutor:
                     running[self._call.remote(path, message, self.services)] = sent
                     sent += 1
                 for reference in self._ray.wait(list(running), num_returns=1)[0]:
-                    ready[running.pop(reference)] = self._received(reference)
+                    done, value = pickle.loads(self._answer(reference))
+                    if not done:
+                        raise value
+                    ready[running.pop(reference)] = value
                 while following in ready:
                     yield ready.pop(following)
                     following += 1
@@ -92,17 +95,16 @@ class RayExecutor:
     ) -> None:
         self.close()
 
-    def _received(self, reference: Any) -> Any:
+    def _answer(self, reference: object) -> bytes:
+        """The answer of a finished task. Raises UserError when the cluster could not finish it."""
         try:
-            done, value = pickle.loads(self._ray.get(reference))
+            answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise UserError(
                 f"a task on the Ray cluster was not finished: {str(error).strip().splitlines()[0]}",
                 "its workers may have run out of memory; the same command continues",
             ) from None
-        if not done:
-            raise value
-        return value
+        return answered
 
 
 def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
@@ -112,7 +114,7 @@ def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
     return answer(message, services)
 
 
-def _ray() -> Any:
+def _ray() -> ModuleType:
     if find_spec("ray") is None:
         raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
@@ -121,7 +123,7 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None, workers: int | None) -> None:
+def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
     named = address or os.environ.get("RAY_ADDRESS")
     settings = {} if named else {"include_dashboard": False, "num_cpus": workers}
     try:
@@ -137,7 +139,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         ) from None
 
 
-def _start(ray: Any, settings: dict[str, Any]) -> None:
+def _start(ray: ModuleType, settings: dict[str, object]) -> None:
     """Connect, and try once more when a new cluster was not ready in the 30 seconds that Ray gives it."""
     try:
         ray.init(**settings)

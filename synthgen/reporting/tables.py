@@ -60,10 +60,11 @@ def parts_table(evaluation: Evaluation) -> View | None:
         for part in evaluation.parts
     }
     frame = pd.DataFrame.from_dict(wide, orient="index", dtype=object)
-    header = ["rows", *(f"{model}: {evaluation.measures[name].title}" for model, name in frame.columns)]
+    columns = [(str(model), str(name)) for model, name in map(tuple, frame.columns)]
+    header = ["rows", *(f"{model}: {evaluation.measures[name].title}" for model, name in columns)]
     lines = []
     for part, (name, values) in zip(evaluation.parts, frame.iterrows(), strict=True):
-        cells = [cell(_value(v), evaluation.measures[key].format) for (_, key), v in values.items()]
+        cells = [cell(_value(v), evaluation.measures[key].format) for (_, key), v in zip(columns, values, strict=True)]
         lines.append(Line(str(name), "", [Cell(f"{part.rows:,}"), *cells]))
     return View("part of the held-out rows", header, lines)
 
@@ -102,7 +103,7 @@ def _view(
         Line(
             str(name),
             remarks.get(str(name), ""),
-            [cell(_value(value), measures[key].format) for key, value in values.items()],
+            [cell(_value(value), measures[str(key)].format) for key, value in values.items()],
             marked=name == student,
         )
         for name, values in frame.iterrows()
