@@ -37,7 +37,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 CONFIDENCE = "stored.confidence"
 _ADDED = {CONFIDENCE: ("id", "teacher", "token_ids")}
-"""Columns that `judge.read` adds, because they need other files of the shard, and the columns that they also need."""
+"""Columns that `judge.read` adds, because they need other files of the shard. Each is followed by the stored columns
+that it needs."""
 
 
 def stored(names: Iterable[str]) -> list[str]:
@@ -54,7 +55,7 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """Those columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
+    """The columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
     declares.
     """
 

@@ -12,7 +12,7 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import Echo
 
-_BEGINNING = 20  # the completion and the prompt have this many characters in common at the beginning, in plain form
+_BEGINNING = 20  # the completion and the prompt, in plain form, begin with this many equal characters
 
 _LABEL = r"^(?:(?:q|question|instruction|prompt|user|human) ?: ?)?[\"“„«]?"
 

@@ -38,7 +38,7 @@ def _problem(text: str, section: Format) -> tuple[str, str] | None:
 
 
 def _document(text: str, in_block: bool) -> tuple[str | None, str]:
-    """The JSON document of a completion, and ''. Or None, and why there is none."""
+    """The JSON document of a completion, and ''. If there is no document: None, and why."""
     error = _error(text)
     if not error:
         return text, ""
@@ -50,7 +50,7 @@ def _document(text: str, in_block: bool) -> tuple[str | None, str]:
     behind = text[opened[0].end() :]
     if "```" not in behind:
         return None, "the block of JSON is not closed"
-    # A string in the document may hold the marks too, and so may the text behind the block.
+    # A string in the document, or the text after the block, may hold the marks too.
     first, last = behind.split("```", 1)[0], behind.rsplit("```", 1)[0]
     document = last if _error(first) and not _error(last) else first
     error = _error(document)

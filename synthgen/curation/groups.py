@@ -84,7 +84,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
-    """For each of `rows`, which are rejected: the text 'CHECK: reason' for the first entry of the row's verdicts."""
+    """For each of the rejected `rows`: the text 'CHECK: reason' for the first entry of the row's verdicts."""
     reasons: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])

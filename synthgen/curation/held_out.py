@@ -1,5 +1,4 @@
-"""The sweep for rows of the split `train` that are the same as a row that is held out for an evaluation: a row of
-`validation` or `test`.
+"""The sweep for rows of the split `train` that are copies of a held-out row: a row of `validation` or `test`.
 
 The row of `train` is rejected, whatever the order of the rows. A row that is held out is never rejected here. Copies
 within `train`, and copies among rows that are held out, are left to the sweep `duplicates`.
@@ -31,7 +30,7 @@ _PARTS = {
 
 def is_held_out(splits: pa.Array) -> pa.Array:
     """Whether each row is held out, by its split. Every command that writes a corpus assigns the splits, and training
-    does not change them. Raises CorpusError for a row without a split, because it could be in any.
+    does not change them. Raises CorpusError for a row without a split, because it could be held out.
     """
     if splits.null_count:
         raise CorpusError("a row of this corpus has no split", "make the corpus again; every command writes the splits")

@@ -51,8 +51,8 @@ class Chosen(Generic[Entry]):
 
 @dataclass(frozen=True)
 class Job:
-    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections are
-    the last of the sweeps.
+    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections come
+    last in `sweeps`.
     """
 
     source: Path
@@ -73,7 +73,7 @@ class Job:
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The path of the file with those columns of a shard that edits changed. The file exists only if a row was
+        """The path of the file with the columns of a shard that edits changed. The file exists only if a row was
         changed.
         """
         return self.steps / f"edited-{shard}.arrow"

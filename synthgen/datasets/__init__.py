@@ -5,12 +5,12 @@
 
 A data set is a JSONL, CSV, Parquet, Arrow or JSON file, a folder of such files, a folder that `datasets.save_to_disk`
 wrote, or a dataset repository of the Hugging Face hub or a copy of one. The table DATASET_FORMATS lists formats. All
-rows are read in the first format that recognizes the first row. `Dataset.text()` says which format this is, and which
-columns it reads.
+rows are read in the first format that recognizes the first row. `Dataset.text()` says which format was recognized, and
+which columns it reads.
 
-Every record has exactly one completion, a message of the assistant. The prompt holds all messages before it. If it is
-empty, the completion is plain text and not a turn of a conversation. What a record cannot hold, such as an image, is
-refused; the error names the row.
+Every record has exactly one completion, a message of the assistant. The prompt holds all messages before it. If the
+prompt is empty, the completion is plain text and not a turn of a conversation. Content that a record cannot hold, such
+as an image, is refused; the error names the row.
 
 The data set's own ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`).
 If the name NAME of such a column is also the name of a column of records, the column is kept as `source_NAME`.

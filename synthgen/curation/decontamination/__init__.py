@@ -1,8 +1,8 @@
 """The check for rows that hold a question or an answer of an evaluation set.
 
-A row of the split `train` is rejected when a message of it, in the prompt or in the completion, has sequences of words
-in common with a question or a long answer of an evaluation set, and these sequences hold at least a stated share of
-the words of the question or answer. Reasoning and tool calls are not searched.
+A row of the split `train` is rejected when one of its messages has sequences of words in common with a question or a
+long answer of an evaluation set. These sequences must hold at least a stated share of the words of the question or
+answer. Reasoning and tool calls are not searched.
 """
 
 from __future__ import annotations
@@ -128,5 +128,5 @@ def _state(section: Decontamination) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=1)
 def _index(section: Decontamination, state: tuple[tuple[str, int, int], ...]) -> Index:
-    """The index of the evaluation sets. It is made once in each process, as long as the files stay the same."""
+    """The index of the evaluation sets. Each process makes it once, and again only when a file changes."""
     return index_of([(one.name, items_of(one)) for one in section.sets], section.ngram)

@@ -62,7 +62,7 @@ class Words:
     `stop` are the word's place in the text, in characters. `first` is the index of each text's first word, and `count`
     its number of words.
 
-    `letters` are the characters of all texts, and `begins` and `ends` each word's place there.
+    `letters` are the characters of all texts, and `begins` and `ends` say where each word lies in them.
     """
 
     hashes: Hashes
@@ -163,8 +163,8 @@ def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:
 
 
 def windows(words: Words, lengths: Sequence[int]) -> Iterator[Hashes]:
-    """Yield, for each of some ascending lengths, the hashes of all sequences of that many words, also of those that lie
-    in several texts. The hash at index i is that of the sequence whose first word has the index i.
+    """Yield the hashes of all sequences of each length in `lengths`, which are ascending. A sequence may lie in several
+    texts. The hash at index i belongs to the sequence that begins with word i.
     """
     done, hashes = 0, np.zeros(len(words.hashes), np.uint64)
     for length in lengths:

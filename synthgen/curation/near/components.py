@@ -14,7 +14,7 @@ _PARTS, _HIGHEST = 256, uint64(56)
 @compiled
 def root(parents: Array, row: int) -> int:
     """The first row of the component of a row. `parents` holds for each row an earlier row of its component, or the row
-    itself. Paths are shortened on the way.
+    itself. The search also shortens the paths to the first row.
     """
     while parents[row] != row:
         parents[row] = parents[parents[row]]
@@ -38,8 +38,9 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 @compiled
 def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
-    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, one part
-    after the other and each in the order of the rows, and the index where each part begins, with the end at last.
+    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, part by
+    part, with the rows of a part in their order. Also returns the index where each part begins, and at last the number
+    of rows.
     """
     begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):
@@ -59,7 +60,8 @@ def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
 @compiled
 def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array) -> None:
     """Put two rows that are alive and have the same key into one component if their marks agree in at least `least`
-    places. `keys` holds a key for each row, whose highest bits are as good as random, and `marks` a row of numbers.
+    places. `keys` holds a key for each row, whose highest bits are as good as random. `marks` holds several numbers for
+    each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
     time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one

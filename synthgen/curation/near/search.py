@@ -1,9 +1,9 @@
 """Finds the near duplicates among the rows of many files of signatures, with little memory.
 
 Rows that resemble no other row are left out. The other rows form components: two rows that have a band in common and
-agree in enough slots are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are
-always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
-of some components only:
+agree in enough slots are in the same component, and the rows of a unit (see `Order`) are always in the same component.
+A row and its twin are always in the same component. Components are therefore searched one after the other, and the
+memory holds the shingles of some components only:
 
 1. `_components` reads the keys of one band at a time. It needs about 140 bytes of memory for each row.
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
@@ -68,7 +68,7 @@ def _filled(
     paths: Sequence[Path], count: int, read: Callable[[pa.Table], npt.NDArray[np.generic]]
 ) -> npt.NDArray[np.generic]:
     """What `read` returns for the tables of all files, in one array of `count` rows. Each file is closed before the
-    next one is read, because pages of open files count as memory.
+    next one is read, because the pages of open files count as memory.
     """
     values, start = np.empty(0, np.int64), 0
     for path in paths:

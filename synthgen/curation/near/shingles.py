@@ -25,7 +25,7 @@ GOLDEN = 0x9E37_79B9_7F4A_7C15  # 2**64 divided by the golden ratio
 MIX = (0xFF51_AFD7_ED55_8CCD, 0xC4CE_B9FE_1A85_EC53)  # the finalizer of MurmurHash3, Appleby
 
 BREAK, WORD, ALONE = 0, 1, 2
-"""The kinds of characters: one that separates words, one that belongs to a word, and one that is a word by itself."""
+"""The kinds of characters. A character separates words, belongs to a word, or is a word by itself."""
 
 _ALONE = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -43,7 +43,8 @@ _ALONE = (
     (0xFF66, 0xFF9F),  # narrow Katakana
 )
 OTHERS = 0x1_0000
-"""The kind of a character from this number on is `ALONE`. These are rare Chinese characters, old scripts and emoji."""
+"""The kind of a character from this number on is `ALONE`. Characters from this number on are rare Chinese characters,
+letters of old scripts and emoji."""
 
 
 def kinds() -> npt.NDArray[np.uint8]:

@@ -26,7 +26,7 @@ EMPTY = MASK  # the value of a slot that no element has drawn
 
 
 def round_key(number: int) -> int:
-    """What the hashes of round `number` are mixed with."""
+    """The number that is mixed into the hashes of round `number`."""
     return mix((SEED + number * GOLDEN) & MASK)
 
 

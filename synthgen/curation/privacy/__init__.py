@@ -37,7 +37,7 @@ def personal_data(batch: pa.RecordBatch, section: PersonalData, services: Servic
 
 
 def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
-    """The rejection of a row for its first value: the first one in the completion, if there is one."""
+    """The rejection of a row because of one value: the first value in the completion or, if it has none, in the row."""
     starts = completion_starts(row)
     place, hit = min(hits, key=lambda pair: pair[0] not in starts)
     offset = starts.get(place, 0)
@@ -89,7 +89,7 @@ def _redact_row(row: Row, hints: frozenset[str], entities: frozenset[Entity]) ->
             else:
                 edits += [_entry(hit.start + start, hit.stop + start) for hit in hits]
             text = names.replace(text, hits)
-            start = None  # the places of values that are found now are not those of the text before the edit
+            start = None  # places of values that are found now are not places in the text before the edit
             put(text)
     return [*edits, _entry(None, None)] if elsewhere else edits
 
@@ -103,7 +103,7 @@ class _Names:
 
     def __init__(self, row: Row) -> None:
         self._labels: dict[tuple[Entity, str], str] = {}
-        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some
+        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some labels
         for _, text, _ in texts_of(row):
             for found in _LABEL.finditer(text):
                 self._last[found[1]] = max(self._last[found[1]], int(found[2]))

@@ -124,4 +124,4 @@ woff2 xls xlsx xml yaml yml zip
 """
     )
 )
-"""Endings of file names that are no domains, such as in `logo@2x.png`."""
+"""Endings of file names, as in `logo@2x.png`. They are not ends of domains."""

@@ -39,10 +39,10 @@ class Kind:
 class Form:
     """A way to write a value of an entity.
 
-    `pattern` matches candidates. If it has a group `value`, this group is the candidate, and the words before it are
-    only required. A match may begin at most `before` characters before a place that the hint matched, and end at most
-    `after` characters behind it. If there are `words`, the pattern is searched only where this part of the text has one
-    of them. `check` decides whether a candidate is a value.
+    `pattern` matches candidates. If it has a group `value`, this group is the candidate; the words before the group
+    must match but are not a part of it. A match may begin at most `before` characters before a place that the hint
+    matched, and end at most `after` characters after it. If there are `words`, the pattern is searched only where this
+    part of the text has one of them. `check` decides whether a candidate is a value.
     """
 
     entity: Entity
@@ -155,7 +155,7 @@ _SAYS = (
 
 
 def _one_of(choices: tuple[str, ...]) -> str:
-    """A pattern that matches one of some words, and no part of a longer word."""
+    """A pattern that matches one of the words `choices`, and no part of a longer word."""
     return rf"(?i:{_NO_LETTER_BEFORE}(?:{'|'.join(map(re.escape, choices))}){_NO_LETTER_AFTER})"
 
 
@@ -173,12 +173,12 @@ def _phone(pattern: str, check: Check, hint: str = "digits") -> Form:
 
 
 def _after(entity: Entity, hint: str, before: tuple[str, ...], value: str, check: Check) -> Form:
-    """A number that counts only after one of some words."""
+    """A number that counts only if one of the words `before` stands before it."""
     pattern = rf"{_one_of(before)}{_SAYS}(?P<value>{value}){_RIGHT}"
     return Form(entity, hint, pattern, check, before=90, words=tuple(word.lower() for word in before))
 
 
-# Forms come in order of priority: if two values overlap, the one whose form is first counts.
+# Forms come in order of priority: if two values overlap, the value whose form comes first counts.
 FORMS: tuple[Form, ...] = (
     Form(
         "secret",
@@ -302,7 +302,7 @@ FORMS: tuple[Form, ...] = (
         rf"(?:\([1-9][0-9]\){_GAP}?9?|[1-9][0-9] 9)[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
         r"8[ -]?\(?[3489][0-9]{2}\)?[ -]?[0-9]{3}[ -][0-9]{2}[ -][0-9]{2}|"  # Russia
-        r"(?:(?<=[一-鿿])|(?<=[一-鿿][：:，,（( ]))1[3-9][0-9]{9}|"  # China, beside a Chinese word
+        r"(?:(?<=[一-鿿])|(?<=[一-鿿][：:，,（( ]))1[3-9][0-9]{9}|"  # numbers of China beside a Chinese word
         rf"[6789][0-9]{{2}}(?P<b>{_GAP})[0-9]{{2}}(?P=b)[0-9]{{2}}(?P=b)[0-9]{{2}}|"  # Spain
         r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,

@@ -71,7 +71,7 @@ def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[t
 
 
 def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
-    """All texts of a batch, and the number of the row that each belongs to."""
+    """All texts of a batch, and for each text the number of its row."""
     texts: list[pa.Array] = []
     owners: list[Rows] = []
     for name in COLUMNS:
@@ -85,7 +85,7 @@ def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
 
 
 def texts_of(row: Row) -> Iterator[tuple[Place, str, Callable[[str], None]]]:
-    """Yield (place, text, function that puts another text there) for each text of a row."""
+    """Yield (place, text, function that replaces the text) for each text of a row."""
     for column in COLUMNS:
         value = row[column]
         if isinstance(value, str):

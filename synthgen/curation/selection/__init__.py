@@ -1,13 +1,14 @@
-"""The selection `select`: keeps a number of rows of the split `train`, by a score, spread out, or drawn.
+"""The selection `select` keeps a number of rows of the split `train`: rows with the best scores, rows that differ much,
+or random rows.
 
 `signature` reads what the selection needs of each row, in the same pass as the checks. `decide` then sees all rows that
-are left. It works on units: a group is a unit, and so is each row without a group (see `Order`). A unit with a row of
-`validation` or `test` is always kept. The choice depends on the ids and the order of the rows alone.
+are left. `decide` chooses units: a group is a unit, and each row without a group is a unit (see `Order`). A unit with a
+row of `validation` or `test` is always kept. The choice depends on the ids and the order of the rows alone.
 
-Each stratum is put into an order, and units are taken in this order as long as they fit into the stratum's part of the
-number. For `random`, the order is that of a hash of the seed and the row's id, or its group's id. So a row that is
-drawn for a number is also drawn for any larger number. For `score`, this hash orders the rows with the same score. For
-`spread`, see `spread`.
+The units of each stratum are put into an order. They are taken in this order as long as they fit into the stratum's
+part of the number. For `random`, units are ordered by a hash of the seed and the id of the row or group. So a row that
+is drawn for one number is also drawn for any larger number. For `score`, this hash orders the rows with the same score.
+For `spread`, see `spread`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def fingerprint(section: Select) -> str:
-    """What the order of rows depends on besides the settings. Raises RecipeError when `by: spread` cannot run."""
+    """Everything, except for the settings, on which the order of rows depends. Raises RecipeError when `by: spread`
+    cannot run."""
     if section.by != "spread":
         return ""
     if importlib.util.find_spec("numba") is None:
@@ -48,8 +50,8 @@ def fingerprint(section: Select) -> str:
 
 
 def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.Table:
-    """Return for each row (`row`): its key in the random order (`key`), whether it is held out (`held_out`) and, as the
-    settings need it, its score (`score`), stratum (`stratum`) and hashed words (`words`).
+    """Return for each row (`row`): its key in the random order (`key`) and whether it is held out (`held_out`). If the
+    settings need them: also its score (`score`), stratum (`stratum`) and hashed words (`words`).
     """
     named = pc.fill_null(pc.binary_join_element_wise("group", batch["group_id"], "\3"), "")
     alone = pc.binary_join_element_wise("row", batch["id"], "\3")
@@ -73,7 +75,7 @@ def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.
 
 
 def _scores(scores: pa.Array, name: str) -> Floats:
-    """The last score of this name of each row; NaN for a row without one."""
+    """The last score with this name of each row; NaN for a row without such a score."""
     entries = scores.flatten()
     rows = np.repeat(np.arange(len(scores)), lengths(scores))
     named = numbers(pc.equal(pc.struct_field(entries, "name"), name)).astype(bool)
@@ -160,7 +162,7 @@ def _drops(
     rows: Rows, first: Rows, place: Rows, choices: Sequence[tuple[str | None, Choice]], section: Select
 ) -> pa.Table:
     """The table that `decide` returns."""
-    unit = np.full(len(first), -1)  # for each unit that is rejected: its index in the lists below
+    unit = np.full(len(first), -1)  # for each rejected unit: its index in the lists below
     twins: list[int | None] = []
     scores: list[float] = []
     thresholds: list[float] = []
