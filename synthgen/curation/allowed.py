@@ -78,7 +78,8 @@ class KeptAllowed:
 @dataclass(frozen=True)
 class _Piece:
     """The input of `_write`: some shards, the decision, the groups that are left out, and the folders of
-    distributions."""
+    distributions.
+    """
 
     source: Path
     folder: Path

@@ -86,7 +86,8 @@ searched."""
 
 def answer_begins(text: str) -> int:
     """The place where the answer begins after such words. 0 if the text does not begin with such words, or consists
-    only of them."""
+    only of them.
+    """
     start = len(text) - len(text.lstrip())
     ends = (_end(text, start, opening) for opening in OPENINGS.values())
     return next((end for end in ends if end and text[end:].strip()), 0)

@@ -136,7 +136,8 @@ def _one_share(text: str) -> float:
 
 def _equal_words(plain: pa.Array) -> Rows:
     """The texts that consist of one word, three or four times. They are too short for a 4-word sequence that
-    repeats."""
+    repeats.
+    """
     spaces = numbers(pc.count_substring(plain, pattern=" "))
     rows = np.flatnonzero((spaces == 2) | (spaces == 3))
     words = [text.split(" ") for text in plain.take(pa.array(rows)).to_pylist()]

@@ -25,7 +25,8 @@ _RARE = r"\x{20000}-\x{323af}"  # rare Chinese characters
 @cache
 def spaceless() -> str:
     """A regular expression for one letter, digit or mark of these scripts. The sweep for near duplicates uses the same
-    scripts."""
+    scripts.
+    """
     from synthgen.curation.near.shingles import ALONE, KINDS
 
     codes = np.flatnonzero(KINDS == ALONE)

@@ -1,5 +1,6 @@
 """Writes the rows of a data set as the generated corpus of a run. Then every command that takes a run takes these
-rows."""
+rows.
+"""
 
 from __future__ import annotations
 

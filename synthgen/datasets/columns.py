@@ -111,7 +111,8 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 def _type_of(values: list[object]) -> pa.DataType:
     """The Arrow type of JSON values. The type is text when the values have no common type, or a type that Parquet
-    cannot store."""
+    cannot store.
+    """
     try:
         kind = pa.array(values).type
     except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError):

@@ -93,7 +93,8 @@ def _in_folder(folder: Path, config: str | None) -> list[DataFile]:
 
 def _all_of(folder: Path, files: list[DataFile]) -> list[DataFile]:
     """Return `files`. Raises RecipeError when the folder has another file that may hold rows, or when a file cannot be
-    read."""
+    read.
+    """
     read = {file.path for file in files if file.path.is_file()}
     others = [path for path in walk(folder) if path not in read]
     unread = sorted(path for path in others if not (path.is_file() and (is_document(path) or _is_beside(path))))
@@ -132,7 +133,8 @@ def _saved(folder: Path) -> list[Path]:
 
 def split_of(name: str) -> str | None:
     """The split that a name means, such as `train` for "train-00000-of-00002". Null if the name means no split or
-    several."""
+    several.
+    """
     parts = re.split(r"[^a-z]+", name.lower())
     meant = {split for split, words in _WORDS.items() if any(word in parts for word in words)}
     return meant.pop() if len(meant) == 1 else None
@@ -140,7 +142,8 @@ def split_of(name: str) -> str | None:
 
 def _by_name(folder: Path, files: list[DataFile]) -> list[DataFile]:
     """Each file with the split that its name means or, if it means none, the name of its nearest folder that means a
-    split."""
+    split.
+    """
     named = []
     for file in files:
         parts = file.path.relative_to(folder).parts

@@ -1,6 +1,6 @@
 """Converts the messages of a data set to messages of a record, and checks the conversation that they form.
 
-What a record cannot hold raises ValueError, which says what it is. The caller names the row.
+Raises ValueError for content that a record cannot hold; the error says what it is. The caller names the row.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from synthgen.records import Message
 from synthgen.values import is_blank, is_null
 
 MEDIA = ("images", "videos", "audios")
-"""Columns in which LLaMA-Factory and TRL expect what is shown in the messages of a row."""
+"""Columns in which LLaMA-Factory and TRL expect the images, videos and sounds of a row's messages."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use
 _LEARNT = ("weight", "loss_weight", "train", "training", "trainable", "loss")
-"""Keys that say whether a message is learnt: 1 or true, 0 or false."""
+"""Keys that say whether a message is learned: 1 or true, 0 or false."""
 
 _REFUSED = {
     "refusal": "a refusal in place of content",
@@ -46,7 +46,7 @@ _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call
 
 @dataclass(frozen=True)
 class Said:
-    """One message as it was read. `learnt` is null when the message does not say whether it is learnt. `left_out` are
+    """One message as it was read. `learnt` is null when the message does not say whether it is learned. `left_out` are
     the names of the message's keys that are not kept.
     """
 
@@ -56,7 +56,7 @@ class Said:
 
 
 def listed(value: object, what: str) -> list[object]:
-    """A list, or the list in a JSON text. `what` names it in the ValueError for any other value."""
+    """A list, or the list in a JSON text. For any other value, raises ValueError, which calls the value `what`."""
     if isinstance(value, str):
         try:
             value = parse_json(value)
@@ -199,8 +199,8 @@ def tool_list(value: object, wrap: bool = False) -> str | None:
 
 
 def conversation(said: Sequence[Said], row: Row) -> Turns:
-    """The conversation of these messages: the last one is the completion, which must be the assistant's, and all others
-    are the prompt. Several turns of the assistant are all learnt, unless the row says otherwise.
+    """The conversation of these messages. The last message is the completion and must be from the assistant. All other
+    messages are the prompt. All turns of the assistant are learned, unless the row says otherwise.
     """
     if not said:
         raise ValueError("there are no messages")
@@ -217,11 +217,11 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
 def turns(
     prompt: Sequence[Said], completion: Sequence[Said], row: Row, several: Literal["last", "all"] = "last"
 ) -> Turns:
-    """The conversation of a prompt and a completion. `several` is what is learnt when the prompt has turns of the
-    assistant too, and the row does not say it.
+    """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt has turns
+    of the assistant too and the row does not say it.
 
-    A completion of several messages that ends with the assistant's, such as a tool call, its result and the answer,
-    becomes a longer prompt, of which all turns of the assistant are learnt.
+    A completion may have several messages, such as a tool call, its result and the answer. All but the last are then
+    added to the prompt, and all turns of the assistant are learned.
     """
     for one in (*prompt, *completion):
         if one.learnt and one.message["role"] != "assistant":
@@ -254,8 +254,8 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learnt: as the column `teaches` or marks of the messages say it, or else `several`. A completion
-    alone is the `last` turn.
+    """Which turns are learned: the value of the column `teaches`, or what marks of the messages say, or else `several`.
+    If only the completion is a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")
@@ -272,7 +272,9 @@ def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) ->
 
 
 def with_system(said: list[Said], row: Row) -> list[Said]:
-    """The messages with the text of the row's column `system` as the first one, unless it is there already."""
+    """The messages, with the text of the row's column `system` as the first message, unless this message is there
+    already.
+    """
     system = row.get("system")
     if is_blank(system):
         return said

@@ -89,12 +89,12 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     `fields` means that the data set has the format's column `column` under another `name`.
 
     Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
-    holds something that a record cannot hold. The message names the row. With `skip`, a row that a record cannot hold
-    is an error only if all rows are such rows.
+    holds something that a record cannot hold. The message names the row. With `skip`, rows that a record cannot hold
+    are an error only if no other rows are left.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
-    refused: RecipeError | None = None  # the first of `broken` errors
+    refused: RecipeError | None = None  # the first error; `broken` counts them
     broken = 0
     for where, row, _ in _named(source):
         if not name:
@@ -189,9 +189,9 @@ def records(
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    The column `split` says which split a row is in. Without such a column, the name of the row's file says it. A row
-    that gets no split this way gets one as a seed does: the split settings and the row's group determine it. Without
-    split settings, it gets none.
+    The column `split` says which split a row is in. Without this column, the name of the row's file says it. If neither
+    says it, the split settings and the row's group determine the split, as for a seed. Without split settings, such a
+    row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row. `refused`, if given, is called for each row that a record cannot hold,
@@ -256,10 +256,10 @@ def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], lis
 def _ids(
     dataset: Dataset, row: Mapping[str, object], turns: list[Turns], seen: dict[bytes, int], where: str
 ) -> list[tuple[str, str]]:
-    """A pair (id of the row, what follows it in the id of the record) for each record that is made from the row.
+    """For each record that is made from the row: a pair (id of the row, text that follows it in the record's id).
 
-    The id of the row is the one that it has, or else a hash of its content. The second of two identical rows gets an id
-    of its own, and so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
+    The id of the row is its own id, or else a hash of its content. If a row is identical to an earlier row, it gets an
+    id of its own. `seen` holds a hash of the row for each id, and counts identical rows.
     """
     parts = [f"-{turn.pair_role or number}" if len(turns) > 1 else "" for number, turn in enumerate(turns, 1)]
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
@@ -291,7 +291,7 @@ def _key(text: str) -> bytes:
 
 
 def _count(seen: dict[bytes, int], text: str) -> int:
-    """Count how often this text was given, this time included."""
+    """Count how often this text was given, including this time."""
     key = _key(f"count {text}")
     seen[key] = seen.get(key, 0) + 1
     return seen[key]

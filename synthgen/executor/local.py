@@ -65,7 +65,7 @@ class LocalExecutor:
             while len(self._workers) < min(self._count, len(tasks)):
                 self._workers.append(self._started())
             yield from self._mapped(function, tasks)
-        except BaseException:  # the results of the current tasks are no longer needed, so the workers are killed
+        except BaseException:  # nobody needs the results of the current tasks, so the workers are killed
             self.close(at_once=True)
             raise
 

@@ -1,7 +1,7 @@
-"""What an export says about its rows in words: how they were made, what they may be used for, what is known of bias.
+"""Texts about the rows of an export: how they were made, what they may be used for, and what is known about bias.
 
-Croissant and SPDX have these texts from the same manifest and the same audit. An empty text or list means that nothing
-is known.
+The exports to Croissant and SPDX get these texts from the same manifest and the same audit. An empty text or list means
+that nothing is known.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def biases(audit: StoredAudit | None) -> list[str]:
 
 
 def limitations(about: About) -> list[str]:
-    """What is not known of the licenses, what was left out, and what is to be done when the rows are passed on."""
+    """What is not known about the licenses, what was left out, and what people must do when they pass the rows on."""
     unknown = [one for one in about.sources if named(one["license"]) is None]
     lines = [f"The license of {one['source']} ({one['role']}) is not known." for one in unknown]
     if not about.sources and not about.license:
@@ -44,7 +44,7 @@ def limitations(about: About) -> list[str]:
 
 
 def duties(audit: StoredAudit | None) -> list[str]:
-    """What is to be done when the rows or the student are passed on, and whose licenses ask for it."""
+    """What people must do when they pass the rows or the student on, and whose licenses ask for it."""
     asked = audit_text.obligations(audit) if audit else {}
     return [f"Obligation: {duty}. Asked for by {audit_text.listed(sources)}." for duty, sources in asked.items()]
 
@@ -93,7 +93,7 @@ def annotation(about: About) -> list[str]:
 
 
 def preprocessing(about: About) -> list[str]:
-    """The rules of curation with their settings, and the number of rows that each was the first to reject."""
+    """The rules of curation with their settings, and the number of rows that each rule was the first to reject."""
     if about.manifest is None:
         return []
     settings = about.manifest.get("thresholds") or {}

@@ -37,7 +37,8 @@ _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
     ".zst": _zstd,
 }
 
-# Files beside the rows that hold no rows themselves. Any other file of a folder is refused, since it may hold rows.
+# Files beside the rows that hold no rows themselves. A folder with any other file is refused, because that file may
+# hold rows.
 _DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml", ".cff", ".bib", ".j2")
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation")
 _NAMED = 5  # number of files that a message names
@@ -45,7 +46,7 @@ _NAMED = 5  # number of files that a message names
 
 def split_name(name: str) -> tuple[str, str]:
     """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
-    one is empty for a file without compression, and both are empty for a file that cannot be read.
+    suffix is empty for a file without compression. Both are empty for a file that cannot be read.
     """
     kind, packed = suffixes(name)
     return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
@@ -53,7 +54,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def suffixes(name: str) -> tuple[str, str]:
     """The suffix of a file's name and the suffix of its compression, in lower case, such as (".json", ".gz"). The
-    second one is empty for a file without compression.
+    second suffix is empty for a file without compression.
     """
     path = PurePath(name.lower())
     packed = path.suffix if path.suffix in _OPENERS else ""
@@ -61,7 +62,7 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the name of the file is that of a file of rows."""
+    """Whether the file is a file of rows, by its name."""
     return split_name(path.name)[0] != ""
 
 
@@ -118,7 +119,9 @@ def is_document(path: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every path below a folder that is not a folder. Links to folders are followed, and each folder is read once."""
+    """The paths of all files below a folder, at any depth. Links to folders are followed, and each folder is read
+    once.
+    """
     seen: set[str] = set()
 
     def fail(error: OSError) -> None:
@@ -135,6 +138,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """Open a file of text for reading. A compressed file is decompressed while it is read."""
+    """Open a text file for reading. A compressed file is decompressed while it is read."""
     packed = path.suffix.lower()
     return _OPENERS[packed](str(path)) if packed in _OPENERS else path.open("rb")

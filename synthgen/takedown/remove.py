@@ -42,8 +42,8 @@ from synthgen.takedown.selection import Selected, meant, select
 from synthgen.takedown.shards import Rewriting, rewrite
 
 _SEGMENT = outputs.SHARD.replace("parquet", "bin")
-# Files that are made from rows and can be made again: the training cache, hidden states, checkpoints that a training
-# would resume from, evaluations with sample texts, and the page.
+# Files that are made from rows and can be made again: the training cache, hidden states, checkpoints from which
+# training would resume, evaluations with sample texts, and the page.
 _MADE = re.compile(
     rf"(.*/)?cache/(rows|distributions)-[^/]+/{_SEGMENT}"
     r"|(.*/)?hidden/.+/layer-\d+/[^/]+\.parquet"
@@ -89,9 +89,9 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     """Delete everything in a run that descends from `source`, and keep it from coming back.
 
     `source` is the id of a source as rows state it (a seed file or data set, a template, a model), of one seed, or of
-    one row. Rows of one group go together. Curated rows, audits, the training cache and the page are deleted and can be
-    made again. A student that was trained on the rows stays, marked as out of date. With `plan`, nothing is changed.
-    An interrupted call is completed by the same call.
+    one row. All rows of a group are removed together. Curated rows, audits, the training cache and the page are deleted
+    and can be made again. A student that was trained on the rows stays, and is marked as out of date. With `plan`,
+    nothing is changed. The same call completes an interrupted call.
 
     Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
     when a file of the run is damaged.
@@ -158,7 +158,7 @@ def _refuse_open_batches(folder: Path) -> None:
 
 
 def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombstone]:
-    """What `source` means. It may also be what was removed before."""
+    """What `source` means. It may also name something that was removed before."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         return meant(folder, source, inputs, today)
@@ -189,7 +189,7 @@ def _counted(job: _Job) -> Tombstone:
     for folder in (job.folder, *curated):
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
-    old = {*hashes, *read_removed(job.run).corpora}  # a student that is out of date already may have learned this, too
+    old = {*hashes, *read_removed(job.run).corpora}  # students that are already out of date may have learned these rows
     students = [
         path.parent.relative_to(job.run).as_posix()
         for path in sorted(job.run.rglob("inputs.json"))
@@ -219,8 +219,8 @@ def _count(folder: Path, part: str, ids: set[str]) -> int:
 
 
 def _failures(job: _Job) -> Iterator[tuple[pa.Table, list[int]]]:
-    """For each shard with failures: its table, and the places of the failures that stay. If the seeds are unknown, all
-    failures of affected seeds cannot be told apart, and none stays.
+    """For each shard with failures: its table, and the places of the failures that stay. If the affected seeds are
+    unknown, no failure stays, because any of them may belong to such a seed.
     """
     for name in corpus.shards(job.folder, "failures"):
         table = read(job.folder / "failures" / f"{name}.parquet")
@@ -270,7 +270,7 @@ def _result(job: _Job, *, planned: bool) -> Removal:
 
 
 def _changes_rows(job: _Job) -> bool:
-    """Whether shards change. After a kill, they may be half written."""
+    """Whether shards change. After a kill, shards may be incomplete, so the result is true."""
     return job.resumed or any(job.tombstone.counts[name] for name in ("rows", "failures"))
 
 
@@ -323,7 +323,9 @@ def _is_made(path: str) -> bool:
 
 
 def _mark_students(job: _Job) -> None:
-    """Say in the card of each student that it was trained on what was removed. The text is the same at each call."""
+    """Write into the card of each student that the student was trained on something that was removed. The text is the
+    same at each call.
+    """
     for name in job.tombstone.students:
         card = job.run / name / "README.md"
         if not is_regular(card):
@@ -360,7 +362,9 @@ def _finish(job: _Job, manifest: Manifest) -> None:
 
 
 def _sources(job: _Job, manifest: Manifest) -> list[SourceTerms]:
-    """The sources of the corpus without a whole source that was removed, and without the model that wrote it."""
+    """The sources of the corpus that are left when whole sources were removed. The models that wrote only removed
+    sources are left out too.
+    """
     gone = set(job.tombstone.sources)
     left = [one for one in manifest["sources"] if one["source"] not in gone]
     recipe = load_recipe(job.run / "recipe.yaml")

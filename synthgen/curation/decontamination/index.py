@@ -217,7 +217,8 @@ def _made(length: int, hashes: Hashes, texts: Rows, places: Rows) -> _Sequences:
 
 def _covered(places: Rows, lengths: Rows, count: int) -> npt.NDArray[np.bool_]:
     """For each of `count` words: whether it is in one of the sequences that begin at `places` and have these
-    lengths."""
+    lengths.
+    """
     steps = np.zeros(count + 1, np.int64)
     np.add.at(steps, places, 1)
     np.add.at(steps, places + lengths, -1)

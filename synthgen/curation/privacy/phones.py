@@ -38,7 +38,8 @@ _TRUNK_SHAPES = {
 
 def subscriber(value: str) -> str:
     """The digits of a telephone number. An extension, the country code of North America and a 0 in brackets are left
-    out."""
+    out.
+    """
     extension = _EXTENSION.search(value)
     number = digits((value[: extension.start()] if extension else value).replace("(0)", ""))
     number = number[2:] if number.startswith("00") else number

@@ -108,7 +108,8 @@ _SMALL = 30  # if all four numbers are at most this, they may be the number of a
 
 def ip4(text: str, start: int, stop: int) -> int | None:
     """An IPv4 address on the internet. Addresses of local networks, and numbers of versions or sections, are not
-    accepted."""
+    accepted.
+    """
     parts = text[start:stop].split(".")
     if any(int(part) > 255 or (part[0] == "0" and part != "0") for part in parts):
         return None

@@ -108,7 +108,8 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 def _likely(texts: pa.Array) -> npt.NDArray[np.bool_]:
     """Which texts may decline: they begin like a refusal, or have a clause that begins with "I" in one of the
-    languages."""
+    languages.
+    """
     heads = pc.utf8_lower(pc.utf8_slice_codeunits(texts, 0, _WITHIN))
     likely = pc.or_(*(pc.match_substring_regex(heads, pattern=pattern) for pattern in (_STARTS, _CLAUSES)))
     return numbers(pc.fill_null(likely, False)).astype(bool)

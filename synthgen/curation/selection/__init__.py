@@ -39,7 +39,8 @@ Floats = npt.NDArray[np.float64]
 
 def fingerprint(section: Select) -> str:
     """Everything, except for the settings, on which the order of rows depends. Raises RecipeError when `by: spread`
-    cannot run."""
+    cannot run.
+    """
     if section.by != "spread":
         return ""
     if importlib.util.find_spec("numba") is None:

@@ -27,7 +27,8 @@ def _proportional(sizes: Sequence[int], number: int) -> list[int]:
 
 def _equal(sizes: Sequence[int], number: int) -> list[int]:
     """Equal parts. If a stratum has fewer rows than its part, the other strata get the rest. The first strata get the
-    last few rows."""
+    last few rows.
+    """
     found = [0] * len(sizes)
     while number:
         open_ = [place for place, size in enumerate(sizes) if found[place] < size]
