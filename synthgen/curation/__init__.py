@@ -38,8 +38,9 @@ _WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting 
 @dataclass(frozen=True)
 class Curation:
     """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
-    the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as those of
-    each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the rules.
+    the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as the
+    counts for each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the
+    rules.
     """
 
     folder: Path

@@ -46,8 +46,8 @@ _NULL = (
     *("teacher_prompt", "tools", "rationale", "answer", "reference", "prompt_token_ids", "token_ids", "label_probs"),
     "usage",
 )
-"""The columns of a withheld row that are empty or null: those that hold text, or numbers of tokens. The user's own
-columns are null, too."""
+"""The columns that hold text or numbers of tokens. In a withheld row, they are empty or null. The user's own columns
+are null, too."""
 _WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting a process takes longer than it saves
 
 
@@ -112,7 +112,7 @@ def keep_allowed(
     """Write the rows of a corpus that may be used as the recipe's section `audit` says, and audit them. `use` replaces
     the key `audit.use`. `out` becomes a run with this recipe. A repeated call resumes.
 
-    Raises GateDenied when no row may be used, or when the student's own sources do not pass, and the errors of
+    Raises GateDenied when no row may be used, or when the student's own sources do not pass. Also raises the errors of
     `synthgen.audit`. Raises RunChanged when `out` was made from other rows or for another use.
     """
     check_recipe(recipe)
@@ -266,7 +266,7 @@ def _divided(table: pa.Table, piece: _Piece) -> tuple[pa.Table, pa.Table]:
 
 
 def _without_text(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
-    """The rows with their reasons, and without anything that may not be shared."""
+    """The rows with their reasons, and without the values that may not be shared."""
     count = table.num_rows
     for name in (*_EMPTY, *_NULL, *table.column_names[len(SCHEMA) :]):
         place = table.schema.get_field_index(name)

@@ -1,4 +1,4 @@
-"""The check `broken_text`: completions with characters that went wrong on their way, or with leftover markup."""
+"""The check `broken_text`: rejects completions with wrongly decoded characters or leftover markup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TAIL = r"\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜
 _LATIN = rf"[\x{{c2}}-\x{{f4}}][{_TAIL}]{{1,3}}"
 _FOREIGN = re.compile(re.sub(r"\\x\{(..)\}", r"\\x\1", _LATIN))
 # People also write some of these pairs on purpose: a capital letter and then a mark, as in “CAFÉ” or «LIBERTÉ».
-_LEADS = "ÂÃÄÅÎÏÐÑ×ØÙÚÛ"  # what the first bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters become
+_LEADS = "ÂÃÄÅÎÏÐÑ×ØÙÚÛ"  # first bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters, wrongly decoded
 _QUOTE, _SIGN = "‘’‚“”„‹›«»–—…•", "\xa0™®©°"
 # Cyrillic letters in UTF-8, read as Windows-1251: "Р" or "С" and another character, again and again.
 _CYRILLIC = r"(?:[РС][\x{a0}-\x{bb}Ђ-Џђ-џЁёІіҐґЎў‚-™€№]){3}"
@@ -45,7 +45,7 @@ _ABOUT = re.compile(r"\b(?:html|xml|css|markup|jsx|tags?|elements?|entit(?:y|ies
 def broken_text(batch: pa.RecordBatch, section: BrokenText, services: Services) -> Verdicts:
     """Reject a completion with wrongly decoded letters, replacement characters, control characters, marks of chat
     templates or leftover HTML.
-    The rejection names the first rule that the completion breaks, in this order.
+    The rules are tried in this order, and the rejection names the first rule that the completion breaks.
     """
     texts = batch["completion.text"]
     rejected: dict[int, Rejection] = {}
@@ -156,6 +156,6 @@ RULES: dict[str, tuple[str, Callable[[str], str | None]]] = {
     "special_token": (SPECIAL, _special),
     "html": (_MARKUP, _html),
 }
-"""Maps a rule to an expression with which Arrow finds the likely texts, and to the function that describes what is
+"""Maps a rule to an expression with which Arrow finds the likely texts, and to a function. The function says what is
 wrong with a text, or returns None.
 """

@@ -76,5 +76,5 @@ class Columns:
         return self._known[name]
 
     def replace(self, columns: dict[str, pa.Array]) -> None:
-        """Replace stored columns by other arrays. Derived columns are computed again when they are next needed."""
+        """Replace stored columns with other arrays. Derived columns are computed again when they are next needed."""
         self._known = {name: array for name, array in self._known.items() if name not in DERIVED} | columns

@@ -5,17 +5,17 @@ completion, at temperature 1 and with the prompt that the teacher got:
 
 - `logprob`: log p of the token, in nats.
 - `probability`: p of the token.
-- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids together. The entropy of the
-  whole distribution is at least as large, and equal if K is the size of the vocabulary.
-- `margin`: p of the most probable token minus p of the second.
+- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids together. It is at most the
+  entropy of the whole distribution, and equal to that if K is the size of the vocabulary.
+- `margin`: p of the most probable token minus p of the second most probable token.
 
 A measure is null where the stored distributions do not give it:
 
-- A top-k gives all four, but `logprob` and `probability` only if it holds every token of the completion.
-- Draws at temperature 1 give `probability` alone: the count of a token divided by the number of draws is an unbiased
+- A top-k gives all four measures, but `logprob` and `probability` only if it holds every token of the completion.
+- Draws at temperature 1 give only `probability`: the count of a token divided by the number of draws is an unbiased
   estimate of p. The logarithm of a count, the entropy of counts and the difference of the two largest counts are
   biased.
-- Draws at another temperature give nothing.
+- Draws at another temperature give no measure.
 - A row has no measures if the teacher that wrote it stored no distributions, or if an edit changed its tokens.
 """
 

@@ -22,7 +22,7 @@ the prompt. A text that is not changed is returned as it is.
 """
 
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
-_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # between the answer and the next turn
+_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a ruler between the answer and the next turn
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
@@ -31,8 +31,8 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     "Q:", "User:" or "### Instruction", or a mark of a chat template, such as "<|im_end|>" (see
     `synthgen.curation.turns`). A turn at the very beginning of the completion is not cut.
 
-    In a changed row, `answer` is read again from what is left, if the row had an answer. `rationale` becomes null if it
-    went beyond the cut.
+    If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
+    a part of it was cut.
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)

@@ -1,4 +1,4 @@
-"""The check `format`: completions that are no JSON, or do not follow a JSON schema."""
+"""The check `format` rejects completions that are not JSON, or that do not follow a JSON schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPENING = re.compile(r"```json\b", re.IGNORECASE)
 
 
 def format(batch: pa.RecordBatch, section: Format, services: Services) -> Verdicts:
-    """Reject a completion that is no JSON document (RFC 8259), or one that does not follow the schema. Reasoning up to
+    """Reject a completion that is not a JSON document (RFC 8259), or does not follow the schema. Reasoning up to
     `</think>` is not read. If `in_block` is set, the document may stand in a block that begins with ```json, and other
     text may stand around the block.
     """
@@ -29,7 +29,7 @@ def format(batch: pa.RecordBatch, section: Format, services: Services) -> Verdic
 
 
 def _problem(text: str, section: Format) -> tuple[str, str] | None:
-    """The rule that a completion breaks, and the reason. None if it has the required form."""
+    """The rule that a completion breaks, and the reason. None if the completion has the required form."""
     document, error = _document(text, section.in_block)
     if document is None:
         return "json", error

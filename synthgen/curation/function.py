@@ -1,4 +1,4 @@
-"""The check `function`: a Python function of the user decides.
+"""The check `function`: a Python function that the user wrote decides which rows are rejected.
 
 def no_names(batch):                     # a pyarrow.RecordBatch with the columns of the setting `columns`
     return ["has a name" if "Smith" in text else None for text in batch["completion.text"].to_pylist()]
@@ -53,7 +53,7 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
 
 
 def load(section: Function) -> Judges:
-    """The user's function. Its module is looked for where Python finds modules, and in the current folder. Raises
+    """The user's function. Its module is searched where Python finds modules, and in the current folder. Raises
     RecipeError when it cannot be imported.
     """
     name = section.function

@@ -53,7 +53,7 @@ def candidates(signatures: pa.Table, section: Section, services: Services) -> pa
     """Pair each row of `train` with the first row that is held out and has the same hash."""
     held_out = numbers(signatures["held_out"]).astype(bool)
     rows, keys = numbers(signatures["row"]).astype(np.int64), signatures["key"].combine_chunks()
-    apart = np.lexsort((rows, ~held_out))[: np.count_nonzero(held_out)]  # rows that are held out, in their order
+    apart = np.lexsort((rows, ~held_out))[: np.count_nonzero(held_out)]  # the rows that are held out, in corpus order
     first = dict(zip(reversed(keys.take(pa.array(apart)).to_pylist()), reversed(rows[apart].tolist()), strict=True))
     learnt = np.flatnonzero(~held_out)
     twins = [first.get(key, -1) for key in keys.take(pa.array(learnt)).to_pylist()] if first else [-1] * len(learnt)
@@ -62,5 +62,5 @@ def candidates(signatures: pa.Table, section: Section, services: Services) -> pa
 
 
 def resolve(pairs: pa.Table, order: Order, section: Section, services: Services) -> pa.Table:
-    """Reject every row of `train` that has a copy."""
+    """Reject every row of `train` that has a held-out copy."""
     return pairs.select(["row", "twin"])

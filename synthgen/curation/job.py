@@ -44,7 +44,7 @@ class Chosen(Generic[Entry]):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the rule reads: those of its entry, and those that its settings name."""
+        """The columns that the rule reads: the columns of its table entry, and the columns that its settings name."""
         more = getattr(self.section, self.entry.more_columns) if self.entry.more_columns else ()
         return (*self.entry.columns, *more)
 

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_LONGEST = 150  # characters of an announcement
+_LONGEST = 150  # the most characters of an announcement
 
 
 @dataclass(frozen=True, kw_only=True)

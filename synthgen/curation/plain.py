@@ -43,7 +43,7 @@ def whole(messages: pa.Array) -> pa.Array:
 
 
 def said(messages: pa.Array) -> pa.Array:
-    """For each conversation: everything that its messages say, with tool calls and reasoning, but without roles. Words
+    """For each conversation: the whole text of its messages, with tool calls and reasoning, but without roles. Words
     are separated by single spaces, and characters are those of `canonical`.
     """
     return _joined(messages, _SAID)

@@ -1,4 +1,4 @@
-"""Says on a sample of rows what each rule would reject or change. Nothing is written."""
+"""Says what each rule would reject or change in a sample of rows. Nothing is written."""
 
 from __future__ import annotations
 

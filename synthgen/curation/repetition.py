@@ -1,4 +1,4 @@
-"""The check `repetition`: completions that say the same again and again.
+"""The check `repetition` rejects completions that repeat themselves again and again.
 
 Every text is measured by its 4-word sequences, in Arrow and numpy. The few texts with many repeated sequences are then
 read line by line, because a table, a program or a song repeats itself too. In these texts, repeated words count if they
@@ -116,7 +116,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences with words of two rows
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # without sequences that have words of two rows
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])
@@ -145,7 +145,7 @@ def _equal_words(plain: pa.Array) -> Rows:
 
 
 def _read(text: str, share: float, unit: int) -> float:
-    """The share of repeated words of a text, line by line. It is at most `share`, or, in a short text of equal lines,
+    """The share of repeated words of a text, line by line. It is at most `share`. In a short text of equal lines, it is
     the share of the lines after the first. Characters count as words if `unit` is not 0.
     """
     lines = [line for line in text.splitlines() if line.strip()]

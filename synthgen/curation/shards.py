@@ -89,7 +89,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Return `table` with the columns in the file `edited` instead of its own. These are the columns that edits
+    """Return `table` with its columns replaced by the columns in the file `edited`. These are the columns that edits
     changed. If the file does not exist, `table` is returned unchanged.
     """
     if edited.exists():
@@ -133,7 +133,7 @@ def _number_of_each(names: pa.Array) -> Counter[str]:
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
     """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited,
-    and the counts of answers when no answer was checked. The counts of tokens are left out when there is none, as in
+    and the counts of answers when no answer was checked. The counts of tokens are left out when no row has one, as in
     rows of data sets. `rows_without_tokens` is the number of rows without a count of tokens, if only some rows have
     none.
     """

@@ -81,7 +81,7 @@ def sweep(
 
 
 def _given(rule: Chosen[Sweep], name: str) -> Reference:
-    """One of the functions of a sweep. Raises SynthgenError when its table entry does not have the function."""
+    """One of the functions of a sweep. Raises SynthgenError when the sweep's table entry does not have the function."""
     found: Reference | None = getattr(rule.entry, name)
     if found is None:
         raise SynthgenError(f"the sweep '{rule.name}' has neither 'decide' nor '{name}'")

@@ -1,4 +1,4 @@
-"""Finds where a completion goes on with a turn that nobody asked for: another question, or a mark of a chat template.
+"""Finds the place where a completion continues with an invented turn: another question, or a mark of a chat template.
 
     The Loire.\\n\\nUser: And in Spain?          a line with the name of a speaker or of a question
     The Loire.<|im_end|>\\n<|im_start|>user     a mark with which a chat template ends a turn
@@ -34,7 +34,7 @@ LIKELY = f"{_LINE}|{MARK}|{_END}"
 """An expression for Arrow. If the prompt does not end with a name, it matches every completion which `begins` may
 cut."""
 LABELLED = r"\n[ \t]*\pL[\pL\pM\pN_ ]{0,24}[:：]"
-"""The same expression for completions whose prompt ends with a name, as in "Sentiment:"."""
+"""Like `LIKELY`, but for completions whose prompt ends with a name, as in "Sentiment:"."""
 ENDS_WITH_LABEL = r"[:：]\s*\z"
 """An expression for Arrow that matches every prompt which ends with a name."""
 
@@ -59,7 +59,7 @@ _ASKS = re.compile(
 
 
 def begins(text: str, prompt: str) -> int:
-    """Where in a completion an invented turn begins. The length of the text if it has no such turn.
+    """The place in a completion where an invented turn begins. The length of the text if it has no such turn.
 
     `prompt` is the last message of the prompt.
     """
@@ -76,7 +76,7 @@ def begins(text: str, prompt: str) -> int:
 
 
 def _first(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Where the pattern is first found outside of blocks of code."""
+    """The first place outside of blocks of code where the pattern matches."""
     found = (each.start() for each in pattern.finditer(text, start))
     return next((place for place in found if not _in_code(text, place)), len(text))
 

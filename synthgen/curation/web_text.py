@@ -1,8 +1,8 @@
-"""The check `web_text`: rules with which large sets of web pages were filtered, as presets.
+"""The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
 The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
 The formulas come from the papers. Where a paper removes lines, this check counts what would be left, and it changes
-nothing. Words are what white space separates.
+nothing. Words are the parts of a text between white space.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Bound:
     strict: bool = False
 
     def broken(self, page: Page) -> Rejection | None:
-        """Why a page breaks the rule. None if it does not."""
+        """Why a page breaks the rule. None if the page does not break it."""
         value = self.measure(page)
         for bound, outside, word in ((self.least, -1, "less"), (self.most, 1, "more")):
             if bound is not None and ((value - bound) * outside > 0 or (self.strict and value == bound)):

@@ -1,7 +1,8 @@
 """Finds the files of a data set, and the split of each file.
 
 A path is a file, a folder of files, a folder that `datasets.save_to_disk` wrote, or a copy of a dataset repository of
-the Hugging Face hub. A folder is read as a whole or not at all: a file that may hold rows and is not read is an error.
+the Hugging Face hub. A folder is read as a whole or not at all. If a file may hold rows and cannot be read, an error is
+raised.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from synthgen.seeds import SUFFIXES
 from synthgen.seeds.files import is_document, suffixes, walk
 
 KINDS = (*SUFFIXES, ".json", ".arrow")
-"""Endings of the names of files that are read. All but Parquet and Arrow files may be compressed."""
+"""Endings of the names of files that are read. All files except Parquet and Arrow files may be compressed."""
 
 _WORDS = {
     "train": ("train", "training"),
@@ -28,7 +29,7 @@ _WORDS = {
 }  # words of a file's name that mean a split; the library `datasets` uses the same words
 _UNPACKED = (".parquet", ".arrow")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-_NAMED = 5  # number of files that a message names
+_NAMED = 5  # a message names at most this many files
 _AGAIN = "save the data set again, or copy the whole folder"
 
 
@@ -47,7 +48,7 @@ def kind_of(path: Path) -> str:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether there is a file of rows at the path, or in the folder at the path at any depth."""
+    """Whether the path is a file of rows, or a folder that has a file of rows at any depth."""
     return bool(path.is_file() and kind_of(path)) or (path.is_dir() and any(map(kind_of, walk(path))))
 
 
@@ -55,9 +56,9 @@ def data_files(path: Path, config: str | None = None) -> list[DataFile]:
     """The files of the data set at `path`, in the order in which they are read. `config` is the name of a configuration
     of a hub repository.
 
-    The names of files give splits only if one of them names `validation` or `test`. Otherwise every split is null,
-    because rows that are all in `train` would leave none to evaluate with. Raises RecipeError when a file is missing or
-    cannot be read, or when the folder has several configurations and `config` names none of them.
+    Splits come from the names of files only if at least one name means `validation` or `test`. Otherwise every split is
+    null, because no row would be left for evaluation if all rows were in `train`. Raises RecipeError when a file is
+    missing or cannot be read, or when the folder has several configurations and `config` names none of them.
     """
     if path.is_dir():
         files = _in_folder(path, config)

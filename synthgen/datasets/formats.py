@@ -1,6 +1,6 @@
 """The formats of DATASET_FORMATS. Two functions for each format say whether a row has it, and read the row.
 
-Every `read` function raises ValueError, which says what is wrong, for a row that a record cannot hold without loss.
+If a record cannot hold a row without loss, the `read` function raises a ValueError that says what is wrong.
 """
 
 from __future__ import annotations

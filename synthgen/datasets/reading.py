@@ -34,10 +34,9 @@ class Dataset:
 
     `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
     holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
-    data set) and types of the user's own columns. `left_out` are the keys of messages that no record holds, such as a
-    time. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
-    number of rows. It can differ from the number of records, because one row may become several
-    records.
+    data set) and types of the user's own columns. `left_out` are keys of messages that a record cannot hold, such as
+    the time of a message. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
+    number of rows. This number can differ from the number of records, because one row may become several records.
     """
 
     source: SeedSource
@@ -73,9 +72,10 @@ def is_dataset(path: Path) -> bool:
 
 
 def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] | None = None) -> SeedSource:
-    """The source for the data set at `path`. `license` states the terms of all its rows; without it, they are unknown.
-    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}. The
-    keys `id`, `reference` and `group` name the columns with the rows' ids, accepted answers and groups.
+    """The source for the data set at `path`. `license` states the terms of all rows; without `license`, the terms are
+    unknown. `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt":
+    "question"}. The keys `id`, `reference` and `group` name the columns with the rows' ids, accepted answers and
+    groups.
     """
     name, named = path.resolve().name, dict(fields or {})
     keys = {key: named.pop(key, None) for key in _KEYS}
@@ -194,8 +194,8 @@ def records(
     row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
-    occurs twice. Either error names the row. `refused`, if given, is called for each row that a record cannot hold,
-    and no error is raised.
+    occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot
+    hold, and no error is raised.
     """
     with told_in_one_line():
         yield from _records(dataset, task, split, refused)
@@ -304,7 +304,9 @@ def _twice(where: str, name: str) -> CorpusError:
 
 
 def _side(dataset: Dataset, row: Mapping[str, object], turn: Turns, split: Split) -> str:
-    """The split that the row's group determines: its value in the group column, or else what the user asked."""
+    """The split that the row's group determines. The group is the value in the group column, or else the user's
+    question.
+    """
     group = row.get(dataset.source.group) if dataset.source.group else None
     if not is_blank(group):
         return side(str(group), split)

@@ -20,7 +20,7 @@ from synthgen.seeds.files import opened
 from synthgen.seeds.rows import bad_line, rows_of_file, unreadable, whole
 
 _SLICE = 1024  # number of rows of an Arrow file that are converted to Python objects together
-_CHUNK = 1 << 20  # bytes of a JSON file that are read together
+_CHUNK = 1 << 20  # number of bytes of a JSON file that are read together
 _SPACE = " \t\n\r"
 
 

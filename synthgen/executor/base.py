@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Services:
-    """Services that workers will share: the budget, the request rate, the cache of paid replies, a model. No service is
-    implemented yet.
+    """Services that workers will share, such as the budget, the request rate, the cache of paid replies, or a model. No
+    service is implemented yet.
 
     The object is sent to every worker, so it may hold only settings and paths. A worker will open a service when it
     first uses it.

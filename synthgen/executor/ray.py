@@ -27,7 +27,7 @@ from synthgen.executor.worker import answer
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_RETRIES = 5  # how often a task runs again after the death of its worker or node
+_RETRIES = 5  # how many times a task runs again after its worker or node died
 _PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
 _QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that no core waits for the next task
 
@@ -96,7 +96,7 @@ class RayExecutor:
         self.close()
 
     def _answer(self, reference: object) -> bytes:
-        """The answer of a finished task. Raises UserError when the cluster could not finish it."""
+        """The answer of a finished task. Raises UserError when the cluster could not finish the task."""
         try:
             answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
@@ -117,7 +117,7 @@ def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
 def _ray() -> ModuleType:
     if find_spec("ray") is None:
         raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage reports
     import ray
 
     return ray
@@ -130,7 +130,7 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
         if named and named != "auto":
             _reach(named)  # without this test, Ray tries for minutes
         _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
-    except Exception as error:  # Ray also raises plain exceptions
+    except Exception as error:  # Ray also raises exceptions that are not RayError
         reason = str(error).strip().splitlines()
         raise UserError(
             f"the Ray cluster at {named or 'this machine'} cannot be used: "

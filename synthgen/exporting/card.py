@@ -1,4 +1,4 @@
-"""The card of an exported data set: README.md with the metadata that the Hugging Face hub reads."""
+"""Writes the card of an exported data set: README.md with the metadata that the Hugging Face hub reads."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class About:
         return durable.digest(self.manifest["files"]) if self.manifest else ""
 
     def see(self, split: str, row: Mapping[str, object]) -> None:
-        """Take one row into account."""
+        """Count one row, and note its columns and languages."""
         self.rows[split] = self.rows.get(split, 0) + 1
         self.columns |= dict.fromkeys(row)
         self.has_tools |= "tools" in row or any("tool_calls" in one for one in _messages(row))

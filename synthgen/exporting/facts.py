@@ -16,7 +16,7 @@ from synthgen.results.audit import StoredAudit
 WROTE = ("generator", "rewriter", "logits")
 JUDGED = ("judge",)
 BEGINNINGS = ("seed", "dataset")
-"""Roles of sources: models that wrote rows, models that judged them, and texts that rows began with."""
+"""Roles of sources: models that wrote rows, models that judged rows, and texts from which rows were made."""
 
 
 def uses(about: About) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes the files of an export: JSONL, or Parquet, one file a split."""
+"""Writes the files of an export: one JSONL or Parquet file for each split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthgen import durable
 from synthgen.exporting.rows import Columns, Row
 from synthgen.records import SCHEMA, SPLITS
 
-_GROUP = 1024  # rows of a row group
+_GROUP = 1024  # number of rows in a row group
 MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns of an export that hold messages in the form of records."""
 

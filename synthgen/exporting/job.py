@@ -124,7 +124,7 @@ def export(
     in {"prompt": "question"}. `fresh` replaces an earlier export.
 
     Raises UserError when the output folder is not free, and CorpusError, which names the row, when the format cannot
-    hold a row without loss. Nothing is written then. Raises GateDenied when there are no rows.
+    hold a row without loss. In these cases, nothing is written. Raises GateDenied when there are no rows.
     """
     path, out, named = Path(path), Path(out), to
     described = DESCRIPTIONS.get(to)

@@ -1,4 +1,4 @@
-"""The rows of an export: which records form a row, its columns, and whether it can be read again as it was."""
+"""Makes the rows of an export from records, and checks that a reader gets the same conversations from each row."""
 
 from __future__ import annotations
 

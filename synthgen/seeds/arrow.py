@@ -25,7 +25,7 @@ def check_names(schema: pa.Schema) -> None:
 
 
 def converter(schema: pa.Schema) -> dict[str, Convert]:
-    """For each column with numbers of 16 or 32 bits, at any depth: a function that converts its values.
+    """For each column with 16-bit or 32-bit floats, at any depth: a function that converts its values.
 
     Python has only 64-bit floats. The 32-bit number 0.1 becomes 0.1, which is the shortest decimal that reads as the
     same 32-bit number. A plain conversion would give 0.10000000149011612.

@@ -15,7 +15,7 @@ from typing import IO
 from synthgen.errors import RecipeError
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
-"""Endings of the names of files of rows, in lower case. `.ndjson` is another name of `.jsonl`."""
+"""Suffixes of files of rows, in lower case. `.ndjson` is another name for `.jsonl`."""
 
 _IN_PLACE = ".parquet"  # a format that has its own compression
 
@@ -37,8 +37,8 @@ _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
     ".zst": _zstd,
 }
 
-# Files beside the rows that hold no rows themselves. A folder with any other file is refused, because that file may
-# hold rows.
+# Files beside the files of rows that hold no rows. A folder with any other file is refused, because that file may hold
+# rows.
 _DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml", ".cff", ".bib", ".j2")
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation")
 _NAMED = 5  # number of files that a message names
@@ -67,7 +67,7 @@ def is_readable(path: Path) -> bool:
 
 
 def has_rows(folder: Path) -> bool:
-    """Whether there is a folder at the path, and it has a file of rows at any depth."""
+    """Whether the path is a folder that has a file of rows at any depth."""
     return folder.is_dir() and any(is_readable(path) for path in walk(folder))
 
 
@@ -75,7 +75,7 @@ def row_files(path: Path) -> list[Path]:
     """The files of rows at `path`: the file itself, or the files in the folder at any depth, in the order of their
     names. Names that begin with a dot are left out.
 
-    Raises RecipeError when there is no file of rows, and when the folder has a file that may hold rows and cannot be
+    Raises RecipeError when there is no file of rows, or when the folder has a file that may hold rows but cannot be
     read. A pipe, a device or a socket is not read.
     """
     if path.is_dir():
@@ -109,12 +109,12 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _json(*paths: Path) -> str:
-    """What to add to a hint about files of the format JSON."""
+    """The text that is added to a hint about JSON files."""
     return " (JSONL has one JSON object in each line)" if any(p.suffix.lower() == ".json" for p in paths) else ""
 
 
 def is_document(path: Path) -> bool:
-    """Whether the file describes the rows of its folder and holds no rows itself, by its name."""
+    """Whether the file, by its name, describes the rows of its folder and holds no rows itself."""
     return path.suffix.lower() in _DOCUMENTS or path.name.lower().split(".")[0] in _DOCUMENT_NAMES
 
 

@@ -33,7 +33,7 @@ _NOT_NAMES = frozenset(
 
 
 def mask(text: str) -> str:
-    """The structure of a text: capitalized words that follow each other become N, and numbers 0. White space,
+    """The structure of a text: capitalized words that follow each other become N, and numbers become 0. White space,
     punctuation and the case of common words do not count. Operators stay.
 
     Texts with the same structure form a group. The first word of a sentence is masked like a name, because it may be a

@@ -110,7 +110,7 @@ def _column(row: Row, column: str, where: Where) -> object:
 
 
 def _number_copies(seeds: Seeds, hashes: array[int]) -> None:
-    """Number the copies of each seed. Raise RecipeError for the first seed that has the id of a different seed."""
+    """Number the copies of each seed. Raises RecipeError for the first seed that has the id of a different seed."""
     codes = np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64)
     order = np.argsort(codes, kind="stable")
     again = np.flatnonzero(codes[order][1:] == codes[order][:-1]) + 1

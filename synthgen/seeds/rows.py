@@ -179,7 +179,7 @@ def _parquet(path: Path, skip: bool) -> Rows:
 
     file, number = str(path), 0
     try:
-        opened_file = pq.ParquetFile(path, pre_buffer=False)  # otherwise the memory would hold the whole file
+        opened_file = pq.ParquetFile(path, pre_buffer=False)  # with pre_buffer, the memory would hold the whole file
         check_names(opened_file.schema_arrow)
         convert = converter(opened_file.schema_arrow)
     except Exception as error:  # pyarrow raises errors of many kinds for damaged files

@@ -1,8 +1,9 @@
 """Carries out a removal.
 
 The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
-refuses the run until the removal is complete. Then the tombstone is written. All later steps may be repeated: the paid
-cache, the shards, and what was made from the rows. The manifest is written last, and then the journal is deleted.
+refuses the run until the removal is complete. Then the tombstone is written. Each later step may be repeated. These
+steps change the paid cache, the shards, and the files that were made from the rows. The manifest is written last, and
+then the journal is deleted.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ _MARK = "> **Out of date.**"
 @dataclass
 class _Job:
     """One removal: its tombstone, the manifest that the corpus had (None for an unfinished corpus), and what is known
-    of the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and
-    `judged` that evaluations of the run's student ask a judge.
+    about the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and `judged`
+    that evaluations of the run's student ask a judge.
     """
 
     run: Path
@@ -116,7 +117,7 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
 
 
 def _prepare(run: Path, source: str) -> _Job:
-    """Find out what is to be removed. Changes nothing."""
+    """Find out what must be removed. Changes nothing."""
     folder, journal = run / "generated", read_journal(run)
     recipe = load_recipe(run / "recipe.yaml")
     inputs = seeds_of(recipe)
@@ -169,7 +170,7 @@ def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombs
 
 
 def _earlier(run: Path, source: str) -> Tombstone | None:
-    """The latest tombstone of this name."""
+    """The latest tombstone with this name."""
     return next((one for one in reversed(read_removed(run).tombstones) if one.name == source), None)
 
 
@@ -301,7 +302,7 @@ def _carry_out(job: _Job) -> None:
 
 
 def _delete_made(run: Path) -> None:
-    """Delete what was made from the rows, and temporary files of killed processes."""
+    """Delete the files that were made from the rows, and temporary files of killed processes."""
     for folder in _curated(run):
         outputs.sweep(folder, outputs.CURATED)
         outputs.discard(folder, outputs.CURATED)
@@ -317,7 +318,7 @@ def _delete_made(run: Path) -> None:
 
 
 def _is_made(path: str) -> bool:
-    """Whether a file is made from rows. A temporary file counts as the file that it would become."""
+    """Whether a file is made from rows. A temporary file is judged by the name that it would get."""
     plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
     return _MADE.fullmatch(plain) is not None
 
@@ -342,7 +343,7 @@ def _mark_students(job: _Job) -> None:
 
 
 def _finish(job: _Job, manifest: Manifest) -> None:
-    """Write the card and the manifest of the corpus that is left."""
+    """Write the card and the manifest of the remaining corpus."""
     counts, cost = counts_of(job.folder)
     if not manifest["teachers"]:  # the rows of a data set
         counts = {**manifest["counts"], **{k: counts[k] for k in ("rows", "failures") if k in manifest["counts"]}}

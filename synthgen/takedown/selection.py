@@ -35,8 +35,9 @@ class _Known:
 def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[str, Tombstone]:
     """What `name` means in the generated corpus `folder`: (in words, a tombstone without counts).
 
-    A name is the id of a source, of a seed (also as "SOURCE#SEED"), or of a row, in this order. `inputs` are the seeds
-    of the run, if they are known: a seed may have no row yet. Raises UserError when nothing has the name.
+    A name is tried as the id of a source, then of a seed (also as "SOURCE#SEED"), then of a row. `inputs` are the seeds
+    of the run, if they are known. They are searched too, because a seed may have no row yet. Raises UserError when no
+    source, seed or row has the name.
     """
     known = _look(folder, name)
     if inputs is not None:

@@ -1,7 +1,7 @@
 """Detects which columns of a file hold the question, the reference answer, the context and the id.
 
-Columns are recognized by their names. When no column has a name for a question, the column with the question is chosen
-by its content.
+Columns are recognized by their names. If no column has a name for questions, the column of the questions is chosen by
+its content.
 """
 
 from __future__ import annotations

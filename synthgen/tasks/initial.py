@@ -77,7 +77,7 @@ class NewTask:
 class _Division:
     """How rows are divided into splits. Rows with the same value in the column `group` get the same split. When `group`
     is None, rows whose questions differ only in names and numbers get the same split. `groups` is the number of
-    different questions, where questions that differ only in names and numbers count as one. `counts` is the number of
+    different questions, where questions that differ only in names and numbers count once. `counts` is the number of
     rows of each split.
     """
 
@@ -121,7 +121,7 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     except Exception:
         for name in texts:
             (folder / name).unlink()
-        with suppress(OSError):  # rmdir fails if the folder contains other files
+        with suppress(OSError):  # `rmdir` fails if the folder contains other files
             folder.rmdir()
         raise
     return NewTask(

@@ -27,9 +27,9 @@ _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The parts of a reference. At most one of `quantity`, `moment`, `items`, `choice` and `truth` decides; `words`
-    always holds its words. `moment` is a time or a date. `whole` is true for a text of several lines, which is compared
-    whole.
+    """The parts of a reference. At most one of `quantity`, `moment`, `items`, `choice` and `truth` is set and decides.
+    `words` always holds the words of the reference. `moment` is a time or a date. `whole` is true for a text of several
+    lines, which is compared as a whole.
     """
 
     line: str
@@ -296,7 +296,7 @@ def _choice_agrees(named: Choice | None, line: str, spelled: str, expected: Choi
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two texts of the same choice agree: they are equal, or one is a shorter form of the other."""
+    """Whether two texts for the same choice agree: they are equal, or one is a shorter form of the other."""
     mine, yours = words(one), words(other)
     if mine == yours:
         return True

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from synthgen.verify.literals import literal
 
-LONGEST = 300  # characters of an expression
+LONGEST = 300  # the most characters of an expression
 Exact = int | Fraction
 
 _BITS = 4000  # the most bits of a numerator or denominator
@@ -111,7 +111,7 @@ def _close(waiting: list[str], values: list[Exact]) -> None:
 
 def _reduce(sign: str, waiting: list[str], values: list[Exact]) -> None:
     """Apply the operators that bind at least as tightly as `sign`, and then let `sign` wait for its right operand.
-    Powers are grouped from right to left.
+    Powers are computed from right to left.
     """
     while waiting and waiting[-1] != "(":
         other = waiting[-1]

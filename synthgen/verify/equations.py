@@ -65,8 +65,8 @@ def equations(text: str) -> list[Equation]:
     """The equations of a text in their order. Only the first 100,000 characters are read.
 
     The left side is computed exactly. The result is right if it equals this value, or this value rounded up or
-    down: the difference is less than one unit of the result's last digit. "20%" may be 0.2 or 20,
-    and the divisor in "3 / 1/4" may be 1/4.
+    down: the difference is less than one unit of the result's last digit. "20%" may be read as 0.2 or as 20. In "3 /
+    1/4", the divisor may be the fraction 1/4.
     """
     if "=" not in text and "≈" not in text and "\\approx" not in text:
         return []

@@ -2,7 +2,7 @@ r"""Finds the final answer in a text, as people and models write it.
 
 The last of these markers counts: `\boxed{…}`, `#### …`, `<answer>…</answer>`, `Answer: …`, `The answer is …`, `A: …` at
 the start of a line. Reasoning up to `</think>` is left out. Without a marker the last line is the answer. All searches
-go from the end of the text and take linear time.
+begin at the end of the text and take linear time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares mathematics by math-verify, in a process that can be killed.
+"""Compares mathematics with math-verify, in a process that can be killed.
 
 The process is started when it is first needed, and then kept. It is killed when a comparison takes longer than
 `SECONDS`, and the next comparison starts another process. It ends when this process ends for any reason. The extra

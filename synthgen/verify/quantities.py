@@ -1,4 +1,4 @@
-"""Quantities: an exact number with what it counts, such as "$1,200", "12%", "42 km/h" or "2 1/2 cups"."""
+"""Quantities: an exact number with a unit or noun, such as "$1,200", "12%", "42 km/h" or "2 1/2 cups"."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and perhaps a
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number with its unit. `value` of "12%" is 12, and `percent` is true. `unit` is a known unit or ''; `nouns` are
-    the other words that say what is counted. `digits` is the number of significant digits of a decimal, else 0. `name`
-    is the variable in "x = 3", or ''.
+    the other words that name the counted things. `digits` is the number of significant digits of a decimal, and 0 for
+    other numbers. `name` is the variable in "x = 3", or ''.
     """
 
     value: Fraction

@@ -67,7 +67,7 @@ def _digits(phrase: re.Match[str]) -> str:
     if _ORDINAL.fullmatch(plain):
         return written
     if plain in _MULTIPLES and phrase.string[: phrase.start()].rstrip()[-1:].isdigit():
-        return written  # "4 thousand" is read with its digits
+        return written  # the "thousand" in "4 thousand" is read together with the digits
     value = value_of(plain)
     if value is None:
         parts = written.split(" and ")

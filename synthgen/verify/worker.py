@@ -17,7 +17,7 @@ import sys
 import threading
 from dataclasses import replace
 
-LIMIT = 20  # seconds of wall time; the parent waits for less
+LIMIT = 20  # seconds of wall time; the parent waits for a shorter time
 MEMORY = 4 * 1024**3  # bytes
 PLACES = 12  # decimal places to which numbers must agree
 

@@ -1,11 +1,11 @@
-"""An index of the word sequences of evaluation sets, and the search in it.
+"""Makes an index of the word sequences of evaluation sets, and searches in it.
 
 A question or an answer of at least n words is found by its sequences of n words. A question with fewer words is found
 as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because
 so few words also occur by chance. An answer with fewer than n words is not looked for.
 
-A sequence that more than `_COMMON` texts of a set have belongs to the form of the set, such as "Choose the
-best answer". It does not count, unless a text has no other sequence.
+If more than `_COMMON` texts of a set have a sequence, it belongs to the form of the set, such as "Choose the best
+answer". Such a sequence does not count, unless a text has no other sequence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthgen.curation.lists import Rows
 
 _FEW = 5
 _COMMON = 3
-_CELLS = 16  # cells of the table of hashes that are present, for each hash
+_CELLS = 16  # for each hash, the table of present hashes has at least this many cells
 
 
 @dataclass(frozen=True)

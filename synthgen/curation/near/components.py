@@ -7,7 +7,7 @@ from numpy import int32, int64, uint16, uint64
 
 from synthgen.curation.near.kernels import Array, agreeing, compiled
 
-LONGEST = 256  # number of rows with the same key that are compared with each other
+LONGEST = 256  # at most this many rows with the same key are compared with each other
 _PARTS, _HIGHEST = 256, uint64(56)
 
 
@@ -72,7 +72,7 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
     while cells < 2 * largest + 1:
         cells *= 2
     table, last = np.empty(cells, int32), uint64(cells - 1)  # the newest entry with a key, or -1
-    earlier = np.empty(len(rows), int32)  # for each entry, the one before it with the same key, or -1
+    earlier = np.empty(len(rows), int32)  # for each entry, the previous entry with the same key, or -1
     number = np.empty(len(rows), uint16)  # the number of entries before it with the same key, at most LONGEST
     for part in range(_PARTS):
         table[:] = -1

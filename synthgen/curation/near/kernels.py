@@ -31,7 +31,8 @@ Sets = tuple[Array, Array, Array]
 Marks = tuple[Array, Array]
 """The sketch of each row, or 8 bits of each slot, and the result of `band_keys`."""
 Found = tuple[Array, Array]
-"""Filled by a search: for each row the index of its twin (int64, before: -1) and their similarity (float64)."""
+"""A search fills these arrays: for each row the index of its twin (int64, -1 before the search) and their similarity
+(float64)."""
 
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 

@@ -32,7 +32,7 @@ _ALONE = (
     (0x0F00, 0x0FFF),  # Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # iteration mark, closing mark, zero
+    (0x3005, 0x3007),  # the iteration mark, the closing mark and the zero
     (0x3040, 0x30FF),  # Hiragana, Katakana
     (0x31F0, 0x31FF),  # further Katakana
     (0x3400, 0x4DBF),  # Chinese characters
@@ -60,8 +60,8 @@ def kinds() -> npt.NDArray[np.uint8]:
 
 
 def lower() -> npt.NDArray[np.uint16]:
-    """The lower case of each character below `OTHERS`, by its number. A character whose lower case is not one character
-    below `OTHERS` stays as it is.
+    """The lower case of each character below `OTHERS`, by its number. A character stays as it is if its lower case has
+    several characters or is not below `OTHERS`.
     """
     table = np.arange(OTHERS, dtype=np.uint16)
     for code in range(OTHERS):

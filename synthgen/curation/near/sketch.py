@@ -50,8 +50,8 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
     """Return (number of bands, slots of a band) for pairs with a similarity of at least `threshold`.
 
     Two rows are compared if they agree in all slots of a band. With b bands of r slots, a pair of similarity J is
-    missed with the probability (1 − J^r)^b. The result is the largest r for which this is at most one in a million at
-    the threshold. More slots in a band give fewer comparisons of rows that are not similar.
+    missed with the probability (1 − J^r)^b. The result is the largest r for which this probability, at the threshold,
+    is at most one in a million. More slots in a band give fewer comparisons of rows that are not similar.
     """
     for size in range(8, 1, -1):
         count = slots // size

@@ -1,5 +1,5 @@
 """Personal data and secrets in rows: the check `personal_data` rejects such rows, and the edit `redact` replaces the
-values by pseudonyms.
+values with pseudonyms.
 
 The tables in `patterns` say what is searched. A value that a pattern cannot describe, such as the name of a person, is
 not found.
@@ -50,11 +50,12 @@ def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
 
 
 def redact(batch: pa.RecordBatch, section: PersonalData, services: Services) -> pa.RecordBatch:
-    """Replace each value by a pseudonym such as [EMAIL_1]. Within a row, the same value has the same pseudonym, and
+    """Replace each value with a pseudonym such as [EMAIL_1]. Within a row, the same value has the same pseudonym, and
     pseudonyms are numbered in the order in which their values appear.
 
     `edits` gets an entry for each place in the completion's text, and one entry without a range if other texts of the
-    row changed. The entries have no hash of the text before, because the hash of a short text would reveal it.
+    row changed. The entries have no hash of the text before the edit, because the hash of a short text would reveal the
+    text.
     """
     changed_rows, rows, entries = [], [], []
     for number, row, hints in rows_with(batch, section.entities):

@@ -1,7 +1,7 @@
-"""ENTITIES, HINTS and FORMS: the kinds of personal data and secrets, and how each is written.
+"""ENTITIES, HINTS and FORMS: the kinds of personal data and secrets, and the ways in which each kind is written.
 
 A value is found in three steps. First, the hints select the texts that may hold a value, for all texts of a batch at
-once (`likely`). Then the patterns of those hints are searched near each place that a hint matched (`find`). At last,
+once (`likely`). Then the patterns of those hints are searched near each place that a hint matched (`find`). Finally,
 the form's check decides on each match: by check digits, lengths and ranges, and by the text around the match
 (`validate`, `phones`).
 
@@ -69,7 +69,7 @@ ENTITIES: dict[Entity, Kind] = {
     "secret": Kind("SECRET", "secret", str),
 }
 
-# Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
+# Characters between the digits of a number: ASCII signs, special spaces, a no-break hyphen, and a dash.
 _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
 _CALL = (
@@ -130,7 +130,7 @@ HINTS: dict[str, tuple[str, ...]] = {
     ),
     "escape": (r"\\u00[2-7Aa]", r"\\u20[0-2]", r"\\/"),
 }
-"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes
+"""Maps the name of a hint to its patterns. A text has the hint if one of the patterns matches. JSON text that escapes
 characters (`escape`) may hold values of every form.
 """
 

@@ -22,7 +22,7 @@ _NUMBER_BESIDE = re.compile(r"\d[ \t]+\Z"), re.compile(r"[ \t]+\d")
 _CODE_OF_AMERICA = re.compile(r"(?:\(?\+|00)?1(?![0-9]{10})|\+1")
 _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:\-–][0-9]")
 
-# The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
+# The groups of digits of national numbers that begin with 0, with examples of countries that use these groups.
 _TRUNK_SHAPES = {
     tuple(map(int, shape.split("-")))
     for shape in words(

@@ -27,7 +27,7 @@ _FIELDS = {
 }
 
 Row = dict[str, object]
-"""The values of one row by the names in `COLUMNS`, as Python objects."""
+"""The columns of one row as Python objects, by the names in `COLUMNS`."""
 Hints = frozenset[str]
 
 
@@ -52,7 +52,7 @@ def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[t
     """Yield (number in the batch, values, hints of its texts) for each row that has a value of the entities.
 
     All texts are searched in one call, because it takes a millisecond to prepare the search. Python objects are made
-    for likely texts and for the yielded rows only.
+    only for likely texts and for the yielded rows.
     """
     texts, owners = _all_texts(batch)
     bits = hint_bits(texts)

@@ -2,7 +2,7 @@
 
 Each check gets the text and the range of the candidate, and returns the end of the value. The end of the value may be
 before the end of the candidate, because a pattern may match the beginning of the next word. None means that the
-candidate is no value.
+candidate is not a value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def always(text: str, start: int, stop: int) -> int | None:
     return stop
 
 
-# Sums: a number beside an operator is no card and no telephone number.
+# Sums: a number beside an operator is neither a card number nor a telephone number.
 
 _OPERATOR_BEFORE = re.compile(r"(?:[×÷^$€£~≈√]|(?<=[\d)]) ?(?:\*\*?|[+=<>/−])|(?<=\d) [-–]|[=+] ?[\d.]+ ?[+−]) ?\Z")
 _OPERATOR_AFTER = re.compile(r" ?(?:[×÷^%€£=]|\*\*? ?[\d(]|\+ ?\d|[-–/−] \d|[<>] ?\d)")
@@ -129,7 +129,7 @@ def ip6(text: str, start: int, stop: int) -> int | None:
     because programs have names such as `abc::def`.
     """
     if text[stop - 1] == ":" and text[stop - 2] != ":":
-        stop -= 1  # a colon of the sentence
+        stop -= 1  # the colon belongs to the sentence
     value = text[start:stop]
     if _LETTER.match(text, stop):
         return None
@@ -162,7 +162,7 @@ _USUAL_LENGTHS = (14, 15, 16)  # a bare number of another length counts only if 
 
 
 def card(text: str, start: int, stop: int) -> int | None:
-    """The number of a payment card: a prefix and a length of a card scheme, and a right check digit (Luhn)."""
+    """The number of a payment card. It has a prefix and length of a card scheme, and a correct check digit (Luhn)."""
     number = digits(text[start:stop])
     if not any(
         first <= int(number[: len(str(first))]) <= last and len(number) in lengths for first, last, lengths in CARDS
@@ -184,8 +184,8 @@ def luhn(number: str) -> bool:
 
 
 def account(text: str, start: int, stop: int) -> int | None:
-    """An IBAN: the length of its country and the remainder 1 modulo 97 (ISO 13616). Letters of the next word are cut
-    off.
+    """An IBAN. It has the length for its country, and its remainder modulo 97 is 1 (ISO 13616). Letters of the next
+    word are cut off.
     """
     value = ""
     length = IBAN_LENGTHS.get(text[start : start + 2].upper())
@@ -219,8 +219,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def italian(text: str, start: int, stop: int) -> int | None:
-    """A codice fiscale: the last letter is the check character (decree of 23 December 1976), and the day of birth, to
-    which 40 is added for women, exists.
+    """A codice fiscale: the last letter is the check character (decree of 23 December 1976). The day of birth, plus 40
+    for women, is a valid day.
     """
     value = text[start:stop].upper()
     if value[9:11].isdigit() and not (int(value[9:11]) < 72 and 1 <= int(value[9:11]) % 40 <= 31):

@@ -33,10 +33,10 @@ from synthgen.tables.section import Section
 LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last, because it is left out for a text in ASCII
 
 _WITHIN = 300  # the sentence that declines begins within this many characters
-_READ = 1500  # and this many characters are read to see whether an answer follows
+_READ = 1500  # this many characters are read to see whether an answer follows
 _SENTENCES = 4  # the sentence that declines is one of this many first sentences
 _ANSWER = 150  # an answer has this many characters at least; a Chinese character counts as three
-_QUOTED = 80  # characters of the sentence that a reason quotes
+_QUOTED = 80  # a reason quotes at most this many characters of the sentence
 
 _STARTS = rf"^\W*(?:<(?:think|reasoning)|{'|'.join(language.starts for language in LANGUAGES)})"
 _CLAUSES = (
@@ -116,7 +116,7 @@ def _likely(texts: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def declining(text: str) -> Span | None:
-    """The sentence of a completion that declines to answer; None if the completion is no refusal."""
+    """The sentence of a completion that declines to answer; None if the completion is not a refusal."""
     thought = _THOUGHT.match(text)
     start = thought.end() if thought else 0
     opening = text[start : start + _READ]

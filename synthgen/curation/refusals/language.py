@@ -47,7 +47,8 @@ class Language:
     """The words before the refusal in its sentence, and the beginning of a sentence that may stand before this
     sentence."""
     everything: str
-    """Declines the whole request and not a part of it. It is matched at the place where the sentence declines."""
+    """Words that decline the whole request and not a part of it. It is matched at the place where the sentence
+    declines."""
     although: str
     """Words that begin a subordinate clause before the main clause."""
     contrast: str
@@ -57,7 +58,7 @@ class Language:
     if `support` is found in the same sentence or in the next two.
     """
     support: str
-    """What assistants say when they decline: an apology, what they are, or why the request is a bad one."""
+    """What assistants say when they decline: an apology, what they are, or why the request is bad."""
     closing: str
     """A sentence after a refusal that does not answer: a reason, an offer, advice to ask somebody else."""
     free_order: bool = False

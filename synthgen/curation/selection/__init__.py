@@ -1,14 +1,15 @@
 """The selection `select` keeps a number of rows of the split `train`: rows with the best scores, rows that differ much,
 or random rows.
 
-`signature` reads what the selection needs of each row, in the same pass as the checks. `decide` then sees all rows that
-are left. `decide` chooses units: a group is a unit, and each row without a group is a unit (see `Order`). A unit with a
-row of `validation` or `test` is always kept. The choice depends on the ids and the order of the rows alone.
+`signature` reads the data that the selection needs about each row, in the same pass as the checks. `decide` then sees
+all rows that are left. `decide` chooses units: a group is a unit, and each row without a group is a unit (see `Order`).
+A unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
+settings.
 
 The units of each stratum are put into an order. They are taken in this order as long as they fit into the stratum's
 part of the number. For `random`, units are ordered by a hash of the seed and the id of the row or group. So a row that
 is drawn for one number is also drawn for any larger number. For `score`, this hash orders the rows with the same score.
-For `spread`, see `spread`.
+For `spread`, see the module `spread`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def fingerprint(section: Select) -> str:
-    """Everything, except for the settings, on which the order of rows depends. Raises RecipeError when `by: spread`
+    """Everything on which the order of rows depends, except for the settings. Raises RecipeError when `by: spread`
     cannot run.
     """
     if section.by != "spread":

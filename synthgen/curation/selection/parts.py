@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 def divided(sizes: Sequence[int], number: int, shares: str) -> list[int]:
-    """The part of each stratum; `sizes` are the numbers of their rows. The parts add up to `number`, or to all rows if
-    there are fewer. `shares` is "proportional" or "equal".
+    """The part of each stratum; `sizes` are the numbers of their rows. The parts add up to `number`, or to the number
+    of all rows if that is smaller. `shares` is "proportional" or "equal".
     """
     number = min(number, sum(sizes))
     if not number:
