@@ -1,4 +1,4 @@
-"""The check `broken_text`: rejects completions with wrongly decoded characters or leftover markup."""
+"""The check `broken_text` rejects completions with wrongly decoded characters or leftover markup."""
 
 from __future__ import annotations
 

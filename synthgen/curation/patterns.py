@@ -1,6 +1,6 @@
 """The check `pattern`: completions that match, or do not match, regular expressions of the recipe.
 
-Arrow searches with RE2. For every expression, its time grows in proportion to the text.
+Arrow searches with RE2. For every expression, the time of a search is proportional to the length of the text.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ def split_of(name: str) -> str | None:
 
 
 def _by_name(folder: Path, files: list[DataFile]) -> list[DataFile]:
-    """Each file with the split that its name means or, if it means none, the name of its nearest folder that means a
-    split.
+    """The files with their splits. The split comes from the file's name or, if that means no split, from the nearest
+    folder whose name means a split.
     """
     named = []
     for file in files:

@@ -49,7 +49,7 @@ def mask(text: str) -> str:
 
 
 def _without_hyphens(text: str) -> str:
-    """Replace hyphens, dashes, slashes and stars by a space if they are not operators. They are not operators between
+    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. They are not operators between
     two words if one of the words has several letters; then the white space around them is replaced too. Stars around a
     word in bold are not operators either.
     """

@@ -238,8 +238,8 @@ def _digits(number: str) -> int:
 
 
 def whole(text: str, *, strict: bool = False) -> Quantity | None:
-    """The quantity if the whole text is one: a number with a unit, or an expression of numbers. With `strict`, the
-    words after the number must be a known unit or at most three words in lower case.
+    """The quantity of a text that is only one quantity: a number with a unit, or an expression of numbers. With
+    `strict`, the words after the number must be a known unit or at most three words in lower case.
     """
     text = text.strip()
     if text.endswith("!") and _FACTORIAL.fullmatch(text):

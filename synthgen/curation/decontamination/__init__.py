@@ -82,8 +82,8 @@ def _span(text: str, start: int, stop: int) -> Span:
 
 
 def _rejection(field: str, messages: list[str], hit: Hit, limit: float) -> Rejection:
-    """The rejection for a hit. The hit is in the last of `messages`, which are the first messages of `field`, the
-    prompt or completion.
+    """The rejection for a hit. `messages` are the messages of the prompt or completion (`field`) up to the message with
+    the hit.
     """
     span = _span(messages[-1], hit.start, hit.stop)
     where = f"in the {field}" if len(messages) == 1 else f"in message {len(messages)} of the {field}"

@@ -219,8 +219,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def italian(text: str, start: int, stop: int) -> int | None:
-    """A codice fiscale: the last letter is the check character (decree of 23 December 1976). The day of birth, plus 40
-    for women, is a valid day.
+    """A codice fiscale: the last letter is the check character (decree of 23 December 1976). The day of birth, which
+    has 40 added for women, is a valid day.
     """
     value = text[start:stop].upper()
     if value[9:11].isdigit() and not (int(value[9:11]) < 72 and 1 <= int(value[9:11]) % 40 <= 31):

@@ -47,7 +47,7 @@ class Language:
     """The words before the refusal in its sentence, and the beginning of a sentence that may stand before this
     sentence."""
     everything: str
-    """Words that decline the whole request and not a part of it. It is matched at the place where the sentence
+    """Words that decline the whole request and not a part of it. They are matched at the place where the sentence
     declines."""
     although: str
     """Words that begin a subordinate clause before the main clause."""

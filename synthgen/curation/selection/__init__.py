@@ -2,8 +2,8 @@
 or random rows.
 
 `signature` reads the data that the selection needs about each row, in the same pass as the checks. `decide` then sees
-all rows that are left. `decide` chooses units: a group is a unit, and each row without a group is a unit (see `Order`).
-A unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
+all rows that are left. It chooses units: a group is a unit, and each row without a group is a unit (see `Order`). A
+unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
 settings.
 
 The units of each stratum are put into an order. They are taken in this order as long as they fit into the stratum's

@@ -8,7 +8,7 @@ from numpy import int32, uint64
 from synthgen.curation.near.kernels import Array, compiled
 
 WIDTH = 256
-"""The number of numbers of a vector."""
+"""The number of entries of a vector."""
 _PLACES, _SIGN = uint64(WIDTH - 1), uint64(63)
 
 
