@@ -170,14 +170,14 @@ def _object(value: object) -> dict[str, object]:
 
 
 def as_json(value: object) -> str:
-    """JSON text. Raises ValueError for numbers that are not finite."""
+    """The value as JSON text. Raises ValueError for numbers that are not finite."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _learnt(value: Row) -> bool | None:
     marks = [value[key] for key in _LEARNT if not is_null(value.get(key))]
     if any(mark not in (0, 1) for mark in marks) or len({bool(mark) for mark in marks}) > 1:
-        raise ValueError(f"a message has a mark of what is learnt that is neither 0 nor 1: {marks}")
+        raise ValueError(f"the mark that says whether a message is learnt is neither 0 nor 1: {marks}")
     return bool(marks[0]) if marks else None
 
 
@@ -208,7 +208,7 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
     if last != "assistant":
         raise ValueError(f"the conversation ends with a message of the {last}, and not of the assistant")
     if len(said) == 1:
-        raise ValueError("there is no message before the assistant's; a text alone is given in the column `text`")
+        raise ValueError("there is no message before the assistant's; give text without a prompt in the column `text`")
     if said[-2].message["role"] == "assistant":
         raise ValueError("the conversation ends with two messages of the assistant; join them")
     return turns(said[:-1], said[-1:], row, several="all")
@@ -235,7 +235,7 @@ def turns(
         if any(one.message["role"] == "assistant" for one in prompt):
             raise ValueError("a completion of several messages follows a turn of the assistant; give all as `messages`")
         if completion[0].message["role"] != "assistant" or completion[-2].message["role"] == "assistant":
-            raise ValueError("a completion of several messages must be turns of the assistant with others between them")
+            raise ValueError("the first message of a completion must be the assistant's, and the last but one must not")
         prompt, completion, several = [*prompt, *completion[:-1]], completion[-1:], "all"
     final = completion[-1].message
     if is_blank(final.get("content")) and not final.get("tool_calls"):
@@ -266,7 +266,7 @@ def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) ->
     if any(mark is not None for mark in marks):
         learnt = [mark is not False for mark in marks]
         if not learnt[-1] or (any(learnt[:-1]) and not all(learnt)):
-            raise ValueError("the marks of the messages choose other turns than the last one of the assistant, or all")
+            raise ValueError("the marks of the messages must choose the last turn of the assistant or all its turns")
         return "all" if all(learnt) and len(learnt) > 1 else "last"
     return several if len(marks) > 1 else "last"
 

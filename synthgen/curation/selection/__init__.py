@@ -93,7 +93,7 @@ def _strata(values: pa.Array, name: str) -> pa.Array:
         return values.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise RecipeError(
-            f"curate.select.column: '{name}' holds values of type {values.type}, which name no strata",
+            f"curate.select.column: '{name}' holds values of type {values.type}, which cannot be strata",
             "name a column with texts, numbers or true and false",
         ) from None
 
