@@ -27,9 +27,9 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
 def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
-    """Cut a completion before a next turn that the teacher invented: a line that begins like a new question, such as
-    "Q:", "User:" or "### Instruction", or a mark of a chat template, such as "<|im_end|>" (see
-    `synthgen.curation.turns`). A turn at the very beginning of the completion is not cut.
+    """Cut a completion before a next turn that the teacher invented (see `synthgen.curation.turns`). Such a turn begins
+    with a line like "Q:", "User:" or "### Instruction", or with a mark of a chat template such as "<|im_end|>". A turn
+    at the very beginning of the completion is not cut.
 
     If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
     a part of it was cut.

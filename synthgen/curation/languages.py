@@ -23,8 +23,8 @@ _READ = 2000  # only this many characters at the beginning are read
 
 
 def language(batch: pa.RecordBatch, section: Languages, services: Services) -> Verdicts:
-    """Reject a completion in another language than the allowed ones. A completion is kept if its language cannot be
-    known: when it is short, mostly code or numbers, or when the detector is not sure.
+    """Reject a completion whose language is not allowed. A completion is kept if its language cannot be known: when it
+    is short, mostly code or numbers, or when the detector is not sure.
     """
     rejected = {}
     for row, text in enumerate(batch["completion.text"].to_pylist()):
@@ -36,7 +36,7 @@ def language(batch: pa.RecordBatch, section: Languages, services: Services) -> V
 
 
 def _prose(text: str) -> str | None:
-    """The text without code and addresses; None if too few letters are left, or too many other characters."""
+    """The text without code and addresses. None if it has too few letters, or too many other characters."""
     prose = _NO_PROSE.sub(" ", text[:_READ])
     letters = sum(map(str.isalpha, prose))
     shown = len("".join(prose.split()))

@@ -135,8 +135,8 @@ def _one_share(text: str) -> float:
 
 
 def _equal_words(plain: pa.Array) -> Rows:
-    """The texts that consist of one word, three or four times. They are too short for a 4-word sequence that
-    repeats.
+    """The texts that repeat one word three or four times and have no other word. They are too short for a 4-word
+    sequence that repeats.
     """
     spaces = numbers(pc.count_substring(plain, pattern=" "))
     rows = np.flatnonzero((spaces == 2) | (spaces == 3))

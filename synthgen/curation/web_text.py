@@ -1,8 +1,8 @@
 """The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
 The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
-The formulas come from the papers. Where a paper removes lines, this check counts what would be left, and it changes
-nothing. Words are the parts of a text between white space.
+The formulas come from the papers. Where a paper removes lines, this check measures the remaining lines, and does not
+change the text. Words are the parts of a text between white space.
 """
 
 from __future__ import annotations

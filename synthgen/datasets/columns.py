@@ -69,7 +69,7 @@ class Survey:
         self.rows = self._ids = 0
 
     def see(self, row: Mapping[str, object]) -> None:
-        """Take the columns and types of one row into account."""
+        """Note the columns and types of one row."""
         self.rows += 1
         self._chunk.append(row)
         if len(self._chunk) == _CHUNK:

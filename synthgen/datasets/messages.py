@@ -254,7 +254,7 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned: the value of the column `teaches`, or what marks of the messages say, or else `several`.
+    """Which turns are learned. The column `teaches` decides it, or else the marks of the messages, or else `several`.
     If only the completion is a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]

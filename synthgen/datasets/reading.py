@@ -88,9 +88,9 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     """Read every row of a data set once to detect its format and its columns. An entry `column: name` in the source's
     `fields` means that the data set has the format's column `column` under another `name`.
 
-    Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
-    holds something that a record cannot hold. The message names the row. With `skip`, rows that a record cannot hold
-    are an error only if no other rows are left.
+    Raises CorpusError when there are no rows. Raises RecipeError when no format matches, when a row cannot be read, or
+    when a record cannot hold a row. The message names the row. With `skip`, rows that a record cannot hold are an error
+    only if no other rows are left.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
@@ -130,7 +130,9 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
 
 
 def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
-    """The columns that no row has. Raises RecipeError when such a column holds the images or sounds of the rows."""
+    """The columns of the files that no row has. Raises RecipeError when such a column holds the images or sounds of the
+    rows.
+    """
     unread = tuple(column for column in column_names(source) if column not in known)
     media = next((column for column in unread if column in MEDIA), None)
     if media:

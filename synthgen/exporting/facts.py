@@ -27,7 +27,7 @@ def uses(about: About) -> list[str]:
 
 
 def biases(audit: StoredAudit | None) -> list[str]:
-    """A text for each test of bias, or the statement that there was none."""
+    """A text for each test of bias, or the statement that no test was made."""
     tests = [one for some in audit_text.by_outcome(audit.measurements if audit else ()).values() for one in some]
     return [f"{one.name}, {one.subject}: {audit_text.measured(one)}" for one in tests] or [audit_text.NOT_MEASURED]
 

@@ -49,7 +49,8 @@ class Source:
 @dataclass(frozen=True)
 class Hit:
     """A text of an evaluation set that was found in a message: where it comes from, the share of its words that were
-    found, and the place in the message, in Unicode's form NFC, from the first to the last of these words.
+    found, and the range of the message from the first to the last of these words. The range is counted in Unicode's
+    form NFC.
     """
 
     source: Source

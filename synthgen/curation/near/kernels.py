@@ -249,8 +249,8 @@ def _end_of_unit(units: Array, first: int) -> int:
 def twins(sets: Sets, marks: Marks, units: Array, threshold: float, least: int, found: Found) -> None:
     """See `twins.twins`. Sets are compared if the sketches agree in at least `least` slots.
 
-    Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
-    of that row's key, so a row that is not in the table costs one access of the memory.
+    Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain and 32 bits of that
+    row's key. The search for a key that is not in the table therefore needs only one memory access.
     """
     (matrix, keys), sizes, (twin, score) = marks, sets[2], found
     rows = len(matrix)
@@ -300,8 +300,8 @@ def _insert(heads: Array, links: Array, keys: Array, row: int) -> None:
 @compiled
 def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
     """Return (the rarest elements of each row, the index of the first such element of each row). Two rows with a
-    similarity of at least `threshold` have one of these elements in common: Chaudhuri, Ganti and Kaushik, ICDE 2006
-    (prefix filter).
+    similarity of at least `threshold` have one of these elements in common (the prefix filter of Chaudhuri, Ganti and
+    Kaushik, ICDE 2006).
 
     The result is right with any order of the elements that is the same for all rows. This order counts how often the
     lower 22 bits of a hash occur, so it may take a rare element for a common one.

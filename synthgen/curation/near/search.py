@@ -1,9 +1,9 @@
 """Finds the near duplicates among the rows of many files of signatures, with little memory.
 
-Rows that resemble no other row are left out. The other rows form components: two rows that have a band in common and
-agree in enough slots are in the same component, and the rows of a unit (see `Order`) are always in the same component.
-A row and its twin are always in the same component. Components are therefore searched one after the other, and the
-memory holds the shingles of some components only:
+Rows that resemble no other row are left out. The other rows form components. Two rows are in the same component if they
+have a band in common and agree in enough slots, or if they are in the same unit (see `Order`). A row and its twin are
+always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
+of some components only:
 
 1. `_components` reads the keys of one band at a time. It needs about 140 bytes of memory for each row.
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.

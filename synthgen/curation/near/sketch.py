@@ -61,8 +61,8 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
 
 
 def least_agreement(threshold: float, slots: int = SLOTS) -> int:
-    """The number of slots in which the sketches of two rows must agree before their sets are compared. A pair at the
-    threshold agrees in fewer slots with a probability of less than one in a million: the number is 6 standard
-    deviations of MinHash below the mean.
+    """The number of slots in which the sketches of two rows must agree before their sets are compared. The number is 6
+    standard deviations of MinHash below the mean. A pair at the threshold therefore agrees in fewer slots with a
+    probability of less than one in a million.
     """
     return max(0, math.floor(slots * threshold - 6 * math.sqrt(slots * threshold * (1 - threshold))))

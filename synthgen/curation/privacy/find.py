@@ -20,7 +20,7 @@ from synthgen.curation.privacy.patterns import ENTITIES, FORMS, HINTS, Form
 from synthgen.tables.curation_settings import Entity
 
 _PLACES = {name: re.compile("|".join(patterns)) for name, patterns in HINTS.items()}
-_NEAR = 100  # ranges of one hint that are at most this far apart are searched together
+_NEAR = 100  # ranges of a hint are joined if fewer than this many characters lie between them
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _COLON = re.compile(r"\s*:")
 _CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -82,8 +82,9 @@ def _in_json(text: str, hints: Collection[str]) -> Iterator[Hit]:
 
 
 def _moved(hits: Iterator[Hit] | Sequence[Hit], skipped: int, start: int, escaped: str) -> Iterator[Hit]:
-    """The places in a JSON text of hits in one of its strings. `escaped` is the string as the JSON text writes it, and
-    `start` its place. `skipped` is the number of characters that were put before the string.
+    """Convert the places of hits in a string to their places in the JSON text that holds the string. `escaped` is the
+    string as the JSON text writes it, and `start` its place. `skipped` is the number of characters that were put before
+    the string.
     """
     places = None
     if "\\" in escaped:

@@ -5,8 +5,8 @@ once (`likely`). Then the patterns of those hints are searched near each place t
 the form's check decides on each match: by check digits, lengths and ranges, and by the text around the match
 (`validate`, `phones`).
 
-Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way: it has no
-class such as \\w, no assertion, and no class with characters beyond ASCII.
+Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way, because
+hints have no class such as \\w, no assertion, and no class with characters beyond ASCII.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ _NO_CODE_BEFORE = "".join(rf"(?<!\+[0-9]{{{length}}} )" for length in (1, 2, 3))
 _BODY = "A-Za-z0-9_-"
 _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
-# What may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
+# The text that may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
 _SAYS = (
     r"""(?:["'’]?s\b)?[\s:=#.,("'_：-]{0,4}"""
     r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|"""

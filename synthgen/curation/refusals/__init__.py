@@ -1,10 +1,10 @@
-"""The check `refusal`: completions that decline to do what was asked, in English, German, Spanish, French and Chinese.
+"""The check `refusal` rejects completions that decline the request, in English, German, Spanish, French and Chinese.
 
 A completion is a refusal if one of its first sentences declines, as in "I can't help with that", and no answer follows.
 The check does not reject a completion that declines one part and answers the rest, quoted words, a dialogue or a letter
 in which somebody declines, or a completion whose prompt asked to translate or repeat a refusal.
 
-Most texts are settled by one search of Arrow over the whole batch. The others are read sentence by sentence. The
+Most texts are settled by one search of Arrow over the whole batch. The other texts are read sentence by sentence. The
 phrases of each language are in a module of this package.
 """
 
@@ -216,8 +216,8 @@ def _size(text: str) -> int:
 
 
 def _asked_for(prompts: pa.Array) -> list[bool]:
-    """For each prompt: whether it asks to translate, change or repeat something and holds a refusal, asks what somebody
-    says, or asks to write an apology or a rejection.
+    """For each prompt: whether a refusal may be the answer that it asks for. Such a prompt holds a refusal and asks to
+    translate, change or repeat it, asks what somebody says, or asks to write an apology or a rejection.
     """
     texts = contents(prompts, "\n")
     asked = _matches(texts, _WHAT_IS_SAID) | _matches(texts, _DECLINES)

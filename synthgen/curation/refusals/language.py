@@ -41,8 +41,8 @@ class Language:
     declines: tuple[str, ...]
     """The writer says that they cannot or will not do something."""
     idioms: str
-    """Expressions that begin like one of `declines` and mean something else. They are matched at the place where
-    `declines` matched."""
+    """Expressions that begin like an expression of `declines` and mean something else. They are matched at the place
+    where `declines` matched."""
     openers: str
     """The words before the refusal in its sentence, and the beginning of a sentence that may stand before this
     sentence."""

@@ -17,9 +17,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Units:
-    """The units whose rows may be rejected, in the order of the corpus: the number of their rows of `train`, their
-    place in the random order (`key`), their score (NaN if they have none), the value of the column that divides them,
-    and the vectors of their words (see `spread`).
+    """The units whose rows may be rejected, in the order of the corpus. For each unit: the number of its rows of
+    `train`, its place in the random order (`key`), its score (NaN if it has none), its value in the column of the
+    strata, and the vector of its words (see `spread`).
     """
 
     size: Rows

@@ -6,7 +6,7 @@ distance of two texts is the squared distance of their vectors, divided by 2 x 1
 cosine of the vectors' angle: 0 for the same words, and about 1 for texts without a common word. All sums are of whole
 numbers, so the result is the same on every machine.
 
-The first text is the one with the lowest key. Each further text is the text with the largest distance to its nearest
+The text with the lowest key is chosen first. Each further text is the text with the largest distance to its nearest
 chosen text. If there are several, it is the first of them in the corpus. The largest distance of a rejected text to its
 nearest chosen text is then at most twice the optimum, the smallest value that any choice of as many texts can reach.
 This holds for distances that obey the triangle inequality, such as the square root of this distance. Choosing k of n
