@@ -21,7 +21,7 @@ _NO_ANSWER = (
     r"(?! (?:choices?|options?|sheets?|format|sets?|space|booklet|by|as|to be|that|if|"
     r"in the (?:table|text|passage|question|problem|paragraph)))"
 )
-_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # an answer follows, as in "is 42", and not a description of an answer
+_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # the next word must be an answer, as in "is 42", and not describe it
 
 HINTS = (
     r"\b(?:the|this|that|your|our|a) (?:\w+ )?hint (?:says?|said|states?|tells?|told|gives?|gave|suggests?|suggested|"

@@ -60,7 +60,7 @@ def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -
 
 
 def measured(plain: pa.Array) -> tuple[Scores, Rows]:
-    """The share of repeated sequences of each text in plain form, and the number of characters of a sequence. The
+    """For each text in plain form: the share of its repeated sequences, and the number of characters in a sequence. The
     number of characters is 0 for a text whose sequences have four words.
     """
     shares, units = repeated_shares(plain), np.zeros(len(plain), np.int64)
@@ -116,7 +116,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # without sequences that have words of two rows
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences that span two rows
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])

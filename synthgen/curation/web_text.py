@@ -2,7 +2,7 @@
 
 The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
 The formulas come from the papers. Where a paper removes lines, this check measures the remaining lines, and does not
-change the text. Words are the parts of a text between white space.
+change the text. White space separates words.
 """
 
 from __future__ import annotations

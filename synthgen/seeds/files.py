@@ -37,8 +37,8 @@ _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
     ".zst": _zstd,
 }
 
-# Files beside the files of rows that hold no rows. A folder with any other file is refused, because that file may hold
-# rows.
+# Files that may lie beside the files of rows and hold no rows. A folder with any other file is refused, because that
+# file may hold rows.
 _DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml", ".cff", ".bib", ".j2")
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation")
 _NAMED = 5  # number of files that a message names

@@ -1,8 +1,9 @@
 """Divides many texts into words at once, with a hash and the place of each word.
 
 Words are those of `synthgen.curation.near.shingles`: runs of letters, digits and underscores, and single characters in
-scripts without spaces. Case, punctuation, white space, characters without width, and how a letter is composed do not
-count. All texts are handled together as one array of characters, so no Python object is made for a word.
+scripts without spaces. Case, punctuation, white space, characters without width, and the way in which a letter is
+composed do not count. All texts are handled together as one array of characters, so no Python object is made for a
+word.
 
 The hash of a word is a sum over its characters. Each summand is a number for the character times a number for its
 place. Different words may have the same hash (rare characters and emoji share one number), so callers compare the words
@@ -44,7 +45,7 @@ def _folded() -> npt.NDArray[np.uint32]:
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Spread the bits of numbers of 64 bits, one to one."""
+    """Mix the bits of each 64-bit number. Different numbers stay different."""
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
     return values ^ (values >> _SHIFT)

@@ -93,7 +93,7 @@ def words(text: str) -> list[str]:
 
 
 def mix(number: int) -> int:
-    """Spread the bits of a number of 64 bits, one to one."""
+    """Mix the bits of a 64-bit number. Different numbers stay different."""
     number ^= number >> 33
     number = number * MIX[0] & MASK
     number ^= number >> 33

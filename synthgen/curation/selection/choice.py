@@ -45,7 +45,9 @@ class Choice:
     threshold: float
 
     def reasons(self, lost: Rows, section: Select, value: str | None) -> list[str]:
-        """The reason of each unit of `lost`, which are indexes into the fields. `value` is the value of the stratum."""
+        """The reason for each unit of `lost`, which holds indexes into the fields. `value` is the value of the
+        stratum.
+        """
         among = ""
         if section.column:
             among = f" without {section.column}" if value is None else f" with {section.column} '{value:.40}'"
