@@ -42,9 +42,9 @@ _UNKNOWN = "unknown"
 
 @dataclass
 class About:
-    """What a card says about an export. `rows` are the rows of each split, and `files` their paths. `license` is stated
-    by the user, or null. `sources` are the sources of a run with their terms. `languages` are codes of ISO 639.
-    `has_notice` says whether the export has NOTICE.md, which lists the obligations of the sources' licenses.
+    """What a card says about an export. `rows` are the rows of each split, and `files` their paths. `license` is the
+    license that the user stated, or null. `sources` are the sources of a run with their terms. `languages` are codes of
+    ISO 639. `has_notice` says whether the export has NOTICE.md, which lists the obligations of the sources' licenses.
     `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is the manifest of the run's
     corpus, `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
     """

@@ -116,9 +116,10 @@ def _words(data: Array, start: int, stop: int, tables: tuple[Array, Array], out:
 def shingle_lists(
     data: Array, offsets: Array, length: int, tables: tuple[Array, Array], lists: Array, sizes: Array
 ) -> int:
-    """Write the shingles of each text, in their order and with repetitions, into `lists`, text by text, and their
-    number into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is data[offsets[i]:offsets[i+1]]. A text
-    of n bytes has at most n // 2 + 1 shingles. Returns the number of all shingles.
+    """Write the shingles of each text into `lists`, text by text, in their order and with repetitions. Write the number
+    of shingles of each text into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
+    data[offsets[i]:offsets[i+1]]. A text of n bytes has at most n // 2 + 1 shingles. Returns the number of all
+    shingles.
     """
     total = 0
     for text in range(len(sizes)):
