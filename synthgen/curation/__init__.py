@@ -32,14 +32,15 @@ from synthgen.tables.reference import resolve
 from synthgen.tally import Step, funnel, funnel_line
 from synthgen.ui import UI
 
-_WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
+_WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting a process takes longer than it saves
 
 
 @dataclass(frozen=True)
 class Curation:
     """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
-    the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as those of
-    each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the rules.
+    the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as the
+    counts for each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the
+    rules.
     """
 
     folder: Path
@@ -91,7 +92,7 @@ def curate(
 def _curate(
     recipe: Recipe, source: Path, folder: Path, fresh: bool, repair: bool, *, where: tuple[str, int | None], ui: UI
 ) -> Curation:
-    """`curate` in a folder that is locked. `where` is (name of the executor, number of workers)."""
+    """Does the work of `curate` while the folder is locked. `where` is (name of the executor, number of workers)."""
     generated = corpus.verify(source)
     inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
@@ -130,7 +131,7 @@ def _curate(
 
 
 def _hashes(section: CurateSection) -> dict[str, dict[str, str]]:
-    """The hash of each file or folder, besides the corpus, that the rules read. Empty if there is none."""
+    """The hash of each file or folder that the rules read, except for the corpus. Empty if there is none."""
     found = {str(path): content_hash(path) for path in files_read(section)}
     return {"files_sha256": found} if found else {}
 

@@ -1,12 +1,13 @@
-"""`synthgen audit --keep-allowed`: the rows that may be used as intended, as a run of its own.
+"""Writes the rows that may be used as intended to a new run, for `synthgen audit --keep-allowed`.
 
     done = keep_allowed(recipe, "runs/first", "runs/first-allowed")
     done.report.status                # "ALLOW": the corpus that was written passes
 
-OUT is a run: recipe.yaml, curated/ and audit/. Its corpus has the same shards. Rows that may go stay in data/, or in
-rejected/ if curation had rejected them. Each other row is withheld: it stays in rejected/ with its id, its sources and
-the reason, but without its text, so that the folder may be shared. The stored distributions of withheld rows are left
-out, too. `synthgen.auditing.allowed` decides which rows may go. Rows of one group are kept or withheld together.
+OUT is a run: recipe.yaml, curated/ and audit/. Its corpus has the same shards as the corpus that was audited. Rows that
+may be used stay in data/, or in rejected/ if curation had rejected them. Each other row is withheld: it stays in
+rejected/ with its id, its sources and the reason, but without its text, so that the folder may be shared. The stored
+distributions of withheld rows are left out, too. `synthgen.auditing.allowed` decides which rows may be used. Rows of
+one group are kept or withheld together.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ _NULL = (
     *("teacher_prompt", "tools", "rationale", "answer", "reference", "prompt_token_ids", "token_ids", "label_probs"),
     "usage",
 )
-"""The columns of a withheld row that are empty or null: those that hold text, or numbers of tokens. The user's own
-columns are null, too."""
-_WORKER_ROWS = 32768  # minimum number of rows for each worker; for fewer, starting a process takes longer than it saves
+"""The columns that hold text or numbers of tokens. In a withheld row, they are empty or null. The user's own columns
+are null, too."""
+_WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting a process takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class KeptAllowed:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some shards to write, the decision, the groups that are left out, and the folders of distributions."""
+    """The input of `_write`: some shards, the decision, the groups that are left out, and the folders of
+    distributions.
+    """
 
     source: Path
     folder: Path
@@ -89,7 +92,7 @@ class _Piece:
 
 @dataclass
 class _Written:
-    """What was written: counts, and for each reason the number of kept rows that were left out."""
+    """What `_write` wrote: counts, and for each reason the number of kept rows that were left out."""
 
     tally: Tally
     left_out: Counter[str]
@@ -109,7 +112,7 @@ def keep_allowed(
     """Write the rows of a corpus that may be used as the recipe's section `audit` says, and audit them. `use` replaces
     the key `audit.use`. `out` becomes a run with this recipe. A repeated call resumes.
 
-    Raises GateDenied when no row may be used, or when the student's own sources do not pass, and the errors of
+    Raises GateDenied when no row may be used, or when the student's own sources do not pass. Also raises the errors of
     `synthgen.audit`. Raises RunChanged when `out` was made from other rows or for another use.
     """
     check_recipe(recipe)
@@ -123,7 +126,7 @@ def keep_allowed(
 
 
 def _keep(recipe: Recipe, source: Path, folder: Path, fresh: bool, workers: int | None, ui: UI) -> KeptAllowed:
-    """`keep_allowed` in a folder that is locked."""
+    """Does the work of `keep_allowed` while the folder is locked."""
     manifest, place = corpus.verify(source), folder / "curated"
     of_student = tuple(student_sources(recipe))
     assessment = assess(Subject(source, manifest, of_student=of_student), recipe.audit)
@@ -170,7 +173,7 @@ def _logits(source: Path, manifest: Manifest) -> tuple[Path, ...]:
 
 
 def _groups(source: Path, decision: Allowed) -> frozenset[str]:
-    """The groups with a row that may not go."""
+    """The groups in which a row may not be used."""
     found: set[str] = set()
     for _, batch in corpus.batches(source, "data", ["group_id", *COLUMNS], rows=65536):
         if batch["group_id"].null_count == batch.num_rows:
@@ -181,7 +184,7 @@ def _groups(source: Path, decision: Allowed) -> frozenset[str]:
 
 
 def _reasons(sources: pa.Array, decision: Allowed) -> list[str | None]:
-    """For each row: why it may not go, or None."""
+    """For each row: why it may not be used, or None."""
     sets, index = coded(sources)
     reasons = [decision.reason(one) for one in sets]
     return [reasons[n] for n in index.tolist()]
@@ -204,7 +207,7 @@ def _write_all(piece: _Piece, workers: int, ui: UI) -> _Written:
 
 
 def _write(piece: _Piece, services: Services) -> _Written:
-    """Write those shards that do not exist yet, and count all."""
+    """Write the shards that do not exist yet, and count the rows of all shards."""
     written = _Written(Tally(), Counter(), set())
     for name in piece.shards:
         if name not in piece.done:
@@ -227,7 +230,7 @@ def _kept_before(verdicts: pa.ChunkedArray) -> Iterator[str]:
 
 
 def _tables(piece: _Piece, name: str) -> Iterator[tuple[str, pa.Table]]:
-    """The tables of one shard by the folder of the corpus."""
+    """Yield (folder in the corpus, table) for each table of one shard."""
     data = corpus.read_shard(piece.source / "data" / f"{name}.parquet")
     path = piece.source / "rejected" / f"{name}.parquet"
     rejected = corpus.read_shard(path) if path.exists() else data.slice(0, 0)
@@ -251,7 +254,7 @@ def _of_rows(table: pa.Table, ids: pa.Array) -> pa.Table:
 
 
 def _divided(table: pa.Table, piece: _Piece) -> tuple[pa.Table, pa.Table]:
-    """The rows of a table that may go, and the others without their text."""
+    """The rows of a table that may be used, and the other rows without their text."""
     reasons = _reasons(table["sources"].combine_chunks(), piece.decision)
     if piece.groups:
         groups = table["group_id"].to_pylist()
@@ -263,7 +266,7 @@ def _divided(table: pa.Table, piece: _Piece) -> tuple[pa.Table, pa.Table]:
 
 
 def _without_text(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
-    """The rows with their reasons, and without anything that may not be shared."""
+    """The rows with their reasons, and without the values that may not be shared."""
     count = table.num_rows
     for name in (*_EMPTY, *_NULL, *table.column_names[len(SCHEMA) :]):
         place = table.schema.get_field_index(name)
@@ -290,9 +293,9 @@ def _entries(reasons: Sequence[str]) -> pa.Array:
 
 
 def _facts(before: Manifest, written: _Written) -> Facts:
-    """The facts about the new corpus for its manifest: those of the corpus that was audited, with new counts, and only
-    the sources whose role and license a row has that was not left out. (A manifest may name a model otherwise than the
-    rows do.)
+    """The facts about the new corpus for its manifest: the facts about the audited corpus with new counts. Only the
+    sources remain whose role and license occur in a row that was not left out. Names are not compared, because a
+    manifest and its rows may name the same model differently.
     """
     counts, rejected_by = facts_of(written.tally)
     present = {(term.role, term.license) for one in written.sources for term in one}

@@ -15,8 +15,8 @@ from synthgen.verify import matches_any, reason
 
 def answer(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
     """Check that the parsed answer matches one of the accepted references. The score is 1 or 0. A row that has no
-    reference is kept and gets no score. In a row of a data set, which has no parsed answer, the final answer of the
-    completion's text counts.
+    reference is kept and gets no score. A row of a data set has no parsed answer, so the final answer in the
+    completion's text is compared.
     """
     scores = np.full(len(batch), np.nan)
     rejected = {}

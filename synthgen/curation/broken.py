@@ -1,4 +1,4 @@
-"""The check `broken_text`: completions with characters that went wrong on their way, or with leftover markup."""
+"""The check `broken_text` rejects completions with wrongly decoded characters or leftover markup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import BrokenText
 
-# The characters that the bytes 0x80 to 0xBF become in Windows-1252, and in Latin-1 where the former has none.
+# The characters that the bytes 0x80 to 0xBF become in Windows-1252, or in Latin-1 where Windows-1252 has no character.
 _TAIL = r"\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 _LATIN = rf"[\x{{c2}}-\x{{f4}}][{_TAIL}]{{1,3}}"
 _FOREIGN = re.compile(re.sub(r"\\x\{(..)\}", r"\\x\1", _LATIN))
-# Of these pairs, the second is also a mark that people write after a capital letter, as in “CAFÉ” or «LIBERTÉ».
-_LEADS = "ÂÃÄÅÎÏÐÑ×ØÙÚÛ"  # what the first bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters become
+# People also write some of these pairs on purpose: a capital letter and then a mark, as in “CAFÉ” or «LIBERTÉ».
+_LEADS = "ÂÃÄÅÎÏÐÑ×ØÙÚÛ"  # first bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters, wrongly decoded
 _QUOTE, _SIGN = "‘’‚“”„‹›«»–—…•", "\xa0™®©°"
 # Cyrillic letters in UTF-8, read as Windows-1251: "Р" or "С" and another character, again and again.
 _CYRILLIC = r"(?:[РС][\x{a0}-\x{bb}Ђ-Џђ-џЁёІіҐґЎў‚-™€№]){3}"
@@ -45,7 +45,7 @@ _ABOUT = re.compile(r"\b(?:html|xml|css|markup|jsx|tags?|elements?|entit(?:y|ies
 def broken_text(batch: pa.RecordBatch, section: BrokenText, services: Services) -> Verdicts:
     """Reject a completion with wrongly decoded letters, replacement characters, control characters, marks of chat
     templates or leftover HTML.
-    The rejection names the first rule that the completion breaks, in this order.
+    The rules are tried in this order, and the rejection names the first rule that the completion breaks.
     """
     texts = batch["completion.text"]
     rejected: dict[int, Rejection] = {}
@@ -76,8 +76,8 @@ def _mojibake(text: str) -> str | None:
 
 
 def _written(text: str, place: int) -> bool:
-    """Whether two characters are a capital letter and a mark that people write so: the mark is a quote, a dash or a
-    sign, and the letter is rarely one of wrongly decoded text, or it ends a word of capital letters.
+    """Whether people write these two characters on purpose: a capital letter and then a quote, a dash or a sign. The
+    letter must be rare in wrongly decoded text, or it must end a word of capital letters.
     """
     letter, mark, after = text[place], text[place + 1], text[place + 2 : place + 3]
     if mark not in (_QUOTE if letter in "ÂÃ" else _QUOTE + _SIGN):  # "Â°" and "Ã\xa0" are hardly ever written
@@ -102,7 +102,7 @@ def _letters(text: str) -> str | None:
 
 
 def _special(text: str) -> str | None:
-    """Finds marks of chat templates. In code, and in texts about such templates, they are not judged."""
+    """Finds marks of chat templates. Marks in code, and in texts about such templates, are not judged."""
     found = None if _ABOUT_TEMPLATES.search(text) else _SPECIAL.search(_CODE.sub(" ", text))
     return f"mark of a chat template: '{found.group()}'" if found else None
 
@@ -156,6 +156,6 @@ RULES: dict[str, tuple[str, Callable[[str], str | None]]] = {
     "special_token": (SPECIAL, _special),
     "html": (_MARKUP, _html),
 }
-"""Maps a rule to an expression with which Arrow finds the likely texts, and to the function that describes what is
+"""Maps a rule to an expression with which Arrow finds the likely texts, and to a function. The function says what is
 wrong with a text, or returns None.
 """

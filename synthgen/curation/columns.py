@@ -37,7 +37,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 CONFIDENCE = "stored.confidence"
 _ADDED = {CONFIDENCE: ("id", "teacher", "token_ids")}
-"""Columns that `judge.read` adds, because they need other files of the shard, and the columns that they also need."""
+"""Columns that `judge.read` adds, because they need other files of the shard. Each is followed by the stored columns
+that it needs."""
 
 
 def stored(names: Iterable[str]) -> list[str]:
@@ -54,7 +55,7 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """Those columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
+    """The columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
     declares.
     """
 
@@ -75,5 +76,5 @@ class Columns:
         return self._known[name]
 
     def replace(self, columns: dict[str, pa.Array]) -> None:
-        """Replace stored columns by other arrays. Derived columns are computed again when they are next needed."""
+        """Replace stored columns with other arrays. Derived columns are computed again when they are next needed."""
         self._known = {name: array for name, array in self._known.items() if name not in DERIVED} | columns

@@ -5,18 +5,18 @@ completion, at temperature 1 and with the prompt that the teacher got:
 
 - `logprob`: log p of the token, in nats.
 - `probability`: p of the token.
-- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids as one. The entropy of the
-  whole distribution is at least as large, and equal if K is the size of the vocabulary.
-- `margin`: p of the most probable token minus p of the second.
+- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids together. It is at most the
+  entropy of the whole distribution, and equal to that if K is the size of the vocabulary.
+- `margin`: p of the most probable token minus p of the second most probable token.
 
 A measure is null where the stored distributions do not give it:
 
-- A top-k gives all four, but `logprob` and `probability` only if it holds every token of the completion.
-- Draws at temperature 1 give `probability` alone: the count of a token divided by the number of draws is an unbiased
+- A top-k gives all four measures, but `logprob` and `probability` only if it holds every token of the completion.
+- Draws at temperature 1 give only `probability`: the count of a token divided by the number of draws is an unbiased
   estimate of p. The logarithm of a count, the entropy of counts and the difference of the two largest counts are
   biased.
-- Draws at another temperature give nothing.
-- A row without distributions of the teacher that wrote it, or whose tokens an edit changed, has none.
+- Draws at another temperature give no measure.
+- A row has no measures if the teacher that wrote it stored no distributions, or if an edit changed its tokens.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def confidence(batch: pa.RecordBatch, section: Confidence, services: Services) -> Verdicts:
-    """Score each row by the measures of its distributions. A row is rejected only if a bound is set and its measure is
-    known.
+    """Score each row by the measures of its distributions. A row is rejected only if a bound is set and the measure of
+    this bound is known.
     """
     values = {name: _floats(batch[CONFIDENCE].field(place)) for place, name in enumerate(MEASURES)}
     bounds = [
@@ -82,7 +82,7 @@ def of_shard(folder: Path, shard: str, edited: pa.Table | None) -> pa.Array:
     """The column `stored.confidence` for the rows of one shard of the corpus `folder`. `edited` holds the columns that
     edits changed. Reads the distributions of all teachers that wrote rows of the shard, a few rows at a time.
 
-    Raises CorpusError when distributions belong to other tokens than those of their row.
+    Raises CorpusError when the distributions of a row belong to other tokens.
     """
     rows = corpus.read_columns(folder / "data" / f"{shard}.parquet", ["id", "teacher", "token_ids"])
     token_ids = rows["token_ids"].combine_chunks()
@@ -115,7 +115,7 @@ def _measure_file(path: Path, places: dict[str, list[int]], token_ids: pa.Array,
 
 def measured(target: Target, tokens: Sequence[int], temperature: float) -> tuple[float, ...]:
     """The four measures of one row, in the order of `MEASURES`; NaN where a measure is not known. `tokens` are the T
-    tokens of the completion, and `target` holds their T distributions. `temperature` is that of the loss.
+    tokens of the completion, and `target` holds their T distributions. `temperature` is the temperature of the loss.
     """
     chosen = np.asarray(tokens, np.int64)
     if isinstance(target, Sampled):
@@ -137,7 +137,7 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
         return _UNKNOWN
     logp = target.logprobs.astype(np.float64)
     missing = np.zeros(logp.shape, bool)
-    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # free slots, because a server sent fewer candidates
+    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # slots are free if a server sent fewer candidates
     tail = _tail(target, logp, missing, temperature)
     p = np.where(missing, 0.0, np.exp(logp))
     own = (target.ids == chosen[:, None]) & ~missing & (logp > logits.FLOOR)
@@ -149,8 +149,9 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
 
 
 def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
-    """The mean margin; NaN if the second best token is not known at some position. Where candidates are missing, one of
-    them could have been the best or second best, unless all other ids together are less probable.
+    """The mean margin; NaN if the second best token is not known at some position. A missing candidate could be the
+    best or second best token, unless all ids that are not stored are together no more probable than the second stored
+    token.
     """
     if p.shape[1] < 2:
         return np.nan
@@ -160,7 +161,8 @@ def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
 
 def _tail(target: TopK, logp: Floats, missing: npt.NDArray[np.bool_], temperature: float) -> Floats:
     """The probability, at temperature 1, of all ids that are not stored, at each position. The stored value is at the
-    temperature of the loss. At another temperature than 1, it is what the stored ids leave, with an error of 0.001.
+    temperature of the loss. If that is not 1, the result is 1 minus the probability of the stored ids, with an error of
+    0.001.
     """
     if temperature == 1.0:
         return np.exp(target.log_tail.astype(np.float64))

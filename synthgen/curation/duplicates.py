@@ -1,7 +1,7 @@
-"""The sweep for exact duplicates: rows with the same prompt and completion. Tool calls and reasoning count, white space
-and characters without width do not.
+"""The sweep for exact duplicates: rows with the same prompt and completion. Tool calls and reasoning are compared too.
+White space and characters without width are ignored.
 
-Of several equal rows, the first in corpus order is kept.
+If several rows are equal, the first of them in the corpus is kept.
 """
 
 from __future__ import annotations

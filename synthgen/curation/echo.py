@@ -12,15 +12,15 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import Echo
 
-_BEGINNING = 20  # the completion and the prompt have this many characters in common at the beginning, in plain form
+_BEGINNING = 20  # the completion and the prompt, in plain form, begin with this many equal characters
 
 _LABEL = r"^(?:(?:q|question|instruction|prompt|user|human) ?: ?)?[\"“„«]?"
 
 
 def echo(batch: pa.RecordBatch, section: Echo, services: Services) -> Verdicts:
-    """Reject a completion that begins with the whole last message of the prompt, or is itself the beginning of that
-    message, if the repeated part makes up too large a share of the completion. The share is the score; it is 0 for
-    other completions. Case, white space and what stands before the text, such as "Question:" or a quote, are ignored. A
+    """Reject a completion if a repeated part of the prompt makes up too large a share of it. Such a completion begins
+    with the whole last message of the prompt, or is itself the beginning of that message. The share is the score; it is
+    0 for other completions. Case, white space and a label or quote before the text, such as "Question:", are ignored. A
     repeated part of fewer than 20 characters is not judged.
     """
     completions, asked = (_unlabelled(texts) for texts in (batch["completion.plain"], plain(_last(batch["prompt"]))))

@@ -17,22 +17,22 @@ from synthgen.tables.section import Section
 from synthgen.verify.final import final
 
 Change = Callable[[str, str], str]
-"""Returns the changed text of a completion. It also gets the text of the prompt, which is empty for edits that do not
-read it. A text that is not changed is returned as it is.
+"""Returns the changed text of a completion. It also gets the prompt's text, which is empty for edits that do not read
+the prompt. A text that is not changed is returned as it is.
 """
 
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
-_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # between the answer and the next turn
+_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a ruler between the answer and the next turn
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
 def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
-    """Cut a completion before a next turn that the teacher invented: a line that begins like a new question, such as
-    "Q:", "User:" or "### Instruction", or a mark of a chat template, such as "<|im_end|>" (see
-    `synthgen.curation.turns`). A turn at the very beginning of the completion is left alone.
+    """Cut a completion before a next turn that the teacher invented (see `synthgen.curation.turns`). Such a turn begins
+    with a line like "Q:", "User:" or "### Instruction", or with a mark of a chat template such as "<|im_end|>". A turn
+    at the very beginning of the completion is not cut.
 
-    In a changed row, `answer` is read again from what is left, if the row had an answer. `rationale` becomes null if it
-    went beyond the cut.
+    If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
+    a part of it was cut.
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)
@@ -51,7 +51,7 @@ def _like(texts: pa.Array, pattern: str) -> pa.Array:
 
 def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
     """Cut what assistants say before they answer, such as "Sure! Here is a list of rivers:" (see
-    `synthgen.curation.openings`). A completion that says nothing else is left alone.
+    `synthgen.curation.openings`). A completion that has no other text is not changed.
 
     `answer` and `rationale` are cut too if they begin with these words.
     """
@@ -64,8 +64,8 @@ def _without_opening(text: str, prompt: str = "") -> str:
 
 
 def white_space(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
-    r"""Remove spaces at the ends of lines, blank lines at the beginning and the end, and all but one of several blank
-    lines. "\r\n" and "\r" become "\n". In blocks of code, only these ends of lines are changed.
+    r"""Remove spaces at the ends of lines, and blank lines at the beginning and the end. Several blank lines become
+    one. "\r\n" and "\r" become "\n". Blocks of code get no other change.
 
     `answer` and `rationale` are changed in the same way.
     """
@@ -91,8 +91,8 @@ def _edited(
 ) -> pa.RecordBatch:
     """Change the last message of completions. `likely` is true for every completion that `change` may change. A change
     that would leave nothing is not made. With `everywhere`, answers and rationales that are no longer a part of the
-    completion are changed in the same way. Otherwise, and if they are then still no part of it, the answer is read
-    again and the rationale becomes null.
+    completion are changed in the same way. Without it, or if the changed answer is not a part of the completion either,
+    the answer is read again. A rationale that is not a part of the completion becomes null.
     """
     found = np.flatnonzero(numbers(likely))
     prompts = batch["prompt.text"] if "prompt.text" in batch.schema.names else None
@@ -128,13 +128,13 @@ def _edited(
 
 
 def _changed(text: str, left: str) -> tuple[int, int]:
-    """The range of characters of `text` outside of which nothing was changed."""
+    """The range of characters of `text` that holds all changes."""
     start = _equal(text, left)
     most = min(len(text), len(left)) - start
     return start, len(text) - min(_equal(text[::-1], left[::-1]), most)
 
 
 def _equal(one: str, other: str) -> int:
-    """The number of characters with which both texts begin."""
+    """The number of equal characters at the beginning of both texts."""
     differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differ, min(len(one), len(other)))

@@ -1,4 +1,4 @@
-"""The check `format`: completions that are no JSON, or do not follow a JSON schema."""
+"""The check `format` rejects completions that are not JSON, or that do not follow a JSON schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPENING = re.compile(r"```json\b", re.IGNORECASE)
 
 
 def format(batch: pa.RecordBatch, section: Format, services: Services) -> Verdicts:
-    """Reject a completion that is no JSON document (RFC 8259), or one that does not follow the schema. Reasoning up to
+    """Reject a completion that is not a JSON document (RFC 8259), or does not follow the schema. Reasoning up to
     `</think>` is not read. If `in_block` is set, the document may stand in a block that begins with ```json, and other
     text may stand around the block.
     """
@@ -29,7 +29,7 @@ def format(batch: pa.RecordBatch, section: Format, services: Services) -> Verdic
 
 
 def _problem(text: str, section: Format) -> tuple[str, str] | None:
-    """The rule that a completion breaks, and the reason. None if it has the required form."""
+    """The rule that a completion breaks, and the reason. None if the completion has the required form."""
     document, error = _document(text, section.in_block)
     if document is None:
         return "json", error
@@ -38,7 +38,7 @@ def _problem(text: str, section: Format) -> tuple[str, str] | None:
 
 
 def _document(text: str, in_block: bool) -> tuple[str | None, str]:
-    """The JSON document of a completion, and ''. Or None, and why there is none."""
+    """The JSON document of a completion, and ''. If there is no document: None, and why."""
     error = _error(text)
     if not error:
         return text, ""
@@ -50,7 +50,7 @@ def _document(text: str, in_block: bool) -> tuple[str | None, str]:
     behind = text[opened[0].end() :]
     if "```" not in behind:
         return None, "the block of JSON is not closed"
-    # A string in the document may hold the marks too, and so may the text behind the block.
+    # A string in the document, or the text after the block, may hold the marks too.
     first, last = behind.split("```", 1)[0], behind.rsplit("```", 1)[0]
     document = last if _error(first) and not _error(last) else first
     error = _error(document)

@@ -1,4 +1,4 @@
-"""The check `function`: a Python function of the user decides.
+"""The check `function`: a Python function that the user wrote decides which rows are rejected.
 
 def no_names(batch):                     # a pyarrow.RecordBatch with the columns of the setting `columns`
     return ["has a name" if "Smith" in text else None for text in batch["completion.text"].to_pylist()]
@@ -21,19 +21,19 @@ from synthgen.tables.curation_settings import Function
 from synthgen.tables.reference import resolve
 
 _imported: dict[str, tuple[ModuleSpec | None, str]] = {}
-"""For each module whose functions ran: its spec, of which each import makes a new one, and the hash of its code."""
+"""For each module whose functions ran: its spec and the hash of its code. Each import makes a new spec."""
 Judges = Callable[[pa.RecordBatch], Sequence[object]]
 
 
 def function(batch: pa.RecordBatch, section: Function, services: Services) -> Verdicts:
-    """Reject the rows for which the user's function returns a reason. Raises RecipeError when it raises an error, or
-    returns anything but one reason or None for each row.
+    """Reject the rows for which the user's function returns a reason. Raises RecipeError when the function raises an
+    error, or when it does not return one reason or None for each row.
     """
     name = section.function
     judge = load(section)
     try:
         reasons = list(judge(batch))
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise any exception
         raise RecipeError(
             f"curate.function: '{name}' raised {_in_words(error)}", "correct the function, and run the command again"
         ) from error
@@ -53,7 +53,7 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
 
 
 def load(section: Function) -> Judges:
-    """The user's function. Its module is looked for where Python finds modules, and in the current folder. Raises
+    """The user's function. Its module is searched where Python finds modules, and in the current folder. Raises
     RecipeError when it cannot be imported.
     """
     name = section.function
@@ -63,7 +63,7 @@ def load(section: Function) -> Judges:
         loaded: Judges = resolve(name)
     except RecipeError as error:
         raise RecipeError(f"curate.function: {error.message}", error.hint) from error
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise any exception
         raise RecipeError(
             f"curate.function: '{name}' cannot be imported, {_in_words(error)}",
             "correct the module, and run the command again",
@@ -88,7 +88,7 @@ def fingerprint(section: Function) -> str:
     path = getattr(module, "__file__", None)
     code = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
     spec, imported = _imported.get(module.__name__, (None, ""))
-    if spec is not module.__spec__:  # imported or reloaded since
+    if spec is not module.__spec__:  # the module was imported or reloaded since
         _imported[module.__name__] = (module.__spec__, code)
     elif imported != code:
         raise RecipeError(

@@ -61,16 +61,16 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """Return the entries of the mask `kept`, which covers all rows of a task, for those rows of the task that have a
-    group. `grouped` holds the numbers of all rows with a group.
+    """Return the entries of the mask `kept` for the rows of a task that have a group. The mask covers all rows of the
+    task. `grouped` holds the numbers of all rows with a group.
     """
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table that `drop_broken` writes: the rows that are rejected because another row of their group is rejected,
-    with reasons. For each of `rows`, `causes` holds the number of the first rejected row of its group.
+    """The table that `drop_broken` writes. It holds the rows that are rejected because another row of their group is
+    rejected, with the reasons. For each of `rows`, `causes` holds the number of the first rejected row of its group.
     """
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))
@@ -84,7 +84,7 @@ def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Se
 
 
 def _reasons(job: Job, tasks: Sequence[Task], rows: Rows, late: Sequence[Late]) -> dict[int, str]:
-    """For each of `rows`, which are rejected: the text 'CHECK: reason' for the first entry of the row's verdicts."""
+    """For each of the rejected `rows`: the text 'CHECK: reason' for the first entry of the row's verdicts."""
     reasons: dict[int, str] = {}
     for task in tasks:
         start, stop = np.searchsorted(rows, [task.start, task.stop])

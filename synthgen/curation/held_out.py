@@ -1,5 +1,4 @@
-"""The sweep for rows of the split `train` that are the same as a row that is held out for an evaluation: a row of
-`validation` or `test`.
+"""The sweep for rows of the split `train` that are copies of a held-out row: a row of `validation` or `test`.
 
 The row of `train` is rejected, whatever the order of the rows. A row that is held out is never rejected here. Copies
 within `train`, and copies among rows that are held out, are left to the sweep `duplicates`.
@@ -31,7 +30,7 @@ _PARTS = {
 
 def is_held_out(splits: pa.Array) -> pa.Array:
     """Whether each row is held out, by its split. Every command that writes a corpus assigns the splits, and training
-    does not change them. Raises CorpusError for a row without a split, because it could be in any.
+    does not change them. Raises CorpusError for a row without a split, because it could be held out.
     """
     if splits.null_count:
         raise CorpusError("a row of this corpus has no split", "make the corpus again; every command writes the splits")
@@ -54,7 +53,7 @@ def candidates(signatures: pa.Table, section: Section, services: Services) -> pa
     """Pair each row of `train` with the first row that is held out and has the same hash."""
     held_out = numbers(signatures["held_out"]).astype(bool)
     rows, keys = numbers(signatures["row"]).astype(np.int64), signatures["key"].combine_chunks()
-    apart = np.lexsort((rows, ~held_out))[: np.count_nonzero(held_out)]  # rows that are held out, in their order
+    apart = np.lexsort((rows, ~held_out))[: np.count_nonzero(held_out)]  # the rows that are held out, in corpus order
     first = dict(zip(reversed(keys.take(pa.array(apart)).to_pylist()), reversed(rows[apart].tolist()), strict=True))
     learnt = np.flatnonzero(~held_out)
     twins = [first.get(key, -1) for key in keys.take(pa.array(learnt)).to_pylist()] if first else [-1] * len(learnt)
@@ -63,5 +62,5 @@ def candidates(signatures: pa.Table, section: Section, services: Services) -> pa
 
 
 def resolve(pairs: pa.Table, order: Order, section: Section, services: Services) -> pa.Table:
-    """Reject every row of `train` that has a copy."""
+    """Reject every row of `train` that has a held-out copy."""
     return pairs.select(["row", "twin"])

@@ -1,8 +1,7 @@
-"""Finds rationales that speak of an answer which their reader does not see, such as "as given in the hint".
+"""Finds rationales that mention an answer which their reader does not see, as in "as given in the hint".
 
-A teacher that was shown the answer, so that it explains it, should argue as if it did not know it. The phrases are
-English. A phrase is left alone if the prompt itself speaks of a hint or of an answer, because the rationale may then
-mean that one.
+A teacher that was shown the answer should explain it as if it had not seen it. The phrases are English. A phrase is
+ignored if the prompt itself mentions a hint or an answer, because the rationale may then mean what the prompt says.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _NO_ANSWER = (
     r"(?! (?:choices?|options?|sheets?|format|sets?|space|booklet|by|as|to be|that|if|"
     r"in the (?:table|text|passage|question|problem|paragraph)))"
 )
-_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # what follows is an answer, as in "is 42", and no description of one
+_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # the next word must be an answer, as in "is 42", and not describe it
 
 HINTS = (
     r"\b(?:the|this|that|your|our|a) (?:\w+ )?hint (?:says?|said|states?|tells?|told|gives?|gave|suggests?|suggested|"
@@ -49,10 +48,12 @@ ANSWERS = (
     r"\b(?:according to|as (?:given|stated|shown|provided) (?:in|by)|per) the reference\b"
     r"(?! (?:frame|points?|materials?|works?|books?|tables?|list|manual|guide|sections?|numbers?))",
 )
-"""The phrases that name an answer which was given, and none that state one: "the correct answer is 42"."""
+"""The phrases that refer to an answer which was given. A phrase that states the answer, such as "the correct answer is
+42", is not among them."""
 
 LIKELY = r"(?i)\bhint|\banswer|\bsolution|\breference"
-"""An expression for Arrow that matches every text which has one of these phrases. It only saves time."""
+"""An expression for Arrow that matches every text which has one of these phrases. It saves time: other texts are not
+searched."""
 
 _HINT, _GIVEN_ANSWER = (re.compile("|".join(phrases), re.IGNORECASE) for phrases in (HINTS, ANSWERS))
 _ASKS_HINT = re.compile(r"\bhint", re.IGNORECASE)
@@ -65,8 +66,8 @@ _ASKS_ANSWER = re.compile(
 
 
 def leak(rationale: str, prompt: str) -> Span | None:
-    """Where a rationale speaks of a hint or of an answer that was given. None if it does not, or if the prompt speaks
-    of one too.
+    """Where a rationale mentions a hint or an answer that was given. None if it mentions neither, or if the prompt
+    mentions it too.
     """
     for phrase, asked in ((_HINT, _ASKS_HINT), (_GIVEN_ANSWER, _ASKS_ANSWER)):
         found = phrase.search(rationale)

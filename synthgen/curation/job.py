@@ -44,15 +44,15 @@ class Chosen(Generic[Entry]):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the rule reads: those of its entry, and those that its settings name."""
+        """The columns that the rule reads: the columns of its table entry, and the columns that its settings name."""
         more = getattr(self.section, self.entry.more_columns) if self.entry.more_columns else ()
         return (*self.entry.columns, *more)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections are
-    the last of the sweeps.
+    """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections come
+    last in `sweeps`.
     """
 
     source: Path
@@ -73,7 +73,7 @@ class Job:
         return self.step(f"{sweep}-signatures", task.number)
 
     def edited(self, shard: str) -> Path:
-        """The path of the file with those columns of a shard that edits changed. The file exists only if a row was
+        """The path of the file with the columns of a shard that edits changed. The file exists only if a row was
         changed.
         """
         return self.steps / f"edited-{shard}.arrow"

@@ -1,8 +1,8 @@
 """Runs edits and checks, and computes the signatures that the sweeps need, while it reads the rows of a task once.
 
-Each task writes several Arrow files: for each shard in which an edit changed a row, a file with the changed columns;
-for each sweep, a file with the signatures of the rows that passed all checks; and at the end a file with the
-`verdicts`, the `scores` and the `group_id` of every row. When this last file exists, the task is done.
+Each task writes several Arrow files. For each shard in which an edit changed a row, it writes a file with the changed
+columns. For each sweep, it writes a file with the signatures of the rows that passed all checks. At the end, it writes
+a file with the `verdicts`, the `scores` and the `group_id` of every row. When this last file exists, the task is done.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
         for columns in read(job, shard, [*names, "group_id"]):
             judged.append(_checked(job, columns, services))
             kept = np.flatnonzero(lengths(judged[-1]["verdicts"]) == 0)
-            if "scores" in names:  # a sweep reads the scores, those of the checks included
+            if "scores" in names:  # a sweep reads the scores, including the scores of the checks
                 columns.replace({"scores": joined(columns.column("scores"), judged[-1]["scores"])})
             for rule in job.sweeps:
                 signed[rule.name].append(_signed(rule, columns, kept, start, services))
@@ -59,8 +59,8 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:
-    """Compute the signatures of those rows of a batch whose indexes are in `kept`. `start` is the number, in the
-    corpus, of the batch's first row.
+    """Compute the signatures of the rows of a batch whose indexes are in `kept`. `start` is the number, in the corpus,
+    of the batch's first row.
     """
     batch = columns.select(rule.columns)
     batch = batch if len(kept) == columns.rows else batch.take(pa.array(kept))

@@ -15,16 +15,16 @@ from synthgen.tables.curation_settings import Languages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LETTERS = 30  # a text with fewer letters is not judged; a Chinese, Japanese or Korean letter counts as four
-_PROSE = 0.75  # in a text that is judged, this share of the characters other than white space are letters, at least
+_LETTERS = 30  # a text with fewer letters is not judged; Chinese, Japanese and Korean letters count as four
+_PROSE = 0.75  # a text is judged if letters make up at least this share of its characters without white space
 _NO_PROSE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|\$\$.*?\$\$|\w+://\S+|\S+@\S+", re.DOTALL)
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-_READ = 2000  # characters that are read, from the beginning
+_READ = 2000  # only this many characters at the beginning are read
 
 
 def language(batch: pa.RecordBatch, section: Languages, services: Services) -> Verdicts:
-    """Reject a completion in another language than the allowed ones. A completion is kept if its language cannot be
-    known: when it is short, mostly code or numbers, or when the detector is not sure.
+    """Reject a completion whose language is not allowed. A completion is kept if its language cannot be known: when it
+    is short, mostly code or numbers, or when the detector is not sure.
     """
     rejected = {}
     for row, text in enumerate(batch["completion.text"].to_pylist()):
@@ -36,7 +36,7 @@ def language(batch: pa.RecordBatch, section: Languages, services: Services) -> V
 
 
 def _prose(text: str) -> str | None:
-    """The text without code and addresses; None if too few letters are left, or too many other characters."""
+    """The text without code and addresses. None if it has too few letters, or too many other characters."""
     prose = _NO_PROSE.sub(" ", text[:_READ])
     letters = sum(map(str.isalpha, prose))
     shown = len("".join(prose.split()))

@@ -1,5 +1,5 @@
-"""Reads the files that name the rows which were rejected after the checks: by a sweep, or because another row of their
-group was rejected.
+"""Reads the files with the rows that were rejected after the checks: by a sweep, or because another row of their group
+was rejected.
 
 Each sweep, and each step that rejects incomplete groups, writes one Arrow file with a line for each row that it
 rejected. The columns are the row's number in the corpus (`row`, ascending), and the fields of an entry in `verdicts`.
@@ -35,8 +35,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Late:
-    """A step after the checks, which may have rejected rows: the value of `check` in the verdicts of these rows, their
-    value of `teaches`, and the path of the step's file.
+    """A step after the checks that may reject rows: the values of `check` and `teaches` in the verdicts of these rows,
+    and the path of the step's file.
     """
 
     check: str

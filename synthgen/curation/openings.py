@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_LONGEST = 150  # characters of an announcement
+_LONGEST = 150  # the most characters of an announcement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Opening:
 
     @cached_property
     def compiled(self) -> tuple[re.Pattern[str], ...]:
-        """Praise, assent, offer and announcement, each with what ends it."""
+        """The expressions for praise, assent, offer and announcement, each with the mark that ends it."""
         end = r"\s?[!.！。]+(?:\s+|(?<=[！。]))"
         parts = (
             rf"(?:{self.praise}){end}",
@@ -77,21 +77,24 @@ OPENINGS = {
         announces=r"(?:以下|下面|这里)(?:是|为|就是|列出)",
     ),
 }
-"""The expressions by language. Each is matched at the beginning of what is left of the text."""
+"""The expressions by language. Each expression is matched where the previous match ended."""
 
 LIKELY = r"(?i)^\s*(?:" + "|".join(f"¡?(?:{o.assents})|(?:{o.praise})|(?:{o.offers})" for o in OPENINGS.values()) + ")"
-"""An expression for Arrow that matches every text which begins like this. It only saves time."""
+"""An expression for Arrow that matches every text which begins like this. It saves time: other texts are not
+searched."""
 
 
 def answer_begins(text: str) -> int:
-    """Where the answer begins behind such words. 0 if the text does not begin with them, or has nothing else."""
+    """The place where the answer begins after such words. 0 if the text does not begin with such words, or consists
+    only of them.
+    """
     start = len(text) - len(text.lstrip())
     ends = (_end(text, start, opening) for opening in OPENINGS.values())
     return next((end for end in ends if end and text[end:].strip()), 0)
 
 
 def _end(text: str, start: int, opening: Opening) -> int:
-    """Where these words end in one language. 0 without them."""
+    """The place where these words end in one language. 0 without them."""
     praise, assent, offer, announcement = opening.compiled
     praised = _after(praise, text, start)
     assented = _after(assent, text, praised or start)

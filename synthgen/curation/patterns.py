@@ -1,6 +1,6 @@
 """The check `pattern`: completions that match, or do not match, regular expressions of the recipe.
 
-Arrow searches with RE2, whose time grows in proportion to the text, whatever the expression.
+Arrow searches with RE2. For every expression, the time of a search is proportional to the length of the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from synthgen.tables.curation_settings import Pattern
 
 
 def pattern(batch: pa.RecordBatch, section: Pattern, services: Services) -> Verdicts:
-    """Reject a completion that an expression of `reject` matches anywhere, or that one of `require` does not match."""
+    """Reject a completion if an expression of `reject` matches anywhere in it, or if an expression of `require` does
+    not.
+    """
     texts = batch["completion.text"]
     rejected: dict[int, Rejection] = {}
     for name, expressions, unwanted in (("reject", section.reject, True), ("require", section.require, False)):

@@ -18,10 +18,11 @@ from synthgen.curation.lists import as_lists, lengths, numbers
 # All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
-_SAID = ("content", "name", "tool_calls", "reasoning_content")  # ids of tool calls are random, and say nothing
-_INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # they have no width, and join or separate letters
-# Any other character than these, which are written in one way only and change no letter before them: those below U+0300
-# without the invisible one, Cyrillic letters, dashes and quotes, common signs, Kana, Chinese characters, and Hangul.
+_SAID = ("content", "name", "tool_calls", "reasoning_content")  # without the random ids of tool calls
+_INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # characters without width, which join or separate letters
+# Matches a character that `canonical` may have to change. All other characters are written in one way only and change
+# no letter before them: those below U+0300 except for U+00AD, Cyrillic letters, dashes, quotes, common signs, Kana,
+# Chinese characters and Hangul.
 _NOT_CANONICAL = (
     r"[^\x00-\x{ac}\x{ae}-\x{2ff}\x{400}-\x{482}\x{48a}-\x{52f}\x{2010}-\x{2027}\x{20ac}\x{2190}-\x{2193}\x{2212}\x{2248}"
     r"\x{2260}\x{2264}\x{2265}\x{2500}-\x{257f}\x{2713}-\x{2717}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30a1}-\x{30fe}"
@@ -37,12 +38,12 @@ def contents(messages: pa.Array, separator: str) -> pa.Array:
 
 
 def whole(messages: pa.Array) -> pa.Array:
-    """`said`, with the role of each message."""
+    """Like `said`, but with the role of each message."""
     return _joined(messages, ("role", *_SAID))
 
 
 def said(messages: pa.Array) -> pa.Array:
-    """For each conversation: everything that its messages say, with tool calls and reasoning, but without roles. Words
+    """For each conversation: the whole text of its messages, with tool calls and reasoning, but without roles. Words
     are separated by single spaces, and characters are those of `canonical`.
     """
     return _joined(messages, _SAID)
@@ -51,7 +52,7 @@ def said(messages: pa.Array) -> pa.Array:
 def _joined(messages: pa.Array, names: Sequence[str]) -> pa.Array:
     flat = messages.flatten()
     columns = [pc.struct_field(flat, name) for name in names]
-    # Most messages have only a role and a content. No time is spent on the columns in which every value is null.
+    # Most messages have only a role and a content. To save time, columns in which every value is null are skipped.
     filled = [number == 0 or each.null_count < len(each) for number, each in enumerate(columns)]
     fields = [
         _spaced(canonical(pc.fill_null(each, ""))) if some else "" for each, some in zip(columns, filled, strict=True)

@@ -1,4 +1,4 @@
-"""Says on a sample of rows what each rule would reject or change. Nothing is written."""
+"""Says what each rule would reject or change in a sample of rows. Nothing is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Example:
 @dataclass(frozen=True)
 class Effect:
     """What one rule does to the sample: how many rows it rejects or changes, and the first of them. A row that several
-    rules reject counts for each.
+    rules reject counts for each of these rules.
     """
 
     rule: str
@@ -47,9 +47,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Preview:
-    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` of those that would be kept. `of`
-    is the number of all rows, or None when the sample is the first rows of a data set that has more. `unusable` is the
-    number of further rows of a data set that cannot be used. `note` says what is done otherwise on a sample.
+    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` the number that curation would
+    keep. `of` is the number of all rows, or None when the sample is the first rows of a data set that has more.
+    `unusable` is the number of further rows of a data set that cannot be used. `note` says how curating a sample
+    differs from curating all rows.
     """
 
     rows: int

@@ -21,14 +21,14 @@ from synthgen.verify.equations import equations
 from synthgen.verify.final import final
 
 _LIKELY = re.compile(LIKELY)
-_SHOWN = 80  # characters of an answer in a reason
+_SHOWN = 80  # the most characters of an answer that a reason shows
 
 
 def rationale(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
-    """Reject a row whose rationale ends with another answer than the row's, or speaks of a hint or of a given answer.
+    """Reject a row if its rationale ends with another answer than the row has, or mentions a hint or a given answer.
 
-    In a row of a data set that has no rationale, the reasoning of the completion is read and, without such, the
-    completion up to its last line. That line must then be marked as the answer, as in "#### 42".
+    A row of a data set may have no rationale. Then the reasoning of the completion is read or, if there is none, the
+    completion up to its last line. In the latter case, the last line must be marked as the answer, as in "#### 42".
     """
     rejected = {}
     for row, (text, answer) in enumerate(_rationales(batch)):
@@ -50,7 +50,9 @@ def rationale(batch: pa.RecordBatch, section: Section, services: Services) -> Ve
 
 
 def _place(rationale: str, found: Span, completion: str) -> Span | None:
-    """The place in the completion of a place in the rationale. None if the completion does not hold the rationale."""
+    """The place in the completion that equals the place `found` in the rationale. None if the completion does not hold
+    the rationale.
+    """
     start = completion.find(rationale)
     return {"start": start + found["start"], "stop": start + found["stop"]} if start >= 0 else None
 

@@ -1,13 +1,13 @@
-"""The check `repetition`: completions that say the same again and again.
+"""The check `repetition` rejects completions that repeat themselves again and again.
 
 Every text is measured by its 4-word sequences, in Arrow and numpy. The few texts with many repeated sequences are then
-read line by line, because a table, a program or a song repeats itself too. In these lines, repeated words count if they
+read line by line, because a table, a program or a song repeats itself too. In these texts, repeated words count if they
 are
 
-- in a line that says the same as an earlier line, if nothing new was said between the two (so a refrain may come back);
-- in a 4-word sequence that occurred before, in a line that is no row of a table, no item of a list and no code.
+- in a line that equals an earlier line, if no new line stands between the two (so a refrain may come back);
+- in a 4-word sequence that occurred before, unless the line is a row of a table, an item of a list or code.
 
-A word of 200 characters or more, such as "hahaha" without an end, is measured by its sequences of 16 characters.
+A word of 200 characters or more, such as a very long "hahaha", is measured by its sequences of 16 characters.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from synthgen.executor import Services
 from synthgen.tables.curation_settings import Repetition
 
 _NGRAM = 4
-# As many characters as four words of English have: in Chinese and Japanese, and in the other scripts without spaces.
+# The number of characters that say as much as four English words, in Chinese and Japanese, and in other scripts without
+# spaces.
 _CHINESE, _OTHERS = 8, 16
 _HAN_KANA = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
 _NUMBER = re.compile(r"^(?:[-*•+]|\(?\w{1,3}[.):]|step \d+:?)\s+|^\(?\d+\)?\s")
 _STRUCTURE = re.compile(r"^\s*(?:[-*•+]|\d{1,3}[.)])\s|\|.*\||^(?: {4}|\t)|[;{}]\s*$|^\s*(?:#|//|</?\w)|\t")
 _NO_LETTER = re.compile(r"[\W_]+")
-_LONG = r"\S{200}"  # "hahaha" or "!!!!!!" without an end, which has no 4-word sequences
+_LONG = r"\S{200}"  # a very long "hahaha" or "!!!!!!", which has no 4-word sequences
 _LONG_WORD = re.compile(_LONG + r"\S*")
 _RULER = re.compile(r"[-=_*#~.+|:\u2500-\u259f]+")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
@@ -59,8 +60,8 @@ def repetition(batch: pa.RecordBatch, section: Repetition, services: Services) -
 
 
 def measured(plain: pa.Array) -> tuple[Scores, Rows]:
-    """The share of repeated sequences of each text in plain form, and the number of characters of a sequence. This is 0
-    for a text whose sequences have four words.
+    """For each text in plain form: the share of its repeated sequences, and the number of characters in a sequence. The
+    number of characters is 0 for a text whose sequences have four words.
     """
     shares, units = repeated_shares(plain), np.zeros(len(plain), np.int64)
     rows = np.flatnonzero(characters(plain) >= 0)
@@ -86,7 +87,7 @@ def repeated_shares(plain: pa.Array) -> Scores:
     counts = lengths(words)
     grams = np.maximum(counts - _NGRAM + 1, 0)
     distinct = _distinct(words.flatten().dictionary_encode(), np.repeat(np.arange(len(plain)), counts), len(plain))
-    if distinct is None:  # there are too many different words for 64 bits, so divide the texts into two halves
+    if distinct is None:  # too many different words for 64 bits, so divide the texts into two halves
         half = len(plain) // 2
         if half == 0:
             return np.array([_one_share(text) for text in plain.to_pylist()])
@@ -115,7 +116,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     packed = row_of[:count].astype(np.uint64)
     for place in parts:
         packed = (packed << np.uint64(width)) | codes[place : place + count]
-    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences with words of two rows
+    packed = np.sort(packed[row_of[:count] == row_of[_NGRAM - 1 :]])  # leave out sequences that span two rows
     if not len(packed):
         return np.zeros(rows, np.int64)
     first = np.concatenate([[True], packed[1:] != packed[:-1]])
@@ -134,7 +135,9 @@ def _one_share(text: str) -> float:
 
 
 def _equal_words(plain: pa.Array) -> Rows:
-    """The texts that are one word three or four times. They are too short for a 4-word sequence that repeats."""
+    """The texts that repeat one word three or four times and have no other word. They are too short for a 4-word
+    sequence that repeats.
+    """
     spaces = numbers(pc.count_substring(plain, pattern=" "))
     rows = np.flatnonzero((spaces == 2) | (spaces == 3))
     words = [text.split(" ") for text in plain.take(pa.array(rows)).to_pylist()]
@@ -142,7 +145,7 @@ def _equal_words(plain: pa.Array) -> Rows:
 
 
 def _read(text: str, share: float, unit: int) -> float:
-    """The share of repeated words of a text, line by line. It is at most `share`, or, in a short text of equal lines,
+    """The share of repeated words of a text, line by line. It is at most `share`. In a short text of equal lines, it is
     the share of the lines after the first. Characters count as words if `unit` is not 0.
     """
     lines = [line for line in text.splitlines() if line.strip()]
@@ -165,7 +168,7 @@ def _share_in_long_words(text: str) -> float:
 
 
 def _repeated_words(lines: list[str], plain: list[str], words: list[list[str]], length: int) -> int:
-    """The number of words that repeat what was said before. `plain` holds the lines in plain form, and `words` their
+    """The number of words in repeated lines and sequences. `plain` holds the lines in plain form, and `words` their
     words. `length` is the number of words of a sequence.
     """
     repeated, last_new, fenced = 0, -1, False

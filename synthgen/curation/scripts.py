@@ -18,13 +18,15 @@ _MARKS = (
     r"\x00-/:-@\[-`{-\x{a9}\x{ab}-\x{b4}\x{b6}-\x{b9}\x{bb}-\x{bf}\x{2000}-\x{206f}\x{3000}-\x{3004}\x{3008}-\x{303f}\x{30fb}"
     r"\x{ff00}-\x{ff0f}\x{ff1a}-\x{ff20}"
 )
-MARKS, _LETTERS = f"[{_MARKS}]+", f"[^{_MARKS}]"  # white space and marks between words; every other character
+MARKS, _LETTERS = f"[{_MARKS}]+", f"[^{_MARKS}]"  # white space and marks between words, and all other characters
 _RARE = r"\x{20000}-\x{323af}"  # rare Chinese characters
 
 
 @cache
 def spaceless() -> str:
-    """A regular expression for one letter, digit or mark of these scripts. They are those of near duplicates."""
+    """A regular expression for one letter, digit or mark of these scripts. The sweep for near duplicates uses the same
+    scripts.
+    """
     from synthgen.curation.near.shingles import ALONE, KINDS
 
     codes = np.flatnonzero(KINDS == ALONE)
@@ -35,7 +37,7 @@ def spaceless() -> str:
 
 def characters(texts: pa.Array) -> Rows:
     """For each text that is mostly in a script without spaces: its number of letters, digits and marks. -1 for every
-    other text. Mostly means more than half of the letters, digits and marks.
+    other text. “Mostly” means more than half of the letters, digits and marks.
     """
     counts = np.full(len(texts), -1, np.int64)
     likely = np.flatnonzero(~ascii_only(texts))

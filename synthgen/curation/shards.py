@@ -25,8 +25,8 @@ COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by name, the number of verdicts that each check or sweep gave, and the number of
-    rows that each was the first to reject.
+    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and of the rows that
+    it was the first to reject.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Writing:
 
 
 def write_shards(piece: Writing, services: Services) -> Tally:
-    """Write those shards of one task that do not exist yet. Returns counts over all shards of the task."""
+    """Write the shards of one task that do not exist yet. Returns counts over all shards of the task."""
     job, task, tally = piece.job, piece.task, Tally()
     missing = [name for name, _ in task.shards if name not in piece.done]
     judged = _judged(piece) if missing else None
@@ -89,8 +89,8 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Return `table` with the columns in the file `edited` instead of its own. These are the columns that edits
-    changed. Without such a file, `table` is returned unchanged.
+    """Return `table` with its columns replaced by the columns in the file `edited`. These are the columns that edits
+    changed. If the file does not exist, `table` is returned unchanged.
     """
     if edited.exists():
         for name, column in zip((changed := read_table(edited)).column_names, changed.columns, strict=True):
@@ -107,10 +107,11 @@ def counted(part: str, table: pa.Table) -> Tally:
     """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
-    # Rows of a server have no token ids, unless the server returns them. Their tokens are those that it counted.
+    # Rows from a server have no token ids, unless the server returns them. For these rows, the server's count of tokens
+    # is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
-    # The server did not count the text that an edit left.
+    # The server's count does not hold for a text that an edit changed.
     edited = lengths(table["edits"].combine_chunks()) > 0
     tokens = pc.if_else(pc.and_(pa.array(edited), pc.is_null(table["token_ids"])), None, tokens)
     counts[f"tokens_{kind}"] = pc.sum(tokens).as_py() or 0
@@ -132,8 +133,9 @@ def _number_of_each(names: pa.Array) -> Counter[str]:
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
     """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited,
-    and the counts of answers when no answer was checked. The counts of tokens are left out when there is none, as in
-    rows of data sets. If only some rows have none, `rows_without_tokens` is their number.
+    and the counts of answers when no answer was checked. The counts of tokens are left out when no row has one, as in
+    rows of data sets. `rows_without_tokens` is the number of rows without a count of tokens, if only some rows have
+    none.
     """
     tokens = total.counts["tokens_kept"] + total.counts["tokens_rejected"] > 0
     names = ["kept", "rejected"]

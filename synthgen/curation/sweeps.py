@@ -10,14 +10,14 @@ A sweep consists of four functions. Each function gets the sweep's settings and 
                                 →  a table of `row` (rejected) and `twin` (kept), optionally with `score`,
                                 `threshold` and `rule`
 
-A sweep whose pairs would be too many decides by itself. It has two functions: `signature`, whose tables have `row` and
+A sweep that would have too many pairs decides by itself. It has two functions: `signature`, whose tables have `row` and
 any other columns, and
 
     decide(paths, lost, order, settings, executor)   the files with the signatures of each task in corpus order, and the
                                 numbers of the rows that an earlier step rejected  →  the same table as `resolve`;
                                 `twin` may be null, and a column `reason` may hold the reason of each row
 
-`decide` may write further files beside those of the signatures. A selection is a sweep of this form that runs last.
+`decide` may write further files beside the files of the signatures. A selection is a sweep of this form that runs last.
 
 `row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
 several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
@@ -81,7 +81,7 @@ def sweep(
 
 
 def _given(rule: Chosen[Sweep], name: str) -> Reference:
-    """One of the functions of a sweep. Raises SynthgenError when its table entry does not have the function."""
+    """One of the functions of a sweep. Raises SynthgenError when the sweep's table entry does not have the function."""
     found: Reference | None = getattr(rule.entry, name)
     if found is None:
         raise SynthgenError(f"the sweep '{rule.name}' has neither 'decide' nor '{name}'")

@@ -16,19 +16,19 @@ from synthgen.executor import Services
 from synthgen.records import COMPLETE
 from synthgen.tables.curation_settings import Length, Truncated
 
-# A text that is complete ends with a mark, as a rule. All others, and those with a block of code, are read.
+# As a rule, a complete text ends with a mark. Texts without a mark at the end, or with a block of code, are read.
 _MAY_BE_CUT = r"[\pL\pM\pN,;(\-–，、；]\s*$|(?m)^\s*(?:```|~~~)|\A\s*(?:\{\s*\"|\[\s*[\[{\"])"
 _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
-_SENTENCES, _WORDS = 3, 3  # after so many sentences, as many words without a mark at the end go on
-_CHARACTERS = 6  # the same for letters of Chinese and Japanese
+_SENTENCES, _WORDS = 3, 3  # after this many sentences, this many words without a mark at the end are a cut sentence
+_CHARACTERS = 6  # this many Chinese or Japanese letters count like `_WORDS` words
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")
-_CLOSING = 5  # a last paragraph of so few words is no sentence
+_CLOSING = 5  # a last paragraph with at most this many words is not a sentence
 _LETTER_END = re.compile(r"[^\W\d_]$")
-# How a line of prose ends that goes on: with a mark or a word after which more must follow.
+# The end of a line that must go on: a mark or a word after which more must follow.
 _MIDDLE = re.compile(
     r"[,;(–]$|\w-$|\b(?:the|an?|and|or|but|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|because|if|when|its|their|"
     r"der|die|das|und|oder|von|zu|mit|für|dass|ein|eine|el|la|los|las|un|una|y|o|de|que|en|con|por|para|le|les|une|et|ou|du|des|dans|pour|"
@@ -65,8 +65,8 @@ def _words(plain: pa.Array) -> Rows:
 
 
 def truncated(batch: pa.RecordBatch, section: Truncated, services: Services) -> Verdicts:
-    """Reject a completion that is not complete according to its finish reason. Where this is null, because no server
-    answered, the text is judged if the setting `from_text` says so.
+    """Reject a completion that is not complete according to its finish reason. If the finish reason is null, because no
+    server answered, the text is judged if the setting `from_text` says so.
     """
     reasons = batch["finish_reason"]
     whole = pc.or_(pc.is_null(reasons), pc.is_in(reasons, pa.array(COMPLETE, reasons.type)))
@@ -86,7 +86,7 @@ def truncated(batch: pa.RecordBatch, section: Truncated, services: Services) -> 
 
 
 def _cut(text: str) -> tuple[str, str] | None:
-    """Whether a text was cut off: the rule and the reason. None if it may be complete, or if this cannot be known."""
+    """Whether a text was cut off: the rule and the reason. None if the text may be complete."""
     fences = _FENCE.findall(text)
     if len(fences) % 2:
         return "code", "a block of code is not closed"
@@ -100,14 +100,14 @@ def _cut(text: str) -> tuple[str, str] | None:
     left = text[ends[-1] :].split()
     long = len(left) >= _WORDS or len(_WIDE.findall(text, ends[-1])) >= _CHARACTERS
     goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and long and _LETTER_END.search(last))
-    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # as under a letter
+    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # such as the name under a letter
     if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
         return None
     return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"
 
 
 def _ends_within_json(text: str) -> bool:
-    """Whether a text is JSON up to its end, where more must follow."""
+    """Whether a text is the beginning of a JSON document and ends before the document does."""
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
@@ -116,7 +116,7 @@ def _ends_within_json(text: str) -> bool:
 
 
 def _cut_item(text: str) -> bool:
-    """Whether the last line is an item of a list that goes on, although two items before it end with a mark."""
+    """Whether the last line is an unfinished item of a list whose other items, at least two, end with a mark."""
     items = [line.rstrip() for line in text.split("\n") if _ITEM.match(line)]
     whole = [item for item in items[:-1] if item.endswith((".", "!", "?", "。"))]
     return len(whole) > 1 and len(whole) == len(items) - 1 and _MIDDLE.search(items[-1]) is not None

@@ -1,12 +1,12 @@
-"""Finds where a completion goes on with a turn that nobody asked for: another question, or a mark of a chat template.
+"""Finds the place where a completion continues with an invented turn: another question, or a mark of a chat template.
 
     The Loire.\\n\\nUser: And in Spain?          a line with the name of a speaker or of a question
     The Loire.<|im_end|>\\n<|im_start|>user     a mark with which a chat template ends a turn
     positive\\n\\nReview: It broke.              a name with which a line of the prompt begins, if the prompt ends with
                                                such a name too, as in "Sentiment:"
 
-Blocks of code are left alone, and so are the speakers of a dialogue or the questions of a quiz for which the prompt
-asks. A turn at the very beginning of a completion is left alone too.
+Turns in blocks of code do not count. If the prompt asks for a dialogue or a quiz, its speakers or questions do not
+count. A turn at the very beginning of a completion does not count either.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ MARK = (
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|start_header_id|end|user|assistant|system)\|>|"
     r"<(?:start|end)_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>|\[/?INST\]"
 )
-"""The marks of chat templates. The expression is one of Arrow too."""
-_END = r"</s>\s*(?:<s>|\[INST\]|\z)"  # elsewhere, it ends a part in HTML
+"""The marks of chat templates. Arrow reads this expression too."""
+_END = r"</s>\s*(?:<s>|\[INST\]|\z)"  # in other places, `</s>` may be an HTML tag
 _LABEL = r"[^\W\d_][\w ]{0,24}[:：]"
 
 LIKELY = f"{_LINE}|{MARK}|{_END}"
-"""An expression for Arrow that matches every completion which `begins` may cut, if its prompt ends with no name."""
+"""An expression for Arrow. If the prompt does not end with a name, it matches every completion which `begins` may
+cut."""
 LABELLED = r"\n[ \t]*\pL[\pL\pM\pN_ ]{0,24}[:：]"
-"""The same for completions whose prompt ends with a name, as in "Sentiment:"."""
+"""Like `LIKELY`, but for completions whose prompt ends with a name, as in "Sentiment:"."""
 ENDS_WITH_LABEL = r"[:：]\s*\z"
 """An expression for Arrow that matches every prompt which ends with a name."""
 
@@ -58,7 +59,7 @@ _ASKS = re.compile(
 
 
 def begins(text: str, prompt: str) -> int:
-    """Where in a completion an invented turn begins. The length of the text if it has none.
+    """The place in a completion where an invented turn begins. The length of the text if it has no such turn.
 
     `prompt` is the last message of the prompt.
     """
@@ -75,7 +76,7 @@ def begins(text: str, prompt: str) -> int:
 
 
 def _first(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Where the pattern is first found outside of blocks of code."""
+    """The first place outside of blocks of code where the pattern matches."""
     found = (each.start() for each in pattern.finditer(text, start))
     return next((place for place in found if not _in_code(text, place)), len(text))
 
@@ -97,7 +98,7 @@ def _mark(text: str, start: int) -> int:
 
 
 def _example(text: str, start: int, prompt: str) -> int:
-    """Where a further example begins after the one that the prompt left open."""
+    """The place where a further example begins, after the example that the prompt left open."""
     labels = {label.casefold() for label in _LABELS.findall(prompt)}
     lines = [found for found in _LABELS.finditer(text, start) if found[1].casefold() in labels]
     if len(labels) < 2 or not lines or lines[0].start() == start:

@@ -1,8 +1,8 @@
-"""The check `web_text`: rules with which large sets of web pages were filtered, as presets.
+"""The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
-They were made for English web pages. Good instruction rows break them: they are short, or end without a period. The
-formulas are those of the papers. Where a paper removes lines, this check counts what would be left, and it changes
-nothing. Words are what white space separates.
+The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
+The formulas come from the papers. Where a paper removes lines, this check measures the remaining lines, and does not
+change the text. White space separates words.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Bound:
     strict: bool = False
 
     def broken(self, page: Page) -> Rejection | None:
-        """Why a page breaks the rule. None if it does not."""
+        """Why a page breaks the rule. None if the page does not break it."""
         value = self.measure(page)
         for bound, outside, word in ((self.least, -1, "less"), (self.most, 1, "more")):
             if bound is not None and ((value - bound) * outside > 0 or (self.strict and value == bound)):
@@ -75,7 +75,7 @@ class Bound:
 
 
 def web_text(batch: pa.RecordBatch, section: WebText, services: Services) -> Verdicts:
-    """Reject a text that breaks a rule of the preset. The rejection names the first rule that it breaks, with the
+    """Reject a text that breaks a rule of the preset. The rejection names the first rule that the text breaks, with the
     measured value as the score. Raises RecipeError for a row that has a prompt.
     """
     if lengths(batch["prompt"]).any():
@@ -97,7 +97,7 @@ def _share(count: float, whole: float) -> float:
 
 
 def _symbols(page: Page) -> float:
-    """The number of hash signs or of ellipses, whichever is larger, for each word."""
+    """The number of hash signs or the number of ellipses, whichever is larger, divided by the number of words."""
     ellipses = page.text.count("...") + page.text.count("…")
     return _share(max(page.text.count("#"), ellipses), len(page.words))
 
@@ -123,7 +123,7 @@ def _repeated(parts: list[str]) -> list[str]:
 
 
 def _same(page: Page, parts: str, characters: bool) -> float:
-    """The share of the lines or paragraphs that equal an earlier one, by their number or by their characters."""
+    """The share of the lines or paragraphs that equal an earlier line or paragraph, by number or by characters."""
     whole = getattr(page, parts)
     again = _repeated(whole)
     if characters:
@@ -132,8 +132,8 @@ def _same(page: Page, parts: str, characters: bool) -> float:
 
 
 def _top_gram(page: Page, size: int) -> float:
-    """The share of the characters in all occurrences of the most frequent sequence of `size` words; of several, the
-    longest.
+    """The share of the characters in all occurrences of the most frequent sequence of `size` words. If several
+    sequences are equally frequent, the longest counts.
     """
     grams = Counter(zip(*(page.words[place:] for place in range(size)), strict=False))
     if not grams:
@@ -155,8 +155,8 @@ def _repeated_grams(page: Page, size: int) -> float:
 
 
 def _c4_sentences(page: Page) -> float:
-    """The number of sentences in the lines that C4 keeps: those of five words or more, none of which has more than
-    1,000 characters, with a mark at the end, and without "javascript" and the phrases of notices about cookies.
+    """The number of sentences in the lines that C4 keeps: lines of five words or more that end with a mark. Lines with
+    a word of more than 1,000 characters, with "javascript" or with phrases of notices about cookies are left out.
     """
     kept = [line for line in page.lines if len(line.split()) >= 5 and line.endswith(_ENDS) and not line.endswith("...")]
     kept = [line for line in kept if max(map(len, line.split())) <= 1000]

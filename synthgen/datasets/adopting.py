@@ -1,4 +1,6 @@
-"""Writes the rows of a data set as the generated corpus of a run. Every command that takes a run then takes them."""
+"""Writes the rows of a data set as the generated corpus of a run. Then every command that takes a run takes these
+rows.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from synthgen.values import is_blank
 
 
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
-    """Write all rows of a data set to `run`/generated, equal rows too, and return that folder. A row that a record
-    cannot hold, such as one without a completion, is written to the failures with its reason. A folder that holds the
-    rows already stays as it is. With `repair`, rows in damaged files are written again. Rows that `synthgen remove`
-    took out of the run are left out.
+    """Write all rows of a data set, even equal rows, to `run`/generated, and return that folder. A row that a record
+    cannot hold, such as one without a completion, is written to the failures with its reason. If the folder already
+    holds the rows, it is not changed. With `repair`, rows in damaged files are written again. Rows that `synthgen
+    remove` took out of the run are left out.
 
-    Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, such rows are
+    Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, other rows are
     replaced.
     """
     folder, source = run / "generated", dataset.source
@@ -55,8 +57,8 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
 def _counted(
     dataset: Dataset, recipe: Recipe, counts: Counter[str], failures: list[dict[str, str]], removed: Removed
 ) -> Iterator[Record | str]:
-    """The records of a data set. Counts them, and appends rows that a record cannot hold to `failures`. For a row that
-    was removed from the run, yields its split alone.
+    """The records of a data set. Counts the records, and appends rows that a record cannot hold to `failures`. For a
+    row that was removed from the run, yields only its split.
     """
 
     def refused(row: Mapping[str, object], split: str | None, error: RecipeError) -> None:
@@ -88,7 +90,9 @@ def content_hash(path: Path) -> str:
 
 
 def facts_of(source: SeedSource, recipe: Recipe, counts: dict[str, int]) -> Facts:
-    """The facts for the manifest of a corpus that holds a data set's rows. Nothing is known about their teacher."""
+    """The facts for the manifest of a corpus that holds a data set's rows. Nothing is known about the teacher of the
+    rows.
+    """
     return {
         "description": f"Rows of {source.source}",
         "task": recipe.task,

@@ -18,8 +18,8 @@ from synthgen.records import SPLITS
 from synthgen.values import is_blank, is_null
 
 _CHUNK = 1024  # number of rows whose column types are inferred together
-_DEEPEST, _WIDEST = 8, 256  # of a type: lists and objects inside each other, and fields in all
-_EXACT = 1 << 53  # a float of 64 bits holds every smaller whole number
+_DEEPEST, _WIDEST = 8, 256  # limits of a type: the depth of nested lists and objects, and the number of all fields
+_EXACT = 1 << 53  # a 64-bit float holds every smaller whole number exactly
 
 
 def _scalar(value: object) -> bool:
@@ -69,7 +69,7 @@ class Survey:
         self.rows = self._ids = 0
 
     def see(self, row: Mapping[str, object]) -> None:
-        """Take the columns and types of one row into account."""
+        """Note the columns and types of one row."""
         self.rows += 1
         self._chunk.append(row)
         if len(self._chunk) == _CHUNK:
@@ -110,7 +110,9 @@ def _stored(kind: pa.DataType) -> pa.DataType:
 
 
 def _type_of(values: list[object]) -> pa.DataType:
-    """The Arrow type of JSON values. It is text when they have no common type, or one that Parquet cannot store."""
+    """The Arrow type of JSON values. The type is text when the values have no common type, or a type that Parquet
+    cannot store.
+    """
     try:
         kind = pa.array(values).type
     except (pa.ArrowException, OverflowError, RecursionError, ValueError, TypeError):
@@ -121,7 +123,8 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 _LARGE = pa.dictionary(pa.int32(), pa.int64())
-"""In a survey: the type of a column of whole numbers of which some cannot be floats. JSON values have other types."""
+"""In a survey: the type of a column of whole numbers, some of which a float cannot hold. No JSON value has this
+type."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:
@@ -137,7 +140,7 @@ def _size(kind: pa.DataType, depth: int = 0) -> int:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """An Arrow type that can hold the values of both types. It is text when pyarrow finds no such type."""
+    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no such type."""
     if _LARGE in (first, second):
         other = second if first == _LARGE else first
         return _LARGE if other == _LARGE or pa.types.is_int64(other) or pa.types.is_null(other) else pa.string()
@@ -149,8 +152,8 @@ def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def fitted(value: object, kind: pa.DataType) -> object:
-    """Convert a value of a user's own column to the column's type `kind`. In a text column, a value that is not text
-    becomes JSON text.
+    """Convert a value of an own column to the column's type `kind`. In a text column, a value that is not text becomes
+    JSON text.
     """
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value

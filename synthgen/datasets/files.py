@@ -1,7 +1,8 @@
 """Finds the files of a data set, and the split of each file.
 
 A path is a file, a folder of files, a folder that `datasets.save_to_disk` wrote, or a copy of a dataset repository of
-the Hugging Face hub. A folder is read as a whole or not at all: a file that may hold rows and is not read is an error.
+the Hugging Face hub. A folder is read as a whole or not at all. If a file may hold rows and cannot be read, an error is
+raised.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from synthgen.seeds import SUFFIXES
 from synthgen.seeds.files import is_document, suffixes, walk
 
 KINDS = (*SUFFIXES, ".json", ".arrow")
-"""Endings of the names of files that are read. All but Parquet and Arrow files may be compressed."""
+"""Endings of the names of files that are read. All files except Parquet and Arrow files may be compressed."""
 
 _WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
-}  # words of a file's name that mean a split; the library `datasets` has the same ones
+}  # words of a file's name that mean a split; the library `datasets` uses the same words
 _UNPACKED = (".parquet", ".arrow")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-_NAMED = 5  # number of files that a message names
+_NAMED = 5  # a message names at most this many files
 _AGAIN = "save the data set again, or copy the whole folder"
 
 
@@ -47,7 +48,7 @@ def kind_of(path: Path) -> str:
 
 
 def has_rows(path: Path) -> bool:
-    """Whether there is a file of rows at the path, or in the folder at the path at any depth."""
+    """Whether the path is a file of rows, or a folder that has a file of rows at any depth."""
     return bool(path.is_file() and kind_of(path)) or (path.is_dir() and any(map(kind_of, walk(path))))
 
 
@@ -55,9 +56,9 @@ def data_files(path: Path, config: str | None = None) -> list[DataFile]:
     """The files of the data set at `path`, in the order in which they are read. `config` is the name of a configuration
     of a hub repository.
 
-    The names of files give splits only if one of them names `validation` or `test`. Otherwise every split is null,
-    because rows that are all in `train` would leave none to evaluate with. Raises RecipeError when a file is missing or
-    cannot be read, or when the folder has several configurations and `config` names none of them.
+    Splits come from the names of files only if at least one name means `validation` or `test`. Otherwise every split is
+    null, because no row would be left for evaluation if all rows were in `train`. Raises RecipeError when a file is
+    missing or cannot be read, or when the folder has several configurations and `config` names none of them.
     """
     if path.is_dir():
         files = _in_folder(path, config)
@@ -92,7 +93,9 @@ def _in_folder(folder: Path, config: str | None) -> list[DataFile]:
 
 
 def _all_of(folder: Path, files: list[DataFile]) -> list[DataFile]:
-    """Return `files`. Raises RecipeError when the folder has another file that may hold rows, or one cannot be read."""
+    """Return `files`. Raises RecipeError when the folder has another file that may hold rows, or when a file cannot be
+    read.
+    """
     read = {file.path for file in files if file.path.is_file()}
     others = [path for path in walk(folder) if path not in read]
     unread = sorted(path for path in others if not (path.is_file() and (is_document(path) or _is_beside(path))))
@@ -130,14 +133,18 @@ def _saved(folder: Path) -> list[Path]:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a name means, such as `train` for "train-00000-of-00002". Null if it means none or several."""
+    """The split that a name means, such as `train` for "train-00000-of-00002". Null if the name means no split or
+    several.
+    """
     parts = re.split(r"[^a-z]+", name.lower())
     meant = {split for split, words in _WORDS.items() if any(word in parts for word in words)}
     return meant.pop() if len(meant) == 1 else None
 
 
 def _by_name(folder: Path, files: list[DataFile]) -> list[DataFile]:
-    """The files with the split that the file's name means, or the name of the nearest folder that means one."""
+    """The files with their splits. The split comes from the file's name or, if that means no split, from the nearest
+    folder whose name means a split.
+    """
     named = []
     for file in files:
         parts = file.path.relative_to(folder).parts

@@ -1,6 +1,6 @@
-"""The formats of DATASET_FORMATS: for each, whether a row has the format, and what it holds.
+"""The formats of DATASET_FORMATS. Two functions for each format say whether a row has it, and read the row.
 
-Every `read` function raises ValueError, which says what is wrong, for a row that a record cannot hold without loss.
+If a record cannot hold a row without loss, the `read` function raises a ValueError that says what is wrong.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def has_pair(row: Row) -> bool:
 
 
 def pair(row: Row) -> list[Turns]:
-    """Read a preference pair: two conversations with the same prompt. Without a column `prompt`, or if the sides repeat
-    it, the prompt is all but the last message of each side.
+    """Read a preference pair: two conversations with the same prompt. If there is no column `prompt`, or the sides
+    repeat it, each side's messages before the last are the prompt.
     """
     _check_media(row)
     chosen, rejected = (_side(row, column) for column in ("chosen", "rejected"))
@@ -170,7 +170,7 @@ def has_text(row: Row) -> bool:
 
 
 def text(row: Row) -> list[Turns]:
-    """Read a row of plain text. It has no prompt: all of the text is learnt."""
+    """Read a row of plain text. It has no prompt, so the whole text is learned."""
     whole = _text(row, "text")
     if is_blank(whole):
         raise ValueError("the column 'text' is empty")
@@ -185,7 +185,7 @@ def _text(row: Row, column: str) -> str:
 
 
 def _messages(row: Row, column: str, role: str) -> list[Said]:
-    """The messages of a column that holds messages, or text: one message of `role`."""
+    """The messages of a column. Text becomes one message with the role `role`."""
     value = row.get(column)
     if isinstance(value, str) and value.strip():
         if value.lstrip().startswith("[") and _is_list_of(value, "role"):

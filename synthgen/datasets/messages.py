@@ -1,6 +1,6 @@
 """Converts the messages of a data set to messages of a record, and checks the conversation that they form.
 
-What a record cannot hold raises ValueError, which says what it is. The caller names the row.
+Raises ValueError for content that a record cannot hold; the error says what it is. The caller names the row.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from synthgen.records import Message
 from synthgen.values import is_blank, is_null
 
 MEDIA = ("images", "videos", "audios")
-"""Columns in which LLaMA-Factory and TRL expect what is shown in the messages of a row."""
+"""Columns in which LLaMA-Factory and TRL expect the images, videos and sounds of a row's messages."""
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use
 _LEARNT = ("weight", "loss_weight", "train", "training", "trainable", "loss")
-"""Keys that say whether a message is learnt: 1 or true, 0 or false."""
+"""Keys that say whether a message is learned: 1 or true, 0 or false."""
 
 _REFUSED = {
     "refusal": "a refusal in place of content",
@@ -46,7 +46,7 @@ _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call
 
 @dataclass(frozen=True)
 class Said:
-    """One message as it was read. `learnt` is null when the message does not say whether it is learnt. `left_out` are
+    """One message as it was read. `learnt` is null when the message does not say whether it is learned. `left_out` are
     the names of the message's keys that are not kept.
     """
 
@@ -56,7 +56,7 @@ class Said:
 
 
 def listed(value: object, what: str) -> list[object]:
-    """A list, or the list in a JSON text. `what` names it in the ValueError for any other value."""
+    """A list, or the list in a JSON text. For any other value, raises ValueError, which calls the value `what`."""
     if isinstance(value, str):
         try:
             value = parse_json(value)
@@ -170,14 +170,14 @@ def _object(value: object) -> dict[str, object]:
 
 
 def as_json(value: object) -> str:
-    """JSON text. Raises ValueError for numbers that are not finite."""
+    """The value as JSON text. Raises ValueError for numbers that are not finite."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _learnt(value: Row) -> bool | None:
     marks = [value[key] for key in _LEARNT if not is_null(value.get(key))]
     if any(mark not in (0, 1) for mark in marks) or len({bool(mark) for mark in marks}) > 1:
-        raise ValueError(f"a message has a mark of what is learnt that is neither 0 nor 1: {marks}")
+        raise ValueError(f"the mark that says whether a message is learnt is neither 0 nor 1: {marks}")
     return bool(marks[0]) if marks else None
 
 
@@ -199,8 +199,8 @@ def tool_list(value: object, wrap: bool = False) -> str | None:
 
 
 def conversation(said: Sequence[Said], row: Row) -> Turns:
-    """The conversation of these messages: the last one is the completion, which must be the assistant's, and all others
-    are the prompt. Several turns of the assistant are all learnt, unless the row says otherwise.
+    """The conversation of these messages. The last message is the completion and must be from the assistant. All other
+    messages are the prompt. All turns of the assistant are learned, unless the row says otherwise.
     """
     if not said:
         raise ValueError("there are no messages")
@@ -208,7 +208,7 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
     if last != "assistant":
         raise ValueError(f"the conversation ends with a message of the {last}, and not of the assistant")
     if len(said) == 1:
-        raise ValueError("there is no message before the assistant's; a text alone is given in the column `text`")
+        raise ValueError("there is no message before the assistant's; give text without a prompt in the column `text`")
     if said[-2].message["role"] == "assistant":
         raise ValueError("the conversation ends with two messages of the assistant; join them")
     return turns(said[:-1], said[-1:], row, several="all")
@@ -217,11 +217,11 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
 def turns(
     prompt: Sequence[Said], completion: Sequence[Said], row: Row, several: Literal["last", "all"] = "last"
 ) -> Turns:
-    """The conversation of a prompt and a completion. `several` is what is learnt when the prompt has turns of the
-    assistant too, and the row does not say it.
+    """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt has turns
+    of the assistant too and the row does not say it.
 
-    A completion of several messages that ends with the assistant's, such as a tool call, its result and the answer,
-    becomes a longer prompt, of which all turns of the assistant are learnt.
+    A completion may have several messages, such as a tool call, its result and the answer. All but the last are then
+    added to the prompt, and all turns of the assistant are learned.
     """
     for one in (*prompt, *completion):
         if one.learnt and one.message["role"] != "assistant":
@@ -235,7 +235,7 @@ def turns(
         if any(one.message["role"] == "assistant" for one in prompt):
             raise ValueError("a completion of several messages follows a turn of the assistant; give all as `messages`")
         if completion[0].message["role"] != "assistant" or completion[-2].message["role"] == "assistant":
-            raise ValueError("a completion of several messages must be turns of the assistant with others between them")
+            raise ValueError("the first message of a completion must be the assistant's, and the last but one must not")
         prompt, completion, several = [*prompt, *completion[:-1]], completion[-1:], "all"
     final = completion[-1].message
     if is_blank(final.get("content")) and not final.get("tool_calls"):
@@ -254,8 +254,8 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learnt: as the column `teaches` or marks of the messages say it, or else `several`. A completion
-    alone is the `last` turn.
+    """Which turns are learned. The column `teaches` decides it, or else the marks of the messages, or else `several`.
+    If only the completion is a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")
@@ -266,13 +266,15 @@ def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) ->
     if any(mark is not None for mark in marks):
         learnt = [mark is not False for mark in marks]
         if not learnt[-1] or (any(learnt[:-1]) and not all(learnt)):
-            raise ValueError("the marks of the messages choose other turns than the last one of the assistant, or all")
+            raise ValueError("the marks of the messages must choose the last turn of the assistant or all its turns")
         return "all" if all(learnt) and len(learnt) > 1 else "last"
     return several if len(marks) > 1 else "last"
 
 
 def with_system(said: list[Said], row: Row) -> list[Said]:
-    """The messages with the text of the row's column `system` as the first one, unless it is there already."""
+    """The messages, with the text of the row's column `system` as the first message, unless this message is there
+    already.
+    """
     system = row.get("system")
     if is_blank(system):
         return said

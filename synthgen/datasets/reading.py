@@ -34,10 +34,9 @@ class Dataset:
 
     `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
     holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
-    data set) and types of the user's own columns. `left_out` are the keys of messages that no record holds, such as a
-    time. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
-    number of rows. It can differ from the number of records, because one row may become several
-    records.
+    data set) and types of the user's own columns. `left_out` are keys of messages that a record cannot hold, such as
+    the time of a message. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
+    number of rows. This number can differ from the number of records, because one row may become several records.
     """
 
     source: SeedSource
@@ -73,9 +72,10 @@ def is_dataset(path: Path) -> bool:
 
 
 def source_of(path: Path, license: str | None = None, fields: Mapping[str, str] | None = None) -> SeedSource:
-    """The source for the data set at `path`. `license` states the terms of all its rows; without it, they are unknown.
-    `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}. The
-    keys `id`, `reference` and `group` name the columns with the rows' ids, accepted answers and groups.
+    """The source for the data set at `path`. `license` states the terms of all rows; without `license`, the terms are
+    unknown. `fields` maps columns of a format to the columns of the data set that hold them, as in {"prompt":
+    "question"}. The keys `id`, `reference` and `group` name the columns with the rows' ids, accepted answers and
+    groups.
     """
     name, named = path.resolve().name, dict(fields or {})
     keys = {key: named.pop(key, None) for key in _KEYS}
@@ -88,13 +88,13 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     """Read every row of a data set once to detect its format and its columns. An entry `column: name` in the source's
     `fields` means that the data set has the format's column `column` under another `name`.
 
-    Raises CorpusError when there are no rows, and RecipeError when no format matches, or when a row cannot be read or
-    holds something that a record cannot hold. The message names the row. With `skip`, a row that a record cannot hold
-    is an error only if all rows are such rows.
+    Raises CorpusError when there are no rows. Raises RecipeError when no format matches, when a row cannot be read, or
+    when a record cannot hold a row. The message names the row. With `skip`, rows that a record cannot hold are an error
+    only if no other rows are left.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
-    refused: RecipeError | None = None  # the first of `broken` errors
+    refused: RecipeError | None = None  # the first error; `broken` counts them
     broken = 0
     for where, row, _ in _named(source):
         if not name:
@@ -130,7 +130,9 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
 
 
 def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
-    """The columns that no row has. Raises RecipeError when such a column holds the images or sounds of the rows."""
+    """The columns of the files that no row has. Raises RecipeError when such a column holds the images or sounds of the
+    rows.
+    """
     unread = tuple(column for column in column_names(source) if column not in known)
     media = next((column for column in unread if column in MEDIA), None)
     if media:
@@ -189,13 +191,13 @@ def records(
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    The column `split` says which split a row is in. Without such a column, the name of the row's file says it. A row
-    that gets no split this way gets one as a seed does: the split settings and the row's group determine it. Without
-    split settings, it gets none.
+    The column `split` says which split a row is in. Without this column, the name of the row's file says it. If neither
+    says it, the split settings and the row's group determine the split, as for a seed. Without split settings, such a
+    row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
-    occurs twice. Either error names the row. `refused`, if given, is called for each row that a record cannot hold,
-    and no error is raised.
+    occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot
+    hold, and no error is raised.
     """
     with told_in_one_line():
         yield from _records(dataset, task, split, refused)
@@ -256,10 +258,10 @@ def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], lis
 def _ids(
     dataset: Dataset, row: Mapping[str, object], turns: list[Turns], seen: dict[bytes, int], where: str
 ) -> list[tuple[str, str]]:
-    """A pair (id of the row, what follows it in the id of the record) for each record that is made from the row.
+    """For each record that is made from the row: a pair (id of the row, text that follows it in the record's id).
 
-    The id of the row is the one that it has, or else a hash of its content. The second of two identical rows gets an id
-    of its own, and so do further ones. `seen` holds a hash of the row for each id, and counts identical rows.
+    The id of the row is its own id, or else a hash of its content. If a row is identical to an earlier row, it gets an
+    id of its own. `seen` holds a hash of the row for each id, and counts identical rows.
     """
     parts = [f"-{turn.pair_role or number}" if len(turns) > 1 else "" for number, turn in enumerate(turns, 1)]
     column = dataset.source.id or ("id" if "id" in dataset.taken else "")
@@ -291,7 +293,7 @@ def _key(text: str) -> bytes:
 
 
 def _count(seen: dict[bytes, int], text: str) -> int:
-    """Count how often this text was given, this time included."""
+    """Count how often this text was given, including this time."""
     key = _key(f"count {text}")
     seen[key] = seen.get(key, 0) + 1
     return seen[key]
@@ -304,7 +306,9 @@ def _twice(where: str, name: str) -> CorpusError:
 
 
 def _side(dataset: Dataset, row: Mapping[str, object], turn: Turns, split: Split) -> str:
-    """The split that the row's group determines: its value in the group column, or else what the user asked."""
+    """The split that the row's group determines. The group is the value in the group column, or else the user's
+    question.
+    """
     group = row.get(dataset.source.group) if dataset.source.group else None
     if not is_blank(group):
         return side(str(group), split)

@@ -20,7 +20,7 @@ from synthgen.seeds.files import opened
 from synthgen.seeds.rows import bad_line, rows_of_file, unreadable, whole
 
 _SLICE = 1024  # number of rows of an Arrow file that are converted to Python objects together
-_CHUNK = 1 << 20  # bytes of a JSON file that are read together
+_CHUNK = 1 << 20  # number of bytes of a JSON file that are read together
 _SPACE = " \t\n\r"
 
 
@@ -44,8 +44,8 @@ def _rows(source: SeedSource) -> Iterator[tuple[Where, Row, str | None]]:
 
 
 def column_names(source: SeedSource) -> list[str]:
-    """The names of all columns of the Parquet and Arrow files of a data set. Rows lack columns whose values are not
-    JSON values, such as bytes and images.
+    """The names of all columns of the Parquet and Arrow files of a data set. The rows themselves do not have the
+    columns whose values are not JSON values, such as bytes and images.
     """
     names: dict[str, None] = {}
     for file in data_files(Path(source.path), source.config) if source.path else ():
@@ -59,8 +59,8 @@ def column_names(source: SeedSource) -> list[str]:
 
 
 def is_typed(where: Where) -> bool:
-    """Whether the row is from a file whose columns have types, such as Parquet. All objects of a column of such a file
-    have the same keys, and a key that the writer's object did not have is null.
+    """Whether the row is from a file whose columns have types, such as Parquet. In such a file, all objects of a column
+    have the same keys. A key that an object did not have is null.
     """
     return where.unit == "row"
 
@@ -129,8 +129,8 @@ def _json(path: Path, skip: bool) -> Rows:
 
 
 class _Text:
-    """The text of a JSON file, of which only the part at `place` is in memory. `items` is the number of values that
-    were read. `is_value` says whether the last item could be told from the text after it.
+    """The text of a JSON file. Only the part at `place` is in memory. `items` is the number of values that were read.
+    `is_value` says whether the end of the last item was found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -152,7 +152,7 @@ class _Text:
             self._more(_CHUNK)
 
     def value(self) -> str:
-        """The text of the JSON value that begins here. Raises ValueError when there is none."""
+        """The text of the JSON value that begins here. Raises ValueError when no value begins here."""
         self.after_space()
         self.is_value = False
         self.items += 1

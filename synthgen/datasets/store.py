@@ -26,12 +26,12 @@ def store(
 ) -> Manifest:
     """Write `rows` as a corpus into `folder` and return the manifest.
 
-    Every row must have a split, and the folder must be claimed already. A text in place of a row is the split of a row
-    that was removed from the run. It is left out, but has its place in a shard, so that other shards stay the same.
-    `own` holds the names (as in the data set) and types of the user's own columns. `facts` is read after all rows are
-    written, so the iterator `rows` may change `facts` while it yields rows. The sources of the rows are added to those
-    in `facts`. It may also append to `failures`, which are written beside the next shard. At most one shard of each
-    split is in memory. Raises CorpusError when a value does not fit into its column.
+    Every row must have a split, and the caller must have claimed the folder. A text in place of a row is the split of a
+    row that was removed from the run. This row is left out, but keeps its place in a shard, so that other shards stay
+    the same. `own` holds the names (as in the data set) and types of the user's own columns. `facts` is read after all
+    rows are written, so the iterator `rows` may change `facts` while it yields rows. The sources of the rows are added
+    to those in `facts`. The iterator may also append to `failures`, which are written beside the next shard. At most
+    one shard of each split is in memory. Raises CorpusError when a value does not fit into its column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -71,7 +71,7 @@ def store(
     for split in SPLITS:
         if waiting[split] or left_out[split]:
             flush(split)
-    if failures:  # the last rows were failures
+    if failures:  # the data set ended with failures
         flush("train")
     sources = distinct([*facts["sources"], *map(terms_of, given.values())])
     return corpus.finish(folder, kind, {**facts, "sources": sources}, names)

@@ -14,12 +14,12 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Turns:
-    """The messages of one record. When a row becomes several records, `pair_role` is the role of this record among
-    them, such as `chosen`.
+    """The messages of one record. When a row becomes several records, `pair_role` is the role of this record, such as
+    `chosen`.
 
-    An empty prompt means plain text without a conversation: the text of the completion. `teaches` says which turns of
-    the assistant are learnt: the `last` one, which is the completion, or `all`. `tools` is the JSON text of the tools,
-    or null. `left_out` are the names of the keys of messages that are not kept.
+    If the prompt is empty, the completion is plain text and not a part of a conversation. `teaches` says which turns of
+    the assistant are learned: the `last` turn, which is the completion, or `all` turns. `tools` is the JSON text of the
+    tools, or null. `left_out` are the names of the keys of messages that are not kept.
     """
 
     prompt: list[Message]

@@ -25,13 +25,13 @@ __all__ = ["Executor", "LocalExecutor", "Partition", "Services", "open_executor"
 def open_executor(name: str, workers: int | None, few: int) -> AbstractContextManager[Executor]:
     """The executor with this name: `local`, `ray`, or the address of a Ray cluster, such as `ray://head:10001`.
 
-    `workers` is the greatest number of tasks at the same time. By default a cluster uses all its cores, and this
-    machine `few` processes. Raises UserError for another name, and the errors of `RayExecutor`.
+    `workers` is the greatest number of tasks at the same time. By default, a cluster uses all its cores, and this
+    machine uses `few` processes. Raises UserError for another name, and the errors of `RayExecutor`.
     """
     if name == "local":
         return LocalExecutor(workers or few)
     if name == "ray" or name.startswith("ray://"):
-        from synthgen.executor.ray import RayExecutor  # here, because it needs a package that few have
+        from synthgen.executor.ray import RayExecutor  # imported here, because few users have the package
 
         return RayExecutor(None if name == "ray" else name, workers)
     raise UserError(f"there is no executor '{name}'", "use local, ray, or ray://HOST:PORT")

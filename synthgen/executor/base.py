@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Services:
-    """Services that workers will share: the budget, the request rate, the cache of paid replies, a model. No service is
-    implemented yet.
+    """Services that workers will share, such as the budget, the request rate, the cache of paid replies, or a model. No
+    service is implemented yet.
 
     The object is sent to every worker, so it may hold only settings and paths. A worker will open a service when it
     first uses it.
@@ -38,14 +38,14 @@ class Executor(Protocol):
         """Divide the rows of several Arrow files into `parts` partitions. Rows with equal values in the column `key`
         are in the same partition.
 
-        A partition contains its rows of the first table, in their order there, then those of the second table, and so
-        on. The type of the column `key` is uint64, or binary with a fixed size of at least 8 bytes.
+        A partition contains its rows of the first table, in the table's order, then its rows of the second table, and
+        so on. The type of the column `key` is uint64, or binary with a fixed size of at least 8 bytes.
         """
 
 
 def exchange_by(executor: Executor, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
     """The partitions of `Executor.exchange`. The executor writes a partitioned copy of each table in the table's
-    folder. A copy that exists already is used again.
+    folder. If a copy exists already, it is used again.
     """
     if parts == 1:
         return [Partition(tuple(tables), None)]

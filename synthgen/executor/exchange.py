@@ -107,7 +107,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _numbers(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """A number for each key. Equal keys have equal numbers. The number of a uint64 key is the key itself. The number of
+    """A number for each key; equal keys have equal numbers. The number of a uint64 key is the key itself. The number of
     a binary key consists of its first eight bytes.
     """
     if pa.types.is_uint64(keys.type):

@@ -52,7 +52,8 @@ class LocalExecutor:
         self.services = services or Services()
         self._count = workers
         self._workers: list[_Worker] = []
-        # (read end, write end) of a pipe. The write end closes when this process ends, which tells workers to end.
+        # (read end, write end) of a pipe. When this process ends, the write end closes, and this tells the workers to
+        # end.
         self._life: tuple[int, int] | None = None
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -65,7 +66,7 @@ class LocalExecutor:
             while len(self._workers) < min(self._count, len(tasks)):
                 self._workers.append(self._started())
             yield from self._mapped(function, tasks)
-        except BaseException:  # the results of the current tasks are no longer needed, so the workers are killed
+        except BaseException:  # nobody needs the results of the current tasks, so the workers are killed
             self.close(at_once=True)
             raise
 

@@ -1,8 +1,8 @@
 """An executor that runs tasks on a Ray cluster: https://docs.ray.io. Every node needs this package in the same version,
 and must see the corpus under the same path, for example on a shared file system.
 
-A task that a node or a worker process did not finish, because it died, runs again on another one. That is safe: tasks
-write whole files under temporary names, and a task that runs again writes the same bytes.
+If a node or worker process dies before it finishes a task, the task runs again on another node or worker. That is safe:
+tasks write whole files under temporary names, and a task that runs again writes the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from synthgen.executor.worker import answer
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_RETRIES = 5  # how often a task runs again after the death of its worker or node
+_RETRIES = 5  # how many times a task runs again after its worker or node died
 _PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
 _QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that no core waits for the next task
 
@@ -36,9 +36,9 @@ class RayExecutor:
     """Runs tasks on a Ray cluster. Use the object in a `with` statement.
 
     `address` is the address of a cluster, such as `ray://head:10001`. Without it, Ray uses the cluster that the
-    variable RAY_ADDRESS names, or starts one on this machine, which ends with this process. `workers` is the greatest
-    number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when Ray is not
-    installed or the cluster cannot be reached.
+    variable RAY_ADDRESS names, or starts a cluster on this machine that ends with this process. `workers` is the
+    greatest number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when
+    Ray is not installed or the cluster cannot be reached.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
-        """See `Executor.exchange`. The partitioned copies lie beside the tables, as those of the local executor."""
+        """See `Executor.exchange`. The partitioned copies lie beside the tables, as with the local executor."""
         return exchange_by(self, tables, key, parts)
 
     def close(self) -> None:
-        """Disconnect. A cluster that this object started ends."""
+        """Disconnect. If this object started the cluster, the cluster ends."""
         if self._own:
             self._ray.shutdown()
 
@@ -96,7 +96,7 @@ class RayExecutor:
         self.close()
 
     def _answer(self, reference: object) -> bytes:
-        """The answer of a finished task. Raises UserError when the cluster could not finish it."""
+        """The answer of a finished task. Raises UserError when the cluster could not finish the task."""
         try:
             answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
@@ -117,7 +117,7 @@ def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
 def _ray() -> ModuleType:
     if find_spec("ray") is None:
         raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage reports
     import ray
 
     return ray
@@ -128,9 +128,9 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
     settings = {} if named else {"include_dashboard": False, "num_cpus": workers}
     try:
         if named and named != "auto":
-            _reach(named)  # Ray itself would try for minutes
+            _reach(named)  # without this test, Ray tries for minutes
         _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
-    except Exception as error:  # Ray also raises plain exceptions
+    except Exception as error:  # Ray also raises exceptions that are not RayError
         reason = str(error).strip().splitlines()
         raise UserError(
             f"the Ray cluster at {named or 'this machine'} cannot be used: "
@@ -140,7 +140,7 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
 
 
 def _start(ray: ModuleType, settings: dict[str, object]) -> None:
-    """Connect, and try once more when a new cluster was not ready in the 30 seconds that Ray gives it."""
+    """Connect. Try once more if a new cluster was not ready within the 30 seconds that Ray waits."""
     try:
         ray.init(**settings)
     except Exception as error:

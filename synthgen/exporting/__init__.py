@@ -1,4 +1,4 @@
-"""`synthgen export`: the rows of a run or a data set in the formats of other tools.
+"""`synthgen export` writes the rows of a run or a data set in the formats of other tools.
 
     exported = synthgen.export("runs/first", to="messages", out="exports/first")
     exported.rows                     # {"train": 148, "test": 32}

@@ -1,4 +1,4 @@
-"""The card of an exported data set: README.md with the metadata that the Hugging Face hub reads."""
+"""Writes the card of an exported data set: README.md with the metadata that the Hugging Face hub reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _LANGUAGE_COLUMNS = ("language", "lang")
 _MOST_LANGUAGES = 50
 
-# Licenses that the hub knows by these names. Others are `other`, with their name.
+# Licenses that the hub knows by these names. For other licenses, a card has `other` and the license's name.
 _LICENSES = (
     *("apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
     *("cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0"),
@@ -42,11 +42,11 @@ _UNKNOWN = "unknown"
 
 @dataclass
 class About:
-    """What a card says of an export. `rows` are the rows of each split, and `files` their paths. `license` is stated by
-    the user, or null. `sources` are the sources of a run with their terms. `languages` are codes of ISO 639.
-    `has_notice` says whether the export has NOTICE.md, with what the licenses of the sources ask for.
-    `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is that of the run's corpus,
-    `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
+    """What a card says about an export. `rows` are the rows of each split, and `files` their paths. `license` is the
+    license that the user stated, or null. `sources` are the sources of a run with their terms. `languages` are codes of
+    ISO 639. `has_notice` says whether the export has NOTICE.md, which lists the obligations of the sources' licenses.
+    `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is the manifest of the run's
+    corpus, `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
     """
 
     name: str
@@ -71,7 +71,7 @@ class About:
         return durable.digest(self.manifest["files"]) if self.manifest else ""
 
     def see(self, split: str, row: Mapping[str, object]) -> None:
-        """Take one row into account."""
+        """Count one row, and note its columns and languages."""
         self.rows[split] = self.rows.get(split, 0) + 1
         self.columns |= dict.fromkeys(row)
         self.has_tools |= "tools" in row or any("tool_calls" in one for one in _messages(row))
@@ -82,7 +82,9 @@ class About:
 
     @property
     def terms(self) -> str:
-        """The license of the rows: as the user stated it, or that of all sources of a run, or `unknown`."""
+        """The license of the rows: the license that the user stated, or the license that all sources of a run have, or
+        `unknown`.
+        """
         if self.license:
             return self.license
         licenses = {source["license"] for source in self.sources}

@@ -1,7 +1,7 @@
-"""croissant.json: the rows of an export as Croissant 1.0 describes data sets, with the fields of its vocabulary for
+"""Writes croissant.json: a description of the rows of an export in Croissant 1.0, with the fields of its vocabulary for
 responsible AI (RAI). https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 
-It says only what the run, its audit and the files say. What is not known is left out, or stated to be unknown.
+It states only facts from the run, its audit and the files. Unknown facts are left out, or stated to be unknown.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def describe(folder: Path, about: About) -> dict[str, object]:
 
 
 def _licenses(about: About) -> list[str]:
-    """The addresses of the licenses: the one that the publisher states, or those of all sources that are known."""
+    """The addresses of the licenses: the license that the publisher states, or all known licenses of the sources."""
     stated = [about.license] if about.license else sorted({one["license"] for one in about.sources})
     known = [one for one in map(named, stated) if one is not None]
     return sorted({address or name for one in known for name, address in one.addresses.items()})
@@ -78,7 +78,7 @@ def _description(about: About) -> str:
 
 
 def _distribution(folder: Path, about: About) -> list[dict[str, object]]:
-    """One file for each split. Readers compare its hash before they read it."""
+    """One file for each split. Readers check the hash of a file before they read it."""
     return [
         {
             "@type": "cr:FileObject",
@@ -132,8 +132,8 @@ def _field(column: pa.Field, split: str, path: str) -> dict[str, object]:
 
 
 def _id(name: str) -> str:
-    """The name of a column as a part of an id, in which other characters than letters, digits, dots and dashes are
-    written as numbers. Ids must not have spaces.
+    """The name of a column as a part of an id. Only letters, digits, dots and dashes stay; other characters are written
+    as numbers. Ids must not have spaces.
     """
     return re.sub(r"[^\w.-]", lambda match: f"_x{ord(match.group()):x}_", name)
 
@@ -148,12 +148,12 @@ def _leaves(kind: pa.DataType, path: tuple[str, ...] = ()) -> list[tuple[tuple[s
 
 
 def _json_path(path: tuple[str, ...]) -> str:
-    """The place of a value inside a struct. Names that are no words are quoted."""
+    """The place of a value inside a struct. Names that are not words are quoted."""
     return ".".join(["$", *(name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"' for name in path)])
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
-    """The type without an extension, such as that of JSON text."""
+    """The type without an Arrow extension, such as the extension for JSON text."""
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
@@ -168,7 +168,7 @@ def _innermost(kind: pa.DataType) -> pa.DataType:
 
 
 def _data_type(kind: pa.DataType) -> str:
-    """The type of Croissant for an Arrow type. A column without any value counts as text."""
+    """The type of Croissant for an Arrow type. A column without values counts as text."""
     kind = _innermost(kind)
     for is_kind, data_type in (
         (pa.types.is_boolean, "sc:Boolean"),

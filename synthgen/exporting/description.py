@@ -1,4 +1,4 @@
-"""`export` to a format of DESCRIPTIONS without rows: one document about a run and its student.
+"""`export` to a format of DESCRIPTIONS that has no rows. It writes one document about a run and its student.
 
 described = describe(Path("runs/first"), "spdx", Path("exports/bill"))
 described.file                   # exports/bill/spdx.json
@@ -24,8 +24,8 @@ from synthgen.tables.reference import resolve
 
 @dataclass(frozen=True)
 class Student:
-    """A student that is described. `sources` are its sources besides those of its rows, as the audit names them; None
-    if no audit is about this student.
+    """A student that is described. `sources` are its sources other than the sources of its rows, as the audit names
+    them; None if no audit is about this student.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ class Described:
 
 def describe(path: Path, to: str, out: Path, *, license: str | None = None, fresh: bool = False) -> Described:
     """Write the document of the format `to` about the run, corpus or student `path` into the folder `out`. `license` is
-    what the publisher states for the rows.
+    the license that the publisher states for the rows.
 
     Raises UserError when `path` is none of these or `out` is not free, and CorpusError when the corpus is damaged.
     """
@@ -95,8 +95,8 @@ def describe(path: Path, to: str, out: Path, *, license: str | None = None, fres
 
 
 def _subject(path: Path, license: str | None) -> Subject:
-    """The corpus and the student of a run. For the folder of a student, its corpus is that of the run around it, or the
-    rows that the training adopted.
+    """The corpus and the student of a run. For the folder of a student, the corpus is the corpus of the run around it,
+    or the rows that the training adopted.
     """
     if not path.exists():
         raise UserError(f"'{path}' does not exist", "give a run or a student")
@@ -122,7 +122,7 @@ def _student(folder: Path, about: About) -> Student:
 
 
 def _sources(training: Training, about: About) -> list[dict[str, object]] | None:
-    """The student's own sources, if the audit judged this student: for the same use, with the same checkpoint."""
+    """The student's own sources, if the audit judged this student for the same use and with the same checkpoint."""
     audit, passage = about.audit, training.audit
     if audit is None or passage is None or training.curated_sha256 != about.corpus_sha256:
         return None

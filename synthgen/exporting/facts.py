@@ -1,7 +1,7 @@
-"""What an export says about its rows in words: how they were made, what they may be used for, what is known of bias.
+"""Texts about the rows of an export: how they were made, what they may be used for, and what is known about bias.
 
-Croissant and SPDX have these texts from the same manifest and the same audit. An empty text or list means that nothing
-is known.
+The exports to Croissant and SPDX get these texts from the same manifest and the same audit. An empty text or list means
+that nothing is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from synthgen.results.audit import StoredAudit
 WROTE = ("generator", "rewriter", "logits")
 JUDGED = ("judge",)
 BEGINNINGS = ("seed", "dataset")
-"""Roles of sources: models that wrote rows, models that judged them, and texts that rows began with."""
+"""Roles of sources: models that wrote rows, models that judged rows, and texts from which rows were made."""
 
 
 def uses(about: About) -> list[str]:
@@ -27,13 +27,13 @@ def uses(about: About) -> list[str]:
 
 
 def biases(audit: StoredAudit | None) -> list[str]:
-    """A text for each test of bias, or the statement that there was none."""
+    """A text for each test of bias, or the statement that no test was made."""
     tests = [one for some in audit_text.by_outcome(audit.measurements if audit else ()).values() for one in some]
     return [f"{one.name}, {one.subject}: {audit_text.measured(one)}" for one in tests] or [audit_text.NOT_MEASURED]
 
 
 def limitations(about: About) -> list[str]:
-    """What is not known of the licenses, what was left out, and what is to be done when the rows are passed on."""
+    """What is not known about the licenses, what was left out, and what people must do when they pass the rows on."""
     unknown = [one for one in about.sources if named(one["license"]) is None]
     lines = [f"The license of {one['source']} ({one['role']}) is not known." for one in unknown]
     if not about.sources and not about.license:
@@ -44,7 +44,7 @@ def limitations(about: About) -> list[str]:
 
 
 def duties(audit: StoredAudit | None) -> list[str]:
-    """What is to be done when the rows or the student are passed on, and whose licenses ask for it."""
+    """What people must do when they pass the rows or the student on, and whose licenses ask for it."""
     asked = audit_text.obligations(audit) if audit else {}
     return [f"Obligation: {duty}. Asked for by {audit_text.listed(sources)}." for duty, sources in asked.items()]
 
@@ -93,7 +93,7 @@ def annotation(about: About) -> list[str]:
 
 
 def preprocessing(about: About) -> list[str]:
-    """The rules of curation with their settings, and the number of rows that each was the first to reject."""
+    """The rules of curation with their settings, and the number of rows that each rule was the first to reject."""
     if about.manifest is None:
         return []
     settings = about.manifest.get("thresholds") or {}

@@ -1,4 +1,4 @@
-"""Writes the files of an export: JSONL, or Parquet, one file a split."""
+"""Writes the files of an export: one JSONL or Parquet file for each split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from synthgen import durable
 from synthgen.exporting.rows import Columns, Row
 from synthgen.records import SCHEMA, SPLITS
 
-_GROUP = 1024  # rows of a row group
+_GROUP = 1024  # number of rows in a row group
 MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns of an export that hold messages in the form of records."""
 
-_SUFFIXES = ("_chosen", "_rejected")  # of the columns of the two sides of a pair
+_SUFFIXES = ("_chosen", "_rejected")  # endings of the columns of the two sides of a pair
 
 
 class Files(ABC):
@@ -38,7 +38,7 @@ class Files(ABC):
 
 
 class JsonLines(Files):
-    """One file of JSONL a split, or one file in all if `whole` is its path."""
+    """One JSONL file for each split, or one file for all splits if `whole` is its path."""
 
     def __init__(self, folder: Path, whole: Path | None = None) -> None:
         super().__init__(folder)
@@ -57,8 +57,8 @@ class JsonLines(Files):
 
 
 class Tables(Files):
-    """One Parquet file a split. `names` are the columns that any row has. `has_tools` says whether any row has tools or
-    tool calls.
+    """One Parquet file for each split. `names` are the columns that any row has. `has_tools` says whether any row has
+    tools or tool calls.
     """
 
     def __init__(self, folder: Path, columns: Columns, names: Iterable[str], has_tools: bool) -> None:
@@ -91,7 +91,7 @@ class Tables(Files):
 
 
 def _kind(name: str, columns: Columns) -> pa.DataType:
-    """The Arrow type of a column. A column that only exports have holds text, messages, or true and false."""
+    """The Arrow type of a column. A column that exists only in exports holds text, messages, or true and false."""
     for column in (name, *(name.removesuffix(suffix) for suffix in _SUFFIXES)):
         if column in columns.kinds:
             return columns.kinds[column]
@@ -103,8 +103,9 @@ def _kind(name: str, columns: Columns) -> pa.DataType:
 
 
 def _with_json(schema: pa.Schema) -> pa.Schema:
-    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. Other
-    readers find JSON text there. Versions of `datasets` before this type cannot read such files.
+    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. For
+    other readers, they are JSON text. Older versions of `datasets`, which do not have this type, cannot read such
+    files.
     """
     import datasets
 

@@ -1,4 +1,4 @@
-"""`export`: reads the rows of a run or a data set twice, first to check them and then to write them."""
+"""`export` reads the rows of a run or a data set twice: first to check them and then to write them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class _Rows:
         return self.manifest is not None
 
     def about(self, name: str, to: str, license: str | None) -> About:
-        """What the card of these rows says, before any row was seen."""
+        """What the card says about these rows before any row was read."""
         if self.manifest is None or self.folder is None:
             return About(name, to, False, license, ())
         about = About(name, to, True, license, tuple(self.manifest["sources"]))
@@ -117,14 +117,14 @@ def export(
     """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS, or
     describe a run for others in a format of DESCRIPTIONS.
 
-    The folder gets a file for each split and a card. Rows of a data set without a split are in the file `train`. If the
-    name of `out` ends in `.jsonl`, all rows are written to this one file instead, without a card. `license` is the
-    license of the exported rows; without it, the card states that of the run's sources, or `unknown`. With `split`,
-    only rows of this split are written. `fields` maps columns of a format to the columns of the data set that hold
-    them, as in {"prompt": "question"}. `fresh` replaces an earlier export.
+    The folder gets a file for each split and a card. Rows without a split are written to the file `train`. If the name
+    of `out` ends in `.jsonl`, all rows are written to this file, and no card is written. `license` is the license of
+    the exported rows; without it, the card states the license of the run's sources, or `unknown`. With `split`, only
+    rows of this split are written. `fields` maps columns of a format to the columns of the data set that hold them, as
+    in {"prompt": "question"}. `fresh` replaces an earlier export.
 
     Raises UserError when the output folder is not free, and CorpusError, which names the row, when the format cannot
-    hold a row without loss. Nothing is written then. Raises GateDenied when there are no rows.
+    hold a row without loss. In these cases, nothing is written. Raises GateDenied when there are no rows.
     """
     path, out, named = Path(path), Path(out), to
     described = DESCRIPTIONS.get(to)
@@ -174,7 +174,7 @@ def _publish(out: Path, rows: _Rows, names: Columns, split: str | None, about: A
 
 
 def _write_folder(folder: Path, rows: _Rows, names: Columns, split: str | None, about: About) -> None:
-    """Write the files and the card into a temporary folder. What an interrupted call left there is deleted."""
+    """Write the files and the card into a temporary folder. Files that an interrupted call left there are deleted."""
     durable.new_folder(folder)
     with durable.lock(folder):
         for left in [path for path in folder.iterdir() if path.name != ".lock"]:
@@ -256,7 +256,9 @@ def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
 
 
 def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:
-    """Raise an error when the output cannot be written to `out`: it is or holds an input, or somebody else's files."""
+    """Raise an error when the output cannot be written to `out`: `out` is or holds an input, or it holds files that
+    `export` did not write.
+    """
     outputs.not_around(out, path)
     if path.is_dir():
         inside = [path]

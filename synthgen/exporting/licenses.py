@@ -1,4 +1,4 @@
-"""Licenses as SPDX writes them, with the addresses of their texts."""
+"""Writes licenses as SPDX expressions, with the addresses of their texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Named(NamedTuple):
 
 
 def named(license: str) -> Named | None:
-    """The license of a source. None if the license is unknown, or a part of the expression is."""
+    """The license of a source. None if the license or a part of the expression is unknown."""
     addresses: dict[str, str] = {}
     found = []
     for word in _words(license):
@@ -41,7 +41,9 @@ def named(license: str) -> Named | None:
 
 
 def joined(licenses: list[str]) -> Named | None:
-    """All these licenses together. None when one of them is unknown, or when there are none."""
+    """The expression that joins these licenses with AND. None when a license is unknown, or when there are no
+    licenses.
+    """
     each = [named(one) for one in sorted(set(licenses))]
     known = [one for one in each if one is not None]
     if not known or len(known) < len(each):
@@ -53,7 +55,9 @@ def joined(licenses: list[str]) -> Named | None:
 
 
 def _words(license: str) -> list[str]:
-    """The names, operators and parentheses of an expression. A name of several words is one name."""
+    """The names, operators and parentheses of an expression. Several words in a row that are not operators are one
+    name.
+    """
     words: list[str] = []
     for word in re.findall(r"[()]|[^\s()]+", license):
         names = [one for one in (word, *words[-1:]) if one.upper() not in _OPERATORS and one not in "()"]
@@ -85,8 +89,8 @@ def _readable(words: list[str]) -> bool:
 
 @lru_cache
 def _spdx_ids() -> dict[str, str]:
-    """The ids of the SPDX License List, with the names of exceptions, by their spelling in lower case. The package
-    license-expression ships them.
+    """Maps ids in lower case to the ids of the SPDX License List, including the names of exceptions. The list is in the
+    package license-expression.
     """
     from license_expression import get_license_index
 

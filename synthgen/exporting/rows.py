@@ -1,4 +1,4 @@
-"""The rows of an export: which records form a row, its columns, and whether it can be read again as it was."""
+"""Makes the rows of an export from records, and checks that a reader gets the same conversations from each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthgen.tables.reference import resolve
 from synthgen.values import is_null
 
 _KEPT = ("seed_id", "split", "group_id", "pair_role", "rationale", "answer", "reference")
-"""Columns of a record that every format holds beside its own ones. A reader takes them if they are there."""
+"""Columns of a record that every format holds beside the format's own columns. A reader uses them if they exist."""
 
 _MADE = tuple(
     name for name in SCHEMA.names if name not in (*_KEPT, "id", "prompt", "completion", "tools", "teaches", "verdicts")
@@ -31,8 +31,8 @@ Row = dict[str, object]
 class Columns:
     """The columns of an export. `entry` is the format. `own` maps the names of the user's own columns in the corpus to
     their names in the export. `kinds` are the types of these columns by their names in the export. `carried` are the
-    columns of a record that are written beside those of the format: with a row of a run also its sources, and in a
-    format that keeps everything, all columns that say how the row was made.
+    columns of a record that are written beside the columns of the format. For a row of a run, they include its sources
+    or, in a format that keeps everything, all columns that say how the row was made.
     """
 
     to: str
@@ -93,13 +93,13 @@ def groups(records: Iterable[tuple[str, Record]], entry: RowFormat) -> Iterator[
 
 
 def _plain(messages: list[Message]) -> list[Message]:
-    """The messages without fields that are null, as a corpus on the disk has them."""
+    """The messages without fields that are null, as in the files of a corpus."""
     return [{key: value for key, value in one.items() if value is not None} for one in messages]  # type: ignore[misc]
 
 
 def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool = False) -> Row:
     """The row of an export. Raises CorpusError, which names the row, when the format cannot hold it without loss. With
-    `checked`, this is known already, and the row is not read again.
+    `checked`, the row was checked before, and is not read again.
     """
     try:
         own = _write(records, names.entry)
@@ -134,7 +134,9 @@ def _write(records: Sequence[Record], entry: RowFormat) -> Row:
 
 
 def _id(records: Sequence[Record]) -> str:
-    """The id of a row. For a pair that was one row of a data set, it is the row's id, otherwise the id of the pair."""
+    """The id of a row. If a pair was one row of a data set, the result is the id of that row, and otherwise the id of
+    the pair.
+    """
     if len(records) == 1:
         return records[0].id
     names = {record.id.removesuffix(f"-{record.pair_role}") for record in records}
@@ -170,7 +172,7 @@ def _check(row: Row, records: Sequence[Record], entry: RowFormat) -> None:
 
 
 def _parsed(messages: Sequence[Message]) -> list[Row]:
-    """The messages with tool calls as lists, since JSON text of the same calls may have other spaces."""
+    """The messages with tool calls as lists, because JSON texts of the same calls may differ in their spaces."""
     return [
         {key: parse_json(str(value)) if key == "tool_calls" else value for key, value in one.items()}
         for one in messages

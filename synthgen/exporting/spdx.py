@@ -1,8 +1,8 @@
-"""spdx.json: a run as SPDX 3.0.1 in JSON-LD. The corpus is a DatasetPackage, and the student an AIPackage.
-https://spdx.github.io/spdx-spec/v3.0.1/
+"""Writes spdx.json, which describes a run in SPDX 3.0.1 (JSON-LD). The corpus is a DatasetPackage, and the student an
+AIPackage. https://spdx.github.io/spdx-spec/v3.0.1/
 
 The elements conform to the profiles Core, Software and SimpleLicensing. The profiles AI and Dataset also ask for a
-supplier, a place to download from and a time of release; nobody has stated them here, so the document does not claim
+supplier, a place to download from and a time of release. A run does not state them, so the document does not claim
 these profiles.
 """
 
@@ -36,13 +36,14 @@ _RELATIONS = {
     "dataset": "ancestorOf",
     "student_base": "ancestorOf",
 }
-"""What a source with a role is to the corpus or to the student. Sources with other roles have the relation `other`."""
+"""The relation of a source to the corpus or to the student, by the source's role. Sources with other roles have the
+relation `other`."""
 _IN_ROWS = ("generator", "logits", "rewriter", "seed", "dataset")
 """Roles of sources whose terms may hold for the rows."""
 
 
 class _Graph:
-    """The elements of the document. Each has a name of its own below the document's namespace."""
+    """The elements of the document. Each element has its own name below the document's namespace."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
@@ -63,7 +64,7 @@ class _Graph:
         self.add("Relationship", f"relationship-{len(self.elements)}", **values)
 
     def license(self, license: Named | None) -> str:
-        """The id of the element of a license; that of SPDX for no assertion, if the license is not known."""
+        """The id of a license's element or, if the license is not known, SPDX's id for “no assertion”."""
         if license is None:
             return _NO_LICENSE
         if license.expression not in self._licenses:
@@ -157,7 +158,7 @@ def _files(graph: _Graph, package: str, prefix: str, hashes: Mapping[str, str]) 
 
 
 def _concluded(graph: _Graph, package: str, audit: StoredAudit, roles: tuple[str, ...]) -> None:
-    """Add the license that the audit found: those of all sources with these roles together."""
+    """Add the license that the audit found: the licenses of all sources with these roles, joined."""
     license = joined([one.terms for one in audit.findings if one.role in roles])
     comment = f"The licenses of these sources together, as the audit of {audit.date} judged them: {', '.join(roles)}."
     if license is None:
@@ -216,7 +217,7 @@ def _student(graph: _Graph, known: dict[tuple[str, str], str], subject: Subject,
 
 
 def _name(folder: Path, about: About) -> str:
-    """The name of the student: that of its folder, with the run's name before it in the folder of a run."""
+    """The name of the student's folder. If it lies in the folder of the run, the run's name stands before it."""
     name = folder.resolve().name
     return f"{about.name}/{name}" if folder.resolve().parent.name == about.name else name
 

@@ -1,7 +1,7 @@
 """The writers of ROW_FORMATS: the columns of one row in each format, as JSON values.
 
-Each writer gets the records of one row, with messages whose null fields are left out. It raises ValueError, which says
-what the format cannot hold.
+Each writer gets the records of one row. Their messages have no null fields. If the format cannot hold a record, the
+writer raises a ValueError that says why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def judged_completion(records: Sequence[Record]) -> dict[str, object]:
 
 
 def pair(records: Sequence[Record]) -> dict[str, object]:
-    """Two completions of one prompt, in TRL's format of preferences. The first record is the chosen one."""
+    """Two completions of one prompt, in TRL's format of preferences. The first record holds the chosen completion."""
     chosen, rejected = records
     if (chosen.prompt, chosen.tools, chosen.teaches) != (rejected.prompt, rejected.tools, rejected.teaches):
         raise ValueError("the two sides of the pair have different prompts or tools")
@@ -106,7 +106,7 @@ def _spoken(message: Message) -> dict[str, str]:
 
 
 def like(record: Record) -> str:
-    """The format whose columns the files for the hub have, by the first record of a corpus."""
+    """The format whose columns the files for the hub get. The first record of a corpus decides it."""
     if not record.prompt:
         return "text"
     return "preference" if record.pair_role in ("chosen", "rejected") and record.group_id else "prompt-completion"
@@ -147,7 +147,9 @@ def _turns(said: Sequence[Message]) -> int:
 
 
 def _teaches(record: Record, turns: int) -> dict[str, object]:
-    """The column `teaches`, unless a reader takes this value anyway: `all` for several turns of the assistant."""
+    """The column `teaches`. It is left out if readers assume its value: `all` for several turns of the assistant, else
+    `last`.
+    """
     return {} if record.teaches == ("all" if turns > 1 else "last") else {"teaches": record.teaches}
 
 

@@ -1,5 +1,5 @@
 """Seeds: the inputs from which requests to the teacher are made, such as questions. They are rows of JSONL, CSV, TSV or
-Parquet files, of folders of such files, or of Hugging Face datasets. Files of text may be compressed.
+Parquet files, of folders of such files, or of Hugging Face datasets. Text files may be compressed.
 
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     seeds.counts                    # {"train": 148, "validation": 0, "test": 32}

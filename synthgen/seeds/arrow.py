@@ -25,10 +25,10 @@ def check_names(schema: pa.Schema) -> None:
 
 
 def converter(schema: pa.Schema) -> dict[str, Convert]:
-    """For each column with numbers of 16 or 32 bits, at any depth: a function that converts its values.
+    """For each column with 16-bit or 32-bit floats, at any depth: a function that converts its values.
 
-    Python has floats of 64 bits only. The number 0.1 of 32 bits becomes 0.1, the shortest decimal that reads as the
-    same number of 32 bits, and not 0.10000000149011612.
+    Python has only 64-bit floats. The 32-bit number 0.1 becomes 0.1, which is the shortest decimal that reads as the
+    same 32-bit number. A plain conversion would give 0.10000000149011612.
     """
     converts = ((field.name, _convert(field.type)) for field in schema)
     return {name: convert for name, convert in converts if convert}
@@ -54,12 +54,12 @@ def _parts_converted(converts: Mapping[str, Convert], value: object) -> object:
 
 
 def json_rows(batch: pa.RecordBatch, convert: Mapping[str, Convert]) -> Iterator[Row | ValueError]:
-    """Yield the rows of a batch with JSON values, in their order. A row that has a value which Python cannot hold
-    becomes a ValueError, which names the column: text that is not UTF-8, or a date after the year 9999.
+    """Yield the rows of a batch with JSON values, in their order. A row with a value that Python cannot hold, such as
+    text that is not UTF-8 or a date after the year 9999, becomes a ValueError that names the column.
     """
     try:
         rows = batch.to_pylist()
-    except Exception:  # Arrow raises errors of many kinds here; below, the row is found
+    except Exception:  # Arrow raises errors of many kinds here; the loop below finds the row
         rows = [None] * batch.num_rows
     for number, row in enumerate(rows):
         try:

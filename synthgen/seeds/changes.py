@@ -71,7 +71,7 @@ class RowHashes:
         return hashes
 
     def of_files(self) -> dict[str, FileRows]:
-        """For each file, by name: the number of its rows and their hashes."""
+        """For each file, by its name: the number of its rows and their hashes."""
         complete = len(self.ids) == sum(self.counts.values()) == len(self.contents)
         found, start = {}, 0
         for name, count in self.counts.items():

@@ -15,7 +15,7 @@ from typing import IO
 from synthgen.errors import RecipeError
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
-"""Endings of the names of files of rows, in lower case. `.ndjson` is another name of `.jsonl`."""
+"""Suffixes of files of rows, in lower case. `.ndjson` is another name for `.jsonl`."""
 
 _IN_PLACE = ".parquet"  # a format that has its own compression
 
@@ -37,7 +37,8 @@ _OPENERS: dict[str, Callable[[str], IO[bytes]]] = {
     ".zst": _zstd,
 }
 
-# Files beside the rows that hold no rows themselves. Any other file of a folder is refused, since it may hold rows.
+# Files that may lie beside the files of rows and hold no rows. A folder with any other file is refused, because that
+# file may hold rows.
 _DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml", ".cff", ".bib", ".j2")
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation")
 _NAMED = 5  # number of files that a message names
@@ -45,7 +46,7 @@ _NAMED = 5  # number of files that a message names
 
 def split_name(name: str) -> tuple[str, str]:
     """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
-    one is empty for a file without compression, and both are empty for a file that cannot be read.
+    suffix is empty for a file without compression. Both are empty for a file that cannot be read.
     """
     kind, packed = suffixes(name)
     return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")
@@ -53,7 +54,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def suffixes(name: str) -> tuple[str, str]:
     """The suffix of a file's name and the suffix of its compression, in lower case, such as (".json", ".gz"). The
-    second one is empty for a file without compression.
+    second suffix is empty for a file without compression.
     """
     path = PurePath(name.lower())
     packed = path.suffix if path.suffix in _OPENERS else ""
@@ -61,12 +62,12 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the name of the file is that of a file of rows."""
+    """Whether the file is a file of rows, by its name."""
     return split_name(path.name)[0] != ""
 
 
 def has_rows(folder: Path) -> bool:
-    """Whether there is a folder at the path, and it has a file of rows at any depth."""
+    """Whether the path is a folder that has a file of rows at any depth."""
     return folder.is_dir() and any(is_readable(path) for path in walk(folder))
 
 
@@ -74,7 +75,7 @@ def row_files(path: Path) -> list[Path]:
     """The files of rows at `path`: the file itself, or the files in the folder at any depth, in the order of their
     names. Names that begin with a dot are left out.
 
-    Raises RecipeError when there is no file of rows, and when the folder has a file that may hold rows and cannot be
+    Raises RecipeError when there is no file of rows, or when the folder has a file that may hold rows but cannot be
     read. A pipe, a device or a socket is not read.
     """
     if path.is_dir():
@@ -108,17 +109,19 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _json(*paths: Path) -> str:
-    """What to add to a hint about files of the format JSON."""
+    """The text that is added to a hint about JSON files."""
     return " (JSONL has one JSON object in each line)" if any(p.suffix.lower() == ".json" for p in paths) else ""
 
 
 def is_document(path: Path) -> bool:
-    """Whether the file describes the rows of its folder and holds no rows itself, by its name."""
+    """Whether the file, by its name, describes the rows of its folder and holds no rows itself."""
     return path.suffix.lower() in _DOCUMENTS or path.name.lower().split(".")[0] in _DOCUMENT_NAMES
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every path below a folder that is not a folder. Links to folders are followed, and each folder is read once."""
+    """The paths of all files below a folder, at any depth. Links to folders are followed, and each folder is read
+    once.
+    """
     seen: set[str] = set()
 
     def fail(error: OSError) -> None:
@@ -135,6 +138,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """Open a file of text for reading. A compressed file is decompressed while it is read."""
+    """Open a text file for reading. A compressed file is decompressed while it is read."""
     packed = path.suffix.lower()
     return _OPENERS[packed](str(path)) if packed in _OPENERS else path.open("rb")

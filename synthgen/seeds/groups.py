@@ -21,7 +21,7 @@ _END_OF_BOLD = frozenset(".,:;!?")
 _REPEATED = re.compile("([N0])\\1+")
 _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "⁄": "/", "∗": "*"})
 _WORDS_KEPT = 1 << 16
-# Words that begin many questions and are not names. They are lower case wherever they stand.
+# Words that begin many questions and are not names. They become lower case even at the beginning of a sentence.
 _NOT_NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -33,12 +33,12 @@ _NOT_NAMES = frozenset(
 
 
 def mask(text: str) -> str:
-    """The structure of a text: capitalized words that follow each other become N, and numbers 0. White space,
-    punctuation and the case of common words are left out, and operators stay.
+    """The structure of a text: capitalized words that follow each other become N, and numbers become 0. White space,
+    punctuation and the case of common words do not count. Operators stay.
 
-    Texts with the same structure form a group. The first word of a sentence is masked like a name, since it may be one.
-    This makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds could be in
-    different splits.
+    Texts with the same structure form a group. The first word of a sentence is masked like a name, because it may be a
+    name. This makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds could
+    be in different splits.
     """
     if "-" in text or "/" in text or "*" in text or not text.isascii():
         text = _without_hyphens(text)
@@ -49,8 +49,9 @@ def mask(text: str) -> str:
 
 
 def _without_hyphens(text: str) -> str:
-    """Replace hyphens, dashes, slashes and stars that are no operators by a space: those between two words of which one
-    has several letters, together with the white space around them, and stars around a word that is set in bold.
+    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. They are not operators between
+    two words if one of the words has several letters; then the white space around them is replaced too. Stars around a
+    word in bold are not operators either.
     """
     parts, done = [], 0
     for match in _OPERATOR_RUN.finditer(text):
@@ -103,12 +104,12 @@ def _mask_word(word: str) -> str:
 
 
 def _is_kept(letter: str) -> bool:
-    """Whether a character is none of white space, punctuation and control characters."""
+    """Whether a character is neither white space nor punctuation nor a control character."""
     return unicodedata.category(letter)[0] in "LMNS"
 
 
 _LEFT_OUT = {code: None for code in range(128) if not (chr(code) in _OPERATORS or _is_kept(chr(code)))}
-"""The ASCII characters that a mask has not."""
+"""The ASCII characters that a mask does not have."""
 
 
 def side(group: str, split: Split) -> str:

@@ -34,7 +34,7 @@ def load_seeds(
     RecipeError, which names the file and the line.
     """
     seeds = Seeds(sources, hashed=hashed)
-    hashes = array("q")  # hashes of the ids; only where two hashes are equal are the ids themselves compared
+    hashes = array("q")  # hashes of the ids; the ids themselves are compared only if their hashes are equal
     names: dict[str, str] = {}
     try:
         for number, source in enumerate(sources):
@@ -55,8 +55,8 @@ def load_seeds(
 
 
 def _name(source: SeedSource, file: str, names: dict[str, str]) -> str:
-    """A short name for a seed file: its path, without the folders above the path that the recipe gives. If another file
-    has the same name, a number is appended. The name is stored in `names` under `file`.
+    """A short name for a seed file: its path without the folders above the recipe's path. If another file has the same
+    name, a number is appended. The name is stored in `names` under `file`.
     """
     name = str(Path(file).relative_to(Path(source.path).parent)) if source.path else file.removeprefix("/")
     taken = names.values()
@@ -110,13 +110,13 @@ def _column(row: Row, column: str, where: Where) -> object:
 
 
 def _number_copies(seeds: Seeds, hashes: array[int]) -> None:
-    """Number the copies of each seed. Raise RecipeError for the first seed that has the id of a different seed."""
+    """Number the copies of each seed. Raises RecipeError for the first seed that has the id of a different seed."""
     codes = np.frombuffer(hashes, np.int64) if hashes else np.zeros(0, np.int64)
     order = np.argsort(codes, kind="stable")
     again = np.flatnonzero(codes[order][1:] == codes[order][:-1]) + 1
     copies: list[tuple[int, int]] = []
     clashes: list[tuple[int, int]] = []
-    firsts: dict[str, tuple[int, str]] = {}  # the id of a seed → its index and content; of one hash at a time
+    firsts: dict[str, tuple[int, str]] = {}  # id of a seed → its index and content, for ids with the current hash
     count: dict[str, int] = {}
     last = -1
     for spot in again.tolist():
@@ -150,7 +150,7 @@ def _content(seed: Seed) -> str:
 def _taken(
     seeds: Seeds, copies: list[tuple[int, int]], codes: np.ndarray, order: np.ndarray
 ) -> Iterator[tuple[int, int]]:
-    """Yield (index of a copy, index of another seed) wherever the id of a copy is the id of another seed."""
+    """Yield (index of a copy, index of another seed) for each copy whose new id is already the id of another seed."""
     new = [copy_id(seeds[place].id, number) for place, number in copies]
     found = np.searchsorted(codes, np.array([hash(name) for name in new], np.int64), sorter=order)
     for (place, _), name, spot in zip(copies, new, found.tolist(), strict=True):

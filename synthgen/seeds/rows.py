@@ -18,7 +18,7 @@ from synthgen.recipe import SeedSource
 from synthgen.seeds.files import opened, row_files, split_name
 
 _SLICE = 1024  # number of rows of a Parquet file that are converted to Python objects together
-_LONGEST = 1 << 26  # bytes in a line, and characters in a cell of a CSV file
+_LONGEST = 1 << 26  # the most bytes in a line, and the most characters in a cell of a CSV file
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
 
@@ -30,7 +30,7 @@ Row = dict[str, object]
 
 class Where(NamedTuple):
     """The place of a row: its file, and the number of its line or row there. A row of several lines has the number of
-    the first one. `str` returns text such as "q.csv, line 3".
+    its first line. `str` returns text such as "q.csv, line 3".
     """
 
     file: str
@@ -114,8 +114,8 @@ def _jsonl(path: Path, skip: bool) -> Rows:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Yield the lines of a CSV file as text. A carriage return alone ends a line too. A line that is not UTF-8 raises
-    RecipeError.
+    """Yield the lines of a CSV file as text. A carriage return without a line feed ends a line too. A line that is not
+    UTF-8 raises RecipeError.
     """
     number = 0
     for chunk in _lines(path):
@@ -157,7 +157,7 @@ def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
 
 
 def _check_header(where: Where, names: list[str], separator: str) -> None:
-    """Raise RecipeError for a header that does not name each column once, or that has other separators."""
+    """Raise RecipeError for a header in which a name occurs twice or the columns have other separators."""
     if any("\0" in name for name in names):
         raise RecipeError(f"{where}: the header has zero bytes, as in UTF-16 text", "save the file as UTF-8")
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -179,7 +179,7 @@ def _parquet(path: Path, skip: bool) -> Rows:
 
     file, number = str(path), 0
     try:
-        opened_file = pq.ParquetFile(path, pre_buffer=False)  # otherwise the memory would hold the whole file
+        opened_file = pq.ParquetFile(path, pre_buffer=False)  # with pre_buffer, the memory would hold the whole file
         check_names(opened_file.schema_arrow)
         convert = converter(opened_file.schema_arrow)
     except Exception as error:  # pyarrow raises errors of many kinds for damaged files

@@ -87,8 +87,8 @@ class Seeds(Sequence[Seed]):
         self._sources.append(source)
 
     def mark_copy(self, place: int, number: int) -> None:
-        """Say that the seed with index `place` is the copy with this `number`, from 2 on, of an identical earlier seed.
-        The number is then part of its id. No seed may be added afterwards.
+        """Note that the seed with index `place` is a copy of an identical earlier seed. The copies of a seed get the
+        numbers 2, 3 and so on. The `number` becomes a part of its id. No seed may be added afterwards.
         """
         if not self._copies:
             self._copies.frombytes(bytes(self._copies.itemsize * len(self)))
@@ -112,7 +112,7 @@ class Seeds(Sequence[Seed]):
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split whose ids have the smallest `distance`. The seed with the id `without` is left
+        """The `count` seeds of a split whose ids have the smallest `distance`. The seed whose id is `without` is left
         out.
 
         The first call for a split reads the ids of all its seeds and keeps them in memory. Every call computes the

@@ -1,1 +1,1 @@
-"""`remove`: everything that descends from a source is deleted from a run, and generation never makes it again."""
+"""`remove` deletes everything in a run that descends from a source. Generation never makes it again."""

@@ -27,10 +27,10 @@ _REMOVE = "synthgen.takedown.remove:remove"  # imported when it is used, since i
 def remove(run: Path, source: str, plan: bool, yes: bool, ui: UI) -> None:
     """Delete everything that descends from a source, and keep it from coming back.
 
-    Generated rows, stored distributions, failures and cached replies of the source are deleted. So is all that was made
-    from the rows and can be made again. RUN/removed.jsonl then holds a tombstone, and no command makes such rows again
-    in this run. A student stays, and its card says that it is out of date. The same command completes a removal that
-    was interrupted.
+    Generated rows, stored distributions, failures and cached replies of the source are deleted. Files that were made
+    from the rows and can be made again are deleted too. RUN/removed.jsonl then holds a tombstone, and no command makes
+    such rows again in this run. A student stays, and its card says that it is out of date. The same command completes a
+    removal that was interrupted.
 
     \b
     synthgen remove runs/first --source q17 --plan

@@ -1,8 +1,9 @@
 """Carries out a removal.
 
 The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
-refuses the run until the removal is complete. Then the tombstone is written. All later steps may be repeated: the paid
-cache, the shards, and what was made from the rows. The manifest is written last, and then the journal is deleted.
+refuses the run until the removal is complete. Then the tombstone is written. Each later step may be repeated. These
+steps change the paid cache, the shards, and the files that were made from the rows. The manifest is written last, and
+then the journal is deleted.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from synthgen.takedown.selection import Selected, meant, select
 from synthgen.takedown.shards import Rewriting, rewrite
 
 _SEGMENT = outputs.SHARD.replace("parquet", "bin")
-# Files that are made from rows and can be made again: the training cache, hidden states, checkpoints that a training
-# would resume from, evaluations with sample texts, and the page.
+# Files that are made from rows and can be made again: the training cache, hidden states, checkpoints from which
+# training would resume, evaluations with sample texts, and the page.
 _MADE = re.compile(
     rf"(.*/)?cache/(rows|distributions)-[^/]+/{_SEGMENT}"
     r"|(.*/)?hidden/.+/layer-\d+/[^/]+\.parquet"
@@ -62,8 +63,8 @@ _MARK = "> **Out of date.**"
 @dataclass
 class _Job:
     """One removal: its tombstone, the manifest that the corpus had (None for an unfinished corpus), and what is known
-    of the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and
-    `judged` that evaluations of the run's student ask a judge.
+    about the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and `judged`
+    that evaluations of the run's student ask a judge.
     """
 
     run: Path
@@ -89,9 +90,9 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     """Delete everything in a run that descends from `source`, and keep it from coming back.
 
     `source` is the id of a source as rows state it (a seed file or data set, a template, a model), of one seed, or of
-    one row. Rows of one group go together. Curated rows, audits, the training cache and the page are deleted and can be
-    made again. A student that was trained on the rows stays, marked as out of date. With `plan`, nothing is changed.
-    An interrupted call is completed by the same call.
+    one row. All rows of a group are removed together. Curated rows, audits, the training cache and the page are deleted
+    and can be made again. A student that was trained on the rows stays, and is marked as out of date. With `plan`,
+    nothing is changed. The same call completes an interrupted call.
 
     Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
     when a file of the run is damaged.
@@ -116,7 +117,7 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
 
 
 def _prepare(run: Path, source: str) -> _Job:
-    """Find out what is to be removed. Changes nothing."""
+    """Find out what must be removed. Changes nothing."""
     folder, journal = run / "generated", read_journal(run)
     recipe = load_recipe(run / "recipe.yaml")
     inputs = seeds_of(recipe)
@@ -158,7 +159,7 @@ def _refuse_open_batches(folder: Path) -> None:
 
 
 def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombstone]:
-    """What `source` means. It may also be what was removed before."""
+    """What `source` means. It may also name something that was removed before."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         return meant(folder, source, inputs, today)
@@ -169,7 +170,7 @@ def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombs
 
 
 def _earlier(run: Path, source: str) -> Tombstone | None:
-    """The latest tombstone of this name."""
+    """The latest tombstone with this name."""
     return next((one for one in reversed(read_removed(run).tombstones) if one.name == source), None)
 
 
@@ -189,7 +190,7 @@ def _counted(job: _Job) -> Tombstone:
     for folder in (job.folder, *curated):
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
-    old = {*hashes, *read_removed(job.run).corpora}  # a student that is out of date already may have learned this, too
+    old = {*hashes, *read_removed(job.run).corpora}  # students that are already out of date may have learned these rows
     students = [
         path.parent.relative_to(job.run).as_posix()
         for path in sorted(job.run.rglob("inputs.json"))
@@ -219,8 +220,8 @@ def _count(folder: Path, part: str, ids: set[str]) -> int:
 
 
 def _failures(job: _Job) -> Iterator[tuple[pa.Table, list[int]]]:
-    """For each shard with failures: its table, and the places of the failures that stay. If the seeds are unknown, all
-    failures of affected seeds cannot be told apart, and none stays.
+    """For each shard with failures: its table, and the places of the failures that stay. If the affected seeds are
+    unknown, no failure stays, because any of them may belong to such a seed.
     """
     for name in corpus.shards(job.folder, "failures"):
         table = read(job.folder / "failures" / f"{name}.parquet")
@@ -270,7 +271,7 @@ def _result(job: _Job, *, planned: bool) -> Removal:
 
 
 def _changes_rows(job: _Job) -> bool:
-    """Whether shards change. After a kill, they may be half written."""
+    """Whether shards change. After a kill, shards may be incomplete, so the result is true."""
     return job.resumed or any(job.tombstone.counts[name] for name in ("rows", "failures"))
 
 
@@ -301,7 +302,7 @@ def _carry_out(job: _Job) -> None:
 
 
 def _delete_made(run: Path) -> None:
-    """Delete what was made from the rows, and temporary files of killed processes."""
+    """Delete the files that were made from the rows, and temporary files of killed processes."""
     for folder in _curated(run):
         outputs.sweep(folder, outputs.CURATED)
         outputs.discard(folder, outputs.CURATED)
@@ -317,13 +318,15 @@ def _delete_made(run: Path) -> None:
 
 
 def _is_made(path: str) -> bool:
-    """Whether a file is made from rows. A temporary file counts as the file that it would become."""
+    """Whether a file is made from rows. A temporary file is judged by the name that it would get."""
     plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
     return _MADE.fullmatch(plain) is not None
 
 
 def _mark_students(job: _Job) -> None:
-    """Say in the card of each student that it was trained on what was removed. The text is the same at each call."""
+    """Write into the card of each student that the student was trained on something that was removed. The text is the
+    same at each call.
+    """
     for name in job.tombstone.students:
         card = job.run / name / "README.md"
         if not is_regular(card):
@@ -340,7 +343,7 @@ def _mark_students(job: _Job) -> None:
 
 
 def _finish(job: _Job, manifest: Manifest) -> None:
-    """Write the card and the manifest of the corpus that is left."""
+    """Write the card and the manifest of the remaining corpus."""
     counts, cost = counts_of(job.folder)
     if not manifest["teachers"]:  # the rows of a data set
         counts = {**manifest["counts"], **{k: counts[k] for k in ("rows", "failures") if k in manifest["counts"]}}
@@ -360,7 +363,9 @@ def _finish(job: _Job, manifest: Manifest) -> None:
 
 
 def _sources(job: _Job, manifest: Manifest) -> list[SourceTerms]:
-    """The sources of the corpus without a whole source that was removed, and without the model that wrote it."""
+    """The sources of the corpus that are left when whole sources were removed. The models that wrote only removed
+    sources are left out too.
+    """
     gone = set(job.tombstone.sources)
     left = [one for one in manifest["sources"] if one["source"] not in gone]
     recipe = load_recipe(job.run / "recipe.yaml")

@@ -14,15 +14,15 @@ from synthgen.records import Source
 from synthgen.removed import Removed, Tombstone
 
 _LINEAGE = ["id", "seed_id", "parents", "group_id", "sources"]
-_SUGGESTED = 10_000  # number of seeds among which a similar id is searched
+_SUGGESTED = 10_000  # a similar id is searched among this many seeds
 _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 
 
 @dataclass
 class _Known:
-    """What a run knows of a name. `sources` are the ids of whole sources, `files` those of them that hold seeds, and
-    `seeds` the ids of seeds that the name may mean. `is_row` says whether a row has the name, and `others` are some
-    other ids of seeds.
+    """What a run knows about a name. `sources` are the ids of whole sources, `files` the ids of the sources that hold
+    seeds, and `seeds` the ids of seeds that the name may mean. `is_row` says whether a row has the name, and `others`
+    are some other ids of seeds.
     """
 
     sources: dict[str, None] = field(default_factory=dict)
@@ -35,8 +35,9 @@ class _Known:
 def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[str, Tombstone]:
     """What `name` means in the generated corpus `folder`: (in words, a tombstone without counts).
 
-    A name is the id of a source, of a seed (also as "SOURCE#SEED"), or of a row, in this order. `inputs` are the seeds
-    of the run, if they are known: a seed may have no row yet. Raises UserError when nothing has the name.
+    A name is tried as the id of a source, then of a seed (also as "SOURCE#SEED"), then of a row. `inputs` are the seeds
+    of the run, if they are known. They are searched too, because a seed may have no row yet. Raises UserError when no
+    source, seed or row has the name.
     """
     known = _look(folder, name)
     if inputs is not None:
@@ -58,7 +59,9 @@ def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[st
 
 
 def _candidates(name: str) -> dict[str, str | None]:
-    """The ids of seeds that a name may mean, each with the source that the seed must have, if the name says it."""
+    """The ids of seeds that a name may mean. Each has the source that the seed must have, or None if the name states no
+    source.
+    """
     found: dict[str, str | None] = {name: None}
     for place, letter in enumerate(name):
         if letter == "#":
@@ -79,7 +82,7 @@ def _look(folder: Path, name: str) -> _Known:
             for one in sources:
                 if one["role"] != "few_shot" or one["id"].endswith("#examples"):
                     known.sources[one["id"]] = None
-                elif one["id"] == name:  # the seed may have brought no row itself
+                elif one["id"] == name:  # this seed itself may have no row
                     known.seeds |= {seed for seed, file in wanted.items() if file in known.files}
             _note_seed(known, seed_id, wanted, files)
     for _, batch in corpus.batches(folder, "failures", ["id", "seed_id"]):
@@ -108,8 +111,8 @@ def _unknown(name: str, known: _Known, run: Path) -> UserError:
 
 @dataclass
 class Selected:
-    """The rows to remove: their `ids`, the `seeds` they were made from, and those `others` that no source or seed
-    names, because they are in the group of a removed row, or were made from one.
+    """The rows to remove: their `ids` and the `seeds` from which they were made. `others` are the rows that are removed
+    only because they are in the group of a removed row, or were made from a removed row.
     """
 
     ids: set[str] = field(default_factory=set)

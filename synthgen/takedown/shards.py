@@ -30,8 +30,8 @@ class Rewriting:
 
 
 def rewrite(work: Rewriting, name: str) -> None:
-    """Write the files of one shard without the removed rows, unless none of them holds one. After a kill, the shard is
-    always written. Raises CorpusError when a file is damaged.
+    """Write the files of one shard without the removed rows. If no file holds a removed row, nothing is written, except
+    after a kill. Raises CorpusError when a file is damaged.
     """
     paths = {part: work.folder / part / f"{name}.parquet" for part in _parts(work.folder, name)}
     tables = {part: read(path) for part, path in paths.items()}
@@ -71,9 +71,9 @@ def _without(table: pa.Table, ids: set[str]) -> pa.Table:
 
 
 def _as_generated(table: pa.Table) -> pa.Table:
-    """The table as generation gives it to `corpus.commit`, so that the file has the same bytes as a file that was
-    generated without the rows: without the metadata that `commit` adds, and with the names that Arrow gives to the
-    elements of lists. Parquet has another name for them.
+    """The table as generation gives it to `corpus.commit`. The file then has the same bytes as a file that was
+    generated without the rows. The metadata that `commit` adds is left out. The elements of lists get the name that
+    Arrow uses, because Parquet uses another name.
     """
     about = {key: value for key, value in (table.schema.metadata or {}).items() if not key.startswith(b"synthgen.")}
     fields = [pa.field(field.name, _named(field.type), field.nullable) for field in table.schema]

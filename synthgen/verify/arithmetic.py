@@ -11,12 +11,12 @@ from fractions import Fraction
 
 from synthgen.verify.literals import literal
 
-LONGEST = 300  # characters of an expression
+LONGEST = 300  # the most characters of an expression
 Exact = int | Fraction
 
-_BITS = 4000  # of a numerator or denominator
+_BITS = 4000  # the most bits of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
-NO_SUM = re.compile(r"\d+(?:-\d+)+(?:/\d+)?|\d+/\d+(?:/\d+)+")  # ranges, dates, telephone numbers
+NO_SUM = re.compile(r"\d+(?:-\d+)+(?:/\d+)?|\d+/\d+(?:/\d+)+")  # ranges, dates and telephone numbers are not sums
 _TWO = re.compile(r"\(?\s*(\d{1,50}(?:\.\d{1,50})?)\s+([-+*/])\s+(\d{1,50}(?:\.\d{1,50})?)\s*\)?")  # the usual case
 _TOKEN = re.compile(
     r"\s*+(?:[$€£]?(?P<number>(?:\d{1,3}(?: \d{3})++(?![\d.,]*\d)|\.?\d[\d.,'_]*+)(?:[eE][-+]?\d++)?)"
@@ -27,8 +27,8 @@ _PRIORITY = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
 
 def evaluate(text: str) -> Fraction | None:
-    """The value of an expression of numbers, or None if the text is not such an expression, is a range or a date such
-    as "5-10", divides by zero or becomes too large.
+    """The value of an expression of numbers, or None. None stands for a text that is not an expression, a range or date
+    such as "5-10", a division by zero, or a number that becomes too large.
     """
     text = text.strip()
     if not text or len(text) > LONGEST or not _ALLOWED.fullmatch(text) or NO_SUM.fullmatch(text.strip("( )")):
@@ -111,7 +111,7 @@ def _close(waiting: list[str], values: list[Exact]) -> None:
 
 def _reduce(sign: str, waiting: list[str], values: list[Exact]) -> None:
     """Apply the operators that bind at least as tightly as `sign`, and then let `sign` wait for its right operand.
-    Powers are grouped from right to left.
+    Powers are computed from right to left.
     """
     while waiting and waiting[-1] != "(":
         other = waiting[-1]

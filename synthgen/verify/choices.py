@@ -25,15 +25,15 @@ def several(line: str) -> bool:
 
 
 class Choice(NamedTuple):
-    """The letter of a choice in lower case, and the text behind it or ''."""
+    """The letter of a choice in lower case, and the text after it or ''."""
 
     letter: str
     text: str
 
 
 def choice(line: str) -> Choice | None:
-    """The choice that a line in plain form names. "A dog" names none: there "A" is an article. Nor does a line that
-    names several choices.
+    """The choice that a line in plain form names. None for "A dog", because "A" is an article there, and for a line
+    that names several choices.
     """
     line = line.strip()
     if not line:

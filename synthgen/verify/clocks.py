@@ -24,7 +24,9 @@ _NUMERIC = re.compile(r"(?P<one>\d{1,2})[-/.](?P<two>\d{1,2})[-/.](?P<year>\d{4}
 
 
 def clock(text: str) -> str | None:
-    """A key of the time of day that the text is, or None. A time without am or pm is read on the 24-hour clock."""
+    """A key of the time of day if the text is a time, else None. A time without am or pm is read on the 24-hour
+    clock.
+    """
     text = re.sub(r"^(?:at|it's|it is|is|around|about) ", "", text.strip().rstrip("."), flags=re.IGNORECASE)
     time = CLOCK.fullmatch(text) or CLOCK.fullmatch(text + ".")
     if time is None:
@@ -41,7 +43,9 @@ def clock(text: str) -> str | None:
 
 
 def date(text: str) -> str | None:
-    """A key of the date that the text is, or None. "3/5/2024" may be in March or in May, so it is no date here."""
+    """A key of the date if the text is a date, else None. "3/5/2024" may be in March or in May, so its result is
+    None.
+    """
     text = re.sub(r"^(?:on|it's|it is|is|the date is) ", "", text.strip().rstrip("."), flags=re.IGNORECASE)
     found = _DAY_FIRST.fullmatch(text) or _MONTH_FIRST.fullmatch(text) or _ISO.fullmatch(text)
     if found:

@@ -1,5 +1,5 @@
-"""Whether an answer follows from the reasoning before it: the last answer that the reasoning states is compared with
-the answer.
+"""Says whether an answer agrees with the reasoning before it: the last answer that the reasoning states is compared
+with the answer.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from synthgen.verify.texts import words
 from synthgen.verify.words import to_digits
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-_SCALES = (Fraction(100), Fraction(1, 100))  # dollars and cents, percentages
-_SHORT = 8  # words of an answer that is compared by its words
+_SCALES = (Fraction(100), Fraction(1, 100))  # for dollars and cents, and for percentages
+_SHORT = 8  # the most words of an answer that is compared by its words
 
 
 def contradiction(rationale: str, answer: str) -> str | None:
-    """The answer that the end of a rationale states, if it is another one than `answer`. None if the two agree, or if
-    this cannot be known: the rationale's last line states no single answer, or one that cannot be compared.
+    """The answer that the end of a rationale states, if it differs from `answer`. None if the two agree, if the
+    rationale's last line does not state a single answer, or if the two cannot be compared.
 
-    Numbers agree if one of them is the other one rounded, without its sign, or in hundredths. An answer that stands
-    anywhere in the last line agrees too.
+    Two numbers agree if they are equal after rounding, without their signs, or after division by 100. An answer also
+    agrees if it stands anywhere in the last line.
     """
     end, given = final(rationale), final(answer)
     if end is None or given is None or end.doubt or not end.text.strip() or not given.text.strip():
@@ -47,7 +47,9 @@ def contradiction(rationale: str, answer: str) -> str | None:
 
 
 def _close(answer: Quantity, stated: Quantity, line: str) -> bool:
-    """Whether a number may be the one that the rationale states, or is another number of its last line."""
+    """Whether the number of an answer may be the number that the rationale states, or is another number of the
+    rationale's last line.
+    """
     if answer.unit and stated.unit and answer.unit != stated.unit:
         return True
     mine, yours = abs(answer.value), abs(stated.value)
@@ -61,7 +63,7 @@ def _close(answer: Quantity, stated: Quantity, line: str) -> bool:
 
 
 def _decimals(value: Fraction) -> int | None:
-    """The number of digits behind the point; None if it is more than six."""
+    """The number of digits after the point; None if it is more than six."""
     return next((digits for digits in range(7) if (value * 10**digits).denominator == 1), None)
 
 

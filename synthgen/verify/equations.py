@@ -1,8 +1,8 @@
 """Recomputes the equations in a text, such as "16 - 3 - 4 = 9", "$5 × 3 = $15" or "50 × 20% = 10".
 
-An equation is an expression of numbers with an operator, a sign "=" or "≈", and one number. What cannot be judged is
-left out: equations with variables or with words between the numbers, results that go on ("6 + 1" in "2 × 3 = 6 + 1"),
-remainders, times and dates.
+An equation is an expression of numbers with an operator, a sign "=" or "≈", and one number. Equations that cannot be
+judged are left out: those with variables or with words between the numbers, with results that go on ("6 + 1" in "2 × 3
+= 6 + 1"), with remainders, and with times or dates.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _EQUAL = re.compile(
     rf"(?<![<>!=:~])[=≈](?!=) *(?P<minus>-?) ?[$€£]? ?(?P<number>{_NUMBER})"
     r"(?P<part> \d{1,4}/\d{1,4}|/\d+)?(?P<percent> ?%)?"
 )
-_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # what an expression may have, read from its end
+_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # the characters of an expression, which is read from its end
 _BREAK = re.compile(r"[.,]\s+|^\s*\d{1,2}\)\s*")
 _TIMES = re.compile(r"(?<=[\d)%]) ?[xX] ?(?=[\d($€£.])")
 _SIGN = re.compile(r"\*\*|[-+*/^]")
 _OPERATOR = re.compile(r"[\d)%] ?(?:\*\*|[-+*/^])")
 _PERCENT = re.compile(r"(\d[\d.,]*) ?%(?! ?[\d(])")
 _DIVISOR = re.compile(r"/ +(\d+/\d+)")
-_FLOAT = 12  # a computer prints more digits than it knows
+_FLOAT = 12  # digits after the point that count; computers print more digits than are exact
 _ANNOTATION = re.compile(r"<<[^<>\n]*+>>")  # GSM8K notes each calculation as <<48/2=24>>
 _SPELLED = (
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), " * "),
@@ -39,12 +39,12 @@ _SPELLED = (
     (re.compile(r"\\([%$])"), r"\1"),
     (re.compile(r"(?<![\d)])\*\*|\*\*(?![\d(])"), ""),  # bold
 )
-# The last word before an expression of which a part is missing: "20% of 50 + 10 = 20".
+# The last word before an incomplete expression: "of" in "20% of 50 + 10 = 20".
 _GOES_ON = re.compile(
     r"\b(?:of|times|plus|minus|by|over|than|half|twice|double|triple|mod|modulo|percent|less|log|sqrt)\s*$",
     re.IGNORECASE,
 )
-# What stands behind a number that is not the whole result.
+# Text that follows a number if the number is not the whole result.
 _FOLLOWS = re.compile(
     r"[A-Za-z](?![A-Za-z])| ?(?:[-+*/^] ?[\d($.]|\*\*|[xX] ?\d|/|\^|[.,:]\d|!|\(?\d|…|\.\.\.|\\|"
     r"(?:hundred|thousand|million|billion|trillion|dozen|remainder|rem|r\d|mod|pi|and \d/\d)\b)",
@@ -65,8 +65,8 @@ def equations(text: str) -> list[Equation]:
     """The equations of a text in their order. Only the first 100,000 characters are read.
 
     The left side is computed exactly. The result is right if it equals this value, or this value rounded up or
-    down: the difference is less than one unit of the result's last digit. "20%" may be 0.2 or 20,
-    and the divisor in "3 / 1/4" may be 1/4.
+    down: the difference is less than one unit of the result's last digit. "20%" may be read as 0.2 or as 20. In "3 /
+    1/4", the divisor may be the fraction 1/4.
     """
     if "=" not in text and "≈" not in text and "\\approx" not in text:
         return []
@@ -84,8 +84,8 @@ def equations(text: str) -> list[Equation]:
 
 
 def _equation(before: str, equal: re.Match[str]) -> Equation | None:
-    """The equation whose sign and result are `equal`. `before` is the line from the equation before. None if it cannot
-    be judged.
+    """The equation whose sign and result are `equal`. `before` is the part of the line since the previous equation.
+    None if the equation cannot be judged.
     """
     readings = [value for left in _expressions(before) if (value := _value(left)) is not None]
     result = _result(equal)
@@ -98,7 +98,7 @@ def _equation(before: str, equal: re.Match[str]) -> Equation | None:
 
 
 def _expressions(before: str) -> list[str]:
-    """The expression at the end of a text in the ways in which it can be read. "- 3 + 5" is 8 in an item of a list."""
+    """The possible readings of the expression at the end of a text. In an item of a list, "- 3 + 5" may be 8."""
     if len(before) > LONGEST:
         before = before[-LONGEST:]
     backwards = _BACKWARDS.match(before[::-1])
@@ -124,13 +124,13 @@ def _expressions(before: str) -> list[str]:
 
 
 def _value(expression: str) -> Fraction | None:
-    """The value of an expression. Differences such as "16-3-4" are no ranges here."""
+    """The value of an expression. Here, "16-3-4" is a difference and not a range."""
     value = evaluate(expression)
     return evaluate(_SIGN.sub(r" \g<0> ", expression)) if value is None else value
 
 
 def _result(equal: re.Match[str]) -> list[Fraction] | None:
-    """The values that the result of an equation may have. None if it is no number."""
+    """The values that the result of an equation may have. None if the result is not a number."""
     value = literal(equal["number"])
     part = (equal["part"] or "").strip()
     if value is None:
@@ -146,5 +146,5 @@ def _result(equal: re.Match[str]) -> list[Fraction] | None:
 
 
 def _rounds(value: Fraction, result: Fraction, digits: int) -> bool:
-    """Whether `result`, which has so many digits behind the point, is the value or what is left when it is rounded."""
+    """Whether `result` is the value, or the value rounded up or down to `digits` digits after the point."""
     return value == result or abs(value - result) < Fraction(1, 10 ** min(digits, _FLOAT))

@@ -1,8 +1,8 @@
 r"""Finds the final answer in a text, as people and models write it.
 
 The last of these markers counts: `\boxed{…}`, `#### …`, `<answer>…</answer>`, `Answer: …`, `The answer is …`, `A: …` at
-the start of a line. Reasoning up to `</think>` is no answer. Without a marker the last line is the answer. All searches
-go from the end of the text and take linear time.
+the start of a line. Reasoning up to `</think>` is left out. Without a marker the last line is the answer. All searches
+begin at the end of the text and take linear time.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 import string
 from dataclasses import dataclass
 
-LIMIT = 100_000  # characters that are searched, from the end
-LINE = 1_000  # characters of a final answer that are read
+LIMIT = 100_000  # only this many characters at the end are searched
+LINE = 1_000  # the most characters of a final answer
 
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "<|channel|>final<|message|>")
 _THOUGHT_BEGINS = ("<think>", "<thinking>", "<thought>", "<reasoning>")
@@ -20,9 +20,9 @@ _BOXES = ("\\boxed{", "\\fbox{", "\\boxed {")
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _CALCULATION = re.compile(r"<<[^<>\n]*+>>")  # GSM8K notes each calculation as <<48/2=24>>
 _EMPHASIS = " \t*_"
-_PREFIX = re.compile(r"(?:#{1,6}|[*•])\s+")  # of a heading or an item in Markdown
+_PREFIX = re.compile(r"(?:#{1,6}|[*•])\s+")  # the marks before a heading or an item in Markdown
 
-_STATES = re.compile(  # what follows the word "answer"
+_STATES = re.compile(  # matches the text after the word "answer"
     r"(?:s|\(s\))?[*_\"']{0,3}(?: ?\([^()\n]{0,40}\))?(?: (?:to|for|of) [^.:\n=]{1,120}?)?[*_ ]{0,4}"
     r"(?:(?:is|are|was|will be|would be|should be|equals)(?![A-Za-z'’])[*_ ]{0,4}(?:equal to |given by |that |indeed |"
     r"therefore |thus )?[:\uff1a]?|[:\uff1a=]|->|→)[*_ \t]{0,6}"
@@ -53,8 +53,9 @@ _ONLY_DELIMITER = frozenset({"$$", "\\[", "\\(", "$", "```", "**", "```text", "\
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The final answer of a text. `text` is one line. `marked` tells that a marker introduced it. `lines` counts the
-    lines of the text that held it. `doubt` is why it is no answer, or ''.
+    """The final answer of a text. `text` is one line. `marked` says whether a marker introduced the answer. `lines` is
+    the number of lines of the text in which the answer was found. `doubt` is the reason why the text does not count as
+    an answer, or ''.
     """
 
     text: str
@@ -64,7 +65,7 @@ class Final:
 
 
 def after_reasoning(text: str) -> str | None:
-    """The text behind the model's reasoning. None if the reasoning does not end."""
+    """The text after the model's reasoning. None if the reasoning does not end."""
     if not ("</" in text or "<t" in text or "<T" in text or "<r" in text or "<R" in text or "<|" in text):
         return text
     lower = lowered(text)
@@ -75,14 +76,14 @@ def after_reasoning(text: str) -> str | None:
 
 
 def lowered(text: str) -> str:
-    """The text in lower case, with every character where it was."""
+    """The text in lower case; every character keeps its place."""
     lower = text.lower()
     return lower if len(lower) == len(text) else text.translate(_LOWER)
 
 
 def final(text: str) -> Final | None:
-    """The final answer of a text, or None if it has none: it is empty, too long for one line, or ends inside its
-    reasoning or inside an open brace.
+    """The final answer of a text. None if the text is empty, if its answer is too long for one line, or if it ends
+    inside its reasoning or inside an open brace.
     """
     rest = after_reasoning(text)
     if rest is None:
@@ -102,7 +103,9 @@ def final(text: str) -> Final | None:
 
 
 def _marked(text: str) -> Final | None:
-    """The answer behind the last marker. None without a marker. Its text is '' if the marker has no answer."""
+    """The answer after the last marker. None if the text has no marker. The answer's text is '' if nothing follows the
+    marker.
+    """
     box = _last_box(text, len(text)) if "\\" in text else -1
     hashes = _hashes(text) if "####" in text else -1
     lower = lowered(text)
@@ -124,7 +127,7 @@ def _last_box(text: str, end: int) -> int:
 
 
 def _hashes(text: str) -> int:
-    """Where the last `####` is that is no heading of Markdown."""
+    """The place of the last `####` that is not a heading in Markdown."""
     at = len(text)
     while (at := text.rfind("####", 0, at)) >= 0:
         end = text.find("\n", at)
@@ -138,7 +141,7 @@ def _hashes(text: str) -> int:
 
 
 def _word(text: str, lower: str) -> tuple[int, int]:
-    """Where the last "answer is" or "A:" begins, and where the answer behind it begins. (-1, -1) without one."""
+    """(place of the last "answer is" or "A:", place of the answer after it), or (-1, -1) if there is none."""
     at = len(text)
     found = (-1, -1)
     while (at := lower.rfind("answer", 0, at)) >= 0:
@@ -151,7 +154,7 @@ def _word(text: str, lower: str) -> tuple[int, int]:
 
 
 def _line(behind: str) -> Final:
-    """The first line behind a marker that says something."""
+    """The first line after a marker that is not empty and not only a delimiter."""
     if "\n" not in behind and "<" not in behind and "}" not in behind:
         return Final(behind.strip(_EMPHASIS), True)
     lines = behind.split("\n", 6)
@@ -162,14 +165,14 @@ def _line(behind: str) -> Final:
             doubt = "the text takes its answer back" if rest and TAKEN_BACK.search(rest[:LINE]) else ""
             if "<<" in line:
                 line = _CALCULATION.sub("", line)
-            if line.endswith("}") and "{" not in line:  # the end of a JSON object
+            if line.endswith("}") and "{" not in line:  # the brace ends a JSON object
                 line = line[:-1].strip()
             return Final(line, True, 1, doubt)
     return Final("", True)
 
 
 def _boxed(text: str, at: int) -> Final:
-    r"""The content of the last \boxed{…}. Neighboring boxes are one answer: "\boxed{3} and \boxed{4}"."""
+    r"""The content of the last \boxed{…}. Boxes beside each other are one answer: "\boxed{3} and \boxed{4}"."""
     opening = text.index("{", at)
     end = _closing(text, opening)
     if end < 0:
@@ -201,7 +204,7 @@ def _boxed(text: str, at: int) -> Final:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the brace closes that opens at `opening`. -1 if it never does."""
+    """The place of the brace that closes the brace at `opening`. -1 if there is none."""
     depth = 0
     for brace in _BRACE.finditer(text, opening):
         depth += 1 if brace.group() == "{" else -1
@@ -220,7 +223,7 @@ def _without_prefix(line: str) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text that say something, without marks of emphasis."""
+    """The lines of a text without marks of emphasis. Empty lines and lines with only a delimiter are left out."""
     return [line for raw in text.split("\n") if (line := raw.strip(_EMPHASIS)) and line not in _ONLY_DELIMITER]
 
 

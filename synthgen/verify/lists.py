@@ -17,8 +17,8 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 class Items(NamedTuple):
-    """The parts of an answer. `brackets` is the pair around them or ''. `ordered` is false for a set and for the values
-    of one variable. `name` is this variable or ''.
+    """The parts of an answer. `brackets` is the pair of brackets around them or ''. `ordered` is false for a set and
+    for the values of one variable. `name` is the name of this variable or ''.
     """
 
     brackets: str
@@ -28,7 +28,9 @@ class Items(NamedTuple):
 
 
 def items(line: str) -> Items | None:
-    """The parts of a line in plain form, or None if it has fewer than two, more than 50, or parts in brackets."""
+    """The parts of a line in plain form. None if the line has fewer than two parts, more than 50 parts, or parts in
+    brackets.
+    """
     text = line.strip()
     text = text if text.endswith("..") else text.rstrip(".")
     text, variable = _assigned(text)
@@ -60,8 +62,8 @@ def _assigned(text: str) -> tuple[str, str]:
 
 
 def same(one: Items, other: Items) -> bool:
-    """Whether two answers have the same parts, in the same brackets and the same order. Order does not matter if one of
-    them is a set.
+    """Whether two answers have the same parts, in the same brackets and the same order. The order does not matter if
+    one of the answers has no order.
     """
     if one.name and other.name and one.name != other.name:
         return False

@@ -1,4 +1,4 @@
-"""Literals: the digits of one number. A literal is read whole or not at all."""
+"""Literals: the digits of one number. A literal is read only as a whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import struct
 from fractions import Fraction
 
-_DIGITS = 1000  # the longest literal; Python refuses to read integers of more than 4,300 digits
+_DIGITS = 1000  # the most digits of a literal; Python refuses to read integers of more than 4,300 digits
 _EXPONENT = 1000
 _FORMS = re.compile(
     r"(?P<plain>\d++)"
@@ -24,7 +24,8 @@ def literal(text: str) -> Fraction | None:
     """The exact value of a literal without a sign: "1,200.50", "1 000", "1'000", "12,34,567", "1.234,5", "1e3".
 
     Returns None if the text is not a literal or has more than 1,000 digits or an exponent beyond ±1,000. A dot with
-    three digits after it is a decimal point ("1.000" is 1), and a comma is never one, since "3,5" may be a list.
+    three digits after it is a decimal point ("1.000" is 1), but a comma is never a decimal point, because "3,5" may be
+    a list.
     """
     if len(text) > _DIGITS:
         return None
@@ -53,17 +54,17 @@ _SEPARATORS = str.maketrans("", "", ", '_")
 
 
 def significant(text: str) -> int:
-    """The number of significant digits of a literal that has a decimal point. 0 if it has none."""
+    """The number of significant digits of a literal with a decimal point. 0 for a literal without a decimal point."""
     mantissa = re.split("[eE]", text, maxsplit=1)[0]
     return len(mantissa.replace(".", "").lstrip("0")) if "." in mantissa else 0
 
 
 def same_float(long: Fraction, short: Fraction, digits: int) -> bool:
-    """Whether a decimal of many digits is what a computer printed for the other number.
+    """Whether the decimal `long`, which has many digits, is what a computer printed for the number `short`.
 
-    It is if the two are equal as 64-bit floats, but for the last bits that a calculation rounds (0.30000000000000004 is
-    0.3), or if `long` is exactly a 32-bit float and `short` rounds to it (0.10000000149011612 is 0.1). `digits` is the
-    number of significant digits of `short`; a 32-bit float holds seven.
+    The result is true in two cases. As 64-bit floats, the two are equal except for the last bits, which a calculation
+    rounds (0.30000000000000004 is 0.3). Or `long` is exactly a 32-bit float, and `short` rounds to it
+    (0.10000000149011612 is 0.1). `digits` is the number of significant digits of `short`; a 32-bit float holds seven.
     """
     try:
         one, two = float(long), float(short)

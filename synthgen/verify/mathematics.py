@@ -1,8 +1,8 @@
-"""Compares mathematics by math-verify, in a process that can be killed.
+"""Compares mathematics with math-verify, in a process that can be killed.
 
 The process is started when it is first needed, and then kept. It is killed when a comparison takes longer than
-`SECONDS`, and the next comparison starts another. It ends when this process ends, whatever ends it. math-verify is in
-the extra `curate`; without it nothing is equal here.
+`SECONDS`, and the next comparison starts another process. It ends when this process ends for any reason. The extra
+`curate` installs math-verify; without math-verify, nothing is equal here.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pathlib import Path
 
 from synthgen.verify.notation import Relation, notation, relation, symbolic
 
-SECONDS = 5.0  # of wall time for one comparison
-START = 60.0  # of wall time until math-verify is imported
+SECONDS = 5.0  # the most seconds of wall time for one comparison
+START = 60.0  # the most seconds of wall time until math-verify is imported
 _WORKER = Path(__file__).with_name("worker.py")
 
 _lock = threading.Lock()
 _process: subprocess.Popen[bytes] | None = None
-_owner = 0  # the id of the process that started `_process`; a fork must not use its parent's
+_owner = 0  # the id of the process that started `_process`; a fork must not use its parent's process
 
 
 def installed() -> bool:
-    """Whether math-verify is there."""
+    """Whether math-verify is installed."""
     return importlib.util.find_spec("math_verify") is not None
 
 
@@ -58,8 +58,8 @@ def _related(given: Relation, expected: Relation) -> bool:
 
 
 def comparable(answer: str, expected: str) -> str:
-    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of them is no mathematics
-    or both are plain numbers.
+    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of them is not mathematics,
+    or if both are plain numbers.
     """
     given = notation(answer) if expected else ""
     return given if given and (symbolic(given) or symbolic(expected)) else ""
@@ -94,7 +94,7 @@ def _ask(line: bytes) -> bool | None:
 
 
 def _running() -> subprocess.Popen[bytes] | None:
-    """The process, started if there is none. None if it does not start."""
+    """The running process. If there is none, it is started; None if it does not start."""
     global _process, _owner
     if _process is not None and _owner == os.getpid() and _process.poll() is None:
         return _process
@@ -110,7 +110,7 @@ def _running() -> subprocess.Popen[bytes] | None:
 
 
 def _line(source: int, seconds: float) -> bytes | None:
-    """The next line from a file descriptor. None at its end, or if it takes longer than `seconds`."""
+    """The next line from a file descriptor. None at the end of the file, or if the line takes longer than `seconds`."""
     read = b""
     waiting = select.poll()  # `select.select` takes no file descriptor above 1023
     waiting.register(source, select.POLLIN)

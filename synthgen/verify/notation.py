@@ -8,7 +8,7 @@ from typing import NamedTuple
 from synthgen.verify.arithmetic import NO_SUM
 from synthgen.verify.spelling import clean
 
-LONGEST = 200  # characters of an expression that is compared as mathematics
+LONGEST = 200  # the most characters of an expression that is compared as mathematics
 
 _NAMES = frozenset(
     str.split(
@@ -58,8 +58,8 @@ _SPELLED = (
 
 
 def notation(text: str) -> str:
-    """The text in LaTeX if it is a mathematical expression and nothing else. '' otherwise, also for a text with words
-    and for one of more than 200 characters.
+    """The text in LaTeX if it is only a mathematical expression. '' for any other text, for a text with words, and for
+    a text of more than 200 characters.
     """
     if len(text) > LONGEST:
         return ""
@@ -83,7 +83,9 @@ def notation(text: str) -> str:
 
 
 def _listed(text: str) -> bool:
-    """Whether the text has a comma outside brackets. math-verify ignores the order of such lists."""
+    """Whether the text is a list, with a comma or semicolon outside brackets. math-verify would ignore the order of a
+    list.
+    """
     depth = 0
     for char in text:
         if char in "([{":
@@ -96,7 +98,9 @@ def _listed(text: str) -> bool:
 
 
 def symbolic(text: str) -> bool:
-    """Whether the expression has more than numbers and operators in it, which `arithmetic` decides or refuses."""
+    """Whether the expression has more than numbers and operators. Numbers and operators alone are left to
+    `arithmetic`.
+    """
     return _SYMBOLIC.search(text) is not None and _MORE.search(text) is not None
 
 
@@ -108,7 +112,7 @@ class Relation(NamedTuple):
 
     @property
     def assigns(self) -> bool:
-        """Whether it gives a name to an expression: "y = 2x" or "f(x) = 2x"."""
+        """Whether the relation gives a name to an expression: "y = 2x" or "f(x) = 2x"."""
         return self.signs == ("=",) and _NAME.fullmatch(self.sides[0]) is not None
 
     def reversed(self) -> Relation:
@@ -132,6 +136,6 @@ _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 
 def relation(text: str) -> Relation:
-    """Split an expression in LaTeX at its signs of relation."""
+    """Split an expression in LaTeX at relation signs such as "<" or "="."""
     signs = tuple(_SIGNS.get(sign, sign) for sign in _SIGN.findall(text))
     return Relation(signs, tuple(side.strip() for side in _SIGN.split(text)))

@@ -1,4 +1,4 @@
-"""Quantities: an exact number with what it counts, such as "$1,200", "12%", "42 km/h" or "2 1/2 cups"."""
+"""Quantities: an exact number with a unit or noun, such as "$1,200", "12%", "42 km/h" or "2 1/2 cups"."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from synthgen.verify.units import (
     words_behind,
 )
 
-_LONG = 14  # from this number of significant digits on, a decimal may be what a computer printed for a shorter number
+_LONG = 14  # a computer may have printed a decimal of at least this many significant digits for a shorter number
 _SHORT = 12
-_PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and a zero before the point does not count
+_PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and perhaps a zero before the point
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number with its unit. `value` of "12%" is 12, and `percent` is true. `unit` is a known unit or ''; `nouns` are
-    the other words that say what is counted. `digits` is the number of significant digits of a decimal, else 0. `name`
-    is the variable in "x = 3", or ''.
+    the other words that name the counted things. `digits` is the number of significant digits of a decimal, and 0 for
+    other numbers. `name` is the variable in "x = 3", or ''.
     """
 
     value: Fraction
@@ -39,8 +39,8 @@ class Quantity:
     name: str = ""
 
     def same(self, other: Quantity) -> bool:
-        """Whether two quantities are equal. A unit, a variable's name or a percent sign that one of them leaves out
-        does not matter: "12" and "0.12" both equal "12%".
+        """Whether two quantities are equal. A unit, a variable's name or a percent sign does not count if one of them
+        leaves it out: "12" and "0.12" both equal "12%".
         """
         if self.unit and other.unit and self.unit != other.unit:
             return False
@@ -71,7 +71,7 @@ class Quantity:
         return False
 
     def key(self) -> str:
-        """A text that two quantities share when their values are equal. Dollars and nouns do not count."""
+        """A text that is the same for two quantities with equal values. The unit "$" and nouns do not count."""
         value = self.value / 100 if self.percent else self.value
         if self.digits >= _LONG:
             value = Fraction(f"{float(value):.12g}")
@@ -107,8 +107,8 @@ _MAGNITUDE = re.compile(r"[ ]([A-Za-z]+)\b")
 
 
 def leading(text: str) -> tuple[Quantity, int, int] | None:
-    """The quantity at the start of a text, as (quantity, where its number ends, where its unit ends). None if the text
-    does not begin with a number that can be read whole.
+    """The quantity at the start of a text, as (quantity, end of its number, end of its unit). None if the text does not
+    begin with a number, or if the number cannot be read as a whole.
     """
     text = _EURO_COMMA.sub(_decimal_comma, text) if "," in text else text
     start = _APPROXIMATELY.match(text)
@@ -156,7 +156,7 @@ def leading(text: str) -> tuple[Quantity, int, int] | None:
 
 
 def _attached_unit(text: str, at: int, word: str) -> bool:
-    """Whether a known unit stands directly behind the digits. "3D", "5x" and "2a" are no quantities."""
+    """Whether a known unit follows the digits directly. "3D", "5x" and "2a" are not quantities."""
     behind, _ = words_behind(text, at)
     if not behind:
         return False
@@ -179,7 +179,9 @@ def _end_of_word(text: str, at: int) -> int:
 
 
 def _signed(text: str, at: int) -> tuple[Fraction | None, str, int]:
-    """The number at `at` with its sign and currency, as (value, currency, end). The value is None if there is none."""
+    """The number at `at` with its sign and currency, as (value, currency, end). The value is None if there is no
+    number.
+    """
     negative, unit = False, ""
     for _ in range(2):  # "-$5" and "$-5"
         sign = _SIGN.match(text, at)
@@ -224,7 +226,7 @@ _PLAIN = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,9})?")
 
 @lru_cache(maxsize=8192)
 def plain(text: str) -> Quantity | None:
-    """The quantity that a text is if it is nothing but digits with a sign and a decimal point. None otherwise."""
+    """The quantity of a text that has only digits, a sign and a decimal point. None for any other text."""
     if not _PLAIN.fullmatch(text):
         return None
     whole, _, part = text.partition(".")
@@ -236,8 +238,8 @@ def _digits(number: str) -> int:
 
 
 def whole(text: str, *, strict: bool = False) -> Quantity | None:
-    """The quantity that makes up the whole text: a number with a unit, or an expression of numbers. With `strict`,
-    words behind the number must be a known unit or at most three words in lower case.
+    """The quantity of a text that is only one quantity: a number with a unit, or an expression of numbers. With
+    `strict`, the words after the number must be a known unit or at most three words in lower case.
     """
     text = text.strip()
     if text.endswith("!") and _FACTORIAL.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Why an answer does not match its references, in one line for people."""
+"""Says in one line why an answer does not match its references."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from synthgen.verify import mathematics
 from synthgen.verify.answers import read
 from synthgen.verify.final import final
 
-_SHOWN = 80  # characters of an answer and of a reference
+_SHOWN = 80  # characters of an answer or a reference that the line shows
 
 
 def reason(answer: str, accepted: Sequence[str]) -> str:
-    """One line that tells why `answer` matches none of the accepted references."""
+    """One line that says why `answer` matches none of the accepted references."""
     found = final(answer)
     reference = accepted[0] if accepted else ""
     expected = read(reference) if reference.strip() else None

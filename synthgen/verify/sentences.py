@@ -1,4 +1,6 @@
-"""Reads the one quantity that a sentence gives as its answer: "3 apples and 4 pears, so 7" is 7, "15 or 20" is none."""
+"""Reads the single quantity that a sentence gives as its answer: 7 for "3 apples and 4 pears, so 7", and none for "15
+or 20".
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ HEDGE = re.compile(
     r"be determined)|guess(?:ing)?|if)\b|\?\s*$",
     re.IGNORECASE,
 )
-# Doubt in any sentence of the line.
+# Matches doubt in any sentence of a line.
 UNSURE = re.compile(
     r"\b(?:not (?:sure|certain|confident)|unsure|uncertain|no idea|(?:do not|don'?t|doesn'?t|can'?t|cannot) "
     r"(?:know|tell|say|determine|decide)|only guess|i guess|a guess|doubt)\b",
@@ -107,8 +109,8 @@ def _last_answering(parts: list[str], line: str) -> str:
 
 
 def settled(sentence: str) -> str | None:
-    """The sentence without what it denies: "not 6 but 5" becomes "5", and "5, not 6" becomes "5". None if what is left
-    is denied or hedged.
+    """The sentence without the parts that it denies: "not 6 but 5" becomes "5", and "5, not 6" becomes "5". None if the
+    rest contains a denial or a doubt.
     """
     text = _OR_BUT.sub("", sentence)
     if NEGATION.search(text):
@@ -121,7 +123,9 @@ def settled(sentence: str) -> str | None:
 
 
 def quantity_in(line: str) -> Quantity | None:
-    """The quantity that a line gives as its answer. None if it gives none, several, or gives it with doubt."""
+    """The quantity that a line gives as its answer. None if the line gives no quantity, several quantities, or a
+    quantity with doubt.
+    """
     found = whole(line)
     if found:
         return found
@@ -140,7 +144,9 @@ def _enumerator(sentence: str) -> bool:
 
 
 def _quantity_of(sentence: str, line: str) -> Quantity | None:
-    """The quantity of the sentence of a line that answers. The line as a whole is no quantity."""
+    """The quantity of `sentence`, which is the sentence of the line that answers. The line as a whole is not a
+    quantity.
+    """
     text = settled(sentence)
     if text is None:
         return None
@@ -169,7 +175,7 @@ def _agreed(found: list[Quantity | None]) -> Quantity | None:
 
 
 def _equal_side(text: str) -> Quantity | None:
-    """The last side of an equation whose first side is numbers, a symbol or words: "6 × 7 = 42 dollars for 7 days"."""
+    """The last side of an equation whose first side has numbers, a symbol or words: "6 × 7 = 42 dollars for 7 days"."""
     if "=" not in text:
         return None
     sides = [side.strip() for side in _EQUALS.split(_CONCLUDED.split(text)[-1])]
@@ -206,7 +212,7 @@ def _checked(text: str) -> Quantity | None:
 
 
 def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
-    """Whether the words behind a quantity give no other answer."""
+    """Whether the words after a quantity do not give another answer."""
     tail = text[unit_end:]
     if _TAIL_REFUSED.match(tail) or (unit_end == number_end and not _NUMBER_ENDS.match(tail)):
         return False
@@ -225,7 +231,7 @@ def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
 
 
 def _one(text: str) -> Quantity | None:
-    """The quantity behind the last cue ("so 7"), at the start, or the only one of a text."""
+    """The quantity after the last cue ("so 7"), else the quantity at the start, else the only quantity of the text."""
     cue = next(reversed(list(_CUE.finditer(text))), None)
     if cue and not (cue.group().startswith(("->", "=>")) and _DIGIT.search(text[: cue.start()])):
         return _checked(text[cue.end() :])

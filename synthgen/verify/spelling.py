@@ -1,11 +1,13 @@
-"""Spellings of the same characters: Unicode and LaTeX become one plain form. Every function here takes linear time."""
+"""Converts the different spellings of a character in Unicode and LaTeX to one plain form. Every function here takes
+linear time.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Characters whose compatibility form (NFKC) would change a value: NFKC makes "1½" to "11⁄2" and "10³" to "103".
+# Characters whose compatibility form (NFKC) would change a value: NFKC turns "1½" into "11⁄2" and "10³" into "103".
 _VULGAR = "½1/2 ⅓1/3 ⅔2/3 ¼1/4 ¾3/4 ⅕1/5 ⅖2/5 ⅗3/5 ⅘4/5 ⅙1/6 ⅚5/6 ⅐1/7 ⅛1/8 ⅜3/8 ⅝5/8 ⅞7/8 ⅑1/9 ⅒1/10"
 _SAME = {
     "-": "−‐‑﹣－",
@@ -92,7 +94,7 @@ def undress(text: str) -> str:
     """
     if "*" in text or "`" in text:
         text = _BOLD.sub("", text).replace("`", "")
-    text = " ".join(text.split())  # patterns below and elsewhere are linear because no two spaces follow each other
+    text = " ".join(text.split())  # single spaces keep the patterns below and elsewhere linear
     if "." in text:
         text = _ABBREVIATED.sub(lambda letters: letters.group().replace(".", ""), text)
     if text[:1] in ("*", "_") and (emphasis := _EMPHASIS.fullmatch(text)):

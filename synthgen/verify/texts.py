@@ -1,4 +1,4 @@
-"""Answers in words: which words they are, and which part of a sentence is the answer."""
+"""Reads answers in words: their words, and the part of a sentence that is the answer."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def words_of(text: str) -> Words:
 
 
 def normalize(text: str) -> str:
-    """The words and symbols of a text, separated by single spaces. Two texts with equal results say the same."""
+    """The words and symbols of a text, separated by single spaces. Two texts with equal results count as equal."""
     return " ".join(words(text))
 
 
 def clauses(line: str) -> list[str]:
     """The parts of a line in plain form that may be its answer in words: a short first sentence, the last sentence
-    without its reasons, and these without words such as "It is". Empty if the line denies or doubts what it says.
+    without its reasons, and both without words such as "It is". Empty if the line expresses doubt or a denial.
     """
     if UNSURE.search(line):
         return []
@@ -119,7 +119,7 @@ def without_reasons(line: str) -> str:
 
 
 def _aside(parentheses: re.Match[str]) -> str:
-    """Parentheses are left out, but not if they give another answer."""
+    """Leaves parentheses out, unless they give another answer."""
     inside = parentheses.group()
     if re.search(r"\b(?:or|and|not)\s*$", parentheses.string[: parentheses.start()]):
         return inside
@@ -127,7 +127,7 @@ def _aside(parentheses: re.Match[str]) -> str:
 
 
 def _contradicts(rest: list[str]) -> bool:
-    """Whether the sentences behind a short one give another answer instead of explaining the first."""
+    """Whether the sentences after a short first sentence give another answer instead of explaining it."""
     behind = " ".join(rest)
     return (
         any(len(sentence.split()) < 3 for sentence in rest)
@@ -138,8 +138,8 @@ def _contradicts(rest: list[str]) -> bool:
 
 
 def predicate(line: str) -> str | None:
-    """What the last sentence says of its subject: "Paris" in "The capital of France is Paris". None if the subject
-    tells that this may not be the answer, as in "A common mistake is Paris".
+    """What the last sentence says about its subject: "Paris" in "The capital of France is Paris". None if the subject
+    shows that this may not be the answer, as in "A common mistake is Paris".
     """
     sentence = None if UNSURE.search(line) else settled(_CUT.split(answering(line), maxsplit=1)[0].strip())
     if sentence is None:

@@ -1,4 +1,4 @@
-"""Units behind a number. Each spelling of a unit maps to one name; words that are no known unit are nouns."""
+"""Units after a number. Each spelling of a unit maps to one name; words that are not a known unit are nouns."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ ATTACHED_MAGNITUDES = {
     "mn": 10**6,
     "bn": 10**9,
     "B": 10**9,
-}  # directly behind the digits: 1.5k, $3M
+}  # directly after the digits: 1.5k, $3M
 LETTERS = {letter: letter.lower() for letter in "mgshlLdtNJWV"} | {"K": "K", "C": "°C", "F": "°F", "°": "°", "$": "$"}
-ATTACHED_LETTERS = frozenset("mghlLVWN")  # "1990s" is no time in seconds
+ATTACHED_LETTERS = frozenset("mghlLVWN")  # without "s", because "1990s" is not a time in seconds
 CURRENCIES = "$€£¥₹"
 
 _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
 _POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3"}
 _ADJECTIVES = frozenset(str.split("us american whole full more extra additional consecutive total other calendar"))
 _MOST_WORDS = 4
-# Words that end what is counted.
+# Words before which the words for the counted things end.
 _STOP = frozenset(
     str.split(
         "of for in per at on by from with to and or because since as which that who when if after before each every "
@@ -113,7 +113,7 @@ _STOP = frozenset(
         "an into"
     )
 )
-# Words behind a number that say nothing about what is counted.
+# Words after a number that say nothing about the counted things.
 _EMPTY = frozenset(
     str.split(
         "total altogether all left more less fewer now the together overall remaining additional extra only exactly "
@@ -123,7 +123,7 @@ _EMPTY = frozenset(
 
 
 def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
-    """Return (name of the known unit or '', the nouns, how many of the words belong to the unit)."""
+    """Return (name of the known unit or '', the nouns, the number of words that belong to the unit)."""
     if not words:
         return "", frozenset(), 0
     lower = [word.lower() for word in words]
@@ -131,7 +131,7 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
         unit = LETTERS.get(words[0], "")
         return unit, frozenset() if unit else frozenset(lower[:1]), 1 if unit else 0
     if len(words[0]) == 2 and words[0][0] == "M" and words[0][1].islower():
-        return words[0], frozenset(), 1  # a megagram is no milligram
+        return words[0], frozenset(), 1  # a megagram is not a milligram
     if lower[0] in _ADJECTIVES and len(words) > 1 and UNITS.get(lower[1]):
         return UNITS[lower[1]], frozenset(), 2
     power = _POWERED.get(lower[0])
@@ -149,7 +149,7 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
 
 
 def words_behind(text: str, at: int) -> tuple[list[str], int]:
-    """The at most four words that begin at `at`, and where they end. The words end at punctuation."""
+    """Up to four words from the place `at` on, and the place where they end. Punctuation ends the words."""
     words: list[str] = []
     while len(words) < _MOST_WORDS:
         word = _WORD.match(text, at)
@@ -161,7 +161,7 @@ def words_behind(text: str, at: int) -> tuple[list[str], int]:
 
 
 def singular(word: str) -> str:
-    """A rough singular of an English noun in lower case, for comparison with other such words only."""
+    """A rough singular of an English noun in lower case, only for comparison with other results of this function."""
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     if word.endswith(("ses", "xes", "ches", "shes")):

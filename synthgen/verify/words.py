@@ -27,7 +27,7 @@ _PHRASE = re.compile(
     rf"(?:{_KNOWN})(?:(?:-|[ ]+|[ ]+and[ ]+|[ ]+and[ ]+an?[ ]+|[ ]+point[ ]+)(?:{_KNOWN}))*+\b",
     re.IGNORECASE,
 )
-# After these words, or before these, "one" is a pronoun.
+# "one" is a pronoun after the words of the first pattern, and before the words of the second.
 _PRONOUN_AFTER = re.compile(
     r"(?:\b(?:no|the|this|that|which|other|another|each|every|any|some|first|last|right|wrong|correct|only|same|good|"
     r"best|next|new|old|either|neither|such|whole|if|every|of|like)\s+|[-'])$",
@@ -40,7 +40,7 @@ _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)"
 
 
 def to_digits(text: str) -> str:
-    """The text with its number words as digits. Words that make no number, ordinals such as "third", and the pronoun
+    """The text with its number words as digits. Words that are not a number, ordinals such as "third", and the pronoun
     "one" stay.
     """
     if " and " in text and text[:1].isdigit():
@@ -67,7 +67,7 @@ def _digits(phrase: re.Match[str]) -> str:
     if _ORDINAL.fullmatch(plain):
         return written
     if plain in _MULTIPLES and phrase.string[: phrase.start()].rstrip()[-1:].isdigit():
-        return written  # "4 thousand" is read with its digits
+        return written  # the "thousand" in "4 thousand" is read together with the digits
     value = value_of(plain)
     if value is None:
         parts = written.split(" and ")
@@ -82,7 +82,7 @@ def _digits(phrase: re.Match[str]) -> str:
 
 
 def value_of(phrase: str) -> Fraction | None:
-    """The exact value of a phrase of number words in lower case, or None if the words make no number."""
+    """The exact value of a phrase of number words in lower case, or None if the words do not form a number."""
     words = phrase.replace("-", " ").split()
     sign = 1
     if words[0] in ("minus", "negative"):
@@ -111,7 +111,7 @@ def value_of(phrase: str) -> Fraction | None:
 
 
 def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
-    """Split "two and three quarters" into (["two"], 3/4). The fraction is None if its words make no number."""
+    """Split "two and three quarters" into (["two"], 3/4). The fraction is None if its words do not form a number."""
     below = _PARTS[words[-1]]
     before = words[:-1]
     if not before:
@@ -128,7 +128,7 @@ def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
 
 
 def _whole(words: list[str]) -> int | None:
-    """The value of words for a whole number. None if they are no such words, such as "twenty thirty"."""
+    """The value of words for a whole number. None if the words do not form one, as in "twenty thirty"."""
     total, largest = 0, 10**15
     group: list[str] = []
     for word in words:
@@ -149,7 +149,9 @@ def _whole(words: list[str]) -> int | None:
 
 
 def _group(words: list[str]) -> int | None:
-    """The value of words below a thousand, or of hundreds such as "nineteen hundred". None if they are no number."""
+    """The value of words below a thousand, or of hundreds such as "nineteen hundred". None if they do not form a
+    number.
+    """
     words = ["one", *words[1:]] if words[0] in ("a", "an") else words
     if words[-1] == "dozen":
         count = _tens(words[:-1]) if words[:-1] else 1
@@ -166,7 +168,7 @@ def _group(words: list[str]) -> int | None:
 
 
 def _tens(words: list[str]) -> int | None:
-    """The value of one word, or of two such as "forty two"."""
+    """The value of one number word, or of two words such as "forty two"."""
     if len(words) == 1:
         return _ONES.get(words[0], _TEN.get(words[0]))
     if len(words) == 2 and words[0] in _TEN and 0 < _ONES.get(words[1], 0) < 10:

@@ -1,5 +1,5 @@
-"""The process that runs math-verify. It reads one JSON list [answer, reference] a line, both in LaTeX, and writes true,
-false, or null if it cannot read one of them.
+"""The process that runs math-verify. It reads one JSON list [answer, reference] from each line, both in LaTeX. It
+writes true or false, or null if it cannot read one of them.
 
 It ends at once when its parent ends, even during a comparison: a thread waits for the end of the input. The kernel ends
 it if a comparison holds the interpreter's lock for longer than `LIMIT` seconds.
@@ -17,14 +17,14 @@ import sys
 import threading
 from dataclasses import replace
 
-LIMIT = 20  # seconds of wall time; the parent waits for less
+LIMIT = 20  # seconds of wall time; the parent waits for a shorter time
 MEMORY = 4 * 1024**3  # bytes
 PLACES = 12  # decimal places to which numbers must agree
 
 
 def main() -> None:
     """Answer the questions on the standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # when the user presses Ctrl-C, the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reacts when the user presses Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     questions: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -45,7 +45,7 @@ def compare(answer: str, reference: str) -> bool | None:
     """Whether two expressions in LaTeX are equal, or None if one of them cannot be read."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    latex = LatexExtractionConfig()  # by default, units are cut off, so that 5s would equal 5
+    latex = LatexExtractionConfig()  # the default cuts units off, so 5s would equal 5
     latex = replace(latex, normalization_config=replace(latex.normalization_config, units=False, boxed="none"))
     sides = []
     for text in (reference, answer):

@@ -174,7 +174,7 @@ def test_strata_get_their_parts_and_choose_by_themselves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "message"), [("scores", "name no strata"), ("colour", "reads the column 'colour', which .* not have")]
+    ("column", "message"), [("scores", "cannot be strata"), ("colour", "reads the column 'colour', which .* not have")]
 )
 def test_a_column_that_names_no_strata_is_refused(tmp_path, column, message):
     run = corpus_of(tmp_path / "run", [scored(0, 1.0)])

@@ -1,8 +1,8 @@
 """The check for rows that hold a question or an answer of an evaluation set.
 
-A row of the split `train` is rejected when a message of it, in the prompt or in the completion, has sequences of words
-in common with a question or a long answer of an evaluation set, and these sequences hold at least a stated share of
-the words of the question or answer. Reasoning and tool calls are not searched.
+A row of the split `train` is rejected when one of its messages has sequences of words in common with a question or a
+long answer of an evaluation set. These sequences must hold at least a stated share of the words of the question or
+answer. Reasoning and tool calls are not searched.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def files(section: Decontamination) -> list[Path]:
 
 
 def decontamination(batch: pa.RecordBatch, section: Decontamination, services: Services) -> Verdicts:
-    """Reject rows of `train` that hold a question or a long answer of an evaluation set. The score is the share of its
-    words that were found, `matched_id` the id of its row, and `rule` the name of the set.
+    """Reject rows of `train` that hold a question or a long answer of an evaluation set. The score is the share of the
+    words of this question or answer that were found. `matched_id` is the id of its row in the evaluation set, and
+    `rule` is the name of the set.
     """
     index = _index(section, _state(section))
     learnt = np.flatnonzero(~numbers(is_held_out(batch["split"])).astype(bool))
@@ -81,13 +82,13 @@ def _span(text: str, start: int, stop: int) -> Span:
 
 
 def _rejection(field: str, messages: list[str], hit: Hit, limit: float) -> Rejection:
-    """The reason for a hit in the last of `messages`, which are the first messages of the prompt or the completion
-    (`field`).
+    """The rejection for a hit. `messages` are the messages of the prompt or completion (`field`) up to the message with
+    the hit.
     """
     span = _span(messages[-1], hit.start, hit.stop)
     where = f"in the {field}" if len(messages) == 1 else f"in message {len(messages)} of the {field}"
     characters = f"characters {span['start']} to {span['stop']}"
-    before = sum(len(message) + 1 for message in messages[:-1])  # `completion.text` has a line feed after each
+    before = sum(len(message) + 1 for message in messages[:-1])  # a line feed ends each message in `completion.text`
     whole: Span = {"start": before + span["start"], "stop": before + span["stop"]}
     source = hit.source
     return Rejection(
@@ -101,8 +102,8 @@ def _rejection(field: str, messages: list[str], hit: Hit, limit: float) -> Rejec
 
 
 def summary(section: Decontamination, folder: Path) -> dict[str, dict[str, int]]:
-    """For each evaluation set: the number of its rows (`rows`), of its rows that a verdict names (`found`), and of the
-    rows of the corpus that were rejected because of it (`rejected`).
+    """For each evaluation set: the number of its rows (`rows`), the number of its rows that a verdict names (`found`),
+    and the number of rows of the corpus that were rejected because of this set (`rejected`).
     """
     rejected: Counter[tuple[str, str]] = Counter()
     for _, batch in corpus.batches(folder, "rejected", ["verdicts"]):
@@ -121,12 +122,12 @@ def summary(section: Decontamination, folder: Path) -> dict[str, dict[str, int]]
 
 
 def _state(section: Decontamination) -> tuple[tuple[str, int, int], ...]:
-    """The name, size and time of each file of the evaluation sets. A changed file has another state."""
+    """The name, size and time of each file of the evaluation sets. The result changes when a file changes."""
     paths = [path for one in files(section) for path in ([one] if one.is_file() else walk(one))]
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(paths))
 
 
 @lru_cache(maxsize=1)
 def _index(section: Decontamination, state: tuple[tuple[str, int, int], ...]) -> Index:
-    """The index of the evaluation sets. It is made once in each process, as long as the files stay the same."""
+    """The index of the evaluation sets. Each process makes it once, and again only when a file changes."""
     return index_of([(one.name, items_of(one)) for one in section.sets], section.ngram)

@@ -1,11 +1,11 @@
-"""An index of the word sequences of evaluation sets, and the search in it.
+"""Makes an index of the word sequences of evaluation sets, and searches in it.
 
 A question or an answer of at least n words is found by its sequences of n words. A question with fewer words is found
 as a whole: as one sequence of all its words. A question with fewer than `_FEW` words must be a whole message, because
 so few words also occur by chance. An answer with fewer than n words is not looked for.
 
-A sequence that more than `_COMMON` texts of a set have belongs to the form of the set, such as "Choose the
-best answer". It does not count, unless a text has no other sequence.
+If more than `_COMMON` texts of a set have a sequence, it belongs to the form of the set, such as "Choose the best
+answer". Such a sequence does not count, unless a text has no other sequence.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthgen.curation.lists import Rows
 
 _FEW = 5
 _COMMON = 3
-_CELLS = 16  # cells of the table of hashes that are present, for each hash
+_CELLS = 16  # for each hash, the table of present hashes has at least this many cells
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Source:
 @dataclass(frozen=True)
 class Hit:
     """A text of an evaluation set that was found in a message: where it comes from, the share of its words that were
-    found, and the characters of the message from the first to the last of them, in Unicode's form NFC.
+    found, and the range of the message from the first to the last of these words. The range is counted in Unicode's
+    form NFC.
     """
 
     source: Source
@@ -60,8 +61,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class _Sequences:
-    """All sequences of one length, ascending by their hashes. `texts` and `places` say in which text of the index each
-    of them is, and which of all words is its first. `present` has a cell for the highest bits of a hash.
+    """All sequences of one length, ascending by their hashes. For each sequence, `texts` holds the index of its text,
+    and `places` the index of its first word among all words. `present` has a cell for the highest bits of a hash.
     """
 
     length: int
@@ -72,8 +73,8 @@ class _Sequences:
     shift: np.uint64
 
     def matches(self, words: Words, hashes: Hashes) -> tuple[Rows, Rows, Rows]:
-        """Return (index of its first word, text, place) for each pair of a sequence of `words` and a sequence here that
-        have the same hash. `hashes` are the `windows` of the words for this length.
+        """Compare the sequences of `words` with the sequences here. Return (index of the first word in `words`, text,
+        place) for each pair with the same hash. `hashes` are the `windows` of the words for this length.
         """
         firsts = np.flatnonzero(self.present[hashes >> self.shift])
         firsts = firsts[in_one_text(words, firsts, self.length)]
@@ -86,9 +87,9 @@ class _Sequences:
 
 @dataclass(frozen=True)
 class Index:
-    """The texts of evaluation sets. `words` are the words of all texts, and `total` is the number of words of each text
-    that count. `before` holds how many words before each word count, and at its end how many of all words count. The
-    lengths of `sequences` are ascending.
+    """The texts of evaluation sets. `words` are the words of all texts, and `total` holds the number of counted words
+    of each text. `before` holds the number of counted words before each word; its last entry is the number of all
+    counted words. The lengths of `sequences` are ascending.
     """
 
     sources: tuple[Source, ...]
@@ -99,8 +100,8 @@ class Index:
 
     def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
         """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. If there
-        are several such texts, the hit is the one with the largest share, or the first of those. `words` are the words
-        of the messages.
+        are several such texts, the hit is the text with the largest share, or the first text with this share. `words`
+        are the words of the messages.
         """
         hashed = windows(words, [one.length for one in self.sequences])
         found = [(*one.matches(words, hashes), one.length) for one, hashes in zip(self.sequences, hashed, strict=True)]
@@ -130,17 +131,17 @@ class Index:
         yield from best.items()
 
     def _shares(self, groups: Rows, texts: Rows, places: Rows, lengths: Rows) -> npt.NDArray[np.float64]:
-        """The share of the words of its text, of those that count, that each group of matches holds. `groups` are the
-        first matches of the groups. The matches of a group are about one text, and their places are ascending.
+        """For each group of matches: the share that they hold of the counted words of their text. `groups` are the
+        first matches of the groups. The matches of a group belong to one text, and their places are ascending.
         """
         ends = places + lengths
-        begins = np.maximum(places, np.concatenate([[0], ends[:-1]]))  # words of the match before are not counted twice
+        begins = np.maximum(places, np.concatenate([[0], ends[:-1]]))  # do not count words of the previous match twice
         begins[groups] = places[groups]
         counts = np.add.reduceat(self.before[ends] - self.before[np.minimum(begins, ends)], groups)
         return np.asarray(counts / self.total[texts[groups]])
 
     def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows) -> Hit:
-        """The hit for one message and one text with equal hashes, of which only the matches with equal words count. The
+        """The hit for one message and one text. The matches have equal hashes; only those with equal words count. The
         matches begin at `firsts` in the message and at `places` in the text.
         """
         text, message = int(self.words.text[places[0]]), int(words.text[firsts[0]])
@@ -192,7 +193,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
 
 
 def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Whether each value differs from the value before it. The first one is new."""
+    """Whether each value differs from the value before it. The first value is new."""
     return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
 
 
@@ -216,7 +217,9 @@ def _made(length: int, hashes: Hashes, texts: Rows, places: Rows) -> _Sequences:
 
 
 def _covered(places: Rows, lengths: Rows, count: int) -> npt.NDArray[np.bool_]:
-    """Which of `count` words are in one of the sequences that begin at `places` and have these lengths."""
+    """For each of `count` words: whether it is in one of the sequences that begin at `places` and have these
+    lengths.
+    """
     steps = np.zeros(count + 1, np.int64)
     np.add.at(steps, places, 1)
     np.add.at(steps, places + lengths, -1)

@@ -75,7 +75,7 @@ def _of_rows(one: EvaluationSet) -> Iterator[Item]:
     for place, record in records(dataset, one.name, None):
         asked = [message for message in record.prompt if message["role"] == "user"] or record.prompt
         answer = _text(record.completion)
-        # a row of plain text has no prompt: all of it is looked for
+        # a row of plain text has no prompt, so its whole text counts as a question
         item_id = record.id if has_ids else _named(one, place)
         yield Item(item_id, _text(asked), answer) if asked else Item(item_id, answer, "")
 
@@ -91,7 +91,7 @@ def _of_columns(one: EvaluationSet, source: SeedSource, question: str) -> Iterat
 
 
 def _value(row: Row, column: str, where: Where) -> str:
-    """The text in a column, or '' if it is missing there."""
+    """The text of a row in a column, or '' if the row has none."""
     if column not in row:
         raise RecipeError(f"{where}: no column '{column}'{nearest(column, row)}", "correct the name of the column")
     try:
@@ -109,6 +109,6 @@ def _place(one: EvaluationSet, where: Where) -> str:
 
 
 def _named(one: EvaluationSet, place: str) -> str:
-    """A place without the folder in which the set lies, so that it is the same on every machine."""
+    """A row's place without the folder of the evaluation set, so that the place is the same on every machine."""
     folder = Path(one.path) if Path(one.path).is_dir() else Path(one.path).parent
     return place.removeprefix(f"{folder}/")

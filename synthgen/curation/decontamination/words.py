@@ -1,12 +1,13 @@
 """Divides many texts into words at once, with a hash and the place of each word.
 
 Words are those of `synthgen.curation.near.shingles`: runs of letters, digits and underscores, and single characters in
-scripts without spaces. Case, punctuation, white space, characters without width, and how a letter is composed do not
-count. All texts are handled together as one array of characters, so no Python object is made for a word.
+scripts without spaces. Case, punctuation, white space, characters without width, and the way in which a letter is
+composed do not count. All texts are handled together as one array of characters, so no Python object is made for a
+word.
 
-The hash of a word is a sum over its characters: a number for the character times a number for its place. Different
-words may have the same hash (rare characters and emoji share one number), so callers compare the words before they
-decide.
+The hash of a word is a sum over its characters. Each summand is a number for the character times a number for its
+place. Different words may have the same hash (rare characters and emoji share one number), so callers compare the words
+before they decide.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Hashes = npt.NDArray[np.uint64]
 _NO_WIDTH = 3  # the kind of a character that has no width; see KINDS for the other kinds
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
 _PIECE = 1 << 20
-_PLACES = 64  # the number of places in a word that have a random number of their own; a power of 2
+_PLACES = 64  # this many places of a word have their own random number; a power of 2
 _SHIFT = np.uint64(33)
 
 
@@ -38,13 +39,13 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def _folded() -> npt.NDArray[np.uint32]:
-    """Each character below `OTHERS` without case, if that is one character."""
+    """The form without case of each character below `OTHERS`, if that form is one character."""
     forms = [(chr(code).casefold(), chr(code).lower(), chr(code)) for code in range(OTHERS)]
     return np.array([next(ord(form) for form in some if len(form) == 1) for some in forms], np.uint32)
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Spread the bits of numbers of 64 bits, one to one."""
+    """Mix the bits of each 64-bit number. Different numbers stay different."""
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
     return values ^ (values >> _SHIFT)
@@ -58,11 +59,11 @@ _WEIGHTS = np.random.default_rng(42).integers(0, 1 << 63, _PLACES, np.uint64) * 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of some texts, one text after the other. `text` is the index of each word's text, and `start` and
-    `stop` are the word's place in the text, in characters. `first` is the index of each text's first word, and `count`
-    its number of words.
+    """The words of some texts, one text after the other. For each word, `text` is the index of its text, and `start`
+    and `stop` are its place in the text, in characters. For each text, `first` is the index of its first word, and
+    `count` is its number of words.
 
-    `letters` are the characters of all texts, and `begins` and `ends` each word's place there.
+    `letters` are the characters of all texts, and `begins` and `ends` say where each word lies in them.
     """
 
     hashes: Hashes
@@ -102,8 +103,8 @@ def pieces(texts: pa.Array) -> Iterator[tuple[int, pa.Array]]:
 
 
 def words_of(texts: pa.Array) -> Words:
-    """Divide the texts of a string array into words. A null text has no words. Places in a text are those in its
-    Unicode form NFC.
+    """Divide the texts of a string array into words. A null text has no words. Places are counted in the text's Unicode
+    form NFC.
     """
     texts = pc.utf8_normalize(pc.fill_null(texts, ""), "NFC")
     sizes = numbers(pc.utf8_length(texts)).astype(np.int64)
@@ -163,8 +164,8 @@ def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:
 
 
 def windows(words: Words, lengths: Sequence[int]) -> Iterator[Hashes]:
-    """Yield, for each of some ascending lengths, the hashes of all sequences of that many words, also of those that lie
-    in several texts. The hash at index i is that of the sequence whose first word has the index i.
+    """Yield the hashes of all sequences of each length in `lengths`, which are ascending. A sequence may lie in several
+    texts. The hash at index i belongs to the sequence that begins with word i.
     """
     done, hashes = 0, np.zeros(len(words.hashes), np.uint64)
     for length in lengths:

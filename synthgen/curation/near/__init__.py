@@ -31,7 +31,9 @@ _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",),
 
 
 def made_with(words: int) -> dict[bytes, bytes]:
-    """What shingles of `words` words depend on. It is stored with them, so that others are never compared with them."""
+    """Everything on which shingles of `words` words depend. It is stored with the shingles, so that shingles of another
+    kind are never compared with them.
+    """
     return {b"shingles": f"words of {words}, version 2, Unicode {unidata_version}".encode()}
 
 

@@ -7,14 +7,14 @@ from numpy import int32, int64, uint16, uint64
 
 from synthgen.curation.near.kernels import Array, agreeing, compiled
 
-LONGEST = 256  # number of rows with the same key that are compared with each other
+LONGEST = 256  # at most this many rows with the same key are compared with each other
 _PARTS, _HIGHEST = 256, uint64(56)
 
 
 @compiled
 def root(parents: Array, row: int) -> int:
     """The first row of the component of a row. `parents` holds for each row an earlier row of its component, or the row
-    itself. Paths are shortened on the way.
+    itself. The search also shortens the paths to the first row.
     """
     while parents[row] != row:
         parents[row] = parents[parents[row]]
@@ -38,8 +38,9 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 @compiled
 def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
-    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, one part
-    after the other and each in the order of the rows, and the index where each part begins, with the end at last.
+    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, part by
+    part, with the rows of a part in their order. Also returns the index where each part begins, and at last the number
+    of rows.
     """
     begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):
@@ -59,7 +60,8 @@ def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
 @compiled
 def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array) -> None:
     """Put two rows that are alive and have the same key into one component if their marks agree in at least `least`
-    places. `keys` holds a key for each row, whose highest bits are as good as random, and `marks` a row of numbers.
+    places. `keys` holds a key for each row, whose highest bits are as good as random. `marks` holds several numbers for
+    each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
     time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one
@@ -70,7 +72,7 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
     while cells < 2 * largest + 1:
         cells *= 2
     table, last = np.empty(cells, int32), uint64(cells - 1)  # the newest entry with a key, or -1
-    earlier = np.empty(len(rows), int32)  # for each entry, the one before it with the same key, or -1
+    earlier = np.empty(len(rows), int32)  # for each entry, the previous entry with the same key, or -1
     number = np.empty(len(rows), uint16)  # the number of entries before it with the same key, at most LONGEST
     for part in range(_PARTS):
         table[:] = -1

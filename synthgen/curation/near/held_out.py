@@ -60,7 +60,7 @@ def decide(paths: Sequence[Path], lost: Rows, order: Order, section: SplitTwins,
 
 
 def _joined(signatures: Sequence[pa.Table]) -> tuple[npt.NDArray[np.uint64], Rows]:
-    """Return (shingles of all rows one after the other, their number for each row). They are copies, because the
+    """Return (shingles of all rows one after the other, their number for each row). Both arrays are copies, because the
     shingles are sorted in place.
     """
     counts = [numbers(pc.list_value_length(table["shingles"])) for table in signatures]

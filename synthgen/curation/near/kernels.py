@@ -3,8 +3,8 @@
 Each function takes numpy arrays and gives the same result as the reference of the same name. Numbers of 64 bits must
 stay unsigned: where numba would mix them with signed numbers, it would compute in float64, and the hashes would be
 wrong without an error. Compiled code is stored beside this file or, if the folder cannot be written, in the user's
-folder. It is compiled again when this file changes, but not when a constant of another file does: then delete the
-folder `__pycache__`.
+folder. It is compiled again when this file changes. If a constant of another file changes, delete the folder
+`__pycache__`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _OTHERS, _SEED = reference.OTHERS, uint64(SEED)
 
 Array = npt.NDArray[Any]
 Sets = tuple[Array, Array, Array]
-"""The shingles of all rows (uint64), and for each row where its shingles begin and their number (int64)."""
+"""The shingles of all rows (uint64), and for each row the index of its first shingle and their number (int64)."""
 Marks = tuple[Array, Array]
 """The sketch of each row, or 8 bits of each slot, and the result of `band_keys`."""
 Found = tuple[Array, Array]
-"""Filled by a search: for each row the index of its twin (int64, before: -1) and their similarity (float64)."""
+"""A search fills these arrays: for each row the index of its twin (int64, -1 before the search) and their similarity
+(float64)."""
 
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
@@ -115,8 +116,8 @@ def _words(data: Array, start: int, stop: int, tables: tuple[Array, Array], out:
 def shingle_lists(
     data: Array, offsets: Array, length: int, tables: tuple[Array, Array], lists: Array, sizes: Array
 ) -> int:
-    """Write the shingles of each text, in the order of the text and with repetitions, one text after the other into
-    `lists`, and their number into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
+    """Write the shingles of each text into `lists`, text by text, in their order and with repetitions. Write the number
+    of shingles of each text into `sizes`. `data` holds the UTF-8 bytes of all texts, and text i is
     data[offsets[i]:offsets[i+1]]. A text of n bytes has at most n // 2 + 1 shingles. Returns the number of all
     shingles.
     """
@@ -238,7 +239,7 @@ def agreeing(first: Array, second: Array) -> int:
 
 @compiled
 def _end_of_unit(units: Array, first: int) -> int:
-    """The index behind the last row of the unit that begins at `first`."""
+    """The index after the last row of the unit that begins at `first`."""
     stop = first + 1
     while stop < len(units) and units[stop] == units[first]:
         stop += 1
@@ -249,8 +250,8 @@ def _end_of_unit(units: Array, first: int) -> int:
 def twins(sets: Sets, marks: Marks, units: Array, threshold: float, least: int, found: Found) -> None:
     """See `twins.twins`. Sets are compared if the sketches agree in at least `least` slots.
 
-    Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain, together with 32 bits
-    of that row's key, so a row that is not in the table costs one access of the memory.
+    Each band has a hash table of kept rows. A cell of the table holds the newest row of a chain and 32 bits of that
+    row's key. The search for a key that is not in the table therefore needs only one memory access.
     """
     (matrix, keys), sizes, (twin, score) = marks, sets[2], found
     rows = len(matrix)
@@ -299,11 +300,12 @@ def _insert(heads: Array, links: Array, keys: Array, row: int) -> None:
 
 @compiled
 def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
-    """Return (the rarest elements of each row, where those of each row begin). Two rows with a similarity of at least
-    `threshold` have one of these elements in common: Chaudhuri, Ganti and Kaushik, ICDE 2006 (prefix filter).
+    """Return (the rarest elements of each row, the index of the first such element of each row). Two rows with a
+    similarity of at least `threshold` have one of these elements in common (the prefix filter of Chaudhuri, Ganti and
+    Kaushik, ICDE 2006).
 
-    Any order of the elements is right, if it is the same for all rows. This order counts how often the lower 22 bits of
-    a hash occur, so it may take a rare element for a common one.
+    The result is right with any order of the elements that is the same for all rows. This order counts how often the
+    lower 22 bits of a hash occur, so it may take a rare element for a common one.
     """
     lists, starts, sizes = sets
     rows = len(sizes)

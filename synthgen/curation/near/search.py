@@ -1,7 +1,7 @@
 """Finds the near duplicates among the rows of many files of signatures, with little memory.
 
-Rows that resemble no other row are left out. The other rows form components: two rows that have a band in common and
-agree in enough slots are in the same component, and so are the rows of a unit (see `Order`). A row and its twin are
+Rows that resemble no other row are left out. The other rows form components. Two rows are in the same component if they
+have a band in common and agree in enough slots, or if they are in the same unit (see `Order`). A row and its twin are
 always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
 of some components only:
 
@@ -31,8 +31,8 @@ from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import divided, read_batch, read_table, write_table
 from synthgen.tables.curation_settings import NearDuplicates
 
-_CHUNK = 1 << 22  # number of shingles, of 8 bytes, that are searched together
-_MARKS = 64  # number of slots, of 8 bits, that are compared before two rows are put into one component
+_CHUNK = 1 << 22  # about this many shingles, of 8 bytes each, are searched together
+_MARKS = 64  # number of 8-bit slots that are compared before two rows are put into one component
 
 
 def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
@@ -60,15 +60,15 @@ _RESULT = pa.schema([("row", pa.int64()), ("twin", pa.int64()), ("score", pa.flo
 
 
 def _column(paths: Sequence[Path], name: str, count: int) -> npt.NDArray[np.generic]:
-    """A column of numbers of all files, which have `count` rows together."""
+    """A column of numbers from all files, which together have `count` rows."""
     return _filled(paths, count, lambda table: numbers(table[name]))
 
 
 def _filled(
     paths: Sequence[Path], count: int, read: Callable[[pa.Table], npt.NDArray[np.generic]]
 ) -> npt.NDArray[np.generic]:
-    """What `read` returns for the tables of all files, in one array of `count` rows. Each file is closed before the
-    next one is read, because pages of open files count as memory.
+    """The results of `read` for the tables of all files, in one array of `count` rows. Each file is closed before the
+    next one is read, because the pages of open files count as memory.
     """
     values, start = np.empty(0, np.int64), 0
     for path in paths:

@@ -25,14 +25,14 @@ GOLDEN = 0x9E37_79B9_7F4A_7C15  # 2**64 divided by the golden ratio
 MIX = (0xFF51_AFD7_ED55_8CCD, 0xC4CE_B9FE_1A85_EC53)  # the finalizer of MurmurHash3, Appleby
 
 BREAK, WORD, ALONE = 0, 1, 2
-"""The kinds of characters: one that separates words, one that belongs to a word, and one that is a word by itself."""
+"""The kinds of characters. A character separates words, belongs to a word, or is a word by itself."""
 
 _ALONE = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x0FFF),  # Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # iteration mark, closing mark, zero
+    (0x3005, 0x3007),  # the iteration mark, the closing mark and the zero
     (0x3040, 0x30FF),  # Hiragana, Katakana
     (0x31F0, 0x31FF),  # further Katakana
     (0x3400, 0x4DBF),  # Chinese characters
@@ -43,7 +43,8 @@ _ALONE = (
     (0xFF66, 0xFF9F),  # narrow Katakana
 )
 OTHERS = 0x1_0000
-"""The kind of a character from this number on is `ALONE`. These are rare Chinese characters, old scripts and emoji."""
+"""The kind of a character from this number on is `ALONE`. Characters from this number on are rare Chinese characters,
+letters of old scripts and emoji."""
 
 
 def kinds() -> npt.NDArray[np.uint8]:
@@ -59,8 +60,8 @@ def kinds() -> npt.NDArray[np.uint8]:
 
 
 def lower() -> npt.NDArray[np.uint16]:
-    """The lower case of each character below `OTHERS`, by its number. A character whose lower case is not one character
-    below `OTHERS` stays as it is.
+    """The lower case of each character below `OTHERS`, by its number. A character stays as it is if its lower case has
+    several characters or is not below `OTHERS`.
     """
     table = np.arange(OTHERS, dtype=np.uint16)
     for code in range(OTHERS):
@@ -92,7 +93,7 @@ def words(text: str) -> list[str]:
 
 
 def mix(number: int) -> int:
-    """Spread the bits of a number of 64 bits, one to one."""
+    """Mix the bits of a 64-bit number. Different numbers stay different."""
     number ^= number >> 33
     number = number * MIX[0] & MASK
     number ^= number >> 33

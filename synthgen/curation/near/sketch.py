@@ -26,7 +26,7 @@ EMPTY = MASK  # the value of a slot that no element has drawn
 
 
 def round_key(number: int) -> int:
-    """What the hashes of round `number` are mixed with."""
+    """The number that is mixed into the hashes of round `number`."""
     return mix((SEED + number * GOLDEN) & MASK)
 
 
@@ -50,8 +50,8 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
     """Return (number of bands, slots of a band) for pairs with a similarity of at least `threshold`.
 
     Two rows are compared if they agree in all slots of a band. With b bands of r slots, a pair of similarity J is
-    missed with the probability (1 − J^r)^b. The result is the largest r for which this is at most one in a million at
-    the threshold. More slots in a band give fewer comparisons of rows that are not similar.
+    missed with the probability (1 − J^r)^b. The result is the largest r for which this probability, at the threshold,
+    is at most one in a million. More slots in a band give fewer comparisons of rows that are not similar.
     """
     for size in range(8, 1, -1):
         count = slots // size
@@ -61,8 +61,8 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
 
 
 def least_agreement(threshold: float, slots: int = SLOTS) -> int:
-    """The number of slots in which the sketches of two rows must agree before their sets are compared. A pair at the
-    threshold agrees in fewer slots with a probability of less than one in a million: the number is 6 standard
-    deviations of MinHash below the mean.
+    """The number of slots in which the sketches of two rows must agree before their sets are compared. The number is 6
+    standard deviations of MinHash below the mean. A pair at the threshold therefore agrees in fewer slots with a
+    probability of less than one in a million.
     """
     return max(0, math.floor(slots * threshold - 6 * math.sqrt(slots * threshold * (1 - threshold))))

@@ -1,5 +1,5 @@
 """Personal data and secrets in rows: the check `personal_data` rejects such rows, and the edit `redact` replaces the
-values by pseudonyms.
+values with pseudonyms.
 
 The tables in `patterns` say what is searched. A value that a pattern cannot describe, such as the name of a person, is
 not found.
@@ -37,7 +37,7 @@ def personal_data(batch: pa.RecordBatch, section: PersonalData, services: Servic
 
 
 def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
-    """The rejection of a row for its first value: the first one in the completion, if there is one."""
+    """The rejection of a row because of one value: the first value in the completion or, if it has none, in the row."""
     starts = completion_starts(row)
     place, hit = min(hits, key=lambda pair: pair[0] not in starts)
     offset = starts.get(place, 0)
@@ -50,11 +50,12 @@ def _rejection(row: Row, hits: list[tuple[Place, Hit]]) -> Rejection:
 
 
 def redact(batch: pa.RecordBatch, section: PersonalData, services: Services) -> pa.RecordBatch:
-    """Replace each value by a pseudonym such as [EMAIL_1]. Within a row, the same value has the same pseudonym, and
+    """Replace each value with a pseudonym such as [EMAIL_1]. Within a row, the same value has the same pseudonym, and
     pseudonyms are numbered in the order in which their values appear.
 
     `edits` gets an entry for each place in the completion's text, and one entry without a range if other texts of the
-    row changed. The entries have no hash of the text before, because the hash of a short text would reveal it.
+    row changed. The entries have no hash of the text before the edit, because the hash of a short text would reveal the
+    text.
     """
     changed_rows, rows, entries = [], [], []
     for number, row, hints in rows_with(batch, section.entities):
@@ -89,7 +90,7 @@ def _redact_row(row: Row, hints: frozenset[str], entities: frozenset[Entity]) ->
             else:
                 edits += [_entry(hit.start + start, hit.stop + start) for hit in hits]
             text = names.replace(text, hits)
-            start = None  # the places of values that are found now are not those of the text before the edit
+            start = None  # places of values that are found now are not places in the text before the edit
             put(text)
     return [*edits, _entry(None, None)] if elsewhere else edits
 
@@ -103,7 +104,7 @@ class _Names:
 
     def __init__(self, row: Row) -> None:
         self._labels: dict[tuple[Entity, str], str] = {}
-        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some
+        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some labels
         for _, text, _ in texts_of(row):
             for found in _LABEL.finditer(text):
                 self._last[found[1]] = max(self._last[found[1]], int(found[2]))

@@ -3,8 +3,8 @@
     for hit in hits_in("Write to ann@example.org.", {"at"}):
         hit.start, hit.stop, hit.entity        # 9, 24, "email"
 
-In a text that is JSON, each string and number is searched by itself, and its key counts as a word before it. Strings
-that hold JSON again, such as the arguments of tool calls, are searched in the same way.
+In a text that is JSON, each string and number is searched by itself, and its key counts as a word before it. A string
+that itself holds JSON, such as the arguments of a tool call, is searched in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synthgen.curation.privacy.patterns import ENTITIES, FORMS, HINTS, Form
 from synthgen.tables.curation_settings import Entity
 
 _PLACES = {name: re.compile("|".join(patterns)) for name, patterns in HINTS.items()}
-_NEAR = 100  # ranges of one hint that are at most this far apart are searched together
+_NEAR = 100  # ranges of a hint are joined if fewer than this many characters lie between them
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _COLON = re.compile(r"\s*:")
 _CAPITAL_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -82,8 +82,9 @@ def _in_json(text: str, hints: Collection[str]) -> Iterator[Hit]:
 
 
 def _moved(hits: Iterator[Hit] | Sequence[Hit], skipped: int, start: int, escaped: str) -> Iterator[Hit]:
-    """The places in a JSON text of hits in one of its strings. `escaped` is the string as it is written there, `start`
-    its place, and `skipped` the number of characters that were put before the string.
+    """Convert the places of hits in a string to their places in the JSON text that holds the string. `escaped` is the
+    string as the JSON text writes it, and `start` its place. `skipped` is the number of characters that were put before
+    the string.
     """
     places = None
     if "\\" in escaped:
@@ -130,7 +131,7 @@ def _places(text: str, hint: str) -> list[tuple[int, int]]:
 
 
 def _matches(text: str, form: Form, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The values of a form that begin at most `form.before` characters before `first`, and not behind `last`."""
+    """The values of a form. They begin at most `form.before` characters before `first`, and not after `last`."""
     position, end = max(0, first - form.before), min(len(text), last + form.after)
     if form.words and not _has_word(text[position:last], form.words):
         return

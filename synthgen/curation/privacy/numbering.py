@@ -1,4 +1,4 @@
-"""Public facts about numbers: telephone codes, lengths of bank accounts, prefixes of payment cards, ends of domains.
+"""Public facts: telephone codes, lengths of bank account numbers, prefixes of payment cards, and ends of domains.
 
 The tables are short texts, so that people can read them. Sources: ITU-T E.164 (telephone codes), the
 SWIFT IBAN registry, ISO/IEC 7812 and the ranges that card schemes publish, and IANA's root zone.
@@ -98,7 +98,8 @@ CARDS: tuple[tuple[int, int, frozenset[int]], ...] = tuple(
         ("2200", "2204", "16-19"),  # Mir
     )
 )
-"""(first prefix, last prefix, allowed numbers of digits) of the card schemes. A range has prefixes of one length."""
+"""(first prefix, last prefix, allowed numbers of digits) of the card schemes. All prefixes of a range have the same
+length."""
 
 COUNTRY_DOMAINS = frozenset(
     words(
@@ -124,4 +125,4 @@ woff2 xls xlsx xml yaml yml zip
 """
     )
 )
-"""Endings of file names that are no domains, such as in `logo@2x.png`."""
+"""Endings of file names, as in `logo@2x.png`. They are not ends of domains."""

@@ -1,12 +1,12 @@
-"""ENTITIES, HINTS and FORMS: the kinds of personal data and secrets, and how each is written.
+"""ENTITIES, HINTS and FORMS: the kinds of personal data and secrets, and the ways in which each kind is written.
 
 A value is found in three steps. First, the hints select the texts that may hold a value, for all texts of a batch at
-once (`likely`). Then the patterns of those hints are searched near each place that a hint matched (`find`). At last,
+once (`likely`). Then the patterns of those hints are searched near each place that a hint matched (`find`). Finally,
 the form's check decides on each match: by check digits, lengths and ranges, and by the text around the match
 (`validate`, `phones`).
 
-Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way: it has no
-class such as \\w, no assertion, and no class with characters beyond ASCII.
+Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way, because
+hints have no class such as \\w, no assertion, and no class with characters beyond ASCII.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Kind:
 class Form:
     """A way to write a value of an entity.
 
-    `pattern` matches candidates. If it has a group `value`, this group is the candidate, and the words before it are
-    only required. A match may begin at most `before` characters before a place that the hint matched, and end at most
-    `after` characters behind it. If there are `words`, the pattern is searched only where this part of the text has one
-    of them. `check` decides whether a candidate is a value.
+    `pattern` matches candidates. If it has a group `value`, this group is the candidate; the words before the group
+    must match but are not a part of it. A match may begin at most `before` characters before a place that the hint
+    matched, and end at most `after` characters after it. If there are `words`, the pattern is searched only where this
+    part of the text has one of them. `check` decides whether a candidate is a value.
     """
 
     entity: Entity
@@ -69,7 +69,7 @@ ENTITIES: dict[Entity, Kind] = {
     "secret": Kind("SECRET", "secret", str),
 }
 
-# Between the digits of a number: ASCII, spaces that do not break, a hyphen that does not break, and a dash.
+# Characters between the digits of a number: ASCII signs, special spaces, a no-break hyphen, and a dash.
 _BETWEEN = "(?:[ ().\\-/]|\u00a0|\u202f|\u2009|\u2011|\u2013)"
 
 _CALL = (
@@ -130,7 +130,7 @@ HINTS: dict[str, tuple[str, ...]] = {
     ),
     "escape": (r"\\u00[2-7Aa]", r"\\u20[0-2]", r"\\/"),
 }
-"""Maps the name of a hint to its patterns. A text has the hint if one of them matches. JSON text that escapes
+"""Maps the name of a hint to its patterns. A text has the hint if one of the patterns matches. JSON text that escapes
 characters (`escape`) may hold values of every form.
 """
 
@@ -146,7 +146,7 @@ _NO_CODE_BEFORE = "".join(rf"(?<!\+[0-9]{{{length}}} )" for length in (1, 2, 3))
 _BODY = "A-Za-z0-9_-"
 _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
-# What may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
+# The text that may stand between a word such as "phone" and its number: "'s number is: ", "_number = ", " me at ".
 _SAYS = (
     r"""(?:["'’]?s\b)?[\s:=#.,("'_：-]{0,4}"""
     r"""(?i:(?:number|numbers|nr|no|num|n[uú]mero|nummer|номер|is|at|me|us|him|her|them|on|to|my|our|the|under|unter|au|"""
@@ -155,7 +155,7 @@ _SAYS = (
 
 
 def _one_of(choices: tuple[str, ...]) -> str:
-    """A pattern that matches one of some words, and no part of a longer word."""
+    """A pattern that matches one of the words `choices`, and no part of a longer word."""
     return rf"(?i:{_NO_LETTER_BEFORE}(?:{'|'.join(map(re.escape, choices))}){_NO_LETTER_AFTER})"
 
 
@@ -173,12 +173,12 @@ def _phone(pattern: str, check: Check, hint: str = "digits") -> Form:
 
 
 def _after(entity: Entity, hint: str, before: tuple[str, ...], value: str, check: Check) -> Form:
-    """A number that counts only after one of some words."""
+    """A number that counts only if one of the words `before` stands before it."""
     pattern = rf"{_one_of(before)}{_SAYS}(?P<value>{value}){_RIGHT}"
     return Form(entity, hint, pattern, check, before=90, words=tuple(word.lower() for word in before))
 
 
-# Forms come in order of priority: if two values overlap, the one whose form is first counts.
+# Forms come in order of priority: if two values overlap, the value whose form comes first counts.
 FORMS: tuple[Form, ...] = (
     Form(
         "secret",
@@ -302,7 +302,7 @@ FORMS: tuple[Form, ...] = (
         rf"(?:\([1-9][0-9]\){_GAP}?9?|[1-9][0-9] 9)[0-9]{{4}}[-‑–][0-9]{{4}}|"  # Brazil
         r"1[3-9][0-9](?P<a>[ -])[0-9]{4}(?P=a)[0-9]{4}|"  # China
         r"8[ -]?\(?[3489][0-9]{2}\)?[ -]?[0-9]{3}[ -][0-9]{2}[ -][0-9]{2}|"  # Russia
-        r"(?:(?<=[一-鿿])|(?<=[一-鿿][：:，,（( ]))1[3-9][0-9]{9}|"  # China, beside a Chinese word
+        r"(?:(?<=[一-鿿])|(?<=[一-鿿][：:，,（( ]))1[3-9][0-9]{9}|"  # numbers of China beside a Chinese word
         rf"[6789][0-9]{{2}}(?P<b>{_GAP})[0-9]{{2}}(?P=b)[0-9]{{2}}(?P=b)[0-9]{{2}}|"  # Spain
         r"3[2-9][0-9][ ./-](?:[0-9]{7}|[0-9]{3} [0-9]{4}))(?![0-9])",  # Italy
         phones.written,

@@ -12,7 +12,7 @@ from synthgen.curation.privacy.validate import digits, in_sum
 
 _DIGITS = re.compile(r"[0-9]+")
 _EXTENSION = re.compile(r"(?i:[ ,;]{0,2}(?:x|(?:ext\.?|extension|durchwahl|poste|int\.) ?)[0-9]{1,6})(?![A-Za-z0-9_])")
-_BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # then the plus sign may be that of a sum
+_BEFORE_PLUS = re.compile(r"[\d)] *\Z|[*×÷^=] +\Z")  # after these signs, the plus sign may be a part of a sum
 _DATE = re.compile(
     r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d(?!\d)|"
     r"(?:19|20)\d\d ?[-–/ ] ?(?:19|20)\d\d(?!\d)"
@@ -22,7 +22,7 @@ _NUMBER_BESIDE = re.compile(r"\d[ \t]+\Z"), re.compile(r"[ \t]+\d")
 _CODE_OF_AMERICA = re.compile(r"(?:\(?\+|00)?1(?![0-9]{10})|\+1")
 _GOES_ON = re.compile(r"[A-Za-z0-9_À-ɏͰ-ӿ]|[.:\-–][0-9]")
 
-# The groups of digits of national numbers that begin with 0, with examples of countries that write them so.
+# The groups of digits of national numbers that begin with 0, with examples of countries that use these groups.
 _TRUNK_SHAPES = {
     tuple(map(int, shape.split("-")))
     for shape in words(
@@ -37,7 +37,9 @@ _TRUNK_SHAPES = {
 
 
 def subscriber(value: str) -> str:
-    """The digits of a telephone number without an extension, a code of North America, or the 0 in brackets."""
+    """The digits of a telephone number. An extension, the country code of North America and a 0 in brackets are left
+    out.
+    """
     extension = _EXTENSION.search(value)
     number = digits((value[: extension.start()] if extension else value).replace("(0)", ""))
     number = number[2:] if number.startswith("00") else number
@@ -45,8 +47,8 @@ def subscriber(value: str) -> str:
 
 
 def international(text: str, start: int, stop: int) -> int | None:
-    """A number that begins with + or 00 and the code of a country. It has one of the lengths of this country. Groups of
-    digits at the end that do not belong to it are cut off.
+    """A number that begins with + or 00 and the code of a country. Its length must be a length of numbers in this
+    country. Groups of digits at the end that do not belong to the number are cut off.
     """
     if _BEFORE_PLUS.search(text[max(0, start - 8) : start]):
         return None
@@ -72,8 +74,8 @@ def _is_international(groups: list[str], *, plus: bool) -> bool:
 
 
 def _is_american(number: str, *, strict: bool) -> bool:
-    """Whether ten digits are an area code, an exchange and a line of the North American Numbering Plan. If not
-    `strict`, the exchange may be any, because examples such as 555-123-4567 are often written.
+    """Whether ten digits are an area code, an exchange and a line of the North American Numbering Plan. Without
+    `strict`, any exchange is accepted, because texts often have examples such as 555-123-4567.
     """
     area, exchange = number[:3], number[3:6]
     if len(number) != 10 or area[0] in "01" or area[1:] == "11":
@@ -88,7 +90,7 @@ def north_american(text: str, start: int, stop: int) -> int | None:
 
 
 def trunk(text: str, start: int, stop: int) -> int | None:
-    """A national number that begins with 0. Its digits are grouped as numbers of some country are."""
+    """A national number that begins with 0. Its digits are grouped as in the numbers of some country."""
     spans = _groups(text, start, stop)
     for last in range(len(spans), 1, -1):
         end = spans[last - 1][1]
@@ -109,8 +111,8 @@ def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
 
 
 def written(text: str, start: int, stop: int) -> int | None:
-    """A number in a national form whose pattern is distinctive by itself. A row of numbers with spaces between them,
-    such as "250 300 1200 75", is none.
+    """A number in a national form whose pattern is distinctive by itself. A list of numbers with spaces between them,
+    such as "250 300 1200 75", is not a telephone number.
     """
     if in_sum(text, start, stop) or not _ends(text, stop):
         return None
@@ -142,7 +144,7 @@ def _groups(text: str, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 def _ends(text: str, stop: int) -> bool:
-    """Whether a number may end here: before an extension, or before no letter and no further digits."""
+    """Whether a number may end here: an extension follows, or neither a letter nor a further digit follows."""
     return _EXTENSION.match(text, stop) is not None or _GOES_ON.match(text, stop) is None
 
 

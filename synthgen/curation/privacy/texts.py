@@ -27,7 +27,7 @@ _FIELDS = {
 }
 
 Row = dict[str, object]
-"""The values of one row by the names in `COLUMNS`, as Python objects."""
+"""The columns of one row as Python objects, by the names in `COLUMNS`."""
 Hints = frozenset[str]
 
 
@@ -51,8 +51,8 @@ class Place:
 def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[tuple[int, Row, Hints]]:
     """Yield (number in the batch, values, hints of its texts) for each row that has a value of the entities.
 
-    All texts are searched in one call, because it takes a millisecond to prepare the search. Python objects are made
-    for likely texts and for the yielded rows only.
+    All texts are searched in one call, because the preparation of each search takes a millisecond. Python objects are
+    made only for likely texts and for the yielded rows.
     """
     texts, owners = _all_texts(batch)
     bits = hint_bits(texts)
@@ -71,7 +71,7 @@ def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[t
 
 
 def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
-    """All texts of a batch, and the number of the row that each belongs to."""
+    """All texts of a batch, and for each text the number of its row."""
     texts: list[pa.Array] = []
     owners: list[Rows] = []
     for name in COLUMNS:
@@ -85,7 +85,7 @@ def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
 
 
 def texts_of(row: Row) -> Iterator[tuple[Place, str, Callable[[str], None]]]:
-    """Yield (place, text, function that puts another text there) for each text of a row."""
+    """Yield (place, text, function that replaces the text) for each text of a row."""
     for column in COLUMNS:
         value = row[column]
         if isinstance(value, str):

@@ -1,7 +1,8 @@
 """Decides whether a match of a pattern is a value: by check digits, lengths and ranges, and by the text around it.
 
-Each check gets the text and the range of the candidate, and returns the end of the value. The end may be before that of
-the candidate, because a pattern may match the beginning of the next word. None means that the candidate is no value.
+Each check gets the text and the range of the candidate, and returns the end of the value. The end of the value may be
+before the end of the candidate, because a pattern may match the beginning of the next word. None means that the
+candidate is not a value.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ def always(text: str, start: int, stop: int) -> int | None:
     return stop
 
 
-# Sums: a number beside an operator is no card and no telephone number.
+# Sums: a number beside an operator is neither a card number nor a telephone number.
 
 _OPERATOR_BEFORE = re.compile(r"(?:[×÷^$€£~≈√]|(?<=[\d)]) ?(?:\*\*?|[+=<>/−])|(?<=\d) [-–]|[=+] ?[\d.]+ ?[+−]) ?\Z")
 _OPERATOR_AFTER = re.compile(r" ?(?:[×÷^%€£=]|\*\*? ?[\d(]|\+ ?\d|[-–/−] \d|[<>] ?\d)")
 
 
 def in_sum(text: str, start: int, stop: int) -> bool:
-    """Whether the range is a number in a calculation, such as the first one of "300-250-1000 = -950"."""
+    """Whether the range is a number in a calculation, such as the first number of "300-250-1000 = -950"."""
     before = _OPERATOR_BEFORE.search(text[max(0, start - 24) : start])
     return before is not None or _OPERATOR_AFTER.match(text, stop) is not None
 
@@ -56,7 +57,8 @@ _PLACE_BEHIND = re.compile(r":[\w~.-]*/")
 
 def address(text: str, start: int, stop: int) -> int | None:
     """An e-mail address. Words after a full stop without a space are cut off. The place of a repository
-    (`git@host:name/name`), a user before a host (`https://name@host`) and names of files (`logo@2x.png`) are none.
+    (`git@host:name/name`), a user before a host (`https://name@host`) and names of files (`logo@2x.png`) are not e-mail
+    addresses.
     """
     local, _, domain = text[start:stop].partition("@")
     if local.endswith(".") or ".." in local or not any(map(str.isalnum, local)):
@@ -72,7 +74,7 @@ def address(text: str, start: int, stop: int) -> int | None:
 
 
 def _is_top(label: str) -> bool:
-    """Whether a label may be the last one of a domain."""
+    """Whether a label may be the last label of a domain."""
     if label.lower().startswith("xn--"):
         return True
     if not label.isalpha() or not (label.islower() or label.isupper()):
@@ -101,11 +103,13 @@ _LOCAL_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in ("0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 ) + tuple(ipaddress.ip_network(network) for network in ("224.0.0.0/4", "240.0.0.0/4"))
-_SMALL = 30  # four numbers up to this one may be the number of a section or version
+_SMALL = 30  # if all four numbers are at most this, they may be the number of a section or version
 
 
 def ip4(text: str, start: int, stop: int) -> int | None:
-    """An address of IPv4 on the internet: not one of a local network, and not the number of a version or section."""
+    """An IPv4 address on the internet. Addresses of local networks, and numbers of versions or sections, are not
+    accepted.
+    """
     parts = text[start:stop].split(".")
     if any(int(part) > 255 or (part[0] == "0" and part != "0") for part in parts):
         return None
@@ -121,11 +125,11 @@ def ip4(text: str, start: int, stop: int) -> int | None:
 
 
 def ip6(text: str, start: int, stop: int) -> int | None:
-    """An address of IPv6 on the internet. A shortened one must begin with 2 or 3, as all assigned ones do, because
-    programs have names such as `abc::def`.
+    """An IPv6 address on the internet. A shortened address must begin with 2 or 3, as all assigned addresses do,
+    because programs have names such as `abc::def`.
     """
     if text[stop - 1] == ":" and text[stop - 2] != ":":
-        stop -= 1  # a colon of the sentence
+        stop -= 1  # the colon belongs to the sentence
     value = text[start:stop]
     if _LETTER.match(text, stop):
         return None
@@ -154,11 +158,11 @@ def short_address(value: str) -> str:
 _SAYS_CARD = re.compile(
     r"(?i:card|visa|master ?card|amex|credit|debit|pan\b|karte|carte|tarjeta|cart[aã]o|carta|карт|卡)[^\n]{0,30}\Z"
 )
-_USUAL_LENGTHS = (14, 15, 16)  # a bare number of another length may be anything, unless the text says that it is a card
+_USUAL_LENGTHS = (14, 15, 16)  # a bare number of another length counts only if the text says that it is a card
 
 
 def card(text: str, start: int, stop: int) -> int | None:
-    """The number of a payment card: a prefix and a length of a card scheme, and a right check digit (Luhn)."""
+    """The number of a payment card. It has a prefix and length of a card scheme, and a correct check digit (Luhn)."""
     number = digits(text[start:stop])
     if not any(
         first <= int(number[: len(str(first))]) <= last and len(number) in lengths for first, last, lengths in CARDS
@@ -180,8 +184,8 @@ def luhn(number: str) -> bool:
 
 
 def account(text: str, start: int, stop: int) -> int | None:
-    """An IBAN: the length of its country and the remainder 1 modulo 97 (ISO 13616). Letters of the next word are cut
-    off.
+    """An IBAN. It has the length for its country, and its remainder modulo 97 is 1 (ISO 13616). Letters of the next
+    word are cut off.
     """
     value = ""
     length = IBAN_LENGTHS.get(text[start : start + 2].upper())
@@ -215,8 +219,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def italian(text: str, start: int, stop: int) -> int | None:
-    """A codice fiscale: the last letter is the check character (decree of 23 December 1976), and the day of birth, to
-    which 40 is added for women, exists.
+    """A codice fiscale: the last letter is the check character (decree of 23 December 1976). The day of birth, which
+    has 40 added for women, is a valid day.
     """
     value = text[start:stop].upper()
     if value[9:11].isdigit() and not (int(value[9:11]) < 72 and 1 <= int(value[9:11]) % 40 <= 31):
@@ -271,7 +275,7 @@ _KEY_LINE = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 
 
 def random_token(text: str, start: int, stop: int) -> int | None:
-    """A token that looks random: it has several different characters after its prefix."""
+    """A token that looks random, because it has several different characters after its prefix."""
     return stop if len(set(text[start:stop][-20:])) >= _DISTINCT else None
 
 
@@ -283,8 +287,8 @@ def mixed_token(text: str, start: int, stop: int) -> int | None:
 
 
 def private_key(text: str, start: int, stop: int) -> int | None:
-    """A private key with its content. A text that only names the first line of such a file has none. If the last line
-    is missing, the value ends with the content.
+    """A private key with its content. A text that only quotes the first line of such a file has no private key. If the
+    last line is missing, the value ends with the content.
     """
     lines = list(_KEY_LINE.finditer(text, text.index("PRIVATE KEY", start) + 11, stop))
     if sum(len(line.group()) for line in lines) < _KEY_LENGTH:

@@ -1,11 +1,11 @@
-"""The check `refusal`: completions that decline to do what was asked, in English, German, Spanish, French and Chinese.
+"""The check `refusal` rejects completions that decline the request, in English, German, Spanish, French and Chinese.
 
 A completion is a refusal if one of its first sentences declines, as in "I can't help with that", and no answer follows.
-These are no refusals: a completion that declines one part and answers the rest, words that are quoted, a dialogue or a
-letter in which somebody declines, and a completion whose prompt asked to translate or repeat a refusal.
+The check does not reject a completion that declines one part and answers the rest, quoted words, a dialogue or a letter
+in which somebody declines, or a completion whose prompt asked to translate or repeat a refusal.
 
-Most texts are settled by one search of Arrow over the whole batch. The others are read sentence by sentence. Their
-phrases are in the modules of this package, one for each language.
+Most texts are settled by one search of Arrow over the whole batch. The other texts are read sentence by sentence. The
+phrases of each language are in a module of this package.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from synthgen.executor import Services
 from synthgen.records import Span
 from synthgen.tables.section import Section
 
-LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last: a text in ASCII is not searched for it
+LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last, because it is left out for a text in ASCII
 
 _WITHIN = 300  # the sentence that declines begins within this many characters
-_READ = 1500  # and this many characters are read to see whether an answer follows
+_READ = 1500  # this many characters are read to see whether an answer follows
 _SENTENCES = 4  # the sentence that declines is one of this many first sentences
 _ANSWER = 150  # an answer has this many characters at least; a Chinese character counts as three
-_QUOTED = 80  # characters of the sentence that a reason quotes
+_QUOTED = 80  # a reason quotes at most this many characters of the sentence
 
 _STARTS = rf"^\W*(?:<(?:think|reasoning)|{'|'.join(language.starts for language in LANGUAGES)})"
 _CLAUSES = (
@@ -107,14 +107,16 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 
 def _likely(texts: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which texts may decline, by how they begin or by a clause that begins with "I" or its like."""
+    """Which texts may decline: they begin like a refusal, or have a clause that begins with "I" in one of the
+    languages.
+    """
     heads = pc.utf8_lower(pc.utf8_slice_codeunits(texts, 0, _WITHIN))
     likely = pc.or_(*(pc.match_substring_regex(heads, pattern=pattern) for pattern in (_STARTS, _CLAUSES)))
     return numbers(pc.fill_null(likely, False)).astype(bool)
 
 
 def declining(text: str) -> Span | None:
-    """The sentence of a completion that declines to answer; None if the completion is no refusal."""
+    """The sentence of a completion that declines to answer; None if the completion is not a refusal."""
     thought = _THOUGHT.match(text)
     start = thought.end() if thought else 0
     opening = text[start : start + _READ]
@@ -148,13 +150,13 @@ def _has(text: str, words: tuple[str, ...]) -> bool:
 
 
 def _declined(sentence: str, language: Language) -> tuple[int, int] | None:
-    """Where in a sentence its writer declines; None where the writer does not."""
+    """The place in a sentence where its writer declines; None if the writer does not decline."""
     return _declining(sentence, language.found, language)
 
 
 def _declined_weakly(sentence: str, after: str, language: Language) -> tuple[int, int] | None:
-    """Where in a sentence its writer declines something, whatever it is, if it or the two sentences after it sound like
-    an assistant's.
+    """The place in a sentence where its writer declines anything. It counts only if this sentence or the two sentences
+    after it sound like an assistant.
     """
     where = _declining(sentence, language.compiled["weak"], language)
     if where is None or language.compiled["support"].search(sentence):
@@ -164,7 +166,7 @@ def _declined_weakly(sentence: str, after: str, language: Language) -> tuple[int
 
 
 def _declining(sentence: str, phrase: re.Pattern[str], language: Language) -> tuple[int, int] | None:
-    """Where `phrase` is found in a sentence whose writer says it of themselves, and at its beginning."""
+    """The place of `phrase` at the beginning of a sentence, if the writer says it about themselves."""
     phrases = language.compiled
     opens = phrases["openers"].match(sentence) or language.free_order
     if not (opens or phrase.match(sentence) or phrases["support"].search(sentence)):
@@ -214,8 +216,8 @@ def _size(text: str) -> int:
 
 
 def _asked_for(prompts: pa.Array) -> list[bool]:
-    """For each prompt, whether it holds a refusal and asks to translate, change or repeat something, asks what somebody
-    says, or asks to write an apology or a rejection.
+    """For each prompt: whether a refusal may be the answer that it asks for. Such a prompt holds a refusal and asks to
+    translate, change or repeat it, asks what somebody says, or asks to write an apology or a rejection.
     """
     texts = contents(prompts, "\n")
     asked = _matches(texts, _WHAT_IS_SAID) | _matches(texts, _DECLINES)

@@ -32,33 +32,37 @@ class Language:
     """The expressions of one language."""
 
     starts: str
-    """How a text that declines begins, in lower case. An expression for Arrow, which only saves time."""
+    """An expression for Arrow that matches the beginning of a text that declines, in lower case."""
     speaks: tuple[str, ...]
-    """In a text that declines, there is one of these words: those for the writer, their rules or the request."""
+    """A text that declines has one of these words, which stand for the writer, their rules or the request."""
     denies: tuple[str, ...]
-    """And there is one of these words or parts of words. `starts`, `speaks` and `denies` only save time."""
+    """A text that declines also has one of these words or parts of words. `starts`, `speaks` and `denies` save time:
+    other texts are not searched."""
     declines: tuple[str, ...]
     """The writer says that they cannot or will not do something."""
     idioms: str
-    """Expressions that begin like one of `declines` and mean something else. They are matched where it was found."""
+    """Expressions that begin like an expression of `declines` and mean something else. They are matched at the place
+    where `declines` matched."""
     openers: str
-    """How a sentence that declines may begin before it declines, and how a sentence before it may begin."""
+    """The words before the refusal in its sentence, and the beginning of a sentence that may stand before this
+    sentence."""
     everything: str
-    """Declines the whole request and not a part of it. It is searched from where the sentence declines."""
+    """Words that decline the whole request and not a part of it. They are matched at the place where the sentence
+    declines."""
     although: str
-    """Words that begin a clause after which the main clause follows."""
+    """Words that begin a subordinate clause before the main clause."""
     contrast: str
-    """Words before a clause or sentence that answers after all."""
+    """Words after which a clause or sentence still answers."""
     weak: str
-    """The writer says that they cannot or will not do something, whatever it is. It counts only if `support` is found
-    in the same sentence or in the next two.
+    """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. It counts only
+    if `support` is found in the same sentence or in the next two.
     """
     support: str
-    """What assistants say when they decline: an apology, what they are, or why the request is a bad one."""
+    """What assistants say when they decline: an apology, what they are, or why the request is bad."""
     closing: str
     """A sentence after a refusal that does not answer: a reason, an offer, advice to ask somebody else."""
     free_order: bool = False
-    """Whether an object may stand before the verb, so that any few words may stand before the refusal."""
+    """Whether an object may stand before the verb. If so, a refusal may follow a few words of any kind."""
 
     @cached_property
     def found(self) -> re.Pattern[str]:

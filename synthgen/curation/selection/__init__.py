@@ -1,13 +1,15 @@
-"""The selection `select`: keeps a number of rows of the split `train`, by a score, spread out, or drawn.
+"""The selection `select` keeps a number of rows of the split `train`: rows with the best scores, rows that differ much,
+or random rows.
 
-`signature` reads what the selection needs of each row, in the same pass as the checks. `decide` then sees all rows that
-are left. It works on units: a group is a unit, and so is each row without a group (see `Order`). A unit with a row of
-`validation` or `test` is always kept. The choice depends on the ids and the order of the rows alone.
+`signature` reads the data that the selection needs about each row, in the same pass as the checks. `decide` then sees
+all rows that are left. It chooses units: a group is a unit, and each row without a group is a unit (see `Order`). A
+unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
+settings.
 
-Each stratum is put into an order, and units are taken in this order as long as they fit into the stratum's part of the
-number. For `random`, the order is that of a hash of the seed and the row's id, or its group's id. So a row that is
-drawn for a number is also drawn for any larger number. For `score`, this hash orders the rows with the same score. For
-`spread`, see `spread`.
+The units of each stratum are put into an order. They are taken in this order as long as they fit into the stratum's
+part of the number. For `random`, units are ordered by a hash of the seed and the id of the row or group. So a row that
+is drawn for one number is also drawn for any larger number. For `score`, this hash orders the rows with the same score.
+For `spread`, see the module `spread`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def fingerprint(section: Select) -> str:
-    """What the order of rows depends on besides the settings. Raises RecipeError when `by: spread` cannot run."""
+    """Everything on which the order of rows depends, except for the settings. Raises RecipeError when `by: spread`
+    cannot run.
+    """
     if section.by != "spread":
         return ""
     if importlib.util.find_spec("numba") is None:
@@ -48,8 +52,8 @@ def fingerprint(section: Select) -> str:
 
 
 def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.Table:
-    """Return for each row (`row`): its key in the random order (`key`), whether it is held out (`held_out`) and, as the
-    settings need it, its score (`score`), stratum (`stratum`) and hashed words (`words`).
+    """Return for each row (`row`): its key in the random order (`key`) and whether it is held out (`held_out`). If the
+    settings need them: also its score (`score`), stratum (`stratum`) and hashed words (`words`).
     """
     named = pc.fill_null(pc.binary_join_element_wise("group", batch["group_id"], "\3"), "")
     alone = pc.binary_join_element_wise("row", batch["id"], "\3")
@@ -73,7 +77,7 @@ def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.
 
 
 def _scores(scores: pa.Array, name: str) -> Floats:
-    """The last score of this name of each row; NaN for a row without one."""
+    """The last score with this name of each row; NaN for a row without such a score."""
     entries = scores.flatten()
     rows = np.repeat(np.arange(len(scores)), lengths(scores))
     named = numbers(pc.equal(pc.struct_field(entries, "name"), name)).astype(bool)
@@ -89,7 +93,7 @@ def _strata(values: pa.Array, name: str) -> pa.Array:
         return values.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise RecipeError(
-            f"curate.select.column: '{name}' holds values of type {values.type}, which name no strata",
+            f"curate.select.column: '{name}' holds values of type {values.type}, which cannot be strata",
             "name a column with texts, numbers or true and false",
         ) from None
 
@@ -160,7 +164,7 @@ def _drops(
     rows: Rows, first: Rows, place: Rows, choices: Sequence[tuple[str | None, Choice]], section: Select
 ) -> pa.Table:
     """The table that `decide` returns."""
-    unit = np.full(len(first), -1)  # for each unit that is rejected: its index in the lists below
+    unit = np.full(len(first), -1)  # for each rejected unit: its index in the lists below
     twins: list[int | None] = []
     scores: list[float] = []
     thresholds: list[float] = []

@@ -1,4 +1,4 @@
-"""Chooses units of one stratum, and says why the others are rejected."""
+"""Chooses units of one stratum, and says why the other units are rejected."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Units:
-    """The units of which rows may be rejected, in the order of the corpus: the number of their rows of `train`, their
-    place in the random order (`key`), their score (NaN if they have none), the value of the column that divides them,
-    and the vectors of their words (see `spread`).
+    """The units whose rows may be rejected, in the order of the corpus. For each unit: the number of its rows of
+    `train`, its place in the random order (`key`), its score (NaN if it has none), its value in the column of the
+    strata, and the vector of its words (see `spread`).
     """
 
     size: Rows
@@ -31,10 +31,10 @@ class Units:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen among `members`, the indexes of one stratum's units. For each of them, `taken` says whether it is
-    kept, `place` is its place in the order (from 1; 0 if there is no order), `score` its score or distance (NaN if it
-    has none), and `twin` the kept unit that it resembles most (or -1). `threshold` is the score of the last unit that
-    was taken (NaN if there is none).
+    """The choice among `members`, the indexes of one stratum's units. For each member, `taken` says whether it is kept,
+    `place` is its place in the order (from 1; 0 if there is no order), `score` its score or distance (NaN if it has
+    none), and `twin` the kept unit that it resembles most (or -1). `threshold` is the score of the last unit that was
+    taken (NaN if there is none).
     """
 
     members: Rows
@@ -45,7 +45,9 @@ class Choice:
     threshold: float
 
     def reasons(self, lost: Rows, section: Select, value: str | None) -> list[str]:
-        """The reason of each unit of `lost`, which are indexes into the fields. `value` is the stratum's."""
+        """The reason for each unit of `lost`, which holds indexes into the fields. `value` is the value of the
+        stratum.
+        """
         among = ""
         if section.column:
             among = f" without {section.column}" if value is None else f" with {section.column} '{value:.40}'"
@@ -80,7 +82,7 @@ def by_order(units: Units, members: Rows, number: int, section: Select) -> Choic
 
 
 def by_spread(units: Units, members: Rows, number: int, section: Select) -> Choice:
-    """Take the unit that is farthest from all that were taken, as long as units fit into `number` rows."""
+    """Take the unit that is farthest from all taken units, as long as units fit into `number` rows."""
     from synthgen.curation.selection import spread
 
     taken, distance, nearest, radius = spread.farthest(

@@ -8,7 +8,7 @@ from numpy import int32, uint64
 from synthgen.curation.near.kernels import Array, compiled
 
 WIDTH = 256
-"""Numbers of a vector."""
+"""The number of entries of a vector."""
 _PLACES, _SIGN = uint64(WIDTH - 1), uint64(63)
 
 
@@ -30,8 +30,8 @@ def add_words(words: Array, sizes: Array, counts: Array) -> None:
 
 @compiled
 def approach(vectors: Array, chosen: int, distance: Array, nearest: Array) -> None:
-    """Note the text `chosen` as the nearest chosen text of those that are closer to it than to all before. `distance`
-    holds the squared distance of each text to its nearest chosen text.
+    """Make the text `chosen` the nearest chosen text of all texts that are closer to it than to each text chosen
+    before. `distance` holds the squared distance of each text to its nearest chosen text.
     """
     for text in range(len(vectors)):
         total = int32(0)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 def divided(sizes: Sequence[int], number: int, shares: str) -> list[int]:
-    """The part of each stratum; `sizes` are the numbers of their rows. The parts add up to `number`, or to all rows if
-    there are fewer. `shares` is "proportional" or "equal".
+    """The part of each stratum; `sizes` are the numbers of their rows. The parts add up to `number`, or to the number
+    of all rows if that is smaller. `shares` is "proportional" or "equal".
     """
     number = min(number, sum(sizes))
     if not number:
@@ -16,7 +16,7 @@ def divided(sizes: Sequence[int], number: int, shares: str) -> list[int]:
 
 
 def _proportional(sizes: Sequence[int], number: int) -> list[int]:
-    """Largest remainders (Hamilton's method). Of equal remainders, the earlier stratum gets the row."""
+    """Largest remainders (Hamilton's method). If remainders are equal, the earlier stratum gets the row."""
     total = sum(sizes)
     found = [size * number // total for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda place: (-(sizes[place] * number % total), place))
@@ -26,7 +26,9 @@ def _proportional(sizes: Sequence[int], number: int) -> list[int]:
 
 
 def _equal(sizes: Sequence[int], number: int) -> list[int]:
-    """Equal parts. What a stratum is too small for goes to the others, and the last few rows to the first strata."""
+    """Equal parts. If a stratum has fewer rows than its part, the other strata get the rest. The first strata get the
+    last few rows.
+    """
     found = [0] * len(sizes)
     while number:
         open_ = [place for place, size in enumerate(sizes) if found[place] < size]

@@ -2,15 +2,15 @@
 
 A text becomes a vector of 256 numbers: each different word adds 1 or -1 at a place that its hash names (feature
 hashing, Weinberger et al. 2009). The vector is scaled to length 127 and rounded to whole numbers of 8 bits. The
-distance of two texts is the squared distance of their vectors, divided by 2 x 127^2. That is 1 minus the cosine of
-their angle: 0 for the same words, and about 1 for texts without a common word. All sums are of whole numbers, so the
-result is the same on every machine.
+distance of two texts is the squared distance of their vectors, divided by 2 x 127^2. This distance is 1 minus the
+cosine of the vectors' angle: 0 for the same words, and about 1 for texts without a common word. All sums are of whole
+numbers, so the result is the same on every machine.
 
-The first text is the one with the lowest key. Each further one is the text whose distance to the nearest chosen text is
-the largest; of several, the first of the corpus. So the largest distance of a rejected text to its nearest chosen text
-is at most twice the smallest that any choice of as many texts could reach, for distances that obey the triangle
-inequality; the root of this distance does. Choosing k of n texts takes n x k x 256 additions and 256 bytes for each
-text.
+The text with the lowest key is chosen first. Each further text is the text with the largest distance to its nearest
+chosen text. If there are several, it is the first of them in the corpus. The largest distance of a rejected text to its
+nearest chosen text is then at most twice the optimum, the smallest value that any choice of as many texts can reach.
+This holds for distances that obey the triangle inequality, such as the square root of this distance. Choosing k of n
+texts takes n x k x 256 additions and 256 bytes for each text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from synthgen.curation.lists import Rows
 from synthgen.curation.near import shingled
 from synthgen.curation.selection import kernels
 
-_LENGTH = 127.0  # of each vector, before its numbers are rounded
+_LENGTH = 127.0  # the length of each vector before its numbers are rounded
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,9 +41,9 @@ def hashed(batch: pa.RecordBatch, of: str) -> pa.Array:
 def farthest(
     vectors: npt.NDArray[np.int8], size: Rows, key: npt.NDArray[np.uint64], number: int
 ) -> tuple[npt.NDArray[np.bool_], Floats, Rows, float]:
-    """Choose units of together at most `number` rows; `size` is the number of rows of each. Returns: whether each unit
-    is chosen, its distance to the nearest chosen unit, the index of that unit (-1 if none is chosen), and the distance
-    at which the last unit was chosen (NaN if there is none).
+    """Choose units with at most `number` rows in all; `size` is the number of rows of each unit. Returns: whether each
+    unit is chosen, its distance to the nearest chosen unit, the index of that unit (-1 if none is chosen), and the
+    distance at which the last unit was chosen (NaN if there is none).
     """
     count = len(vectors)
     distance, nearest = np.full(count, np.iinfo(np.int32).max, np.int32), np.full(count, -1, np.int64)
