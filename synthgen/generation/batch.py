@@ -63,8 +63,9 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request of the open batches, by its key, if the server counts honestly. Empty until the
-    first batch is sent or found."""
+    """The maximum cost of each request of the open batches, by its key, if the server counts tokens correctly. Empty
+    until the first batch is sent or found.
+    """
 
     @property
     def budget(self) -> Budget:
@@ -86,8 +87,8 @@ class Batches:
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run, so that a batch of another run with the same requests is not taken for one of this run. It is
-    created once, and deleted with the corpus.
+    """A name of the run. With it, a batch of another run with the same requests is not mistaken for a batch of this
+    run. The name is created once, and deleted with the corpus.
     """
     path = folder / _RUN_ID
     if not path.exists():
@@ -176,7 +177,9 @@ def _next_calls(batches: Batches, job: Job) -> list[Call]:
 
 
 def _reply(batches: Batches, request: Request, call: Call) -> Reply | None:
-    """The reply to a request in the cache. None when there is none, or when a failed request is sent again."""
+    """The cached reply to a request. None when the cache has no reply, or when the request failed and is to be sent
+    again.
+    """
     entry = batches.cache.get(call.key)
     if entry is None or entry.failure is not None:
         return None if entry is None else Reply(failure=entry.failure)
@@ -315,8 +318,8 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         if other["digest"] == entry["digest"]:
             other |= {"done": True, "status": batch.status, "answered": answered, "excess": batches.budget.excess}
     batches.save(entries)
-    # After a kill at this point, the batch's maximum cost counts as spent. In the other order, the difference would be
-    # taken from the ledger twice.
+    # If the process is killed here, the batch's maximum cost still counts as spent. If the ledger were changed before
+    # the journal, the difference would be taken from the ledger twice after a kill in between.
     await batches.ledger.add(difference)
     if batch.status == "failed":
         problems = batch.errors.data if batch.errors and batch.errors.data else []

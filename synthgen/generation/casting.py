@@ -70,7 +70,7 @@ def in_process(section: AnyTeacher) -> bool:
 
 
 def teacher_source(section: AnyTeacher, name: str, role: str) -> Source:
-    """An entry for a row's column `sources` that names a teacher, with the tools of the provider that it may use."""
+    """An entry for a row's column `sources` that names a teacher and the provider's tools that the teacher may use."""
     extra = getattr(section, "extra", {}).get("tools")
     tools = [str(tool.get("type", "")) for tool in extra] if isinstance(extra, list) else []
     used = sorted({tool for tool in tools if tool not in ("", "function")})
@@ -109,7 +109,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:
-    """All pairs (teacher's name, kind of request) of requests that the recipe leads to."""
+    """All pairs (teacher's name, kind of request) that the recipe needs."""
     strategy = STRATEGIES[recipe.strategy]
     wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
     wanted += [(name, "score") for name in scorers(recipe)]
@@ -151,9 +151,9 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
 def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
     """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
     for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
-    not in it are not checked. The templates of servers are not known. The recipe's student is checked likewise: raises
-    RecipeError when it cannot read the prompts, or cannot learn from the teacher. It is not checked when transformers
-    is not installed.
+    not in `teachers` are not checked, and neither are servers, because their templates are not known. If transformers
+    is installed, the recipe's student is checked too: raises RecipeError when the student cannot read the prompts or
+    cannot learn from the teacher.
     """
     prompt = load_prompt(recipe.prompts, recipe.task)
     for name, messages in _conversations(recipe, prompt):
@@ -174,8 +174,8 @@ def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
 
 
 def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[Message]]]:
-    """Yield pairs: a teacher's name, and a conversation of a form that the teacher gets. Seeds with conversations of
-    their own are not among them.
+    """Yield pairs: a teacher's name, and an example of a conversation that the teacher gets. Conversations that the
+    seeds contain are left out.
     """
     strategy, reward = STRATEGIES[recipe.strategy], REWARDS[recipe.steps.choose]
     examples = [_turn(role) for _ in prompt.examples[:2] for role in ("user", "assistant")]

@@ -94,9 +94,10 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the
     differing keys, when the folder belongs to another recipe.
 
-    A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
-    Writes nothing: RUN/recipe.yaml is written when the inputs have been read and found to be those of the run, and for
-    a new run when the teachers are open. If a command fails earlier, the folder can still be used with another recipe.
+    A run without a shard belongs to no recipe yet, so a mistake in the recipe can be corrected and the folder used
+    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, it is written after its inputs have
+    been read and compared. For a new run, it is written after the teachers have been opened. If a command fails
+    earlier, the folder can still be used with another recipe.
     """
     check_run(run)
     refuse_half(run)

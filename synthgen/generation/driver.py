@@ -47,11 +47,11 @@ def generate(
 ) -> Generation:
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
-    What `synthgen remove` took out of the run is not made again, also with `fresh`. `fresh` discards existing rows.
-    `repair` makes damaged shards again. `retry_failed` makes shards with failures
-    again. Replies that were already paid are read from the cache. With `part` (i, n), only every n-th shard is made,
-    beginning with the i-th. The manifest is written by the process that finds all shards complete. With `batch`,
-    requests whose replies are not in the cache are sent through the provider's Batch API.
+    `fresh` discards existing rows. Rows that `synthgen remove` took out of the run are never made again, even with
+    `fresh`. `repair` makes damaged shards again. `retry_failed` makes shards with failures again. Replies that were
+    already paid are read from the cache. With `part` (i, n), only every n-th shard is made, beginning with the i-th.
+    The manifest is written by the process that finds all shards complete. With `batch`, requests whose replies are not
+    in the cache are sent through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
     RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError or
@@ -76,7 +76,7 @@ def _generate(
     batch: bool,
     ui: UI,
 ) -> Generation:
-    """`generate` in a folder that is locked."""
+    """The work of `generate`, in a folder that is already locked."""
     began, folder = time.monotonic(), run / "generated"
     outputs.check(folder, outputs.GENERATED, fresh)
     inputs = replace(read_inputs(recipe), removed=read_removed(run))

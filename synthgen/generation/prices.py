@@ -35,8 +35,8 @@ class Prices:
     halved: bool = False
 
     def in_batch(self) -> Prices:
-        """The prices of requests that are sent as a batch. Providers take half the usual prices for them. It is not
-        known whether a provider takes half the prices of another service tier too, so those prices stay as they are.
+        """The prices of requests that are sent as a batch. Providers charge half the usual prices for them. Prices of
+        other service tiers stay as they are, because it is not known whether a provider halves them too.
         """
         if self.halved or self.tier is not None or self.asked is not None:
             return self

@@ -41,7 +41,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reply says about its cost, and `other`, the source of a model that answered instead of the model asked."""
+    """The cost of a reply. `other` is the source entry of the model that answered, or None if this is the model that
+    was asked.
+    """
 
     cost_usd: float | None
     other: Source | None = None
@@ -107,7 +109,9 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def answer_of(query: Query, reply: Reply) -> Answer:
-    """What the rows of a job must say about one of its requests."""
+    """The cost of a reply, and the model that answered instead of the model that was asked. The job's rows must state
+    both.
+    """
     if reply.substitute is None:
         return Answer(reply.cost_usd)
     role = query.lineage.sources[-1]["role"] if query.lineage.sources else "generator"

@@ -18,7 +18,7 @@ from synthgen.tables.strategies import REWARDS, STRATEGIES, Strategy
 
 
 class LeftOut(Exception):
-    """Raised where a job would use something that was removed from the run. The job then makes nothing."""
+    """Raised when a job would use something that was removed from the run. The job then makes nothing."""
 
 
 @dataclass(frozen=True)

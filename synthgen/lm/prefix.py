@@ -92,7 +92,7 @@ def _attend(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """The attention function, which transformers calls in each layer. Each row attends to the shared prefix and to its
-    own tokens. `query` is (B, heads, Q, d). `key` and `value` are (B, kv heads, S, d) and are those of the rows' own
+    own tokens. `query` is (B, heads, Q, d). `key` and `value` are (B, kv heads, S, d) and belong to the rows' own
     tokens. The result is (B, Q, heads, d).
     """
     if shared_prefix is None:

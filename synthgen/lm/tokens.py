@@ -97,7 +97,9 @@ class Tokens:
 
     @cached_property
     def beginning(self) -> tuple[int, ...]:
-        """The ids that the tokenizer puts before a text by itself, such as its beginning token. Often none."""
+        """The ids that the tokenizer automatically puts before a text, such as its beginning token. Often there are
+        none.
+        """
         ids, plain = list(self.tokenizer("a")["input_ids"]), self.ids("a")
         place = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
         return tuple(int(i) for i in ids[:place])

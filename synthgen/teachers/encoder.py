@@ -49,8 +49,8 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
     """Token ids of each text with the tokenizer's own special tokens, truncated to `most` tokens if `most` is given.
 
-    A text without tokens gets a padding token, so every row has at least one token. The characters of a special token
-    in a text are ordinary characters.
+    A text without tokens gets a padding token, so every row has at least one token. Characters in a text that spell a
+    special token are tokenized as ordinary characters.
     """
     if not texts:
         return []

@@ -30,7 +30,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
     message, code = error_of(clean(body.decode(errors="replace")).encode())
     reason = clean(f"{status}: {message}")[:_MOST]
     words = f"{code} {message}".lower()
-    if 300 <= status < 400:  # not followed, because the request holds the API key
+    if 300 <= status < 400:  # redirects are not followed, because the request holds the API key
         where = clean(headers.get("Location", "another address"))
         return Refused("bad_request", f"{status}: the address leads to {where}"[:_MOST], fatal=True)
     if status in (401, 402, 404, 405) or (status == 429 and any(word in code.lower() for word in _QUOTA)):

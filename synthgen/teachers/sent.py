@@ -1,4 +1,4 @@
-"""What is sent for a request after `teacher.extra` of the recipe: sampling parameters, tools, and limits of tokens."""
+"""Computes what is sent for a request when the recipe has `teacher.extra`: sampling parameters, tools, token limits."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Sent(TypedDict):
 
 
 def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
-    """The sampling parameters and tools that were sent instead of those of the request: those in `extra`, and those of
-    requests for labels.
+    """The sampling parameters and tools that were sent instead of the request's own: the values in `extra`, and the
+    fixed values for requests for labels.
     """
     if not extra and request.kind != "classify":
         return {"sampling": None, "tools": None}
@@ -45,8 +45,8 @@ def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
 
 
 def most_completion(request: Request, body: Mapping[str, object]) -> int:
-    """The largest number of tokens that the completion may have. Servers differ in which of the limits they obey, so
-    the largest one counts.
+    """The largest number of tokens that the completion may have. Servers differ in which limit they obey, so the
+    largest limit is returned.
     """
     limits = _limits(body)
     if not limits:

@@ -95,7 +95,8 @@ class TokenMap:
 
     def topk(self, content: Sequence[Mapping[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
         """Convert `content`, the list `logprobs.content` of a reply. Returns (ids of the sampled tokens, the k most
-        probable tokens at each position, number of those that were left out because the tokenizer does not have them).
+        probable tokens at each position, number of probable tokens that were left out because the tokenizer does not
+        have them).
 
         When a sampled token has no id, all ids are taken from tokenizing `text`, the reply's text. Raises UnknownToken
         when the result does not match the server's tokens.

@@ -77,7 +77,9 @@ class Form:
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not follow the schema. Empty when it does. Nothing that the schema refers to is fetched."""
+    """Why a text does not follow the schema. Empty when it does. Other files to which the schema refers are not
+    fetched.
+    """
     from referencing.exceptions import Unresolvable
 
     try:

@@ -30,7 +30,7 @@ _CACHED = (
     ("", "num_cached_tokens"),  # SGLang
 )
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
-# Service tiers with the usual price. The price of every other tier is another one.
+# Service tiers with the usual price. Every other tier has a different price.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
 _BATCH = "batch"
 CHEAPER_TIERS = ("flex", _BATCH)
@@ -61,8 +61,8 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None, *, batched: 
     """The bill of a reply. `asked_tier` is the service tier that the request named. With `batched`, the reply is from a
     batch, whose usual tier may be called "batch". Raises BadReply when a count has the wrong type or size.
 
-    Some servers count reasoning beside the completion. Then the total is larger than the sum of its parts, and the
-    difference is added to the completion's tokens.
+    Some servers count reasoning separately from the completion. The total is then larger than the sum of the other
+    counts, and the difference is added to the completion's tokens.
     """
     tier = reply.get("service_tier")
     if tier is not None and not isinstance(tier, str):
@@ -129,7 +129,7 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
 
 
 def _largest(given: Mapping[str, object], keys: tuple[tuple[str, str], ...]) -> int | None:
-    """The largest count under `keys`, or None. This runs for every request, so it does no more than it must."""
+    """The largest count under `keys`, or None. This runs for every request, so it does only what is necessary."""
     largest = None
     for outer, name in keys:
         inner: object = given.get(outer) if outer else given

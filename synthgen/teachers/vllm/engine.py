@@ -1,8 +1,8 @@
 """Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
 A separate thread has an event loop that calls the engine, so plain functions and other event loops can use the engine.
-At most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as
-another one is answered.
+The number of requests in flight is at most 10% larger than the number that the engine generates at a time. A waiting
+request is sent as soon as another request is answered.
 
 When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried. Each
 time the engine dies again, the suspects are divided into halves, until the request that kills the engine runs alone.
