@@ -123,8 +123,9 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, when a teacher lacks a capability that the recipe needs, when a teacher would score rows whose tokens
-    come from a different tokenizer, or when a chat template hides a message (see `synthgen.lm.template`).
+    same model, or when a teacher lacks a capability that the recipe needs. It is also the case when a teacher would
+    score rows whose tokens come from a different tokenizer, or when a chat template hides a message (see
+    `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():

@@ -54,9 +54,9 @@ def generate(
     in the cache are sent through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
-    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError or
-    TeacherError when a file or a model of the recipe cannot be used, BudgetReached when the next request could exceed
-    the budget, and GateDenied when too many requests fail.
+    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, and RecipeError or
+    TeacherError when a file or a model of the recipe cannot be used. Raises BudgetReached when the next request could
+    exceed the budget, and GateDenied when too many requests fail.
     """
     check_recipe(recipe)
     check_run(Path(run))

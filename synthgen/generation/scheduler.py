@@ -7,9 +7,9 @@ this, and any time for which the server asked to wait is over. A slow answer del
 delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
 most the requests in flight are lost.
 
-When a request fails, one of three things happens. The request is sent again, up to a maximum number of tries and a
-maximum time; or the failure is delivered instead of an answer; or the run stops, because no further request can
-succeed: the budget is reached, the API key is invalid, or the server is dead.
+A failed request is sent again, up to a maximum number of tries and a maximum time. A failure that would occur again, or
+that remains after the last try, is delivered instead of an answer. The run stops when no further request can succeed:
+the budget is reached, the API key is invalid, or the server is dead.
 """
 
 from __future__ import annotations

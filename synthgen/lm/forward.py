@@ -80,7 +80,7 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
     """Pack rows into as few bins as first-fit decreasing needs. Returns the indices of the rows in each bin. A bin has
     room for `_BIN` tokens, or for the tokens of the longest row if these are more.
 
-    All bins are padded to the width of the fullest bin, so the rows are then spread evenly: each row, the longest
+    All bins are padded to the width of the fullest bin, so the rows are then spread evenly. Each row, the longest
     first, goes to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). If this
     makes the fullest bin fuller, the first packing is kept.
     """

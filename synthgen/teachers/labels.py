@@ -81,7 +81,7 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        if shorter:  # subtract only from the next shorter label, because still shorter labels subtract that label's mass
+        if shorter:  # subtract only from the next shorter label, since still shorter labels subtract that label's mass
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
 

@@ -2,9 +2,8 @@
 
 A server returns each token as text and as bytes. vLLM can also return a token as "token_id:N". For each position, the
 server returns the sampled token, and the most probable tokens with their log-probabilities. The model's tokenizer maps
-each token to an id. Two kinds of most probable tokens are left out, and their probability becomes part of the tail:
-tokens that the tokenizer does not have, which are counted, and tokens with log-probability -9999, which means
-"unknown".
+each token to an id. Two kinds of most probable tokens are left out: tokens that the tokenizer does not have, which are
+counted, and tokens with log-probability -9999, which means "unknown". Their probability becomes part of the tail.
 """
 
 from __future__ import annotations
