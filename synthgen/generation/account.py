@@ -55,8 +55,8 @@ class Account:
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage or an impossible one, it is `most`, the maximum cost of
-        the request. When only the dollars are unknown, the dollars of `most` are used.
+        """The cost of a reply. When the server reports no usage or impossible usage, the cost is `most`, the maximum
+        cost of the request. When only the dollars are unknown, the dollars of `most` are used.
         """
         usage = reply.usage
         tokens = most.tokens if usage is None else (usage["prompt_tokens"] or 0) + (usage["completion_tokens"] or 0)
@@ -164,8 +164,8 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, reserved: Spent, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation of `most` by the actual cost `spent`. `reserved` is what was reserved in the ledger.
-        If `entry` (key, cache entry) is given, it is stored in the cache.
+        """Replace the reservation of `most` by the actual cost `spent`. `reserved` is the amount that was reserved in
+        the ledger. If `entry` (key, cache entry) is given, it is stored in the cache.
         """
         self.budget.settle(most, spent)
         if self.ledger is not None and (reserved, spent) != (Spent(), Spent()):

@@ -98,7 +98,7 @@ def _run_id(folder: Path) -> str:
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, ledger: Ledger) -> None:
     """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
-    requests, the batches of one round are sent when those of the earlier round have ended.
+    requests, the batches of one round are sent when the batches of the previous round have ended.
 
     Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
     last round, and TeacherError when the provider does not accept a batch.
@@ -117,8 +117,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # A round is not counted if the budget did not allow all its requests and some were answered. Their actual
-            # cost is less than the reserved cost, so some of the budget is left for another round.
+            # A round does not count if the budget allowed only a part of its requests and some of these were answered.
+            # Their actual cost is less than the reserved cost, so some of the budget is left for another round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -189,7 +189,7 @@ def _reply(batches: Batches, request: Request, call: Call) -> Reply | None:
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
     """Send the requests whose replies are missing, as far as the budget allows. Returns (whether a request was sent,
-    whether the budget did not allow all requests).
+    whether the budget was too small for all requests).
     """
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
@@ -304,7 +304,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             for line in content.content.splitlines():
                 output.add(line)
     output.end(batch.status)
-    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # otherwise, the ledger was deleted
+    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger was deleted
     difference = output.spent - (output.reserved if counted else Spent())
     model, answered = str(batches.teacher.identity["model"]), len(output.answers)
     if output.answers:

@@ -39,7 +39,7 @@ class Output:
         self._lines = 0
 
     def add(self, line: bytes) -> None:
-        """Take a line of the output into account."""
+        """Add the answer and the cost in one line of the output."""
         self._lines += 1
         key, response = _result(line)
         kept, paid = self._read(response)
@@ -49,7 +49,7 @@ class Output:
             self.answers.append((key, kept))
 
     def end(self, status: str) -> None:
-        """Take into account that the batch ended with `status` after the lines that were added. A completed batch may
+        """Finish the output of a batch that ended with `status`, after all its lines were added. A completed batch may
         have billed requests that have no line.
         """
         if status == "completed":

@@ -124,7 +124,7 @@ class Cache:
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
         """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
-        raises OSError or UserError when they cannot be written.
+        raises OSError or UserError when the statements cannot be written.
 
         Statements that arrive while the writer thread is busy are committed in its next transaction.
         """

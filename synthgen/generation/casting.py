@@ -189,7 +189,7 @@ def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[M
         yield name, asked
     kind = KINDS[recipe.train.student.kind] if recipe.train else None
     if recipe.train and kind and kind.writes_text and kind.needs_teacher(recipe.train.student):
-        yield next(iter(cast(recipe))), _asked_of_student(prompt)  # such a student has the first teacher's template
+        yield next(iter(cast(recipe))), _asked_of_student(prompt)  # this student uses the first teacher's template
     steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
     rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
     for name in rewriters if strategy.rewrites else ():

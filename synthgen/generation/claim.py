@@ -114,8 +114,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 
 
 def keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two differ when keys that
-    may change were changed, such as the budget, or when the recipe was moved.
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two recipes differ when a
+    key that may change, such as the budget, was changed, or when the recipe was moved.
     """
     path = run / "recipe.yaml"
     if not path.exists() or load_recipe(path) != recipe:

@@ -197,7 +197,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, part:
 
     When every teacher takes single requests, requests of several shards are in flight at the same time. When an engine
     answers in batches, shards are made one after another. The jobs of a shard then run in lockstep: the engine gets the
-    requests of all jobs in one round together, then those of the next round."""
+    requests of all jobs in one round together, then the requests of the next round."""
     recipe, spec = work.recipe, work.layout.spec
     if not work.shards:
         return

@@ -130,7 +130,7 @@ class Ledger:
                 await loop.run_in_executor(self._pool, self._write, self._line())
             except Exception as error:
                 self._error = error
-                for one in (waiting, self._next):  # more tasks may have come while the thread wrote
+                for one in (waiting, self._next):  # more tasks may have begun to wait while the thread wrote
                     if one is not None and not one.done():
                         one.set_exception(error)
                 self._next = None

@@ -57,7 +57,7 @@ Ask = Callable[[list[Request]], list[Reply]]
 
 
 def failure(query: Query, kind: str, reason: str) -> Failure:
-    """The outcome of a query that failed. `kind` and `reason` say why."""
+    """The outcome of a query that failed. `kind` and `reason` say why the query failed."""
     return Failure(query.id, query.lineage.seed_id, query.lineage.split, kind, reason)
 
 
@@ -119,7 +119,7 @@ def answer_of(query: Query, reply: Reply) -> Answer:
 
 
 def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]:
-    """The outcomes of a job, with the cost and the sources of all its requests in each row.
+    """The outcomes of a job, with costs and sources added to its rows.
 
     The cost of all requests of the job is divided equally among its rows. The cost of a row is None when the cost of
     any request is unknown. Models that answered instead of the models asked are added to the sources."""

@@ -35,8 +35,8 @@ _PATIENCE = 600.0
 _DOUBT = 3  # the server is probed when this many requests in a row have used up their tries without any answer
 _DEAD = 20  # when this many in a row have used up their tries, the run stops even if the server responds to the probe
 _HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
-_PAID_TRIES = 3  # maximum number of tries of a request whose replies cannot be used, because each reply is paid
-_LOOK = 0.5  # when the rest of the budget is reserved, seconds between checks whether some of it is free again
+_PAID_TRIES = 3  # a request whose replies cannot be used is tried at most this many times, because each reply is paid
+_LOOK = 0.5  # seconds between checks for free budget while the rest of the budget is reserved
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
@@ -46,7 +46,7 @@ _REPEATED = ("schema", "empty", "server")
 
 
 class _Reservation(NamedTuple):
-    """The maximum and the actual cost of a request, and what was reserved for it in the ledger."""
+    """The maximum and the actual cost of a request, and the amount that was reserved for it in the ledger."""
 
     most: Spent
     spent: Spent

@@ -1,4 +1,4 @@
-"""What all jobs of a run share: the recipe, templates, seeds and teachers, and what was removed from the run."""
+"""The data that all jobs of a run share: recipe, templates, seeds and teachers, and what was removed from the run."""
 
 from __future__ import annotations
 

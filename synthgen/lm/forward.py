@@ -123,8 +123,8 @@ def batches(
 
 @dataclass(frozen=True)
 class _Pack:
-    """R rows in B bins of S tokens: the arguments of a forward pass. `begin_R` and `start_R` are the flat indices, in
-    B · S, of the first shared token of each row's bin and of the row's first own token.
+    """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` holds the flat index in
+    B·S of the first shared token of the row's bin, and `start_R` holds the flat index of the row's first own token.
     """
 
     ids_BS: Tensor
@@ -194,7 +194,8 @@ def prefill(
     the cache with the prompts' keys and values, padded on the left; the mask (U, T), which is 0 for padding; and the
     logits (U, V) that follow the prompts.
 
-    `before` is the number of tokens of a prefix that was computed before, and `inputs` are its keys and values.
+    `before` is the number of tokens of a prefix that was computed earlier, and `inputs` are the prefix's keys and
+    values.
     """
     device, cache = model.device, DynamicCache(config=model.config)
     begin = list(prompts[0][: prefix.common([tuple(p) for p in prompts])])

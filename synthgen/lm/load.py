@@ -126,8 +126,8 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
 
 def load_generation_config(files: ModelFiles) -> GenerationConfig:
-    """The generation config of a model of any class. It is read from the model's file, or else made from the model's
-    config. No weights are read. Raises TeacherError.
+    """The generation config of a model of any class. It is read from generation_config.json, or else made from the
+    model's config. No weights are read. Raises TeacherError.
     """
     name, arguments = files.description()
 

@@ -76,8 +76,8 @@ def _given(messages: Sequence[Message]) -> Turns:
 
 
 def _calls(text: object) -> list[object]:
-    """The calls of tools that a message's JSON text holds. Arguments that are the JSON text of an object become this
-    object, because templates write arguments as JSON. Raises TeacherError when the text holds no list of calls.
+    """The calls of tools that a message's JSON text holds. Arguments that are the JSON text of an object are parsed to
+    this object, because templates convert arguments to JSON. Raises TeacherError when the text holds no list of calls.
     """
     calls = _parsed(text)
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):

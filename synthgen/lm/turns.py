@@ -113,8 +113,8 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 def answer_ids(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: Sequence[Message], tools: str | None = None
 ) -> list[int]:
-    """The token ids of the messages `answer` after the messages `prompt`, up to and with the token that ends the turn.
-    For `tools`, see `render`.
+    """The token ids of the messages `answer` after the messages `prompt`, up to and including the token that ends the
+    turn. For `tools`, see `render`.
 
     When the last message of `prompt` is the assistant's, the answer continues this message. Raises TeacherError when
     the template cannot show the answer.

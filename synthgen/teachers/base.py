@@ -45,7 +45,7 @@ FAILURES = (
 
 
 Tick = Callable[[int], None]
-"""A callback that receives a number of tokens: those generated since its last call."""
+"""A callback that receives the number of tokens that were generated since its last call."""
 
 
 def no_tick(tokens: int) -> None:

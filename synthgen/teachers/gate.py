@@ -76,7 +76,7 @@ def _answer(request: Request, reply: Reply) -> Reply:
 
 
 def _wrong_numbers(reply: Reply) -> str:
-    """What is wrong with the numbers of a reply, or ""."""
+    """The problem with the numbers of a reply, or "" when there is none."""
     if reply.label_probs is not None:
         probs = reply.label_probs
         if not all(math.isfinite(p) and p >= 0 for p in probs) or abs(sum(probs) - 1) > _SUM:

@@ -12,9 +12,9 @@ from synthgen.requests import Request
 LABEL_TOKENS = 16
 """The maximum number of tokens that the model may generate when the answer is a label."""
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""The names under which servers know the maximum number of tokens of a completion."""
+"""The names that servers use for the maximum number of tokens of a completion."""
 _UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
-# Names in the request's body, and keys of `Sampling`.
+# Names in the request's body, and the matching keys of `Sampling`.
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 
 

@@ -130,7 +130,7 @@ class TokenMap:
         return sampled, TopK(ids.astype(np.int32), logprobs, tail, np.zeros(len(tops), np.float32)), unmapped
 
     def _check_text(self, sampled: Sequence[int], text: str) -> None:
-        """Raise UnknownToken when the tokens do not spell the text. The last token may be one that ends the turn."""
+        """Raise UnknownToken when the tokens do not spell the text. The last token may end the turn."""
         end = len(sampled)
         while end and sampled[end - 1] in self._control:
             end -= 1

@@ -114,11 +114,11 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
         cached = _count(given.get(_BESIDE[0]), _BESIDE[0])
         if total is None or total > prompt + completion:
             prompt += sum(count or 0 for count in beside)
-    if reasoning is not None and reasoning > completion:  # reasoning is counted beside the completion
+    if reasoning is not None and reasoning > completion:  # reasoning is counted separately from the completion
         completion += reasoning
     if total is not None and total - prompt > completion:
         completion = total - prompt
-    if prompt > _MOST or completion > _MOST:  # sums of counts, each of which is at most _MOST
+    if prompt > _MOST or completion > _MOST:  # these are sums of counts, each of which is at most _MOST
         raise BadReply("usage", f"usage counts more than {_MOST:,} tokens")
     return {
         "prompt_tokens": prompt,
@@ -178,7 +178,7 @@ def _usd(given: Mapping[str, object]) -> float | None:
 
 def _amount(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return None  # absent, or in a form that is not known to be dollars
+        return None  # the amount is absent, or it may not be in dollars
     usd = float(value) if abs(value) < 1e18 else math.inf
     if not 0 <= usd <= _MOST_USD:
         raise BadReply("usage", f"usage.cost is {_shown(value)}, not an amount in dollars")

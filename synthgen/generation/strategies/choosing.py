@@ -8,7 +8,7 @@
   the shares of the samples that give each label.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
-- `consensus`: a completion with the most frequent answer among those of the recipe's teachers.
+- `consensus`: a completion with the most frequent answer among the answers of the recipe's teachers.
 - `disagreement`: the completions of all teachers, but only when their answers differ.
 
 When no score can be read from a judge's reply, the outcome is a failure with a reason. A score is never guessed. A
@@ -220,8 +220,8 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """The completions of a job: `ranked` are those that have a reward, and `failed` are the failures of the others.
-    `asked` holds the ids of the queries for all completions.
+    """The completions of a job: `ranked` holds the completions that have a reward, and `failed` holds the failures of
+    the other completions. `asked` holds the ids of the queries for all completions.
     """
 
     ranked: list[Ranked] = field(default_factory=list)

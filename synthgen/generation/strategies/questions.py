@@ -16,7 +16,7 @@ from synthgen.requests import Query
 from synthgen.teachers.base import Reply
 
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
-# The first line of a reply that announces a question, and the name of a question before its text.
+# Two patterns: the first line of a reply that announces a question, and a title such as "Question:" before the text.
 _ANNOUNCED = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely|great)\b[^\n:?]{0,40})?"
     r"(?:here(?:'s|’s|\sis|\sare)|below\s(?:is|are)|this\sis|the\sfollowing\sis)\b[^\n:?]{0,80}:[ \t*_]*\n\s*",
@@ -165,8 +165,8 @@ def _line(raw: str) -> _Line:
 
 
 def _heads(lines: Sequence[_Line], *, whole: bool) -> list[_Line]:
-    """The lines that begin an item, each with the lines below it. When the last line is not whole, its item is left
-    out.
+    """The lines that begin an item, each with the lines below it. When `whole` is false, the last line was cut off, so
+    its item is left out.
     """
     least = min(line.indent for line in lines if line.kind)
     top = next(line.kind for line in lines if line.kind and line.indent <= least + 1)

@@ -86,7 +86,9 @@ class Engine:
         atexit.register(self.close)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's event loop and wait for its result. For callers in other threads."""
+        """Run a coroutine on the engine's event loop and wait for its result. This method is for callers in other
+        threads.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -95,7 +97,9 @@ class Engine:
             raise
 
     async def ask(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's event loop and wait for its result. For callers on other event loops."""
+        """Run a coroutine on the engine's event loop and wait for its result. This method is for callers on other event
+        loops.
+        """
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:
