@@ -68,7 +68,7 @@ class Output:
         self.problem = self.problem or unbounded
 
     def _shares(self, count: int) -> Spent:
-        """The maximum cost of `count` requests that are not known: the batch's maximum cost is divided equally."""
+        """The maximum cost of `count` unknown requests: each has an equal share of the batch's maximum cost."""
         usd, tokens = (-(-total // self.requests) for total in (self.reserved.usd, self.reserved.tokens))
         return Spent(count * usd, count * tokens)
 

@@ -1,4 +1,4 @@
-"""Determines which teachers of a recipe write rows, score rows or act as judge, and what is asked of each teacher."""
+"""Determines which teachers of a recipe write rows, score rows or act as judge, and which requests a teacher gets."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
 
 def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
     """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
-    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
-    not in `teachers` are not checked, and neither are servers, because their templates are not known. If transformers
-    is installed, the recipe's student is checked too: raises RecipeError when the student cannot read the prompts or
+    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Only the teachers
+    in `teachers` are checked. Servers are not checked, because their templates are not known. If transformers is
+    installed, the recipe's student is checked too: raises RecipeError when the student cannot read the prompts or
     cannot learn from the teacher.
     """
     prompt = load_prompt(recipe.prompts, recipe.task)

@@ -126,8 +126,8 @@ class Filling:
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher. Requests of jobs that have started are returned first. If there is none, new
-        jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
+        """The next request for a teacher. Requests of jobs that have started are returned first. If no such request is
+        left, new jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
         """
         ready = self.ready[teacher]
         while not ready:

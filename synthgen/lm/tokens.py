@@ -65,7 +65,7 @@ class Tokens:
     @property
     def end(self) -> int | None:
         """The id of the token that ends a turn in the chat template, or of the tokenizer's end token. None when there
-        is neither.
+        is no such token.
         """
         return turns.turn_end(self.tokenizer)
 

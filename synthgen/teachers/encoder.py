@@ -91,9 +91,9 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request. The reply's probabilities are a softmax over those classes of the model that are
-        labels of the request. The score `label_mass` is the total probability of these classes in a softmax over all
-        classes of the model.
+        """One reply for each request. The reply's probabilities are a softmax over the model's classes that are labels
+        of the request. The score `label_mass` is the total probability of these classes in a softmax over all classes
+        of the model.
 
         All requests must have the same labels. Raises TeacherError when a label is not a class of the model.
         """

@@ -1,7 +1,7 @@
 """Decides which label a teacher's reply names, and with which probabilities.
 
-A label counts only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass as
-the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows only the most
+A label is accepted only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass
+as the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows only the most
 probable tokens of a reply that it wrote, so its reply must also name exactly one label. Text that merely contains a
 label, such as "not a refund", names no label.
 """
@@ -103,7 +103,7 @@ def classified(request: Request, text: str, content: Sequence[object], usage: Us
     """The reply to a request of kind 'classify'. `text` is what the server wrote, and `content` its log-probabilities.
 
     The text must name one label. The labels' probabilities come from the tokens that the server showed at the place
-    where the label begins. When these tokens do not decide the probabilities, or none are shown, the label gets
+    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the label gets
     probability 1, and the score `label_from_answer` is 1.
     """
     labels, said = request.labels, named(text, request.labels)

@@ -5,8 +5,8 @@ often leave them in the text. There, the thoughts are between tags (`<think>…<
 because the chat template opened the block, or are in the channels of OpenAI's harmony format. In the text, servers also
 leave tokens that end a turn or name a role.
 
-A tag counts only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code, is part
-of the answer.
+A tag is recognized only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code,
+is part of the answer.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class BadReply(ValueError):
 
 
 class Bill(NamedTuple):
-    """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible ones.
+    """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible
+    counts.
 
     `usd` is the price in US dollars that the server itself states, or None. `tier` is the service tier if its price
     differs from the usual price.

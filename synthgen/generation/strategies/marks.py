@@ -22,7 +22,7 @@ _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 
 
 def mark(text: str) -> float | None:
-    """The mark in a judge's reply, from 1 to 10, or None when there is not exactly one."""
+    """The mark in a judge's reply, from 1 to 10, or None when the reply has no mark or different marks."""
     if (fenced := _FENCE.fullmatch(text.strip())) is not None:
         text = fenced[1]
     if text.lstrip().startswith("{"):
