@@ -15,7 +15,7 @@ from synthgen.generation.prices import PICO, Prices
 from synthgen.generation.work import Item
 from synthgen.teachers.base import Call, RemoteTeacher, Reply
 
-_MARGIN = 1.25  # after a reply cost more than the maximum of its request, requests reserve this much more than that
+_MARGIN = 1.25  # when a reply costs r times its maximum, later requests reserve r × this factor times their maximum
 
 
 class Account:
@@ -50,13 +50,13 @@ class Account:
         return self.expected(call).times(self.budget.excess)
 
     def expected(self, call: Call) -> Spent:
-        """The maximum cost of the request whose content is `call`, if the server counts honestly."""
+        """The maximum cost of the request whose content is `call`, if the server counts tokens correctly."""
         usd = self.prices.most(call.most_prompt, call.most_completion) if self.prices else 0
         return Spent(usd, call.most_prompt + call.most_completion)
 
     def spent(self, reply: Reply, most: Spent) -> Spent:
-        """The cost of a reply. When the server reports no usage or an impossible one, it is `most`, the maximum cost of
-        the request. When only the dollars are unknown, those of `most` count.
+        """The cost of a reply. When the server reports no usage or impossible usage, the cost is `most`, the maximum
+        cost of the request. When only the dollars are unknown, the dollars of `most` are used.
         """
         usage = reply.usage
         tokens = most.tokens if usage is None else (usage["prompt_tokens"] or 0) + (usage["completion_tokens"] or 0)
@@ -64,8 +64,8 @@ class Account:
         return Spent(most.usd if usd is None else usd, tokens)
 
     def unbounded(self, reply: Reply, spent: Spent, most: Spent, excess: float) -> TeacherError | None:
-        """The error that must stop the run because the cost of replies has no known limit although the recipe has a
-        budget, or None. `spent` is the cost of `reply`. See `overspent` for `most` and `excess`.
+        """The error that stops the run when the recipe has a budget but the cost of replies has no known limit.
+        Otherwise None. `spent` is the cost of `reply`. See `overspent` for `most` and `excess`.
         """
         if (problem := self.overspent(spent, most, excess)) is not None:
             return self.uncounted(problem)
@@ -86,7 +86,7 @@ class Account:
         )
 
     def uncounted(self, problem: str) -> TeacherError:
-        """The error of a server whose counts have no limit. `problem` is the result of `overspent`."""
+        """The error for a server whose token counts have no limit. `problem` is the result of `overspent`."""
         return TeacherError(
             f"{self.where} does not keep to the limit of tokens, so the budget cannot be kept: {problem}",
             "ask the provider how it counts; raise generate.max_new_tokens to what replies use, or leave out the "
@@ -95,7 +95,7 @@ class Account:
 
     @property
     def where(self) -> str:
-        """The server in a message."""
+        """The name of the server for a message."""
         identity = self.teacher.identity
         return f"the server at {identity.get('base_url', identity['model'])}"
 
@@ -103,8 +103,9 @@ class Account:
         """Take into account that a request cost `spent`, and that `most` was reserved for it when `budget.excess` was
         `excess`.
 
-        When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when even
-        a request that reserved more cost more than that, so the server's counts have no limit.
+        When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when a
+        request with such an increased reservation still cost more than its reservation, because the server's counts
+        then have no limit.
         """
         if spent.tokens <= max(1, most.tokens) and (spent.usd <= most.usd or not most.usd):
             return None
@@ -163,8 +164,8 @@ class Account:
     async def settle(
         self, most: Spent, spent: Spent, reserved: Spent, entry: tuple[bytes, Entry] | None = None
     ) -> None:
-        """Replace the reservation of `most` by the actual cost `spent`. `reserved` is what was reserved in the ledger.
-        If `entry` (key, cache entry) is given, it is stored in the cache.
+        """Replace the reservation of `most` by the actual cost `spent`. `reserved` is the amount that was reserved in
+        the ledger. If `entry` (key, cache entry) is given, it is stored in the cache.
         """
         self.budget.settle(most, spent)
         if self.ledger is not None and (reserved, spent) != (Spent(), Spent()):

@@ -63,8 +63,9 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request of the open batches, by its key, if the server counts honestly. Empty until the
-    first batch is sent or found."""
+    """The maximum cost of each request of the open batches, by its key, if the server counts tokens correctly. Empty
+    until the first batch is sent or found.
+    """
 
     @property
     def budget(self) -> Budget:
@@ -86,8 +87,8 @@ class Batches:
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run, so that a batch of another run with the same requests is not taken for one of this run. It is
-    created once, and deleted with the corpus.
+    """A name of the run. With it, a batch of another run with the same requests is not mistaken for a batch of this
+    run. The name is created once, and deleted with the corpus.
     """
     path = folder / _RUN_ID
     if not path.exists():
@@ -97,7 +98,7 @@ def _run_id(folder: Path) -> str:
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, ledger: Ledger) -> None:
     """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
-    requests, the batches of one round are sent when those of the earlier round have ended.
+    requests, the batches of one round are sent when the batches of the previous round have ended.
 
     Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
     last round, and TeacherError when the provider does not accept a batch.
@@ -116,8 +117,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # A round is not counted if the budget did not allow all its requests and some were answered. Their actual
-            # cost is less than the reserved cost, so some of the budget is left for another round.
+            # A round does not count if the budget allowed only a part of its requests and some of these were answered.
+            # Their actual cost is less than the reserved cost, so some of the budget is left for another round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -176,7 +177,9 @@ def _next_calls(batches: Batches, job: Job) -> list[Call]:
 
 
 def _reply(batches: Batches, request: Request, call: Call) -> Reply | None:
-    """The reply to a request in the cache. None when there is none, or when a failed request is sent again."""
+    """The cached reply to a request. None when the cache has no reply, or when the request failed and is to be sent
+    again.
+    """
     entry = batches.cache.get(call.key)
     if entry is None or entry.failure is not None:
         return None if entry is None else Reply(failure=entry.failure)
@@ -186,7 +189,7 @@ def _reply(batches: Batches, request: Request, call: Call) -> Reply | None:
 
 async def _submit(batches: Batches) -> tuple[bool, bool]:
     """Send the requests whose replies are missing, as far as the budget allows. Returns (whether a request was sent,
-    whether the budget did not allow all requests).
+    whether the budget was too small for all requests).
     """
     lines: list[bytes] = []
     size, most, some, short = 0, Spent(), False, False
@@ -301,7 +304,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             for line in content.content.splitlines():
                 output.add(line)
     output.end(batch.status)
-    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # otherwise, the ledger was deleted
+    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger was deleted
     difference = output.spent - (output.reserved if counted else Spent())
     model, answered = str(batches.teacher.identity["model"]), len(output.answers)
     if output.answers:
@@ -315,8 +318,8 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         if other["digest"] == entry["digest"]:
             other |= {"done": True, "status": batch.status, "answered": answered, "excess": batches.budget.excess}
     batches.save(entries)
-    # After a kill at this point, the batch's maximum cost counts as spent. In the other order, the difference would be
-    # taken from the ledger twice.
+    # If the process is killed here, the batch's maximum cost still counts as spent. If the ledger were changed before
+    # the journal, the difference would be taken from the ledger twice after a kill in between.
     await batches.ledger.add(difference)
     if batch.status == "failed":
         problems = batch.errors.data if batch.errors and batch.errors.data else []

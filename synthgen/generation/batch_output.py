@@ -18,13 +18,13 @@ from synthgen.teachers.usage import BadReply, Bill, bill_of
 
 
 class Output:
-    """What the output of a batch says.
+    """The answers and costs in the output of a batch.
 
     `answers` are the answers for the cache, as (key, entry). `spent` is the cost of all replies. `problem` is the
     reason to stop the run, or None.
 
-    `entry` is the batch's entry in the journal. `expected` has the maximum cost of each request that is known, by its
-    key, if the server counts honestly.
+    `entry` is the batch's entry in the journal. `expected` holds the maximum cost of each known request, by the
+    request's key, if the server counts tokens correctly.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Output:
         self._lines = 0
 
     def add(self, line: bytes) -> None:
-        """Take a line of the output into account."""
+        """Add the answer and the cost in one line of the output."""
         self._lines += 1
         key, response = _result(line)
         kept, paid = self._read(response)
@@ -49,7 +49,7 @@ class Output:
             self.answers.append((key, kept))
 
     def end(self, status: str) -> None:
-        """Take into account that the batch ended with `status` after the lines that were added. A completed batch may
+        """Finish the output of a batch that ended with `status`, after all its lines were added. A completed batch may
         have billed requests that have no line.
         """
         if status == "completed":
@@ -63,12 +63,12 @@ class Output:
         most = self._shares(1) if known is None else known.times(self.excess)
         spent = self.account.spent(reply, most)
         self.spent += spent
-        # The share of an unknown request is no limit of its cost, so `end` checks the sum of all requests.
+        # An unknown request may cost more than its share, so `end` checks the sum of all requests.
         unbounded = self.account.unbounded(reply, spent, spent if known is None else most, self.excess)
         self.problem = self.problem or unbounded
 
     def _shares(self, count: int) -> Spent:
-        """The maximum cost of `count` requests that are not known: the batch's maximum cost is divided equally."""
+        """The maximum cost of `count` unknown requests: each has an equal share of the batch's maximum cost."""
         usd, tokens = (-(-total // self.requests) for total in (self.reserved.usd, self.reserved.tokens))
         return Spent(count * usd, count * tokens)
 
@@ -87,8 +87,8 @@ class Output:
         return None, None
 
     def _answer(self, value: object, body: bytes) -> tuple[Entry | None, Bill]:
-        """The entry and the bill of a response with status 200. Whether the answer itself is valid is checked when it
-        is read from the cache, where the failure is stored too.
+        """The entry and the bill of a response with status 200. The answer itself is checked later, when it is read
+        from the cache. An answer that proves to be a failure is therefore cached too.
         """
         paid: Bill | None = None
         try:

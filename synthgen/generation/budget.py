@@ -25,7 +25,7 @@ class Budget:
         self.usd, self.tokens = usd, tokens
         self.spent = spent
         self.held = Spent()
-        self.excess = 1.0  # factor by which reservations are increased, because a reply cost more than its reservation
+        self.excess = 1.0  # factor for reservations; larger than 1 after a reply has cost more than its reservation
 
     @property
     def limited(self) -> bool:

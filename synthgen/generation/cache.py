@@ -35,7 +35,7 @@ _PLACES = "(?, ?, ?, ?, ?, ?)"
 _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""SQLite's codes for a file whose content is wrong. With all other codes, the file may be whole."""
+"""SQLite's codes for a file whose content is wrong. With all other codes, the file may be intact."""
 _WAIT = 10.0  # seconds for which `forget` waits for other processes
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
@@ -112,7 +112,7 @@ class Cache:
         }
 
     def repeats(self, key: bytes) -> bool:
-        """Whether a request that failed is sent again. With `retry_failed`, each is sent again once."""
+        """Whether a request that failed is sent again. With `retry_failed`, each failed request is sent again once."""
         return self.retry_failed and key not in self._stored
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
@@ -124,7 +124,7 @@ class Cache:
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
         """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
-        raises OSError or UserError when they cannot be written.
+        raises OSError or UserError when the statements cannot be written.
 
         Statements that arrive while the writer thread is busy are committed in its next transaction.
         """
@@ -217,11 +217,11 @@ class Cache:
 
 
 def forget(path: Path, keys: Sequence[bytes]) -> int:
-    """Delete the entries of these requests from the cache in the file at `path`, so that their bytes are nowhere in the
-    file. Returns the number of entries.
+    """Delete the entries of these requests from the cache in the file at `path`, so that the file no longer contains
+    their bytes. Returns the number of entries.
 
-    The file is written anew, because SQLite leaves deleted bytes in it otherwise. This takes free space of the size of
-    the file. Raises UserError when another process is using the cache.
+    The file is written anew, because SQLite would otherwise leave deleted bytes in it. This needs as much free disk
+    space as the file takes. Raises UserError when another process is using the cache.
     """
     if not path.exists():
         return 0
@@ -264,8 +264,8 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """Compress the body among the parameters of a `_PUT` statement. This runs in the writer thread, so that it does not
-    delay the event loop.
+    """Compress the body, which is one of the parameters of a `_PUT` statement. This runs in the writer thread, so that
+    it does not delay the event loop.
     """
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]

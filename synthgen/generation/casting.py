@@ -1,4 +1,4 @@
-"""Determines which teachers of a recipe write rows, score rows or act as judge, and what is asked of each teacher."""
+"""Determines which teachers of a recipe write rows, score rows or act as judge, and which requests a teacher gets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def in_process(section: AnyTeacher) -> bool:
 
 
 def teacher_source(section: AnyTeacher, name: str, role: str) -> Source:
-    """An entry for a row's column `sources` that names a teacher, with the tools of the provider that it may use."""
+    """An entry for a row's column `sources` that names a teacher and the provider's tools that the teacher may use."""
     extra = getattr(section, "extra", {}).get("tools")
     tools = [str(tool.get("type", "")) for tool in extra] if isinstance(extra, list) else []
     used = sorted({tool for tool in tools if tool not in ("", "function")})
@@ -109,7 +109,7 @@ def roles(recipe: Recipe) -> list[SourceTerms]:
 
 
 def needs(recipe: Recipe) -> list[tuple[str, str]]:
-    """All pairs (teacher's name, kind of request) of requests that the recipe leads to."""
+    """All pairs (teacher's name, kind of request) that the recipe needs."""
     strategy = STRATEGIES[recipe.strategy]
     wanted: list[tuple[str, str]] = [(name, strategy.request_kind) for name in answerers(recipe)]
     wanted += [(name, "score") for name in scorers(recipe)]
@@ -123,8 +123,9 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, when a teacher lacks a capability that the recipe needs, when a teacher would score rows whose tokens
-    come from a different tokenizer, or when a chat template hides a message (see `synthgen.lm.template`).
+    same model, or when a teacher lacks a capability that the recipe needs. It is also the case when a teacher would
+    score rows whose tokens come from a different tokenizer, or when a chat template hides a message (see
+    `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():
@@ -150,10 +151,10 @@ def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
 
 def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
     """Raise TeacherError when a teacher's chat template hides a message of the recipe's conversations, raises an error
-    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Teachers that are
-    not in it are not checked. The templates of servers are not known. The recipe's student is checked likewise: raises
-    RecipeError when it cannot read the prompts, or cannot learn from the teacher. It is not checked when transformers
-    is not installed.
+    for one of them, or does not end. `teachers` holds teachers, or the `Tokens` of teachers, by name. Only the teachers
+    in `teachers` are checked. Servers are not checked, because their templates are not known. If transformers is
+    installed, the recipe's student is checked too: raises RecipeError when the student cannot read the prompts or
+    cannot learn from the teacher.
     """
     prompt = load_prompt(recipe.prompts, recipe.task)
     for name, messages in _conversations(recipe, prompt):
@@ -174,8 +175,8 @@ def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
 
 
 def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[Message]]]:
-    """Yield pairs: a teacher's name, and a conversation of a form that the teacher gets. Seeds with conversations of
-    their own are not among them.
+    """Yield pairs: a teacher's name, and an example of a conversation that the teacher gets. Conversations that the
+    seeds contain are left out.
     """
     strategy, reward = STRATEGIES[recipe.strategy], REWARDS[recipe.steps.choose]
     examples = [_turn(role) for _ in prompt.examples[:2] for role in ("user", "assistant")]
@@ -188,7 +189,7 @@ def _conversations(recipe: Recipe, prompt: Prompt) -> Iterator[tuple[str, list[M
         yield name, asked
     kind = KINDS[recipe.train.student.kind] if recipe.train else None
     if recipe.train and kind and kind.writes_text and kind.needs_teacher(recipe.train.student):
-        yield next(iter(cast(recipe))), _asked_of_student(prompt)  # such a student has the first teacher's template
+        yield next(iter(cast(recipe))), _asked_of_student(prompt)  # this student uses the first teacher's template
     steps = [*strategy.templates, *(prompt.beginning(strategy.template_prefix) if strategy.template_prefix else ())]
     rewriters = [recipe.steps.rewriter] if recipe.steps.rewriter else answerers(recipe)
     for name in rewriters if strategy.rewrites else ():

@@ -94,9 +94,10 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     """Check that the folder `run` belongs to this recipe, or to no recipe yet. Raises RunChanged, which names the
     differing keys, when the folder belongs to another recipe.
 
-    A run without a shard belongs to no recipe yet, so a recipe with a mistake can be corrected and used again.
-    Writes nothing: RUN/recipe.yaml is written when the inputs have been read and found to be those of the run, and for
-    a new run when the teachers are open. If a command fails earlier, the folder can still be used with another recipe.
+    A run without a shard belongs to no recipe yet, so a mistake in the recipe can be corrected and the folder used
+    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, it is written after its inputs have
+    been read and compared. For a new run, it is written after the teachers have been opened. If a command fails
+    earlier, the folder can still be used with another recipe.
     """
     check_run(run)
     refuse_half(run)
@@ -113,8 +114,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 
 
 def keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two differ when keys that
-    may change were changed, such as the budget, or when the recipe was moved.
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two recipes differ when a
+    key that may change, such as the budget, was changed, or when the recipe was moved.
     """
     path = run / "recipe.yaml"
     if not path.exists() or load_recipe(path) != recipe:

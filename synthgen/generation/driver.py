@@ -47,16 +47,16 @@ def generate(
 ) -> Generation:
     """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
 
-    What `synthgen remove` took out of the run is not made again, also with `fresh`. `fresh` discards existing rows.
-    `repair` makes damaged shards again. `retry_failed` makes shards with failures
-    again. Replies that were already paid are read from the cache. With `part` (i, n), only every n-th shard is made,
-    beginning with the i-th. The manifest is written by the process that finds all shards complete. With `batch`,
-    requests whose replies are not in the cache are sent through the provider's Batch API.
+    `fresh` discards existing rows. Rows that `synthgen remove` took out of the run are never made again, even with
+    `fresh`. `repair` makes damaged shards again. `retry_failed` makes shards with failures again. Replies that were
+    already paid are read from the cache. With `part` (i, n), only every n-th shard is made, beginning with the i-th.
+    The manifest is written by the process that finds all shards complete. With `batch`, requests whose replies are not
+    in the cache are sent through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
-    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, RecipeError or
-    TeacherError when a file or a model of the recipe cannot be used, BudgetReached when the next request could exceed
-    the budget, and GateDenied when too many requests fail.
+    RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, and RecipeError or
+    TeacherError when a file or a model of the recipe cannot be used. Raises BudgetReached when the next request could
+    exceed the budget, and GateDenied when too many requests fail.
     """
     check_recipe(recipe)
     check_run(Path(run))
@@ -76,7 +76,7 @@ def _generate(
     batch: bool,
     ui: UI,
 ) -> Generation:
-    """`generate` in a folder that is locked."""
+    """The work of `generate`, in a folder that is already locked."""
     began, folder = time.monotonic(), run / "generated"
     outputs.check(folder, outputs.GENERATED, fresh)
     inputs = replace(read_inputs(recipe), removed=read_removed(run))
@@ -197,7 +197,7 @@ def _make(work: _Work, output: Output, *, batch: bool, retry_failed: bool, part:
 
     When every teacher takes single requests, requests of several shards are in flight at the same time. When an engine
     answers in batches, shards are made one after another. The jobs of a shard then run in lockstep: the engine gets the
-    requests of all jobs in one round together, then those of the next round."""
+    requests of all jobs in one round together, then the requests of the next round."""
     recipe, spec = work.recipe, work.layout.spec
     if not work.shards:
         return

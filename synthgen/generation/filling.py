@@ -1,8 +1,9 @@
 """Opens shards in order, runs their jobs as replies arrive, and commits each shard when it is complete.
 
-The requests of a job's first round are built when the job starts. Those of a later round are built when all requests of
-the round before have been answered. A committed shard is dropped from memory. Memory therefore holds only the open
-shards, never the corpus. Shards are compressed, written and synced in a thread, so that the event loop is not blocked.
+The requests of a job's first round are built when the job starts. The requests of a later round are built when all
+requests of the previous round have been answered. A committed shard is dropped from memory. Memory therefore holds only
+the open shards, never the corpus. Shards are compressed, written and synced in a thread, so that the event loop is not
+blocked.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Write = Callable[[Shard, list[list[Outcome]]], None]
 class Gate:
     """Counts failed requests, and stops the run when there are more than the recipe allows.
 
-    Not counted are the reasons for which a strategy makes no row although its requests succeeded, such as a tied vote.
+    A job that makes no row although its requests succeeded, for example because a vote is tied, is not counted.
     """
 
     def __init__(self, recipe: Recipe, total: int, failed: int) -> None:
@@ -125,8 +126,8 @@ class Filling:
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher. Requests of jobs that have started are returned first. If there is none, new
-        jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
+        """The next request for a teacher. Requests of jobs that have started are returned first. If no such request is
+        left, new jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
         """
         ready = self.ready[teacher]
         while not ready:

@@ -1,4 +1,4 @@
-"""Finds what a removal concerns beside the rows: the seeds whose jobs are left out, and the cached replies to the
+"""Finds what a removal affects in addition to rows: the seeds whose jobs are left out, and the cached replies to the
 requests of these jobs.
 """
 
@@ -30,9 +30,9 @@ Answer = Callable[[Request], Reply | None]
 
 @dataclass(frozen=True)
 class Concerned:
-    """What a removal concerns. `seeds` are the ids of the seeds of which at least one job is left out, and `keys` the
-    keys of the cache for the requests of these jobs. `complete` is false if some of these requests cannot be told,
-    because they depend on the reply of a local teacher.
+    """The seeds and cache entries that a removal affects. `seeds` holds the ids of the seeds with at least one job that
+    is left out. `keys` holds the cache keys of these jobs' requests. `complete` is false if some of these requests
+    cannot be determined, because they depend on the reply of a local teacher.
     """
 
     seeds: frozenset[str]
@@ -51,8 +51,8 @@ def seeds_of(recipe: Recipe) -> Inputs | None:
 
 
 def concerned(inputs: Inputs, removed: Removed, cache: Path) -> Concerned:
-    """Find what a removal concerns. Sends nothing. Replies are read from the file `cache`, since later requests of a
-    job depend on the replies to its earlier ones.
+    """Find the seeds and cache entries that a removal affects. Sends nothing. Replies are read from the file `cache`,
+    because later requests of a job depend on the replies to its earlier requests.
     """
     recipe = inputs.recipe
     remote, complete = _remote(recipe)
@@ -98,7 +98,7 @@ def _remote(recipe: Recipe) -> tuple[dict[str, RemoteTeacher], bool]:
         keyless = {"api_key_env": None} if hasattr(section, "api_key_env") else {}
         try:
             teachers[name] = open_remote(section.model_copy(update=keyless), options)
-        except SynthgenError:  # such as a tokenizer that is no longer there
+        except SynthgenError:  # for example, because the tokenizer was deleted
             complete = False
     return teachers, complete
 

@@ -36,8 +36,8 @@ class Sends(Protocol):
 class Interruption:
     """A context in which signals stop `senders`. `note` prints a line for the user.
 
-    Outside the main thread, signals cannot be handled, so nothing changes. Raises Interrupted at the end of the context
-    if a signal came.
+    Outside the main thread, signals cannot be handled, so the context has no effect. Raises Interrupted at the end of
+    the context if a signal came.
     """
 
     def __init__(self, senders: Sequence[Sends], note: Callable[[str], None]) -> None:

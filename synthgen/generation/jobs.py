@@ -48,7 +48,7 @@ class Job:
 
     @property
     def left_out(self) -> bool:
-        """Whether the job's seed was removed from the run, or something that all jobs use."""
+        """Whether the job's seed, or something that all jobs use, was removed from the run."""
         return self.setting.left_out or self.setting.removed.has_seed(self.seed.id, self.seed.source.source)
 
     @property
@@ -109,8 +109,8 @@ class Job:
         reference: list[str] | None = None,
     ) -> Query:
         """A query whose reply can become a row. `student` is the row's prompt, and `asked` is the prompt that the
-        teacher gets. By default, both ask the seed's own question. `number` is the sample index, by default that of the
-        job.
+        teacher gets. By default, both ask the seed's own question. `number` is the sample index. The default is the
+        job's index.
         """
         generate = self.recipe.generate
         sampling: Sampling = {
@@ -258,7 +258,8 @@ class Job:
 
     def others(self, count: int) -> list[Seed]:
         """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds
-        and the sample index. So it does not change when a seed is removed; a job that draws a removed seed is left out.
+        and the sample index. The draw therefore does not change when a seed is removed. A job that draws a removed seed
+        is left out.
         """
         seeds, generate, removed = self.setting.seeds, self.recipe.generate, self.setting.removed
         drawn = seeds.nearest(

@@ -1,11 +1,11 @@
 """The ledger: what a run has spent on paid teachers. It lies in RUN/ledger, so it does not depend on the cache.
 
 Each process appends to a file of its own. A line holds the totals of the process: the amount spent, and the amount that
-is reserved for requests that are in flight. The last complete line of each file counts. What is still reserved there
-counts as spent, because the requests of a killed process may have been billed.
+is reserved for requests that are in flight. Only the last complete line of each file is used. The amount that this line
+reserves counts as spent, because the requests of a killed process may have been billed.
 
-Lines are written by a thread. Amounts that arrive while it writes are part of its next line, so a thousand requests a
-second need only a few fsyncs.
+Lines are written by a thread. Amounts that arrive while the thread writes become part of the next line, so a thousand
+requests a second need only a few fsyncs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from synthgen.errors import CorpusError
 from synthgen.parquet import read_columns
 
 FOLDER = "ledger"
-_PAUSE = 0.1  # seconds to wait for further amounts before a line is written for which nobody waits
-_TAIL = 4096  # bytes at the end of a file in which the last complete line lies
+_PAUSE = 0.1  # seconds to wait for further amounts before a line is written, when no task waits for the line
+_TAIL = 4096  # the last complete line of a file lies within this many bytes from the end
 _NAME = re.compile(r"(\d+)-of-(\d+)-[0-9a-f]+\.jsonl")
 
 
@@ -55,8 +55,8 @@ class Ledger:
     """The ledger in `folder`, for a process that makes part `part` (i, n) of a run. Use the object in only one event
     loop at a time, and close it after use.
 
-    `before` is the amount that this part of the run had spent when the object was created. When files of the ledger
-    have been deleted, the costs of the rows in `shards` count instead.
+    `before` is the amount that this part of the run had spent when the object was created. When the ledger's files have
+    been deleted, the costs of the rows in `shards` are used instead.
 
     Raises CorpusError when a file of the ledger is damaged.
     """
@@ -86,7 +86,9 @@ class Ledger:
         await asyncio.shield(self._durable())  # others wait for the same future, so a canceled task must not cancel it
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
-        """Replace a reservation by the amount spent. It is written soon. Raises the OSError of an earlier write."""
+        """Replace a reservation by the amount spent. The change is written soon. Raises the OSError of an earlier
+        write.
+        """
         self.held -= reserved
         self.spent += spent
         self._durable()
@@ -128,7 +130,7 @@ class Ledger:
                 await loop.run_in_executor(self._pool, self._write, self._line())
             except Exception as error:
                 self._error = error
-                for one in (waiting, self._next):  # more tasks may have come while the thread wrote
+                for one in (waiting, self._next):  # more tasks may have begun to wait while the thread wrote
                     if one is not None and not one.done():
                         one.set_exception(error)
                 self._next = None
@@ -153,7 +155,9 @@ class Ledger:
 
 
 def discard(folder: Path) -> None:
-    """Delete the ledger in `folder`. A run that begins anew also has a new budget. Other files are kept."""
+    """Delete the ledger in `folder`. A run that begins anew also has a new budget. Files that do not belong to the
+    ledger are kept.
+    """
     for path in _files(folder):
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):
@@ -161,7 +165,7 @@ def discard(folder: Path) -> None:
 
 
 def _look(waiting: asyncio.Future[None]) -> None:
-    """Take note of an error that nobody awaits. It is raised by the next call."""
+    """Mark the error of a future as seen, so that asyncio prints no warning. The next call raises the error."""
     if not waiting.cancelled():
         waiting.exception()
 
@@ -171,8 +175,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def spent(folder: Path, part: tuple[int, int] = (1, 1)) -> Spent:
-    """What a part of a run has spent according to the ledger in `folder`. What was spent when the run was divided
-    differently counts in equal shares. Raises CorpusError when a file is damaged.
+    """The amount that a part of a run has spent, according to the ledger in `folder`. If the run was divided
+    differently before, the amount spent then is divided equally among the parts. Raises CorpusError when a file is
+    damaged.
     """
     usd = tokens = other_usd = other_tokens = 0
     for path in _files(folder):

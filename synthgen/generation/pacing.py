@@ -42,7 +42,7 @@ class Bucket:
 
 class Quota:
     """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
-    quota. The difference to the actual number is corrected when the reply arrives.
+    quota. When the reply arrives, the actual number replaces the estimate.
 
     The estimate is the maximum number of tokens of the request, times the average share of this maximum that earlier
     requests used. If the whole maximum were reserved and replies used half of it, half of the quota would be unused
@@ -73,7 +73,7 @@ class Quota:
         return reserved
 
     def correct(self, reserved: float, most: int, used: int | None) -> None:
-        """Replace the reserved number of tokens by the number `used`. When it is None (unknown), nothing changes."""
+        """Replace the reserved number of tokens by the number `used`. When `used` is None, nothing changes."""
         if used is None:
             return
         if self.tokens:

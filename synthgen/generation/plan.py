@@ -91,7 +91,7 @@ class _Estimate:
 
 def plan(recipe: Recipe) -> Plan:
     """Read seeds and templates and make the plan. Loads no teacher and sends nothing. The chat template of a local
-    teacher is checked if the teacher is a folder.
+    teacher is checked if its model is a folder.
     """
     check_models(check_recipe(recipe))
     check_installed(recipe.curate)
@@ -130,8 +130,8 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _tokens_of_folders(recipe: Recipe) -> dict[str, object]:
-    """The tokens of the local teachers that are folders, by the teacher's name. Models without chat template are left
-    out. Nothing is returned when transformers is not installed.
+    """The `Tokens` of the local teachers whose model is a folder, by the teacher's name. Models without chat template
+    are left out. Nothing is returned when transformers is not installed.
     """
     found: dict[str, object] = {}
     for name, section in casting.cast(recipe).items():
@@ -163,8 +163,8 @@ class _Estimator:
 
     def add(self, request: Request, together: int) -> None:
         """Add one of the requests of a job's first round to the sums. `together` is the number of requests in this
-        round. The request is added `self.most / together` times, so that each job adds up to the maximum number of
-        requests.
+        round. The request is added `self.most / together` times, so that the sums contain the maximum number of
+        requests for each job.
         """
         total, times = self.total, self.most / together
         call = self.callers[request.teacher].call(request) if request.teacher in self.callers else None

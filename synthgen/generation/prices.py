@@ -35,8 +35,8 @@ class Prices:
     halved: bool = False
 
     def in_batch(self) -> Prices:
-        """The prices of requests that are sent as a batch. Providers take half the usual prices for them. It is not
-        known whether a provider takes half the prices of another service tier too, so those prices stay as they are.
+        """The prices of requests that are sent as a batch. Providers charge half the usual prices for them. Prices of
+        other service tiers stay as they are, because it is not known whether a provider halves them too.
         """
         if self.halved or self.tier is not None or self.asked is not None:
             return self
@@ -45,7 +45,7 @@ class Prices:
         )
 
     def covers(self, tier: str | None) -> bool:
-        """Whether the prices are those of this service tier, or at least as high."""
+        """Whether the prices are at least as high as the prices of this service tier."""
         return tier == self.tier or (self.tier is None and not self.halved and tier in CHEAPER_TIERS)
 
     def cost(self, usage: Usage) -> int:
@@ -68,7 +68,9 @@ def prices(section: AnyTeacher) -> Prices | None:
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The prices in the teacher's section, or else in data/prices.yaml. None when the model is in neither place."""
+    """The prices in the teacher's section, or else in data/prices.yaml. None when neither of them has prices for the
+    model.
+    """
     asked = unusual_tier(section.extra.get("service_tier"))
     if section.prices:
         own = section.prices

@@ -170,7 +170,7 @@ class Remotes:
 
 
 def _go(main: Coroutine[object, object, None]) -> None:
-    """Run a coroutine. An interruption, which it ends with an exception of its own, becomes KeyboardInterrupt."""
+    """Run a coroutine. If the coroutine raises Interrupted, KeyboardInterrupt is raised instead."""
     try:
         asyncio.run(main)
     except Interrupted:

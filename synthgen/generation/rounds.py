@@ -41,7 +41,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reply says about its cost, and `other`, the source of a model that answered instead of the model asked."""
+    """The cost of a reply. `other` is the source entry of the model that answered, or None if this is the model that
+    was asked.
+    """
 
     cost_usd: float | None
     other: Source | None = None
@@ -55,7 +57,7 @@ Ask = Callable[[list[Request]], list[Reply]]
 
 
 def failure(query: Query, kind: str, reason: str) -> Failure:
-    """The outcome of a query that failed. `kind` and `reason` say why."""
+    """The outcome of a query that failed. `kind` and `reason` say why the query failed."""
     return Failure(query.id, query.lineage.seed_id, query.lineage.split, kind, reason)
 
 
@@ -107,7 +109,9 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def answer_of(query: Query, reply: Reply) -> Answer:
-    """What the rows of a job must say about one of its requests."""
+    """The cost of a reply, and the model that answered instead of the model that was asked. The job's rows must state
+    both.
+    """
     if reply.substitute is None:
         return Answer(reply.cost_usd)
     role = query.lineage.sources[-1]["role"] if query.lineage.sources else "generator"
@@ -115,7 +119,7 @@ def answer_of(query: Query, reply: Reply) -> Answer:
 
 
 def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]:
-    """The outcomes of a job, with the cost and the sources of all its requests in each row.
+    """The outcomes of a job, with costs and sources added to its rows.
 
     The cost of all requests of the job is divided equally among its rows. The cost of a row is None when the cost of
     any request is unknown. Models that answered instead of the models asked are added to the sources."""

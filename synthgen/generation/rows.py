@@ -15,7 +15,9 @@ from synthgen.verify.final import after_reasoning
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
-    """Make the row of a successful reply. The row gets the reply's scores, and `scores`, those of the strategy."""
+    """Make the row of a successful reply. The row gets the reply's scores and the strategy's scores, which are in
+    `scores`.
+    """
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)
     measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
@@ -77,8 +79,8 @@ def _split(recipe: Recipe, reply: Reply) -> tuple[str | None, str | None]:
 
 
 def split_rationale(text: str, marker: str) -> tuple[str | None, str | None]:
-    """Return (text before the last marker, first line of the text after this marker). When the text has no marker
-    behind its reasoning in `<think>` tags, return (text, None).
+    """Return (text before the last marker, first line of the text after this marker). When there is no marker after the
+    reasoning in `<think>` tags, return (text, None).
     """
     answering = after_reasoning(text) or ""
     before, found, after = answering.rpartition(marker)

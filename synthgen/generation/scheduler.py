@@ -7,9 +7,9 @@ this, and any time for which the server asked to wait is over. A slow answer del
 delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
 most the requests in flight are lost.
 
-When a request fails, there are three possibilities. The request is sent again, up to a maximum number of tries and a
-maximum time. Or the failure is delivered instead of an answer. Or the run stops, because no further request can
-succeed: the budget is reached, the API key is invalid, or the server is dead.
+A failed request is sent again, up to a maximum number of tries and a maximum time. A failure that would occur again, or
+that remains after the last try, is delivered instead of an answer. The run stops when no further request can succeed:
+the budget is reached, the API key is invalid, or the server is dead.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from synthgen.teachers.base import Refused, Reply
 # The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer than this.
 _PATIENCE = 600.0
 _DOUBT = 3  # the server is probed when this many requests in a row have used up their tries without any answer
-_DEAD = 20  # when this many requests in a row did so, the run stops even if the server responds to the probe
+_DEAD = 20  # when this many in a row have used up their tries, the run stops even if the server responds to the probe
 _HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
-_PAID_TRIES = 3  # maximum number of tries of a request whose replies cannot be used, because each reply is paid
-_LOOK = 0.5  # when the rest of the budget is reserved, seconds between checks whether some of it is free again
+_PAID_TRIES = 3  # a request whose replies cannot be used is tried at most this many times, because each reply is paid
+_LOOK = 0.5  # seconds between checks for free budget while the rest of the budget is reserved
 _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
-# Failures of these kinds may not occur again, although the server has answered and every answer is paid.
+# Requests with failures of these kinds are repeated, because the next answer may be right. Each of the answers is paid.
 _REPEATED = ("schema", "empty", "server")
 
 
 class _Reservation(NamedTuple):
-    """The maximum and the actual cost of a request, and what was reserved for it in the ledger."""
+    """The maximum and the actual cost of a request, and the amount that was reserved for it in the ledger."""
 
     most: Spent
     spent: Spent
@@ -124,7 +124,7 @@ class Scheduler:
         self._wake.set()
 
     def cut(self) -> None:
-        """Cancel the requests in flight. What they may cost stays reserved in the ledger."""
+        """Cancel the requests in flight. Their maximum cost stays reserved in the ledger."""
         self.stop(Interrupted())
         for task in self._tasks:
             task.cancel()
@@ -247,13 +247,13 @@ class Scheduler:
                 self._invalid(reply)
                 self._again(item, backoff(item.paid_tries))
                 return
-        # Only a valid reply is cached, so the next run asks again for what a broken server could not answer.
+        # Only a valid reply is cached. If a broken server sent an invalid reply, the next run sends the request again.
         await self._settle(reservation, None if reply.invalid else (item.call.key, Entry(body, reply.failure)))
         self._invalid(reply)
         self._landed(item, reply)
 
     def _invalid(self, reply: Reply) -> None:
-        """Stop the run when the server has sent nothing but invalid replies."""
+        """Stop the run when the server has sent only invalid replies."""
         if not reply.invalid or self._answers or reply.failure is None:
             return
         self._hopeless += 1

@@ -1,4 +1,4 @@
-"""What all jobs of a run share: the recipe, templates, seeds and teachers, and what was removed from the run."""
+"""The data that all jobs of a run share: recipe, templates, seeds and teachers, and what was removed from the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from synthgen.tables.strategies import REWARDS, STRATEGIES, Strategy
 
 
 class LeftOut(Exception):
-    """Raised where a job would use something that was removed from the run. The job then makes nothing."""
+    """Raised when a job would use something that was removed from the run. The job then makes nothing."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Layout:
 
 
 def _left(rows: Sequence[Row], removed: Removed) -> list[Row]:
-    """The rows that descend from nothing that was removed. A group is kept or left out as a whole."""
+    """The rows that do not descend from anything that was removed. A group is kept or left out as a whole."""
     records = [row.record for row in rows]
     gone = [removed.has_row(one.id, one.seed_id, one.sources, one.parents) for one in records]
     groups = {one.group_id for one, left_out in zip(records, gone, strict=True) if left_out} - {None}
@@ -118,8 +118,8 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
 
 
 def _given(folder: Path, known: Collection[tuple[str, str]]) -> list[SourceTerms]:
-    """The sources that the rows have besides those with the pairs (role, id) in `known`: those of completions that the
-    seeds hold, and models that answered instead of the models asked.
+    """The rows' sources whose pair (role, id) is not in `known`. They are the sources of completions that the seeds
+    hold, and the models that answered instead of the models asked.
     """
     found: list[SourceTerms] = []
     for _, batch in corpus.batches(folder, "data", ["sources"]):

@@ -31,7 +31,7 @@ _TIMES = 2  # number of measurements for each value; the faster measurement is u
 
 @dataclass(frozen=True)
 class Trial:
-    """The result for one value of the batch setting. The rates are those of the faster of two measurements. If the
+    """The result for one value of the batch setting. The rates come from the faster of two measurements. If the
     measurement failed, the rates are 0, and `problem` says why.
     """
 

@@ -1,11 +1,11 @@
-"""Keeps control tokens out of texts: a text that holds the characters of `<|im_end|>` is tokenized as characters.
+"""Keeps control tokens out of texts: when a text contains `<|im_end|>`, its characters are tokenized as ordinary text.
 
-A tokenizer turns the text of each of its special tokens into this token, wherever the text stands. In a prompt, only
-the chat template may write such tokens. If a message could write them too, a seed could end its own turn and begin
-another one, and a student would learn an end token in the middle of an answer.
+Wherever the text of a special token occurs, a tokenizer converts it to this token. In a prompt, only the chat template
+may write such tokens. If a message could write them too, a seed could end its own turn and begin another one, and a
+student would learn an end token in the middle of an answer.
 
-Texts without such characters are tokenized as the tokenizer does it. For all others, a copy of the tokenizer is used
-in which every special token has a random name instead, which no text holds.
+Texts without such characters are tokenized as usual. All other texts are tokenized by a copy of the tokenizer, in which
+every special token has a random name that occurs in no text.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from synthgen.records import Message
 
 @dataclass(frozen=True)
 class Control:
-    """The special tokens of one tokenizer. `ids` are their ids. `names` maps the text of each to a random name, and
-    `marks` to a random word that stands for this text in a message while the chat template is rendered. All marks begin
-    with `word`. `backend` is the tokenizer without transformers, or None when there is none.
+    """The special tokens of one tokenizer. `ids` are their ids. `names` maps the text of each special token to a random
+    name. `marks` maps it to a random word, which replaces this text in a message while the chat template is rendered.
+    All marks begin with `word`. `backend` is the tokenizer without transformers, or None when there is none.
     """
 
     backend: Tokenizer | None
@@ -107,7 +107,9 @@ _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, Control] = WeakKeyDictionary(
 
 
 def control_of(tokenizer: PreTrainedTokenizerBase) -> Control:
-    """The special tokens of a tokenizer. The unknown token is among them only as text, since any text may become it."""
+    """The special tokens of a tokenizer. The id of the unknown token is left out, because any text may become this
+    token.
+    """
     known = _KNOWN.get(tokenizer)
     if known is None:
         added = {place: token for place, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -123,7 +125,9 @@ def control_of(tokenizer: PreTrainedTokenizerBase) -> Control:
 
 
 def _renamed(backend: Tokenizer, names: dict[str, str]) -> Tokenizer | None:
-    """A copy of the tokenizer whose special tokens have other names. None when it does not read these names rightly."""
+    """A copy of the tokenizer whose special tokens have other names. None when the copy does not read these names
+    correctly.
+    """
     body = json.loads(backend.to_str())
     for token in body["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
@@ -138,7 +142,7 @@ def _renamed(backend: Tokenizer, names: dict[str, str]) -> Tokenizer | None:
 
 
 def _rename_pieces(model: dict[str, Any], rename: Callable[[str], str]) -> None:
-    """Rename the special tokens among the pieces of a vocabulary, so that no text is cut into such a piece."""
+    """Rename the special tokens among the pieces of a vocabulary, so that no text is split into such a piece."""
     vocab = model.get("vocab")
     if isinstance(vocab, dict):
         model["vocab"] = {rename(piece): place for piece, place in vocab.items()}
@@ -149,6 +153,6 @@ def _rename_pieces(model: dict[str, Any], rename: Callable[[str], str]) -> None:
 
 
 def _any_of(texts: dict[str, str]) -> re.Pattern[str]:
-    """A pattern that finds each of the texts, the longest first. It finds nothing when there are none."""
+    """A pattern that finds each of the texts, the longest first. It finds nothing when there are no texts."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

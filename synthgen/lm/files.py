@@ -155,7 +155,7 @@ def first_line(error: BaseException) -> str:
 
 
 def refuse_pipes(name: str) -> None:
-    """Raise TeacherError when the model `name` is a folder that holds a pipe or a device. Libraries would wait for ever
+    """Raise TeacherError when the model `name` is a folder that holds a pipe or a device. Libraries would wait forever
     for the end of such a file.
     """
     folder = Path(name)

@@ -1,7 +1,7 @@
 """Forward passes over prompts with given completions (teacher forcing), which compute the completions' logits.
 
-Rows are packed end to end into bins under a block-diagonal causal mask. The tokens that all prompts begin with stand
-once in each bin. The output layer runs only on completion positions. Packing needs full softmax attention and an output
+Rows are packed end to end into bins under a block-diagonal causal mask. The common beginning of all prompts is in each
+bin only once. The output layer runs only on completion positions. Packing needs full softmax attention and an output
 layer whose logits are not scaled or capped. For other models, rows are padded instead, which gives the same logits. In
 an encoder-decoder model, the encoder reads the prompt, and the decoder reads its start token and the completion.
 """
@@ -37,9 +37,9 @@ class GivesLogits(Protocol):
     def __call__(self, *args: Any, **inputs: Any) -> ModelOutput: ...
 
 
-# The size S of a bin in tokens, without those that all rows share. If a row is longer, all bins of its batch have the
-# size of the longest row. S is large enough for efficient matrix products, and so small that attention over S × S pairs
-# of tokens is cheap.
+# The size S of a bin in tokens, without the tokens that all rows share. If a row is longer, all bins of its batch have
+# the size of the longest row. S is large enough for efficient matrix products, and small enough for cheap attention
+# over S × S pairs of tokens.
 _BIN = 256
 # The maximum number of completion tokens whose logits are in memory together. With a vocabulary of 50,000, these logits
 # take 100 MB in float32.
@@ -80,9 +80,9 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
     """Pack rows into as few bins as first-fit decreasing needs. Returns the indices of the rows in each bin. A bin has
     room for `_BIN` tokens, or for the tokens of the longest row if these are more.
 
-    All bins are computed as wide as the fullest. So the rows are then spread evenly: each row, the longest first, goes
-    to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). Where that makes the
-    fullest bin fuller, the first packing is kept.
+    All bins are padded to the width of the fullest bin, so the rows are then spread evenly. Each row, the longest
+    first, goes to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). If this
+    makes the fullest bin fuller, the first packing is kept.
     """
     room = max(_BIN, *lengths)
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
@@ -123,8 +123,8 @@ def batches(
 
 @dataclass(frozen=True)
 class _Pack:
-    """R rows in B bins of S tokens: the arguments of a forward pass. `begin_R` and `start_R` are the flat indices, in
-    B · S, of the first shared token of each row's bin and of the row's first own token.
+    """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` holds the flat index in
+    B·S of the first shared token of the row's bin, and `start_R` holds the flat index of the row's first own token.
     """
 
     ids_BS: Tensor
@@ -135,8 +135,8 @@ class _Pack:
 
 
 def _pack(begin: Sequence[int], rows: Sequence[Sequence[int]], before: int, device: torch.device) -> _Pack:
-    """Put the rows into bins. Every bin starts with the tokens `begin`, which stand before each row and are computed
-    once for all rows of the bin. `before` is the number of tokens that were computed in an earlier pass.
+    """Put the rows into bins. Every bin starts with the tokens `begin`, which precede each row and are computed once
+    for all rows of the bin. `before` is the number of tokens that were computed in an earlier pass.
     """
     packed, shared = bins([len(row) for row in rows]), len(begin)
     width = shared + max(sum(len(rows[r]) for r in members) for members in packed)
@@ -194,7 +194,8 @@ def prefill(
     the cache with the prompts' keys and values, padded on the left; the mask (U, T), which is 0 for padding; and the
     logits (U, V) that follow the prompts.
 
-    `before` is the number of tokens of a prefix that was computed before, and `inputs` are its keys and values.
+    `before` is the number of tokens of a prefix that was computed earlier, and `inputs` are the prefix's keys and
+    values.
     """
     device, cache = model.device, DynamicCache(config=model.config)
     begin = list(prompts[0][: prefix.common([tuple(p) for p in prompts])])

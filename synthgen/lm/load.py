@@ -75,7 +75,8 @@ def load_whole(name: str, dtype: str, auto_class: type, **arguments: object) -> 
     """Load a model by its folder or hub id, with the weights of all its modules. `arguments` are further keyword
     arguments of `from_pretrained`. With `ignore_mismatched_sizes`, a new classification head has random weights.
 
-    Raises TeacherError, also when weights are missing, which transformers replaces by random ones.
+    Raises TeacherError. It is also raised when weights are missing, because transformers would replace them by random
+    weights.
     """
     auto: type[AutoModelForCausalLM] = auto_class
     model, found = loaded(
@@ -125,8 +126,8 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
 
 def load_generation_config(files: ModelFiles) -> GenerationConfig:
-    """The generation config of a model of any class: that of its file, or one that is made from the model's config. No
-    weights are read. Raises TeacherError.
+    """The generation config of a model of any class. It is read from generation_config.json, or else made from the
+    model's config. No weights are read. Raises TeacherError.
     """
     name, arguments = files.description()
 

@@ -41,7 +41,7 @@ class _Prefilled:
 
     `cache` and `mask` do not contain the shared prefix. `logits_UV` predicts the first token after each distinct
     prompt. `rows` holds, for each prompt of the batch, its index among the distinct prompts. `shared` is the number of
-    tokens of the shared prefix. `inputs` are keyword arguments for later forward passes, which give them the prefix.
+    tokens of the shared prefix. `inputs` are keyword arguments that give the prefix to later forward passes.
     """
 
     cache: Cache
@@ -153,7 +153,7 @@ class LanguageModel:
         rests = [prompt[shared:] for prompt in distinct]
         try:
             found = prefill(model, rests, shared, inputs) if packs(model) else None
-            # Rows of one bin are not independent when a value is not finite, because 0 · NaN is NaN in attention.
+            # If a value is NaN or infinite, the rows of a bin affect each other, because 0 · NaN is NaN in attention.
             if found is None or not bool(found[2].amax(-1).isfinite().all()):
                 found = self._padded(model, rests, shared, inputs)
         except torch.OutOfMemoryError:
@@ -166,7 +166,7 @@ class LanguageModel:
     def _padded(
         self, model: PreTrainedModel, rests: Sequence[Sequence[int]], shared: int, inputs: dict[str, prefix.Prefix]
     ) -> tuple[Cache, Tensor, Tensor]:
-        """`prefill` for rows that may not be packed. They are padded on the left."""
+        """`prefill` for rows that cannot be packed. The rows are padded on the left."""
         longest = max(map(len, rests))
         ids = torch.full((len(rests), longest), min(self.tokens.eos, default=0))
         mask = torch.zeros((len(rests), longest), dtype=torch.long)

@@ -56,7 +56,7 @@ def enabled(model: PreTrainedModel) -> bool:
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
     """The length of the longest common prefix that leaves at least one further token in every prompt."""
-    low, high = min(prompts), max(prompts)  # a common prefix of the least and the greatest prompt is common to all
+    low, high = min(prompts), max(prompts)  # a prefix that the least and the greatest prompt share is common to all
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 
@@ -92,7 +92,7 @@ def _attend(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """The attention function, which transformers calls in each layer. Each row attends to the shared prefix and to its
-    own tokens. `query` is (B, heads, Q, d). `key` and `value` are (B, kv heads, S, d) and are those of the rows' own
+    own tokens. `query` is (B, heads, Q, d). `key` and `value` are (B, kv heads, S, d) and belong to the rows' own
     tokens. The result is (B, Q, heads, d).
     """
     if shared_prefix is None:

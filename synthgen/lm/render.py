@@ -70,14 +70,14 @@ def render_each(
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, without the special tokens that the tokenizer can add around a text. The characters of a
-    control token in the text are ordinary characters.
+    """Token ids of a text, without the special tokens that the tokenizer can add around a text. Characters in the text
+    that spell a control token are tokenized as ordinary characters.
     """
     control = control_of(tokenizer)
     if control.has(text):
         return control.text_ids(text)
     ids = _ids(tokenizer, text)
-    # A normalizer can turn other characters into those of a control token.
+    # A normalizer can turn other characters into the characters of a control token.
     return ids if control.ids.isdisjoint(ids) else control.text_ids(text)
 
 

@@ -20,8 +20,9 @@ from synthgen.logits import LogitsSpec
 _NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]
-"""The part that is stored of all rows' distributions at one decoding step: the arrays of `logits.TopK`, or an array of
-drawn ids (B, N)."""
+"""The stored part of all rows' distributions at one decoding step: the arrays of `logits.TopK`, or an array of drawn
+ids (B, N).
+"""
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def cut(target: logits.Target, length: int) -> logits.Target:
 
 
 def with_end(target: logits.Target, end: int) -> logits.Target:
-    """The target with one more position, at which the token `end` has probability 1. Servers that send the most
-    probable tokens do not send those at the end of a reply, but the reply's end is known.
+    """The target with one more position, at which the token `end` has probability 1. Servers do not send the most
+    probable tokens for the position where a reply ends, but it is known that the reply ends there.
     """
     if isinstance(target, logits.Sampled):
         draws = int(target.counts.sum()) // max(1, len(target))

@@ -1,8 +1,8 @@
 """Renders chat templates. A template that hides a message, raises an error or does not end is refused.
 
-A chat template is a program that comes with a model. Some leave out the system message, the earlier turns, the tools or
-the calls of tools without a word, and some raise an error for them. Before a conversation of a new form is rendered, a
-conversation of the same form with known texts is rendered, and each of these texts must appear.
+A chat template is a program that comes with a model. Some templates silently leave out the system message, the earlier
+turns, the tools or the calls of tools, and some raise an error for them. Before a conversation of a new form is
+rendered, a conversation of the same form with known texts is rendered, and each of these texts must appear.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _given(messages: Sequence[Message]) -> Turns:
 
 
 def _calls(text: object) -> list[object]:
-    """The calls of tools that a message's JSON text holds. Arguments that are the JSON text of an object become this
-    object, because templates write arguments as JSON. Raises TeacherError when the text holds no list of calls.
+    """The calls of tools that a message's JSON text holds. Arguments that are the JSON text of an object are parsed to
+    this object, because templates convert arguments to JSON. Raises TeacherError when the text holds no list of calls.
     """
     calls = _parsed(text)
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
@@ -153,7 +153,9 @@ _TOOL = "probe_tool_of_a_chat_template"
 
 
 def _probe(message: dict[str, object], number: int) -> dict[str, object]:
-    """The message with known texts. A template may drop the reasoning of earlier turns, as many do on purpose."""
+    """The message with known texts. A template may leave out the reasoning of earlier turns, as many templates do on
+    purpose.
+    """
     filler = "of a chat template " * 8
     probe = dict(message)
     if message.get("content"):
@@ -176,7 +178,7 @@ def _in_time(tokenizer: PreTrainedTokenizerBase, messages: Turns, is_open: bool,
             texts.append(_apply(tokenizer, messages, is_open, tools))
         except Exception as error:
             errors.append(error)
-        except SystemExit:  # the time is over
+        except SystemExit:  # the time limit has passed
             return
 
     thread = threading.Thread(target=work, name="synthgen-template", daemon=True)

@@ -65,7 +65,7 @@ class Tokens:
     @property
     def end(self) -> int | None:
         """The id of the token that ends a turn in the chat template, or of the tokenizer's end token. None when there
-        is neither.
+        is no such token.
         """
         return turns.turn_end(self.tokenizer)
 
@@ -97,7 +97,9 @@ class Tokens:
 
     @cached_property
     def beginning(self) -> tuple[int, ...]:
-        """The ids that the tokenizer puts before a text by itself, such as its beginning token. Often none."""
+        """The ids that the tokenizer automatically puts before a text, such as its beginning token. Often there are
+        none.
+        """
         ids, plain = list(self.tokenizer("a")["input_ids"]), self.ids("a")
         place = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)
         return tuple(int(i) for i in ids[:place])

@@ -1,9 +1,9 @@
 """Log-probabilities of many given texts that begin alike, such as the answers to one question.
 
-The rows of a batch form a tree: tokens that several rows begin with stand in it once, and each token attends to the
-tokens before it on its own branch. So a question with three answers is computed once, and not three times. The tree
-needs full softmax attention and an output layer whose logits are not scaled or capped (see `forward.packs`). For other
-models, rows are padded instead, which gives the same values up to rounding.
+The rows of a batch form a tree. Tokens with which several rows begin are in the tree only once, and each token attends
+to the earlier tokens on its own branch. A question with three answers is therefore computed once instead of three
+times. The tree needs full softmax attention and an output layer whose logits are not scaled or capped (see
+`forward.packs`). For other models, rows are padded instead, which gives the same values up to rounding.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Sums = npt.NDArray[np.float64]
 Row = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt, and of a text that follows it. Neither is empty."""
 
-_TOKENS = 384  # most tokens in one tree: attention over their pairs is still cheap, and matrix products are efficient
+_TOKENS = 384  # maximum number of tokens in a tree, for cheap attention over their pairs and efficient matrix products
 _LOGITS = 128  # number of tokens whose logits are in memory together
-_PADDED = 16  # most rows in a padded batch
+_PADDED = 16  # maximum number of rows in a padded batch
 
 
 @torch.inference_mode()
@@ -44,8 +44,9 @@ def log_likelihoods(model: GivesLogits, rows: Sequence[Row], *, most_tokens: int
 
 @dataclass
 class _Tree:
-    """The tokens of some rows, without the last token of each, which predicts nothing. `before` has for each token the
-    places of the tokens on its branch, with its own. `branch` is the branch of the row that was added last.
+    """The tokens of some rows, without each row's last token, which predicts nothing. For each token, `before` holds
+    the places of the earlier tokens on its branch and its own place. `branch` is the branch of the row that was added
+    last.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -73,8 +74,8 @@ class _Tree:
 
 
 def _trees(model: GivesLogits, rows: Sequence[Row], most_tokens: int) -> Iterator[tuple[list[int], Sums]]:
-    """Yield the places of rows with their sums, one tree after another. In alphabetic order of their tokens, each row
-    follows the rows with which it shares most.
+    """Yield the places of rows with their sums, one tree after another. The rows are added in the lexicographic order
+    of their token ids, so that each row follows the rows with which it shares the longest beginning.
     """
     whole = [[*prompt, *text] for prompt, text in rows]
     tree, branches = _Tree(), dict[int, list[int]]()

@@ -3,8 +3,9 @@
     turn_end(tokenizer)                             # the id that ends a turn, such as that of <|im_end|>
     answer_ids(tokenizer, prompt, answer, tools)    # the ids of the answer, with the end of the turn
 
-A plain text is the text's tokens and the token that ends a turn. For an answer with reasoning, with calls of tools, or
-of several messages, the conversation is rendered with and without the answer, and the difference is the answer.
+For a plain text, the ids are the text's tokens and the token that ends a turn. For an answer with reasoning, with calls
+of tools, or of several messages, the conversation is rendered with and without the answer, and the difference is the
+answer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from synthgen.lm.template import rendered
 from synthgen.records import Message
 
 _OPENED = ("<think>", "<thinking>", "<thought>", "<reasoning>")
-"""What a template may write at the end of a prompt, so that the answer begins with reasoning."""
+"""Tags that a template may write at the end of a prompt, so that the answer begins with reasoning."""
 
 _WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no template
 
@@ -99,7 +100,7 @@ def completion_ids(
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """The text without the characters of a token that ends a turn, if the text ends with them. Rows of data sets that
-    were written for one model often have them, and the end would be there twice.
+    were written for one model often have such an end, and the answer would then have two end tokens.
     """
     cut = text.rstrip()
     for token in (turn_end(tokenizer), tokenizer.eos_token_id):
@@ -112,8 +113,8 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 def answer_ids(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: Sequence[Message], tools: str | None = None
 ) -> list[int]:
-    """The token ids of the messages `answer` after the messages `prompt`, up to and with the token that ends the turn.
-    For `tools`, see `render`.
+    """The token ids of the messages `answer` after the messages `prompt`, up to and including the token that ends the
+    turn. For `tools`, see `render`.
 
     When the last message of `prompt` is the assistant's, the answer continues this message. Raises TeacherError when
     the template cannot show the answer.
@@ -145,13 +146,13 @@ def _continues(prompt: Sequence[Message]) -> bool:
 
 
 def is_plain(answer: Sequence[Message]) -> bool:
-    """Whether an answer is one message that holds nothing but text."""
+    """Whether an answer is one message that holds only text."""
     return len(answer) == 1 and not answer[0].get("reasoning_content") and not answer[0].get("tool_calls")
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, control: Control, text: str) -> list[int]:
-    """The token ids of a rendered answer up to its last end token. What the template puts after it, such as a line
-    break, is left out. A missing end token is added.
+    """The token ids of a rendered answer up to its last end token. Text that the template puts after this token, such
+    as a line break, is left out. A missing end token is added.
     """
     end = turn_end(tokenizer)
     marked = control.word in text

@@ -50,7 +50,7 @@ class Prompt:
 class Written:
     """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
     part of the tokens' distributions. It is None if no distributions were requested. `broken` tells whether the model's
-    logits were not finite numbers at any token, so the completion is meaningless.
+    logits at some token were not finite numbers, so that the completion is meaningless.
     """
 
     tokens: list[int]

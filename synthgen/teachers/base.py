@@ -45,7 +45,7 @@ FAILURES = (
 
 
 Tick = Callable[[int], None]
-"""A callback that receives a number of tokens: those generated since its last call."""
+"""A callback that receives the number of tokens that were generated since its last call."""
 
 
 def no_tick(tokens: int) -> None:
@@ -87,18 +87,18 @@ class TeacherOptions:
 
 @dataclass
 class Reply:
-    """The reply to one request: an answer, or `failure` = (kind, reason). Nothing changes a reply; `replace` makes
-    another one. The class is not frozen, because a frozen class takes four times as long to make an object.
+    """The reply to one request: an answer, or `failure` = (kind, reason). A reply is never changed; `replace` makes a
+    changed copy. The class is not frozen, because making an object of a frozen class would take four times as long.
 
     `label_probs` sums to 1 over the request's labels (kind 'classify' only). `answer` is the label that the text names,
-    when the text has more than the label. `token_logprobs` are the log-probabilities
-    of the given completion's tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`.
-    `tool_calls` is JSON text. `usage` holds the token counts that a server reports. `served_model` is the model name
-    that the server reports. `sampling` and `tools` (JSON text) hold values only if the values that were sent differ
-    from those in the request. `cost_usd` is None when the price is unknown. `batched` means that the reply is
-    from a batch, which costs less. `bill` is what the server says about the cost. `invalid` means that the server's
-    response is not a chat completion at all, so it is not cached. `substitute` is the name of the model that answered
-    instead of the model that was asked.
+    when the text contains more than the label. `token_logprobs` are the log-probabilities of the given completion's
+    tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`. `tool_calls` is JSON text.
+    `usage` holds the token counts that a server reports. `served_model` is the model name that the server reports.
+    `sampling` and `tools` (JSON text) hold values only if the values that were sent differ from those in the request.
+    `cost_usd` is None when the price is unknown. `batched` means that the reply is from a batch, which costs less.
+    `bill` is what the server says about the cost. `invalid` means that the server's response is not a chat completion
+    at all, so it is not cached. `substitute` is the name of the model that answered instead of the model that was
+    asked.
     """
 
     text: str = ""

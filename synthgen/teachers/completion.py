@@ -1,4 +1,4 @@
-"""Reads the body of a chat completion. Every value that is used is checked here, so that nothing that a server invents
+"""Reads the body of a chat completion. Every value that is used is checked here, so that no invalid value from a server
 reaches the ledger, a shard or the cache.
 
 `completion` either returns a `Completion`, or raises BadReply with the kind and the reason of the failure.
@@ -20,8 +20,8 @@ from synthgen.teachers.usage import BadReply, Bill, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
-_MOST_NAME = 300  # characters of a model's name
-_MOST_ERROR = 500  # characters of an error's message
+_MOST_NAME = 300  # maximum number of characters of a model's name
+_MOST_ERROR = 500  # maximum number of characters of an error's message
 # Codes of errors without a number, and the HTTP status with the same meaning.
 _STATUSES = {
     "resource_exhausted": 429,
@@ -46,7 +46,7 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "re
 _TEXT_PARTS = ("text", "output_text")
 _THOUGHT_PARTS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "summary_text", "reasoning_text")
 _HIDDEN_PARTS = ("redacted_thinking", "reasoning.encrypted")
-# A JSON escape: any escape but \\u, a valid surrogate pair, or half of a pair.
+# A JSON escape: any escape except \\u, a valid surrogate pair, or half of a pair.
 _ESCAPE = re.compile(
     rb"\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
@@ -165,7 +165,7 @@ def error_in(value: object) -> ErrorIn | None:
     names = [str(found.get(name) or "") for name in ("code", "status", "type")]
     message = str(found.get("message") or "")[:_MOST_ERROR]
     if first is not None and not message and set(names) <= {"", "0"}:
-        return None  # an empty error beside an answer
+        return None  # the error is empty, and there is an answer
     statuses = [int(name[:3]) for name in names if re.fullmatch(r"[45][0-9][0-9](?:\.0)?", name)]
     statuses += [_STATUSES[name.lower()] for name in names if name.lower() in _STATUSES]
     return ErrorIn(" ".join(name for name in names if name)[:100], message or "no message", next(iter(statuses), None))
@@ -209,7 +209,7 @@ def _content(value: object) -> tuple[str, list[str]]:
 
 
 def _thought(part: Mapping[str, object]) -> str:
-    """The text of a part that holds reasoning: in one of its keys, as text or as a list of further parts."""
+    """The text of a part that holds reasoning. One of the part's keys holds this text, or a list of further parts."""
     for name in ("thinking", "text", "reasoning", "summary", "content"):
         value = part.get(name)
         if isinstance(value, str) and value.strip():
@@ -238,7 +238,9 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
 
 
 def _tool_calls(value: object, *, cut: bool) -> str | None:
-    """The tool calls as JSON text, or None when there are none. In a reply that was `cut`, the last call may be cut."""
+    """The tool calls as JSON text, or None when there are none. With `cut`, the reply was cut off, so the last call may
+    be incomplete.
+    """
     if not value:
         return None
     if not isinstance(value, list):
@@ -296,6 +298,6 @@ def _logprobs(choice: Mapping[str, object]) -> Sequence[Entry]:
 
 
 def _named(choice: Mapping[str, object]) -> str:
-    """The finish reason in a message."""
+    """The finish reason of a choice, as text for an error message."""
     both = [choice.get(name) for name in ("finish_reason", "native_finish_reason") if choice.get(name) is not None]
     return ", ".join(repr(one)[:60] for one in both) or "missing"

@@ -156,7 +156,9 @@ class SentenceEncoder(nn.Module):
 
 
 def load_encoder(section: TeacherSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
-    """Load a model without a head. See `load_weights`. Of an encoder-decoder model such as T5, only the encoder."""
+    """Load a model without a head. See `load_weights`. For an encoder-decoder model such as T5, only the encoder is
+    loaded.
+    """
     name, arguments = ModelFiles.find(section.model, section.revision).description()
     config = loaded(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False, **arguments))
     return load_weights(section, encoder_class(config))

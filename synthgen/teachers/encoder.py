@@ -49,8 +49,8 @@ def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int | None = None) -> list[list[int]]:
     """Token ids of each text with the tokenizer's own special tokens, truncated to `most` tokens if `most` is given.
 
-    A text without tokens gets a padding token, so every row has at least one token. The characters of a special token
-    in a text are ordinary characters.
+    A text without tokens gets a padding token, so every row has at least one token. Characters in a text that spell a
+    special token are tokenized as ordinary characters.
     """
     if not texts:
         return []
@@ -91,9 +91,9 @@ class EncoderModel:
 
     @torch.inference_mode()
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request. The reply's probabilities are a softmax over those classes of the model that are
-        labels of the request. The score `label_mass` is the total probability of these classes in a softmax over all
-        classes of the model.
+        """One reply for each request. The reply's probabilities are a softmax over the model's classes that are labels
+        of the request. The score `label_mass` is the total probability of these classes in a softmax over all classes
+        of the model.
 
         All requests must have the same labels. Raises TeacherError when a label is not a class of the model.
         """

@@ -1,4 +1,4 @@
-"""The gate that every reply passes, of local and remote teachers, before a strategy or a shard gets it.
+"""The gate that every reply of a local or remote teacher must pass before a strategy or a shard gets the reply.
 
 A reply that passes is a finished answer: its finish reason is known, its text holds neither reasoning nor control
 tokens, and its numbers are finite. Every other reply becomes a failure with its kind and reason.
@@ -23,8 +23,8 @@ _MOST_ID = 2**31 - 1
 
 
 def admitted(request: Request, reply: Reply) -> Reply:
-    """The reply as the answer to `request`, with its reasoning apart from its text. Never raises: a reply that is not a
-    valid answer becomes a reply with a failure, which keeps the cost.
+    """The reply as the answer to `request`, with its reasoning separated from its text. Never raises: a reply that is
+    not a valid answer becomes a reply with a failure and the same cost.
     """
     if reply.failure is not None:
         return reply
@@ -61,7 +61,7 @@ def _answer(request: Request, reply: Reply) -> Reply:
         return failed(reply, kind, f"the answer is not complete (finish_reason: {reply.finish_reason})")
     if request.kind != "sample":
         return reply
-    reply.text.encode()  # raises an error for half of a surrogate pair, which no file can hold
+    reply.text.encode()  # raises an error for half of a surrogate pair, which cannot be written to a file
     parts = split_reasoning(reply.text)
     if parts.answer == reply.text and parts.complete:
         return reply
@@ -76,7 +76,7 @@ def _answer(request: Request, reply: Reply) -> Reply:
 
 
 def _wrong_numbers(reply: Reply) -> str:
-    """What is wrong with the numbers of a reply, or ""."""
+    """The problem with the numbers of a reply, or "" when there is none."""
     if reply.label_probs is not None:
         probs = reply.label_probs
         if not all(math.isfinite(p) and p >= 0 for p in probs) or abs(sum(probs) - 1) > _SUM:

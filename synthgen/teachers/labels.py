@@ -1,9 +1,9 @@
 """Decides which label a teacher's reply names, and with which probabilities.
 
-A label counts only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass as
-the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows the most probable
-tokens of a reply that it wrote, so its reply must also consist of the label: text that only contains a label, such as
-"not a refund", decides nothing.
+A label is accepted only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass
+as the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows only the most
+probable tokens of a reply that it wrote, so its reply must also name exactly one label. Text that merely contains a
+label, such as "not a refund", names no label.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from synthgen.requests import Request
 from synthgen.teachers.base import Reply
 
 LEAST_MASS = 0.01
-"""The smallest total probability of all labels with which a label counts. docs/log.md shows the effect of this bound.
+"""The smallest total probability of all labels at which a label is accepted. docs/log.md shows the effect of this
+bound.
 """
 
-_UNCLEAR = (
-    0.01  # with more probability than this on tokens that may begin several labels, or a word, no shares are known
-)
-_MOST_EXCESS = 0.02  # the probabilities of the tokens of one place may exceed 1 by this much
+_UNCLEAR = 0.01  # if unclear tokens (see `label_probs`) have more probability than this, no shares are known
+_MOST_EXCESS = 0.02  # the sum of the probabilities of one place's tokens may exceed 1 by this much
 _ROUNDING = 1e-6  # a log-probability of a server may exceed 0 by this much
 _FEWEST_LETTERS = 3  # a token that is only the beginning of a label has at least this many letters
 _SHOWN = 80  # maximum number of characters of a reply in a reason
-# Words that often begin a sentence or a phrase. As a token, they are not the beginning of a label.
+# Words that often begin a sentence or a phrase. A token that is one of them is not taken for the beginning of a label.
 _WORDS = """
     all and any are but can der des die das ein for from had has hat her here his how ihr ist its les let may not
     new non now one our out para per por she since that the their them then there these they this those too una und une
@@ -44,7 +43,7 @@ _NAMED = re.compile(
     r"(?:answer|category|class|classification|label|topic|intent|sentiment|type|tag|choice|option|result)"
     r"(?:\sis:?|\s?:)\s(?P<label>.+)"
 )
-_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # may follow a label within its last token
+_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # characters that may follow a label within its last token
 _BULLET = re.compile(r"^[-*•]\s+")
 
 
@@ -61,8 +60,8 @@ def too_little(mass: float, said: str) -> tuple[str, str] | None:
 
 
 def most_likely(labels: Sequence[str], masses: Sequence[float], said: str) -> Reply:
-    """The reply of an engine that knows the probability of each label. `masses` are these probabilities, of which no
-    two count the same text, so their total is at most 1. `said` is what the engine would write.
+    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No two of them
+    count the same text, so their total is at most 1. `said` is what the engine would write.
     """
     mass = math.fsum(masses)
     if (failed := too_little(mass, said)) is not None:
@@ -73,23 +72,23 @@ def most_likely(labels: Sequence[str], masses: Sequence[float], said: str) -> Re
 
 
 def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[float]:
-    """The probability that the answer begins with each label, without the answers that begin with a longer label.
+    """For each label, the probability that the answer begins with this label and not with a longer label.
 
-    `labels` are the labels' tokens. `masses` are the probabilities that the answer begins with these tokens. Where "1"
-    is the beginning of "10", the mass of "10" is a part of the mass of "1".
+    `labels` are the labels' tokens. `masses` are the probabilities that the answer begins with these tokens. If the
+    labels are "1" and "10", the mass of "10" is a part of the mass of "1".
     """
     keys = [tuple(label) for label in labels]
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        if shorter:  # the next shorter label only: its own mass is subtracted from still shorter labels
+        if shorter:  # subtract only from the next shorter label, since still shorter labels subtract that label's mass
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
 
 
 def named(text: str, labels: Sequence[str]) -> int | None:
-    """The index of the label that a whole reply names, or None. Quotes, emphasis, a final period and letter case do not
-    count, and the label may stand in a phrase such as "Category: refund".
+    """The index of the label that a whole reply names, or None. Quotes, emphasis, a final period and letter case are
+    ignored. The label may also be in a phrase such as "Category: refund".
     """
     wanted = {plain_label(label): n for n, label in enumerate(labels)}
     line = _BULLET.sub("", text.strip())
@@ -103,9 +102,9 @@ def named(text: str, labels: Sequence[str]) -> int | None:
 def classified(request: Request, text: str, content: Sequence[object], usage: Usage | None) -> Reply:
     """The reply to a request of kind 'classify'. `text` is what the server wrote, and `content` its log-probabilities.
 
-    The text must name one label. The labels' probabilities are those of the tokens that the server showed where the
-    label begins. When these tokens do not decide the probabilities, or none are shown, the label gets probability 1,
-    and the score `label_from_answer` is 1.
+    The text must name one label. The labels' probabilities come from the tokens that the server showed at the place
+    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the label gets
+    probability 1, and the score `label_from_answer` is 1.
     """
     labels, said = request.labels, named(text, request.labels)
     try:
@@ -141,8 +140,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Found:
-    """`mass` is the total probability of the labels. `probs` are the labels' shares of it, or None when the tokens that
-    the server showed do not decide them.
+    """`mass` is the total probability of the labels. `probs` are the labels' shares of this mass, or None when the
+    tokens that the server showed do not determine the shares.
     """
 
     mass: float
@@ -154,8 +153,9 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     `said` is the label that the reply names, or None when it names none. Returns None when `shown` is empty or does not
     spell the label.
 
-    The tokens of the reply are followed until they begin only one label. At each step, the other tokens belong to the
-    label that they begin. A token that begins several labels, or that may as well begin another word, is unclear.
+    The tokens of the reply are read until only one label begins with them. At each step, the probability of every other
+    token is added to the label that this token begins. A token that begins several labels, or that could also begin
+    another word, is unclear.
     """
     masses, unclear, reach, before = [0.0] * len(labels), 0.0, 1.0, b""
     for token in shown:
@@ -193,7 +193,7 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     return _found(masses, unclear=1.0)  # no further tokens are shown, but a longer label was still possible
 
 
-_UNDECIDED = -1  # several labels, or a label or another word
+_UNDECIDED = -1  # the text may begin several labels, or either a label or another word
 
 
 def _owner(text: str, labels: Sequence[str], others: Collection[str]) -> int | None:
@@ -204,7 +204,7 @@ def _owner(text: str, labels: Sequence[str], others: Collection[str]) -> int | N
     whole = names.index(text) if text in names else None
     longer = [n for n, name in enumerate(names) if text and len(name) > len(text) and name.startswith(text)]
     if whole is not None:
-        # A longer label that is shown as one token would not be written as a shorter label and a further token.
+        # A server that shows a longer label as one token would not write it as a shorter label and another token.
         return whole if all(names[n] in others for n in longer) else _UNDECIDED
     if longer:
         word = text.strip()
@@ -225,7 +225,7 @@ def _found(masses: list[float], unclear: float) -> Found:
 
 
 def _shown(entry: object) -> Shown:
-    """One entry of a server's log-probabilities. Raises ValueError when it cannot be one."""
+    """One entry of a server's log-probabilities. Raises ValueError when the entry is not valid."""
     top = entry.get("top_logprobs") if isinstance(entry, dict) else None
     pairs = [_pair(one) for one in [entry, *(top if isinstance(top, list) else [])]]
     probs: dict[bytes, float] = {}

@@ -3,8 +3,8 @@ returns them.
 
 `ApiModel.send` sends a request once. The scheduler handles retries and pacing. Files and batches are sent with the
 `openai` package. Chat completions are sent with aiohttp directly. This takes 0.4 ms of CPU time for a request. The
-`openai` package takes 2.8 ms, even when it runs on aiohttp, so with it one process could send only a seventh of the
-requests.
+`openai` package takes 2.8 ms, even when it runs on aiohttp, so one process could send only a seventh of the requests
+with it.
 
 The API key is read from the environment when the teacher is opened. It is written to no file, and it is removed from
 the server's messages before they are shown or stored.
@@ -148,7 +148,7 @@ class ApiModel:
         if request.tools:
             body["tools"] = list(request.tools)
         if any(name in self.section.extra for name in LIMITS):
-            del body[limit]  # the recipe sets the limit itself, perhaps by its other name
+            del body[limit]  # the recipe sets the limit itself, perhaps under its other name
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
 
@@ -180,7 +180,7 @@ class ApiModel:
                     raise refusal(response.status, response.headers, body, self.clean)
                 if (problem := error_with_200(body, response.headers, self.clean)) is not None:
                     raise problem
-                return body + b" " if body.endswith(_BATCHED + b"}") else body  # the mark of a batch is ours alone
+                return body + b" " if body.endswith(_BATCHED + b"}") else body  # only synthgen may set this mark
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(

@@ -1,12 +1,12 @@
 """Separates an answer from the reasoning and the control tokens that a model or a server left in its text.
 
-Reasoning models write their thoughts before the answer. Servers should return them in a field of their own, but often
-leave them in the text: between tags (`<think>…</think>`), with only the closing tag because the chat template opened
-the block, or in the channels of OpenAI's harmony format. Servers also leave in the tokens that end a turn or name a
-role.
+Reasoning models write their thoughts before the answer. Servers should return the thoughts in a separate field, but
+often leave them in the text. There, the thoughts are between tags (`<think>…</think>`), or have only a closing tag
+because the chat template opened the block, or are in the channels of OpenAI's harmony format. In the text, servers also
+leave tokens that end a turn or name a role.
 
-A tag counts only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code, is part
-of the answer.
+A tag is recognized only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code,
+is part of the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Parts(NamedTuple):
-    """The parts of a reply's text. `complete` is False when the text ends inside the reasoning, so there is no whole
+    """The parts of a reply's text. `complete` is False when the text ends inside the reasoning, so there is no complete
     answer. `cut` tells whether control tokens were removed from the text.
     """
 
@@ -49,7 +49,7 @@ _CHANNEL = re.compile(r"<\|channel\|>\s{0,4}(\w{1,40})\b[^<]{0,200}(?:<\|constra
 _HARMONY_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _BARE_FINAL = re.compile(r"assistantfinal")
 _BARE_OPEN = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z])")
-# Tokens that end a turn or begin the next one. What follows the first of them is not part of the answer.
+# Tokens that end a turn or begin the next one. Text after the first such token is not part of the answer.
 _END = re.compile(
     r"(?P<sure><\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|return|END_OF_TURN_TOKEN|im_start|start_header_id)\|>"
     r"|<end_of_turn>|<start_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>)"
@@ -69,7 +69,7 @@ _QUOTES = "`'\"“‘«|"
 _SENTENCE_ENDS = ".!?:;)]"
 _FENCE = "```"
 _NEAR = 1024  # number of characters before a tag that are searched
-# Every pattern above needs one of these characters or words, so most texts are returned unchanged after one look.
+# Every pattern above needs one of these characters or words. Most texts have none, so one search is enough for them.
 _LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|\A\s{0,9}(?:analysis|commentary)[A-Z]", re.IGNORECASE)
 
 
@@ -99,8 +99,8 @@ def split_reasoning(text: str) -> Parts:
 
 
 def _end_of_turn(text: str) -> int | None:
-    """The place of the first token that ends the turn, or None. A token in a code fence or in quotation marks, or one
-    that a sentence mentions, does not end it.
+    """The place of the first token that ends the turn, or None. A token in a code fence or in quotation marks, or a
+    token that a sentence mentions, does not end the turn.
     """
     fences = counted = 0
     for tag in _END.finditer(text):
@@ -137,8 +137,8 @@ def _begins_line(text: str, place: int, since: int) -> bool:
 def _without_blocks(text: str) -> tuple[str, list[str], bool]:
     """Return (text without its blocks of reasoning, the blocks, whether every block is closed).
 
-    A closing tag without an opening tag means that the chat template opened the block. What stands before it is then
-    reasoning. Tags in code fences are part of the answer.
+    A closing tag without an opening tag means that the chat template opened the block. The text before the closing tag
+    is then reasoning. Tags in code fences are part of the answer.
     """
     tags = list(_TAG.finditer(text))
     next_close: list[re.Match[str] | None] = [None] * (len(tags) + 1)
@@ -147,7 +147,7 @@ def _without_blocks(text: str) -> tuple[str, list[str], bool]:
     kept: list[str] = []
     thoughts: list[str] = []
     place, begun, fences, counted = 0, False, 0, 0  # `place` is the end of the text that is in `kept` or `thoughts`
-    mentioned = 0  # number of opening tags that are part of the answer, and whose closing tags are too
+    mentioned = 0  # number of opening tags that are part of the answer; their closing tags are part of it too
     for index, tag in enumerate(tags):
         if begun:
             if tag["close"] and text[tag.start() - 1] != "`":
@@ -181,8 +181,8 @@ def _opens(text: str, tag: re.Match[str]) -> bool:
 
 
 def _closes(text: str, tag: re.Match[str]) -> bool:
-    """Whether a closing tag without an opening tag ends a block: it follows a text without a space, or stands alone on
-    its line.
+    """Whether a closing tag without an opening tag ends a block: it follows other text directly, without a space, or it
+    stands alone on its line.
     """
     before = text[tag.start() - 1 : tag.start()]
     if before and not before.isspace():

@@ -12,7 +12,7 @@ from synthgen.teachers.completion import error_in, parsed
 _QUOTA = ("insufficient_quota", "billing", "credit", "payment")
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
 _FILTER = ("content_filter", "content_policy", "content management policy")
-_MOST = 500  # characters of a reason
+_MOST = 500  # maximum number of characters of a reason
 # The HTTP status that fits an error without a status, by phrases in its message. The message may quote the prompt, so
 # no phrase leads to a status that would stop the run.
 _STATUS = (
@@ -30,7 +30,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
     message, code = error_of(clean(body.decode(errors="replace")).encode())
     reason = clean(f"{status}: {message}")[:_MOST]
     words = f"{code} {message}".lower()
-    if 300 <= status < 400:  # not followed, because the request holds the API key
+    if 300 <= status < 400:  # redirects are not followed, because the request holds the API key
         where = clean(headers.get("Location", "another address"))
         return Refused("bad_request", f"{status}: the address leads to {where}"[:_MOST], fatal=True)
     if status in (401, 402, 404, 405) or (status == 429 and any(word in code.lower() for word in _QUOTA)):
@@ -56,7 +56,7 @@ def error_with_200(body: bytes, headers: Mapping[str, str], clean: Clean) -> Ref
     try:
         error = error_in(parsed(body))
     except ValueError:
-        return None  # `ApiModel.read` says what is wrong
+        return None  # `ApiModel.read` reports the error
     if error is None:
         return None
     known = error.message.lower()

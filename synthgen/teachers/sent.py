@@ -1,4 +1,4 @@
-"""What is sent for a request after `teacher.extra` of the recipe: sampling parameters, tools, and limits of tokens."""
+"""Computes what is sent for a request when the recipe has `teacher.extra`: sampling parameters, tools, token limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from synthgen.requests import Request
 LABEL_TOKENS = 16
 """The maximum number of tokens that the model may generate when the answer is a label."""
 LIMITS = ("max_tokens", "max_completion_tokens")
-"""The names under which servers know the maximum number of tokens of a completion."""
+"""The names that servers use for the maximum number of tokens of a completion."""
 _UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
-# Names in the request's body, and keys of `Sampling`.
+# Names in the request's body, and the matching keys of `Sampling`.
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 
 
@@ -26,8 +26,8 @@ class Sent(TypedDict):
 
 
 def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
-    """The sampling parameters and tools that were sent instead of those of the request: those in `extra`, and those of
-    requests for labels.
+    """The sampling parameters and tools that were sent instead of the request's own: the values in `extra`, and the
+    fixed values for requests for labels.
     """
     if not extra and request.kind != "classify":
         return {"sampling": None, "tools": None}
@@ -45,8 +45,8 @@ def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
 
 
 def most_completion(request: Request, body: Mapping[str, object]) -> int:
-    """The largest number of tokens that the completion may have. Servers differ in which of the limits they obey, so
-    the largest one counts.
+    """The largest number of tokens that the completion may have. Servers differ in which limit they obey, so the
+    largest limit is returned.
     """
     limits = _limits(body)
     if not limits:

@@ -1,11 +1,11 @@
-"""Compares the model that was asked for with the model that a server says answered."""
+"""Compares the name of the requested model with the name of the model that answered according to the server."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-# What a server may append to the name of the same model.
+# Endings that a server may append to the name of the same model.
 _DATE = re.compile(r"\d{4}-\d\d(?:-\d\d)?|\d\d-\d{4}", re.ASCII)
 _QUANTIZED = re.compile(r"q\d(?:_[0-9a-z]+)*", re.ASCII)
 _MARKS = re.compile(r"latest|free|nitro|floor|00[1-9]|\d{4}|\d{6}|\d{8}|fp8|fp16|bf16|int8|int4|awq|gptq", re.ASCII)
@@ -14,7 +14,7 @@ _MARKS = re.compile(r"latest|free|nitro|floor|00[1-9]|\d{4}|\d{6}|\d{8}|fp8|fp16
 @lru_cache(1024)
 def same_model(asked: str, served: str) -> bool:
     """Whether the name `served` means the model `asked`. Upper case, a folder or provider before the last slash, and a
-    date or another mark of a build after the name do not matter. If both names have a provider, it must be the same.
+    date or another mark of a build after the name are ignored. If both names have a provider, it must be the same.
     """
     one, other = _parts(asked), _parts(served)
     if one[0] and other[0] and one[0] != other[0] and not served.startswith("/"):

@@ -2,9 +2,8 @@
 
 A server returns each token as text and as bytes. vLLM can also return a token as "token_id:N". For each position, the
 server returns the sampled token, and the most probable tokens with their log-probabilities. The model's tokenizer maps
-each token to an id. Two kinds of most probable tokens are left out, and their probability becomes part of the tail:
-tokens that the tokenizer does not have, which are counted, and tokens with log-probability -9999, which means
-"unknown".
+each token to an id. Two kinds of most probable tokens are left out: tokens that the tokenizer does not have, which are
+counted, and tokens with log-probability -9999, which means "unknown". Their probability becomes part of the tail.
 """
 
 from __future__ import annotations
@@ -95,7 +94,8 @@ class TokenMap:
 
     def topk(self, content: Sequence[Mapping[str, Any]], k: int, text: str) -> tuple[list[int], TopK, int]:
         """Convert `content`, the list `logprobs.content` of a reply. Returns (ids of the sampled tokens, the k most
-        probable tokens at each position, number of those that were left out because the tokenizer does not have them).
+        probable tokens at each position, number of probable tokens that were left out because the tokenizer does not
+        have them).
 
         When a sampled token has no id, all ids are taken from tokenizing `text`, the reply's text. Raises UnknownToken
         when the result does not match the server's tokens.
@@ -130,7 +130,7 @@ class TokenMap:
         return sampled, TopK(ids.astype(np.int32), logprobs, tail, np.zeros(len(tops), np.float32)), unmapped
 
     def _check_text(self, sampled: Sequence[int], text: str) -> None:
-        """Raise UnknownToken when the tokens do not spell the text. The last token may be one that ends the turn."""
+        """Raise UnknownToken when the tokens do not spell the text. The last token may end the turn."""
         end = len(sampled)
         while end and sampled[end - 1] in self._control:
             end -= 1

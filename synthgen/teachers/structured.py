@@ -77,7 +77,9 @@ class Form:
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not follow the schema. Empty when it does. Nothing that the schema refers to is fetched."""
+    """Why a text does not follow the schema. Empty when it does. Other files to which the schema refers are not
+    fetched.
+    """
     from referencing.exceptions import Unresolvable
 
     try:
@@ -95,9 +97,9 @@ def mismatch(text: str, schema: dict[str, Any]) -> str:
 
 
 def parsed_json(text: str) -> object:
-    """The value of a JSON text. Raises ValueError for everything that is not JSON (RFC 8259): also for NaN and
-    Infinity, for a number that is too large for a float, for two equal keys of an object, and for text that is nested
-    too deeply to be read.
+    """The value of a JSON text. Raises ValueError for everything that is not JSON (RFC 8259), such as NaN and Infinity.
+    ValueError is also raised for a number that is too large for a float, for two equal keys of an object, and for text
+    that is nested too deeply to be read.
     """
     try:
         return json.loads(

@@ -30,7 +30,7 @@ _CACHED = (
     ("", "num_cached_tokens"),  # SGLang
 )
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
-# Service tiers with the usual price. The price of every other tier is another one.
+# Service tiers with the usual price. Every other tier has a different price.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
 _BATCH = "batch"
 CHEAPER_TIERS = ("flex", _BATCH)
@@ -46,7 +46,8 @@ class BadReply(ValueError):
 
 
 class Bill(NamedTuple):
-    """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible ones.
+    """What a server says about the cost of a reply. `usage` is None when the server gave no counts, or impossible
+    counts.
 
     `usd` is the price in US dollars that the server itself states, or None. `tier` is the service tier if its price
     differs from the usual price.
@@ -61,8 +62,8 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None, *, batched: 
     """The bill of a reply. `asked_tier` is the service tier that the request named. With `batched`, the reply is from a
     batch, whose usual tier may be called "batch". Raises BadReply when a count has the wrong type or size.
 
-    Some servers count reasoning beside the completion. Then the total is larger than the sum of its parts, and the
-    difference is added to the completion's tokens.
+    Some servers count reasoning separately from the completion. The total is then larger than the sum of the other
+    counts, and the difference is added to the completion's tokens.
     """
     tier = reply.get("service_tier")
     if tier is not None and not isinstance(tier, str):
@@ -114,11 +115,11 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
         cached = _count(given.get(_BESIDE[0]), _BESIDE[0])
         if total is None or total > prompt + completion:
             prompt += sum(count or 0 for count in beside)
-    if reasoning is not None and reasoning > completion:  # reasoning is counted beside the completion
+    if reasoning is not None and reasoning > completion:  # reasoning is counted separately from the completion
         completion += reasoning
     if total is not None and total - prompt > completion:
         completion = total - prompt
-    if prompt > _MOST or completion > _MOST:  # sums of counts, each of which is at most _MOST
+    if prompt > _MOST or completion > _MOST:  # these are sums of counts, each of which is at most _MOST
         raise BadReply("usage", f"usage counts more than {_MOST:,} tokens")
     return {
         "prompt_tokens": prompt,
@@ -129,7 +130,7 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
 
 
 def _largest(given: Mapping[str, object], keys: tuple[tuple[str, str], ...]) -> int | None:
-    """The largest count under `keys`, or None. This runs for every request, so it does no more than it must."""
+    """The largest count under `keys`, or None. This runs for every request, so it does only what is necessary."""
     largest = None
     for outer, name in keys:
         inner: object = given.get(outer) if outer else given
@@ -178,7 +179,7 @@ def _usd(given: Mapping[str, object]) -> float | None:
 
 def _amount(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return None  # absent, or in a form that is not known to be dollars
+        return None  # the amount is absent, or it may not be in dollars
     usd = float(value) if abs(value) < 1e18 else math.inf
     if not 0 <= usd <= _MOST_USD:
         raise BadReply("usage", f"usage.cost is {_shown(value)}, not an amount in dollars")

@@ -8,11 +8,11 @@
   the shares of the samples that give each label.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
-- `consensus`: a completion with the most frequent answer among those of the recipe's teachers.
+- `consensus`: a completion with the most frequent answer among the answers of the recipe's teachers.
 - `disagreement`: the completions of all teachers, but only when their answers differ.
 
 When no score can be read from a judge's reply, the outcome is a failure with a reason. A score is never guessed. A
-reply that was cut off has no vote, and is no candidate: its answer or its end is unknown.
+reply that was cut off has no vote and is not a candidate, because its answer or its end is unknown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
-_YES_NO = ("Yes", "No")  # as a teacher begins an answer; local teachers count only this spelling
+_YES_NO = ("Yes", "No")  # spelled as at the beginning of an answer; local teachers count only this spelling
 
 
 def rationalize(job: Job) -> Rounds:
@@ -220,8 +220,8 @@ class Ranked:
 
 @dataclass
 class Ranking:
-    """The completions of a job: `ranked` are those that have a reward, and `failed` are the failures of the others.
-    `asked` holds the ids of the queries for all completions.
+    """The completions of a job: `ranked` holds the completions that have a reward, and `failed` holds the failures of
+    the other completions. `asked` holds the ids of the queries for all completions.
     """
 
     ranked: list[Ranked] = field(default_factory=list)
@@ -284,7 +284,8 @@ def _judging(job: Job, query: Query, reply: Reply) -> Query:
 
 def _reward(judged: Query, verdict: Reply) -> float | None:
     """The reward of a completion. It depends on the kind of the query `judged`: the mean log-probability of the
-    completion's tokens, the probability of the label "Yes", or the score in the judge's reply. None when there is none.
+    completion's tokens, the probability of the label "Yes", or the score in the judge's reply. None when the judge's
+    reply has no valid value.
     """
     reward = mark(verdict.text)
     if judged.request.kind == "score":

@@ -1,9 +1,9 @@
 """Reads a judge's mark from its reply.
 
-A mark is read only from a place where a template can ask for it. The reply, its first line or its last line is the mark
-alone, or a line is the name of the mark with the mark, such as "Score: 7". Numbers in sentences, and lines that a judge
-quotes from its instructions, such as "1 = bad" or "Score: 1-10", are no marks. When the places hold different marks,
-there is none.
+A mark is read only from a place where a template can ask for it. The whole reply, its first line or its last line may
+be just the mark. Any line may hold the name of the mark and the mark, such as "Score: 7". Numbers in sentences, and
+lines that a judge quotes from its instructions, such as "1 = bad" or "Score: 1-10", are not read as marks. When a reply
+has different marks, no mark is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 
 
 def mark(text: str) -> float | None:
-    """The mark in a judge's reply, from 1 to 10, or None when there is not exactly one."""
+    """The mark in a judge's reply, from 1 to 10, or None when the reply has no mark or different marks."""
     if (fenced := _FENCE.fullmatch(text.strip())) is not None:
         text = fenced[1]
     if text.lstrip().startswith("{"):
@@ -43,7 +43,7 @@ def _in_range(found: set[float]) -> float | None:
 
 
 def _plain(line: str) -> str:
-    """A line in lower case, without the characters of Markdown and brackets around it, and with single spaces."""
+    """The line in lower case, without Markdown characters and brackets, and with single spaces."""
     bare = re.sub(r"[*_`]|\[\[?|\]\]?|\\boxed\{|[{}]", "", line).casefold()
     return " ".join(re.sub(r"^\s*(?:#+|[-•])\s+", "", bare).split())
 

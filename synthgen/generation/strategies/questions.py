@@ -16,7 +16,7 @@ from synthgen.requests import Query
 from synthgen.teachers.base import Reply
 
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
-# The first line of a reply that announces a question, and the name of a question before its text.
+# Two patterns: the first line of a reply that announces a question, and a title such as "Question:" before the text.
 _ANNOUNCED = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely|great)\b[^\n:?]{0,40})?"
     r"(?:here(?:'s|’s|\sis|\sare)|below\s(?:is|are)|this\sis|the\sfollowing\sis)\b[^\n:?]{0,80}:[ \t*_]*\n\s*",
@@ -89,9 +89,7 @@ def _counts(before: str, part: str, after: str, text: str) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """The text without a pair of quotes around the whole text. Quotes of which only a part of the text is inside
-    stay.
-    """
+    """The text without a pair of quotes around the whole text. Quotes around only a part of the text are kept."""
     closing = _QUOTES.get(text[:1])
     inner = text[1:-1]
     if len(text) < 2 or closing is None or text[-1] != closing:
@@ -121,9 +119,9 @@ def items(text: str, *, whole: bool = True) -> list[str]:
     its last item is left out.
 
     In a list with markers (bullets or numbers), only lines with a marker begin an item. Indented lines, and options
-    such as "a) red", belong to the item before them. When this item is a heading that ends with a colon, they are items
-    of their own. In a list without markers, each line is an item, except an introduction, a heading and a closing
-    remark. A list that holds code has no items, because its lines cannot be told apart.
+    such as "a) red", belong to the item before them. If this item is a heading that ends with a colon, each of these
+    lines is an item instead. In a list without markers, each line is an item, except an introduction, a heading and a
+    closing remark. A list that contains code has no items, because lines of code cannot be distinguished from items.
     """
     lines = text.strip("\n").rstrip().split("\n")
     fences = [n for n, line in enumerate(lines) if line.lstrip().startswith("```")]
@@ -139,7 +137,9 @@ def items(text: str, *, whole: bool = True) -> list[str]:
 
 
 def _lines(raw: Sequence[str]) -> list[_Line]:
-    """The lines that contain a word or a number. A number that stands in no sequence is not a marker, but text."""
+    """The lines that contain a word or a number. A number above 1 is text, not a marker, if neither the next lower nor
+    the next higher number is in the list.
+    """
     found: list[_Line] = []
     spaced = False
     for one in raw:
@@ -165,8 +165,8 @@ def _line(raw: str) -> _Line:
 
 
 def _heads(lines: Sequence[_Line], *, whole: bool) -> list[_Line]:
-    """The lines that begin an item, each with the lines below it. When the last line is not whole, its item is left
-    out.
+    """The lines that begin an item, each with the lines below it. When `whole` is false, the last line was cut off, so
+    its item is left out.
     """
     least = min(line.indent for line in lines if line.kind)
     top = next(line.kind for line in lines if line.kind and line.indent <= least + 1)
@@ -209,7 +209,9 @@ def _marked(heads: Sequence[_Line]) -> list[str]:
 
 
 def _is_new(line: _Line, before: _Line) -> bool:
-    """Whether a line with another kind of marker than the list is an item, and not an option of the item before it."""
+    """Whether a line is a new item, and not an option of the item before it, although its marker differs from the
+    list's.
+    """
     return line.kind != "letter" and not before.text.endswith(":") and bool(_QUESTION_END.search(line.text))
 
 
@@ -229,7 +231,7 @@ def _unmarked(lines: Sequence[_Line]) -> list[str]:
 
 
 def _bare(text: str) -> str:
-    """The text without emphasis or quotes around the whole."""
+    """The text without emphasis or quotes around the whole text."""
     text = text.strip()
     match = re.fullmatch(r"(\*\*|__|\*|_)(.+)\1", text, re.DOTALL)
     return _unquoted(match[2].strip() if match and match[1] not in match[2] else text)

@@ -45,8 +45,8 @@ def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
     `prompt` (messages), or else the prompt that the templates render.
 
-    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used, and its
-    sources become sources of the new row: the completion was written by someone."""
+    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used. Its sources
+    become sources of the new row, because they name who wrote the completion."""
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
     student = messages_of(job.fields.get("prompt"))

@@ -1,8 +1,8 @@
 """Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
 A separate thread has an event loop that calls the engine, so plain functions and other event loops can use the engine.
-At most 10% more requests are in flight than the engine generates at a time. A waiting request is sent as soon as
-another one is answered.
+The number of requests in flight is at most 10% larger than the number that the engine generates at a time. A waiting
+request is sent as soon as another request is answered.
 
 When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried. Each
 time the engine dies again, the suspects are divided into halves, until the request that kills the engine runs alone.
@@ -86,7 +86,9 @@ class Engine:
         atexit.register(self.close)
 
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's event loop and wait for its result. For callers in other threads."""
+        """Run a coroutine on the engine's event loop and wait for its result. This method is for callers in other
+        threads.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -95,7 +97,9 @@ class Engine:
             raise
 
     async def ask(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the engine's event loop and wait for its result. For callers on other event loops."""
+        """Run a coroutine on the engine's event loop and wait for its result. This method is for callers on other event
+        loops.
+        """
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 faster.
 
 vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of all most probable tokens, this
-would take more time than the rest of a reply. Log-probabilities are those of the raw logits, independent of the
-sampling parameters. The random numbers of a row depend only on the row's id. The row's tokens and log-probabilities may
-still depend on the other rows in the batch, because vLLM uses different kernels for different batches.
+would take more time than the rest of a reply. Log-probabilities are computed from the raw logits, so they do not depend
+on the sampling parameters. The random numbers of a row depend only on the row's id. The row's tokens and
+log-probabilities may still depend on the other rows in the batch, because vLLM uses different kernels for different
+batches.
 
 When the installed vLLM lacks a feature, an error names vLLM's version and the missing names
 (`synthgen.teachers.vllm.probe`).
@@ -124,7 +125,8 @@ class VllmModel:
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request. The probability of a label is the product of the probabilities of the label's
-        tokens after the prompt, normalized over the labels. The labels' total before this is the score `label_mass`.
+        tokens after the prompt, normalized over the labels. The labels' total probability before normalization is the
+        score `label_mass`.
         """
         return self._together(requests, None, no_tick)
 
@@ -237,14 +239,14 @@ class VllmModel:
         found = await _all([self._next(prompt, before, ids) for before, ids in asked])
         logp = {key: value for part in found for key, value in part.items()}
         score = np.array([sum(logp[label[: n + 1]] for n in range(len(label))) for label in labels])
-        likely = max((key for key in logp if len(key) == 1), key=logp.__getitem__)  # `_next` adds the most probable
+        likely = max((key for key in logp if len(key) == 1), key=logp.__getitem__)  # `_next` adds the best token
         reply = most_likely(request.labels, apart(labels, np.exp(score).tolist()), str(self.tokenizer.decode(likely)))
         best = labels[request.labels.index(reply.text)] if reply.failure is None else ()
         return replace(reply, prompt_token_ids=prompt, token_ids=list(best))
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`, and that of
-        the most probable token. The key of each log-probability is (*before, id).
+        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`, and the
+        log-probability of the most probable next token. The key of each log-probability is (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,

@@ -1,10 +1,10 @@
 """Ends vLLM's engine process when its parent process ends for any reason.
 
-vLLM ends its workers when the engine ends, but it does not end the engine when the engine's parent is killed. Such an
-engine would wait for requests forever and keep the model in memory. Therefore, every process that is started in the
-context `children_follow` watches its parent in a thread, and ends when the parent has ended. A forked process begins to
-watch immediately, through `os.register_at_fork`. A spawned process begins when it unpickles its configuration, before
-it waits for anything.
+vLLM ends its workers when the engine ends, but it does not end the engine when the engine's parent is killed. The
+engine would then wait for requests forever and keep the model in memory. Therefore, every process that is started in
+the context `children_follow` watches its parent in a thread, and ends when the parent has ended. A forked process
+begins to watch immediately, through `os.register_at_fork`. A spawned process begins when it unpickles its
+configuration, before it waits for anything.
 """
 
 from __future__ import annotations
