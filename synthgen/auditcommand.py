@@ -50,7 +50,7 @@ def audit(
     """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
     The exit code is 1 when a license forbids the use or is unknown, unless a waiver covers that. With --keep-allowed,
-    it is that of the new run. Each row that it leaves out keeps its reason, and loses its text.
+    the audit of the new run decides the exit code. Each row that it leaves out loses its text, but keeps the reason.
 
     \b
     synthgen audit runs/first

@@ -29,9 +29,9 @@ _BATCH = 65536
 
 
 class Term(NamedTuple):
-    """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
-    `third_party`, or "" when unknown), the model's name, the tools that it used, and the day of the terms ("" when
-    unknown).
+    """The facts about a source that are judged: its id, role and license. For a source that a model wrote, also whose
+    account was used (`ours`, `third_party`, or "" when unknown), the model's name, the tools that it used, and the day
+    of the terms ("" when unknown).
     """
 
     source: str
@@ -110,8 +110,8 @@ def coded(sources: pa.Array) -> tuple[list[Combination], npt.NDArray[np.int64]]:
 
 
 def _different(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The different rows of a table of codes, and for each row its place among them. Column by column, pairs of codes
-    get new codes, which is faster than a comparison of whole rows.
+    """The distinct rows of a table of codes, and for each row its index among the distinct rows. Pairs of codes get new
+    codes, column by column, because this is faster than a comparison of whole rows.
     """
     key = np.zeros(len(rows), np.int64)
     for column in rows.T:
@@ -136,8 +136,8 @@ def _count(counter: Counter[Combination], sources: pa.Array) -> None:
 
 
 def _sources(flat: pa.Array) -> pa.Array:
-    """The ids of the sources. Of a seed that served as an example, `SOURCE#ID`, only SOURCE is kept, because all seeds
-    of one source have the same terms, and each row may have examples of its own.
+    """The ids of the sources. A seed that served as an example has the id `SOURCE#ID`. Only SOURCE is kept, because all
+    seeds of one source have the same terms, and each row may have its own examples.
     """
     ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
     seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))

@@ -4,7 +4,8 @@
     passage.status, passage.overridden                   # "ALLOW", False
 
 The report that counts was made from the same corpus, for the same section `audit`, and for a student with the same
-sources. Without such a report, training is refused. `override` opens the gate all the same; then the passage says so.
+sources. Without such a report, training is refused. With `override`, the gate opens in any case, and the passage says
+so.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _STATE = {
 
 
 class _Finding(Protocol):
-    """What a refusal needs to know of a finding, of a new report or of a stored one."""
+    """The facts about a finding that a refusal needs. The finding is in a new or a stored report."""
 
     @property
     def source(self) -> str: ...
@@ -55,7 +56,7 @@ class _Finding(Protocol):
 
 
 class _Report(Protocol):
-    """What the gate needs to know of a report, of a new one or of a stored one."""
+    """The facts about a new or a stored report that the gate needs."""
 
     @property
     def status(self) -> str: ...
@@ -79,7 +80,7 @@ class _Wanted:
 
 
 def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
-    """How a student of this recipe passes the gate to the corpus `source`. With `override` it always does.
+    """How a student of this recipe passes the gate to the corpus `source`. With `override`, the student always passes.
 
     Raises GateDenied when the report of the corpus for this intent is missing or does not pass. Raises CorpusError when
     the corpus is unfinished, or the report is damaged.
@@ -106,24 +107,24 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
 
 
 def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
-    """Audit the corpus `source` for this recipe, and pass the gate. For rows that a training has just adopted, and that
-    nobody could audit before. Raises GateDenied when the audit does not pass, unless `override` is true.
+    """Audit the corpus `source` for this recipe, and pass the gate. This is for rows that a training has just adopted,
+    because nobody could audit them before. Raises GateDenied when the audit does not pass, unless `override` is true.
     """
     report = audit(recipe, source)
     return _passage(_wanted(recipe, source), report, override)
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
-    Markdown: attribution.md of the report for this intent. Empty when there is no report.
+    """The texts, in Markdown, that must be passed on with a student of this recipe that was trained on the corpus
+    `source`: attribution.md of the report for this intent. Empty when there is no report.
     """
     path = _wanted(recipe, source).place / "attribution.md"
     return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
-    """For a data set that is a folder inside a run: the status of the latest audit of this run, if it does not pass and
-    is overridden, and otherwise None. Raises GateDenied when it does not pass and is not overridden.
+    """The gate for a data set that is a folder inside a run. Returns the status of the latest audit of this run if it
+    does not pass and is overridden, otherwise None. Raises GateDenied when it does not pass and is not overridden.
     """
     for folder in path.resolve().parents[:2]:
         report = folder / "audit" / "report.json"
@@ -174,7 +175,7 @@ def _wanted(recipe: Recipe, source: Path) -> _Wanted:
 
 
 def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
-    """The refusal when there is no report for the intent. It says what the latest report is about instead."""
+    """The refusal when there is no report for the intent. It says what the latest report is about."""
     latest = wanted.folder / "audit" / "report.json"
     stored = read_audit(latest) if latest.exists() else None
     hint = f"run {_command(wanted, recipe)}, then train again{_ANYWAY}"
@@ -199,7 +200,7 @@ def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:
-    """The command that makes the report: with the run's own recipe, if that leads to this intent."""
+    """The command that makes the report. It uses the run's own recipe if that recipe leads to this intent."""
     command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
     student = recipe.train.student if recipe.train else None
     stated = {key: getattr(student, key, None) for key in ("model", "license")}

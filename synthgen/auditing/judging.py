@@ -46,7 +46,7 @@ class Assessment:
     waived: Waived
 
     def fails(self, term: Term) -> bool:
-        """Whether a source fails by itself, and nobody has accepted that."""
+        """Whether a source fails by itself, and no waiver covers this finding."""
         found = self.judgments[term]
         return found.verdict.status in FAILING and not self.waived.source(term, found.terms)
 
@@ -62,7 +62,7 @@ def assess(subject: Subject, section: AuditSection) -> Assessment:
 
 
 def term_of(source: SourceTerms) -> Term:
-    """What is judged of a source of a manifest or a student."""
+    """The facts that are judged, for a source in a manifest or of a student."""
     facts: dict[str, Any] = {**source}
     tools = tuple(facts.get("tools") or ())
     account, day = facts.get("account") or "", facts.get("terms_date") or ""
@@ -72,8 +72,9 @@ def term_of(source: SourceTerms) -> Term:
 def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
     """Compare the terms of one source with the intended use.
 
-    The terms are those of the license expression, and those that the catalog has for the model. Of several
-    alternatives (`MIT OR Apache-2.0`) the one with the best status counts, and then the one with fewer obligations.
+    The terms are those of the license expression, and those that the catalog has for the model. If there are several
+    alternatives (`MIT OR Apache-2.0`), the alternative with the best status counts, and among equal statuses the
+    alternative with the fewest obligations.
     """
     followed = (*book.followed(term.source), *book.followed(term.made_by))
     role = Role(term.role, term.account, term.tools)
@@ -112,7 +113,9 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
 
 
 def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
-    """The ids of the terms that a permission names, of all versions of a contract. Empty: it is about all terms."""
+    """The ids of the terms that a permission names, with all versions of a contract. Empty when the permission is about
+    all terms.
+    """
     if not permission.terms:
         return frozenset()
     named = (book.in_force(one, "", "")[0] for one in book.alternatives(permission.terms))
@@ -122,9 +125,9 @@ def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
 def _verdict(
     terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[tuple[Permission, frozenset[str]]]
 ) -> Verdict:
-    """What all these terms say together. With several terms, each reason names its own. `permissions` are about the
-    source, each with the ids of the terms that it is about; without a source, it is about contracts alone, because many
-    authors use the same license.
+    """The joined verdict of all these terms. With several terms, each reason begins with the id of its terms.
+    `permissions` are about the source, each with the ids of the terms that it is about. A permission that names no
+    source is about contracts alone, because many authors use the same license.
     """
     verdicts = []
     for one in terms:
@@ -143,7 +146,7 @@ def _verdict(
 
 
 def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
-    """Notes about the text: it is to be read again, or it was read in part."""
+    """Notes about the text: that it must be read again, or was read only in part."""
     notes = []
     if terms.stale(today):
         kind = "contract" if terms.contract else "license"
@@ -156,7 +159,7 @@ def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
 def judge_all(
     terms: Iterable[Term], intent: AuditSection, today: datetime.date, book: Catalogue
 ) -> dict[Term, Judgment]:
-    """The judgment of each source. Sources that differ in nothing that is judged are judged once."""
+    """The judgment of each source. Sources with the same judged facts are judged only once."""
     known: dict[tuple[object, ...], Judgment] = {}
     found: dict[Term, Judgment] = {}
     for term in terms:

@@ -2,8 +2,8 @@
 only reports what the license texts say.
 
 `catalogue` holds the facts, `rules` and `judging` judge one source, and `algebra` joins verdicts. A row gets the worst
-status of its sources, and DENY when the obligations of two of its sources cannot be met together. So does the corpus as
-a whole.
+status of its sources, or DENY when the obligations of two of its sources cannot be met together. The corpus as a whole
+is judged in the same way.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def _without_waived(assessment: Assessment, disputed: list[Conflict]) -> Status:
-    """The status without the findings that a waiver covers, each of which counts as CONTESTED."""
+    """The status when each finding that a waiver covers counts as CONTESTED."""
     statuses: list[Status] = [
         "CONTESTED" if judgment.verdict.status in FAILING and not assessment.fails(term) else judgment.verdict.status
         for term, judgment in assessment.judgments.items()
@@ -108,7 +108,7 @@ def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Jud
     rows: Counter[Status] = Counter()
     known: dict[frozenset[int], Status] = {}
     for combination, count in combined.items():
-        verdicts = frozenset(id(judgments[term]) for term in combination)  # few judgments are shared by many sources
+        verdicts = frozenset(id(judgments[term]) for term in combination)  # many sources share one judgment
         if verdicts not in known:
             known[verdicts] = status_of(combination, judgments)
         rows[known[verdicts]] += count

@@ -8,8 +8,8 @@ intended use.
 The role of a source decides which rules apply:
 
 - `seed`, `dataset`, `generator`, `logits`, `rewriter`: the student learns from what they wrote. All rules apply.
-- `template`, `few_shot`, `judge`: they shape or choose the rows, and the student does not learn from them. A bar on
-  training is then CONTESTED at most, and no term reaches the student.
+- `template`, `few_shot`, `judge`: they shape or choose the rows, and the student does not learn from them. A ban on
+  training then leads to CONTESTED at worst, and no term binds the student.
 - `student_base`: the student is made from the weights, so the license of the weights holds for it.
 
 A role that is not in this list is treated as a generator, which has the strictest rules.
@@ -27,7 +27,7 @@ from synthgen.recipe.exceptions import Permission
 from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
-_BESIDE = ("judge", "few_shot", "template")  # the student does not learn from what these wrote
+_BESIDE = ("judge", "few_shot", "template")  # roles of sources from whose texts the student does not learn
 _REWRITTEN = ("seed", "dataset")  # rows are adaptations of these
 _MAKES_STUDENT = frozenset({"train", "release_weights", "serve"})
 _PUBLISHES_STUDENT = frozenset({"release_weights", "serve"})
@@ -45,8 +45,9 @@ class Role(NamedTuple):
 
 
 def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
-    """What the terms say about a source with this role, for the intended use. `permissions` are those about the source
-    and these terms that count today. What the terms forbid is allowed for the actions that a permission names.
+    """What the terms say about a source with this role, for the intended use. `permissions` are the permissions about
+    the source and these terms that count today. What the terms forbid is allowed for the actions that a permission
+    names.
     """
     if not permissions:
         return _verdict(terms, role, intent, None)

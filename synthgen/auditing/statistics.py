@@ -8,11 +8,11 @@ of the row's cluster, both as numpy arrays.
     adjusted = holm([effect.p_value(), ...])                 # p-values, corrected for the number of tests
     outcome(effect, adjusted[0], margin=0.02)                # found, absent or inconclusive
 
-Variances are those of linearization: clusters' residuals with the correction CR3, which is that of leaving out one
-cluster after the other, and Satterthwaite's degrees of freedom (Bell and McCaffrey, Survey Methodology 28, 2002;
-Pustejovsky and Tipton, J. Business and Economic Statistics 36, 2018). They are scaled so that the variance is unbiased
-if rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth.
-scipy (extra `audit`) is imported where it is used.
+Variances come from linearization. The clusters' residuals have the correction CR3, which is the jackknife over
+clusters, and the degrees of freedom are Satterthwaite's (Bell and McCaffrey, Survey Methodology 28, 2002; Pustejovsky
+and Tipton, J. Business and Economic Statistics 36, 2018). The residuals are scaled so that the variance is unbiased if
+rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth. scipy (extra `audit`)
+is imported where it is used.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Estimate:
         return least + quantile(POWER, self.degrees) * self.error
 
     def logged(self) -> Estimate:
-        """The logarithm to the base 2 of a positive effect such as a ratio; its error by the delta method."""
+        """The logarithm to the base 2 of a positive effect, such as a ratio. Its error comes from the delta method."""
         if not self.value > 0:
             return Estimate(float("nan"), float("nan"), float("nan"), self.n, self.clusters)
         error = self.error / (self.value * np.log(2))
@@ -100,7 +100,7 @@ def mean(values: Array, clusters: Array) -> Estimate:
 
 
 def ratio(numerators: Array, denominators: Array, clusters: Array) -> Estimate:
-    """Σ numerators / Σ denominators. No denominator is negative. Rows with the denominator 0 may have numerators."""
+    """Σ numerators / Σ denominators. No denominator is negative. A row with the denominator 0 may have any numerator."""
     place, number = _numbered(clusters)
     sums, sizes = (np.bincount(place, one, number)[:, None] for one in (numerators, denominators))
     return contrast(sums, sizes, np.ones(1), len(numerators))
@@ -151,9 +151,9 @@ def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
 
 
 def shares_differ(hits: Array, clusters: Array, in_first: Array) -> Estimate:
-    """Like `difference` for hits that are 0 or 1. Where no row is a hit, or all are, the rows show no spread. Then the
-    interval is that of no hit in as many rows as the smaller group has clusters, ±(1 − 0.025^(1/clusters)): Clopper and
-    Pearson, Biometrika 26 (1934).
+    """Like `difference` for hits that are 0 or 1. If no row is a hit, or if all rows are hits, the rows show no spread.
+    Then the interval is ±(1 − 0.025^(1/clusters)), with the number of clusters in the smaller group. This is the
+    interval for no hit in that many rows: Clopper and Pearson, Biometrika 26 (1934).
     """
     found = difference(hits, clusters, in_first)
     first = np.asarray(in_first, bool)
@@ -161,7 +161,7 @@ def shares_differ(hits: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def share(hits: Array, clusters: Array) -> Estimate:
-    """Like `mean` for hits that are 0 or 1, with an interval also where no row is a hit or all are."""
+    """Like `mean` for hits that are 0 or 1. There is an interval even if no row is a hit, or if all rows are hits."""
     return _bounded(mean(hits, clusters), len(np.unique(clusters)))
 
 
@@ -176,11 +176,11 @@ def crossed(differences: Array, clusters: Array) -> Estimate:
     """The mean of `differences` (S, N): N items, each measured with S training seeds. Both seeds and the clusters of
     items are samples, so the result holds for other seeds and other items.
 
-    The variance is that of the items' means over seeds, and if the seeds differ by more than the noise of their items,
-    also that of the seeds' means, with Satterthwaite's degrees of freedom. This is close to the two-way clusters of
-    Cameron, Gelbach and Miller, J. Business and Economic Statistics 29 (2011), and never less than one way. In
-    simulations with 3 or 5 seeds the 95% interval held the truth in 92% to 98% of all cases; it was lowest with 3 seeds
-    that differ much. With one seed, the result holds for this seed only.
+    The variance is the variance of the items' means over seeds. If the seeds differ by more than the noise of their
+    items, the variance of the seeds' means is added. The degrees of freedom are Satterthwaite's. The result is close to
+    the two-way clusters of Cameron, Gelbach and Miller, J. Business and Economic Statistics 29 (2011), and never less
+    than with clusters of items alone. In simulations with 3 or 5 seeds the 95% interval held the truth in 92% to 98% of
+    all cases; it was lowest with 3 seeds that differ much. With one seed, the result holds for this seed only.
     """
     values = np.atleast_2d(np.asarray(differences, float))
     seeds = len(values)
@@ -223,8 +223,8 @@ def _sizes(total: int, most: int) -> list[int]:
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
     """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as those of paired
-    differences: Fisher, The Design of Experiments (1935). All sign changes are tried if there are at most `flips`, and
-    otherwise `flips` random ones; then the smallest p-value is 1/(flips + 1).
+    differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them are
+    tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
     sums = np.bincount(place, values, number)
@@ -254,8 +254,8 @@ def holm(p_values: Sequence[float] | Array) -> Numbers:
 
 
 def benjamini_hochberg(p_values: Sequence[float] | Array) -> Numbers:
-    """Corrected p-values of a scan: of the findings below a level, about that share is false. Benjamini and Hochberg,
-    J. of the Royal Statistical Society B 57 (1995).
+    """Corrected p-values of a scan. If the level is 5%, about 5% of the findings below it are false. Benjamini and
+    Hochberg, J. of the Royal Statistical Society B 57 (1995).
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
@@ -272,7 +272,8 @@ def _in_place(ordered: Numbers, order: Array) -> Numbers:
 def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
     """What a test says. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`: the
     90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
-    Pharmacokinetics and Biopharmaceutics 15, 1987). `inconclusive` otherwise; `not measurable` without an interval.
+    Pharmacokinetics and Biopharmaceutics 15, 1987). `not measurable`: there is no interval. `inconclusive`: all other
+    cases.
     """
     if not estimate.measurable:
         return "not measurable"

@@ -126,7 +126,7 @@ def _missing(key: str) -> str:
 
 
 def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[Question]:
-    """About `items` questions of one category, evenly from its templates, or all questions for None.
+    """About `items` questions of one category, drawn evenly from its templates. All questions if `items` is None.
 
     Whole blocks are drawn: a context with both of its questions, ambiguous and disambiguated. Blocks in which the right
     answers follow the stereotype alternate with blocks in which they do not, because a model that always answers
@@ -156,8 +156,8 @@ def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[
 def _alternating(
     names: Sequence[int], blocks: Mapping[int, Sequence[Question]], draw: random.Random, *, first: bool
 ) -> list[int]:
-    """The blocks of a template in random order: in turn one whose right answers follow the stereotype, and one whose
-    right answers do not. `first` says with which of the two the order begins.
+    """The blocks of a template in random order. Blocks whose right answers follow the stereotype alternate with blocks
+    whose right answers do not. If `first` is true, the order begins with a block whose right answers follow it.
     """
     shuffled = draw.sample(list(names), len(names))
     follows = {name: any(one.follows_stereotype for one in blocks[name]) for name in names}

@@ -33,8 +33,8 @@ _SENTENCE_ID = re.compile(r"([a-z ]+)\.([a-z ]+)\.([01])\.(male|female|neutral)(
 class Pair:
     """Two sentences that differ only in pronouns. `test` names the set, such as "WinoBias type 2". `cluster` names the
     occupations in the sentences: pairs about the same occupations are not independent. `weight` is the pair's weight in
-    a mean. The weights of stereotypes of women and of men add up to the same, so that a model that always prefers one
-    gender has no bias.
+    a mean. The weights of all stereotypes of women and of all stereotypes of men have the same sum, so that a model
+    that always prefers one gender has no bias.
     """
 
     test: str
@@ -113,7 +113,9 @@ def _gender(word: str) -> str:
 
 
 def _matched(pro: list[_Sentence], anti: list[_Sentence]) -> Iterator[tuple[_Sentence, _Sentence]]:
-    """Pairs of sentences with the same words around their pronouns, whose pronouns are each of the other gender."""
+    """Pairs of sentences that differ only in their pronouns, where each pronoun has the other gender in the other
+    sentence.
+    """
     waiting: dict[str, list[_Sentence]] = defaultdict(list)
     for one in anti:
         waiting[one.frame].append(one)
