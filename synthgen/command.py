@@ -102,7 +102,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    """Send an interruption again that Python ignored because it came while an object was deleted."""
+    """Send an interruption again if Python ignored it because it came while an object was deleted."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -133,7 +133,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
 
 
 class _Outcome(Protocol):
-    """What became of the rows of a corpus; see `synthgen.tally.Outcome`."""
+    """The numbers of kept, rejected and failed rows of a corpus; see `synthgen.tally.Outcome`."""
 
     def to_dict(self) -> dict[str, object]: ...
     def text(self) -> str: ...

@@ -59,8 +59,8 @@ class GateDenied(SynthgenError):
 
 
 def one_line(text: str) -> str:
-    """A text that may hold the user's values, as one line that is safe to print: other characters than printable ones
-    are escaped, and a long text is cut.
+    """A text that may hold the user's values, as one line that is safe to print: characters that are not printable are
+    escaped, and a long text is cut.
     """
     cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
@@ -68,8 +68,8 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """A context, or a decorator of a function, whose `UserError`s have messages of one line, whatever the names and
-    values in the user's rows are.
+    """A context manager, which can also decorate a function. Every `UserError` that leaves it has a message of one
+    line, whatever names and values the user's rows have.
     """
     try:
         yield

@@ -1,5 +1,5 @@
 """The sources of a student that are not sources of its rows: models whose weights it starts with, a live teacher that
-it learns from, its chat template, and what the other run of a cross-tokenizer student was made from.
+it learns from, its chat template, and, for a cross-tokenizer student, the sources of the other run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BASE = "student_base"
 
 
 def student_sources(recipe: Recipe) -> list[SourceTerms]:
-    """The sources that the student of a recipe has besides those of its rows. Empty when no student is trained.
+    """The sources of a recipe's student that are not sources of its rows. Empty when no student is trained.
 
     A checkpoint whose license the recipe does not state has the license "unknown", and so has a run that cannot be
     read.
@@ -54,8 +54,8 @@ def sources_of(recipe: Recipe, manifest: Manifest) -> list[SourceTerms]:
 
 
 def _license_of(template: str, recipe: Recipe) -> str:
-    """The license of a chat template: that of the model that it is named after, or the recipe's own for a file or
-    folder of the user.
+    """The license of a chat template. A template that is named after a model has the model's license, and a file or
+    folder of the user has the recipe's license.
     """
     student = recipe.train.student if recipe.train else None
     models = [(one.model, one.license) for one in (recipe.teacher, *recipe.teachers.values()) if one]

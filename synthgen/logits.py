@@ -13,9 +13,9 @@ There are two kinds of storage:
 
 A shard is a Parquet file with one row for each record. Each array of a record is stored in one binary column, or in one
 column for each byte plane. A byte plane holds one byte of each number of the array, such as the lowest byte. Bytes of
-the same significance compress well together. The file's metadata holds dtypes, shapes and layout. No function here
-loops over tokens in Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a row is
-paired with the wrong tokens, training therefore fails instead of learning from them.
+the same significance compress well together. The file's metadata holds dtypes, shapes and layout. No function in this
+module loops over tokens in Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a
+row is paired with the wrong tokens, training therefore fails instead of learning from them.
 """
 
 from __future__ import annotations

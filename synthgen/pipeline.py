@@ -114,7 +114,7 @@ def run(
     ui = ui or UI(quiet=True)
     folder = Path(out)
     if recipe.train and importlib.util.find_spec("transformers") is None:
-        raise missing_extra("transformers", "train")  # now, and not after the teacher was asked
+        raise missing_extra("transformers", "train")  # fail now, before the teacher costs time or money
     check_installed(recipe.curate)
     check_run(folder)
     with durable.lock(folder):
@@ -181,7 +181,7 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
+        keep_recipe(recipe, folder)  # before the rows, so that a killed command leaves a folder that counts as a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 

@@ -43,10 +43,10 @@ def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
 
 def given_sources(value: object) -> list[Source]:
     """The sources that a row of another corpus brings with it. `value` is the row's field `sources`. Empty when it is
-    no list of sources, such as a user's own column of addresses.
+    not a list of sources, for example when a user's own column has the same name.
 
-    An entry that cannot be read in full counts as what is judged most strictly: an unknown role as `generator`, and a
-    missing license as `unknown`.
+    Where an entry cannot be read, it gets the values that the audit judges most strictly: an unknown role becomes
+    `generator`, and a missing license becomes `unknown`.
     """
     rows = value if isinstance(value, list) else []
     return [_source_of(one) for one in rows if isinstance(one, dict) and {"role", "license"} <= one.keys()]

@@ -1,4 +1,4 @@
-"""Counts what became of the requests and rows of a corpus: kept, rejected, failed, and the most frequent reasons.
+"""Counts the kept rows, the rejected rows and the failed requests of a corpus, and finds the most frequent reasons.
 
     outcome = tally(run / "curated")
     outcome.text()                    # "kept 9, rejected 2, failed 1"
@@ -42,17 +42,17 @@ class Cause:
     count: int
 
     def text(self) -> str:
-        """As in 'server: status 500 (12)'."""
+        """One line of text, such as 'server: status 500 (12)'."""
         reason = " ".join(self.reason.split())
         return f"{self.kind}: {reason[:_SHOWN]}{'…' if len(reason) > _SHOWN else ''} ({self.count:,})"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The number of rows that were kept and that were rejected, and of requests that failed. `failed` is None when it
-    is not known. `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or
-    sweep rejected. Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to
-    have read only a part of the prompt.
+    """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
+    `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or sweep rejected.
+    Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to have read only
+    a part of the prompt.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ class Outcome:
         return ", and ".join(parts) or "no seed led to a row"
 
     def _failed(self, count: int) -> str:
-        """The number of failures in words. In a run that was made of a data set, rows fail and not requests."""
+        """The number of failures in words. In a run that was made from a data set, rows fail, not requests."""
         several = "s" if count > 1 else ""
         if self.causes and all(cause.kind == UNUSABLE for cause in self.causes):
             return f"{count:,} row{several} of the data set cannot be used"
@@ -130,8 +130,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """A check or sweep of a curation: the number of rows that it dropped, which no rule before it rejected, and of
-    those that were left after it.
+    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` the
+    number of rows that were left after it.
     """
 
     rule: str

@@ -100,7 +100,7 @@ def mean(values: Array, clusters: Array) -> Estimate:
 
 
 def ratio(numerators: Array, denominators: Array, clusters: Array) -> Estimate:
-    """Σ numerators / Σ denominators. No denominator is negative. A row with the denominator 0 may have any numerator."""
+    """Σ numerators / Σ denominators. No denominator is negative. A row with denominator 0 may have any numerator."""
     place, number = _numbered(clusters)
     sums, sizes = (np.bincount(place, one, number)[:, None] for one in (numerators, denominators))
     return contrast(sums, sizes, np.ones(1), len(numerators))

@@ -1,4 +1,4 @@
-"""Finds out what an audit of a path judges: a corpus, a student with the corpus that it was trained on, or any model."""
+"""Finds out what an audit of a path judges: a corpus, a student with the corpus of its training, or any model."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _associations(
 
 
 def _findings(name: str, measured: list[Measurement]) -> list[Finding]:
-    """A finding for each test that found something; one for all words of a scan."""
+    """A finding for each test that found something. All words of a scan share one finding."""
     found = [one for one in measured if one.outcome == "found"]
     findings = []
     for one in found:

@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.float64]
 def representation(
     facts: Facts, dimensions: list[Dimension], targets: Mapping[str, Mapping[str, float]]
 ) -> list[Measurement]:
-    """The tests of all groups of all dimensions: one family."""
+    """The tests of all groups of all dimensions. They are one family."""
     tests = [
         _test(facts, dimension, group, targets.get(dimension.name))
         for dimension in dimensions
@@ -88,7 +88,7 @@ def _effect(answers: Numbers, prompts: Numbers | None, q: float) -> Estimate:
     )
     units = int((answers[:, 1] > 0).sum())
     error, degrees = linear.error, linear.degrees
-    if not group or (units > 1 and not error > 1e-9):  # all units are alike: take the spread of half a mention
+    if not group or (units > 1 and not error > 1e-9):  # all units are alike, so use the spread of half a mention
         error = float(np.hypot(np.nan_to_num(error), np.sqrt(0.5) / max(units * p, 0.5) / np.log(2)))
         degrees = float(max(units - 1, 1))
     return Estimate(float(np.log2(p / q)), error, degrees, linear.n, linear.clusters)

@@ -46,7 +46,7 @@ def names_secret(name: str) -> bool:
 def secret_at(value: object, place: str = "") -> str | None:
     """The dotted key below which a value of a recipe holds a secret, or None. The names of keys count too.
 
-    A key of `extra` with the name of a secret, such as api_key, holds one, whatever its value is.
+    If the name of a key of `extra` is that of a secret, such as api_key, its value always counts as a secret.
     """
     if isinstance(value, str):
         return place if secret_in(value) else None

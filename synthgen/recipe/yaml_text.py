@@ -11,7 +11,7 @@ import yaml
 
 _LARGEST = 2 << 20  # characters
 _DEEPEST = 60  # levels of nesting
-_MOST = 200_000  # values, when each alias is replaced by what it stands for
+_MOST = 200_000  # values, where each alias counts as all values that it stands for
 _REFUSED = {
     "timestamp": "YAML reads this value as a date: put it in quotes",
     "binary": "binary values are not used in recipes: write text",
@@ -65,8 +65,8 @@ def _check_depth(text: str) -> None:
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """The number of values in `node` when each alias is replaced by what it stands for. `sizes` holds the sizes of the
-    nodes seen before; the size of a node that is not finished is 0.
+    """The number of values in `node`, where each alias counts as all values that it stands for. `sizes` holds the sizes
+    of the nodes seen before; the size of a node that is not finished is 0.
     """
     line = node.start_mark.line + 1
     if id(node) in sizes:

@@ -32,8 +32,8 @@ class View:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[View]:
-    """Two tables with a row for each model: one with the measures of quality, and one with those of cost. A table
-    without values is left out.
+    """Two tables with a row for each model: one table with the measures of quality, and one with the measures of cost.
+    A table without values is left out.
     """
     views = [
         _view(

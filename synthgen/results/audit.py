@@ -21,10 +21,10 @@ class Intent:
     actions: list[str]
     competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
-    """The sources that the student has besides those of its rows."""
+    """The student's sources that are not sources of its rows."""
 
     def competes_text(self) -> str:
-        """For people: whether the student competes with the providers of teachers."""
+        """Text for people: whether the student competes with the providers of teachers."""
         if isinstance(self.competes, str):
             return self.competes
         return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
@@ -93,10 +93,10 @@ class Audited:
 
 @dataclass(frozen=True)
 class StoredAudit:
-    """What others need to know of an audit: whether it passed, its status, the intended use, the findings, the hash of
-    the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an older version,
-    which belongs to no corpus. `audits` maps the name of each audit to its result. `waivers` says which findings were
-    accepted, by whom and why, and `date` is the day of the audit.
+    """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
+    the hash of the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an
+    older version, which counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
+    findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str
@@ -132,7 +132,7 @@ def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
 
 
 def _reports(folder: Path) -> Iterator[StoredAudit]:
-    """The latest report in a folder audit/, and then the last one for each intended use."""
+    """The latest report in a folder audit/, and then the latest report for each intended use."""
     for path in (folder / "report.json", *sorted(folder.glob("*/report.json"))):
         if path.is_file():
             yield read_audit(path)

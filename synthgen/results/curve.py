@@ -37,7 +37,7 @@ class Curve:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in curve.json."""
+        """The content of curve.json."""
         return asdict(self)
 
     def __repr__(self) -> str:

@@ -91,7 +91,7 @@ class Evaluation:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in evaluation.json."""
+        """The content of evaluation.json."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # a measure that has a caption is shown with its interval, other measures without
+                value = row.get(name)  # measures with a caption are shown with their intervals
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))

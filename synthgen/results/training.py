@@ -59,10 +59,10 @@ class Across:
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """How a training passed the gate of the audit. `status` is that of the report for this corpus and intent, or "no
-    audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
-    `--override-audit` was given. `waivers` are the findings that do not pass and that a person accepted, with the name,
-    the day and the reason.
+    """How a training passed the gate of the audit. `status` is the status of the report for this corpus and intent, or
+    "no audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
+    `--override-audit` was given. `waivers` are the failing findings that a person accepted, each with the person's
+    name, the day and the reason.
     """
 
     status: str
@@ -128,7 +128,7 @@ class Training:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in training.json."""
+        """The content of training.json."""
         return asdict(self)
 
 

@@ -62,16 +62,16 @@ class RowRule:
     on: bool = True
     """Whether the rule is on when a recipe does not name it."""
     needs: str | None = None
-    """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
-    rule.
+    """The package that the rule needs, which belongs to the extra `curate`. Without it, commands refuse a recipe that
+    enables the rule.
     """
     reads: Reference | None = None
     """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
     reads. When their contents change, a finished curation is no longer valid.
     """
     fingerprint: Reference | None = None
-    """`fingerprint(section)` returns text that changes when what the settings name was changed, such as a user's code.
-    It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
+    """`fingerprint(section)` returns text that changes when something that the settings name changes, such as a user's
+    code. It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
     """
 
 
@@ -350,6 +350,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. They reject by `decide`. Their rows teach
-nothing, because a student that learned from the rejected rows would not have learned from the selection alone.
+"""Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
+reject. The rejected rows teach nothing, because a student that also learned from them would not have learned from the
+selection alone.
 """

@@ -52,7 +52,7 @@ class Echo(Section):
     """How much of a completion may be a copy of the prompt."""
 
     max_share: Share = 0.8
-    """Maximum share of the completion that the repeated last message of the prompt makes up."""
+    """Maximum share of the completion that repeats the last message of the prompt."""
 
 
 class BrokenText(Section):
@@ -266,8 +266,9 @@ class SplitTwins(Section):
     """Which row of the split `train` is nearly the same as a row of `validation` or `test`."""
 
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity for which the row of `train` is rejected. It is the Jaccard similarity of the two sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """Minimum similarity for which the row of `train` is rejected. The similarity is the Jaccard similarity of the two
+    sets of word sequences: the number of common sequences, divided by the number of sequences that at least one of them
+    has.
     """
     words: Count = 5
     """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
@@ -279,8 +280,8 @@ class NearDuplicates(Section):
     """Which rows are nearly the same."""
 
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity of two rows of which one is rejected. It is the Jaccard similarity of their sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """Minimum similarity of two rows of which one is rejected. The similarity is the Jaccard similarity of their sets
+    of word sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
     """
     words: Count = 5
     """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
@@ -301,25 +302,27 @@ class Select(Section):
     rows: Count | None = None
     """Number of rows of `train` to keep. If no more are left, all are kept."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the rows of `train` to keep, of those that all other rules kept. The number is rounded down."""
+    """Share of the rows of `train` to keep, counted among the rows that all other rules kept. The number is rounded
+    down.
+    """
     by: Literal["score", "spread", "random"]
     """`score` keeps the rows with the highest score. `spread` keeps rows whose texts have few words in common: the
-    first is drawn, and each further one is the row that is farthest from all before it. `random` draws rows. Compare
-    every other choice with `random`.
+    first row is drawn at random, and each further row is the row that is farthest from all rows chosen before. `random`
+    draws rows. Compare every other choice with `random`.
     """
     score: str | None = None
-    """Name of the score, for `by: score`: one in the column `scores`, such as `teacher_logprob`, `answer` or `length`.
-    A row without this score comes last. The score of a group is the mean of its rows' scores.
+    """Name of the score, for `by: score`: a score in the column `scores`, such as `teacher_logprob`, `answer` or
+    `length`. A row without this score comes last. The score of a group is the mean of its rows' scores.
     """
     lowest: bool = False
     """Whether the rows with the lowest score are kept."""
     column: str | None = None
-    """Column by whose values the rows are divided into strata. Each stratum gets a part of the number, and rows are
-    chosen in each stratum by itself. Rows without a value are a stratum of their own.
+    """Column whose values divide the rows into strata. Each stratum gets a part of the number, and rows are chosen in
+    each stratum by itself. Rows without a value are a stratum of their own.
     """
     shares: Literal["proportional", "equal"] = "proportional"
-    """The parts of the strata: in proportion to their rows, or equal. What a stratum is too small for goes to the
-    others.
+    """The parts of the strata: in proportion to their rows, or equal. If a stratum has fewer rows than its part, the
+    other strata get the rest of this part.
     """
     of: Literal["row", "prompt", "completion"] = "row"
     """Which text is compared by `spread`. `row` is the prompt followed by the completion. A group is compared by its
@@ -358,7 +361,8 @@ class EvaluationSet(Section):
     """Column with the question. Without this key, the messages of the user are the question, and the completion is the
     answer."""
     answer: str | None = None
-    """Column with the answer. It is read only if `question` is given; without it, only questions are looked for."""
+    """Column with the answer. It is read only if `question` is given. Without this key, only questions are looked for.
+    """
     id: str | None = None
     """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
 
@@ -374,11 +378,11 @@ class Decontamination(Section):
     """The evaluation sets."""
     ngram: Literal[8, 13] = 13
     """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
-    questions are found, and more common phrases are taken for one.
+    questions are found, but more common phrases are wrongly taken for a question.
     """
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Minimum share of the words of a question, or of an answer, that are in common sequences. Of a question with fewer
-    than `ngram` words, all words must be found together. An answer with fewer than `ngram` words does not count.
+    """Minimum share of the words of a question, or of an answer, that are in common sequences. If a question has fewer
+    than `ngram` words, all its words must be found together. An answer with fewer than `ngram` words does not count.
     """
 
     def rules(self) -> Iterator[Rule]:

@@ -134,7 +134,7 @@ class ApiTeacher(AnyTeacher):
     model: str
     """Name of the model at the server."""
     base_url: str = "https://api.openai.com/v1"
-    """Address of the server, up to and including /v1."""
+    """Address of the server, including /v1 at the end."""
     api_key_env: str | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; null for a server that needs none."""
     revision: str | None = None
