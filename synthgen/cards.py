@@ -50,7 +50,7 @@ _UNKNOWN = ("", "unknown", "other", "none")
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
 
 _TASKS = {"completions": "text-generation", "label probabilities": "text-classification", "texts": "feature-extraction"}
-"""What the rows of a strategy hold → the task category of the hub."""
+"""The content of a strategy's rows → the task category of the hub."""
 
 _MOST_TESTS = 20  # tests of bias with the same outcome that a card shows
 
@@ -138,7 +138,7 @@ def _plain(text: str) -> str:
 
 def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
     """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was no audit. `more`
-    are tests of bias that are not in the audit, such as those of a student.
+    are tests of bias that are not in the audit, such as tests of a student.
     """
     tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
     template = environment().get_template("audit_sections.md.j2")
@@ -164,8 +164,8 @@ def markdown_table(
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
-    """Write README.md with the YAML that makes `load_dataset(folder)` work, and what the latest audit of exactly these
-    rows found, if there is one. A damaged report counts as a missing report.
+    """Write README.md with the YAML that makes `load_dataset(folder)` work, and the findings of the latest audit of
+    exactly these rows, if there is an audit. A damaged report counts as a missing report.
 
     Each configuration in the YAML has a `description`, which holds a hash of the corpus's files. (`description` is a
     field of every dataset builder.) The library `datasets` finds the cached data of a local folder only by these

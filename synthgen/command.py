@@ -1,4 +1,4 @@
-"""What every command does around its own work: options that all commands have, errors, exit codes, interruptions."""
+"""The parts that all commands share: common options, errors, exit codes and interruptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DISK = {
     errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
     errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
 }
-"""What each error of a disk means, and what to do."""
+"""The meaning of each disk error, and what to do."""
 
 
 SET = click.option(

@@ -165,7 +165,9 @@ def show(
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
-    """The rows of a curated corpus with these ids, kept and rejected ones. Of other shards, only the ids are read."""
+    """The kept and rejected rows of a curated corpus with these ids. In shards without such a row, only the ids are
+    read.
+    """
     wanted = set(ids)
     for path in (f"{part}/{name}.parquet" for part in ("data", "rejected") for name in corpus.shards(folder, part)):
         if not wanted:

@@ -25,7 +25,7 @@ from synthgen.errors import UserError
 TEMPORARY = ".tmp-"
 _attempt = ""  # the beginning of the names of this process's temporary files; see `attempt`
 ATTEMPT = re.compile(r"^attempt-[0-9a-f]+-")
-"""What `attempt` puts into temporary names, after TEMPORARY."""
+"""The text that `attempt` puts into temporary names after TEMPORARY."""
 
 
 def cache_folder() -> Path:
@@ -192,8 +192,8 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 def writes() -> bool:
-    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only the
-    process with rank 0 writes files.
+    """Whether this process writes files. `torchrun` and `accelerate launch` start several processes. Only the process
+    with rank 0 writes files.
     """
     return os.environ.get("RANK", "0") == "0"
 

@@ -46,7 +46,7 @@ def read_object(line: bytes) -> dict[str, object]:
 
 
 def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
-    """What is wrong with a line that is not UTF-8."""
+    """The message about a line that is not UTF-8."""
     if line.startswith(_UTF16):
         return "UTF-16 text; save the file as UTF-8"
     return f"byte {error.start + 1} of the line is not UTF-8 text; save the file as UTF-8"

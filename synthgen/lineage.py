@@ -20,8 +20,7 @@ BASE = "student_base"
 def student_sources(recipe: Recipe) -> list[SourceTerms]:
     """The sources of a recipe's student that are not sources of its rows. Empty when no student is trained.
 
-    A checkpoint whose license the recipe does not state has the license "unknown", and so has a run that cannot be
-    read.
+    If the recipe states no license for a checkpoint, or if a run cannot be read, the license is "unknown".
     """
     if recipe.train is None:
         return []
@@ -35,7 +34,7 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     if teacher and asks_live_teacher(recipe.train):
         found.append({"role": "logits", "source": teacher.model, "license": teacher.license})
     if teacher and recipe.train.online and recipe.train.online.mode == "mutual":
-        found.append(_base(teacher.model, teacher.license))  # the trained teacher is saved beside the student
+        found.append(_base(teacher.model, teacher.license))  # the trained teacher is saved in the student's folder
     if (template := getattr(student, "chat_template_path", None)) is not None:
         found.append({"role": "template", "source": template, "license": _license_of(template, recipe)})
     if recipe.train.across and recipe.train.across.run:
@@ -49,7 +48,7 @@ def asks_live_teacher(section: TrainSection) -> bool:
 
 
 def sources_of(recipe: Recipe, manifest: Manifest) -> list[SourceTerms]:
-    """All sources of a recipe's student: those of its corpus, which has this manifest, and `student_sources`."""
+    """All sources of a recipe's student: the sources in the manifest of its corpus, and `student_sources`."""
     return distinct([*manifest["sources"], *student_sources(recipe)])
 
 

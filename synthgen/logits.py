@@ -84,8 +84,8 @@ Target = Sampled | TopK
 
 @dataclass(frozen=True)
 class LogitsSpec:
-    """What is stored of each distribution: `draws` draws for kind "sampled", the `k` most probable tokens for kind
-    "topk". `temperature` is the temperature of the loss.
+    """The settings of stored distributions. Kind "sampled" stores `draws` draws of each distribution, and kind "topk"
+    the `k` most probable tokens. `temperature` is the temperature of the loss.
     """
 
     kind: Literal["sampled", "topk"]

@@ -29,8 +29,8 @@ class FileEntry(TypedDict):
 
 
 class SourceTerms(TypedDict):
-    """A model or text from which rows were made, its role, and its license. The keys that may be left out are those of
-    a row's source; see `synthgen.records.Source`.
+    """A model or text from which rows were made, its role, and its license. The optional keys are the same as for a
+    row's source; see `synthgen.records.Source`.
     """
 
     role: str
@@ -68,7 +68,7 @@ class Facts(TypedDict):
 
 
 class _Teacher(TypedDict):
-    """What the pages need to know of a teacher; `synthgen.teachers.base.Identity` has more."""
+    """The facts about a teacher that the pages need; `synthgen.teachers.base.Identity` has more facts."""
 
     engine: str
     model: str

@@ -45,7 +45,7 @@ class Output:
     """The files that one command writes.
 
     `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes the
-    files that match `files`, in the order of the expressions, and keeps those that match `kept`. In `files`, the
+    files that match `files`, in the order of the expressions, and keeps the files that match `kept`. In `files`, the
     expression for the file that marks the work as finished is first. The expression for the file with the inputs is
     last, so the command still recognizes the folder after an interrupted deletion. `signs` are pairs of a glob pattern
     and a text. A folder counts as made by the command if, for one of these pairs, a file that matches the pattern
@@ -152,7 +152,7 @@ def check(folder: Path, output: Output, fresh: bool) -> None:
 
 
 def discard(folder: Path, output: Output) -> None:
-    """Delete every file that the command wrote, except those that match `output.kept`. Call `check` first. The lock
+    """Delete every file that the command wrote, except files that match `output.kept`. Call `check` first. The lock
     file is not deleted.
     """
     there = sorted(files_in(folder))

@@ -188,7 +188,8 @@ def curate_dataset(
 
 def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:
     """Curate the first rows of a data set in a temporary folder, and say what each rule would reject or change. The
-    arguments are those of `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of `curate`.
+    arguments are the same as for `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of
+    `curate`.
     """
     first = source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)})
     recipe = recipe.model_copy(update={"seeds": (first,)}) if recipe else recipe_of_rows(first)

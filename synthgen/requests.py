@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from synthgen.records import Message, Sampling, Source
 
 Kind = Literal["sample", "classify", "embed", "score"]
-"""What the teacher does: write a completion (sample), give probabilities of labels (classify), embed a text (embed), or
-give the log-probabilities of a given completion (score).
+"""The task of the teacher: write a completion (sample), give probabilities of labels (classify), embed a text (embed),
+or give the log-probabilities of a given completion (score).
 """
 
 Tool = Mapping[str, object]
@@ -57,7 +57,7 @@ class Request(
 
 
 class Lineage(NamedTuple):
-    """The origin of a request, and the values that its row has besides the reply.
+    """The origin of a request, and the values of its row that are not from the reply.
 
     `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this request depends on. Rows
     with the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.

@@ -1,7 +1,7 @@
 """The sources of rows: texts and models from which rows were made, each with its role, its license, and who used it.
 
-A row lists its sources in the column `sources`, and a corpus lists those of all rows in its manifest. The audit judges
-each source by itself.
+A row lists its sources in the column `sources`, and a corpus lists the sources of all rows in its manifest. The audit
+judges each source by itself.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def source(name: str, role: str, license: str) -> Source:
 
 
 def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
-    """The sources of texts from a file or data set, as an entry of the recipe's `seeds` states them: the file or data
-    set under `name`, and then the model that wrote it, if the entry names one. The model has the role `generator`.
-    Both say whose account asked the model, and with which tools.
+    """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
+    or data set under `name`. If the entry names a model that wrote it, this model follows. The model has the role
+    `generator`. Both say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if maker is None:

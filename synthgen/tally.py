@@ -159,7 +159,7 @@ def funnel(manifest: Manifest) -> list[Step]:
 
 
 def funnel_line(steps: Sequence[Step]) -> list[str]:
-    """For people: one line with the rules that dropped rows. No line if none did."""
+    """Text for people: one line with the rules that dropped rows. No line if none did."""
     dropping = [step for step in steps if step.dropped]
     if not dropping:
         return []
@@ -170,7 +170,7 @@ def funnel_line(steps: Sequence[Step]) -> list[str]:
 
 def tally(folder: Path, generated: Path | None = None) -> Outcome:
     """Count the rows and failures of a corpus, finished or not. `generated` is the folder with the failures. By
-    default, it is the corpus itself, or the folder `generated` beside a curated corpus.
+    default, it is the corpus itself, or the folder `generated` next to a curated corpus.
     """
     rejected_by: dict[str, int] = {}
     if (folder / "manifest.json").exists():

@@ -22,8 +22,9 @@ names.
 
 
 class Obligation(NamedTuple):
-    """What one license asks for. `of` is the id of the license, and `text` says it in words. `values` holds what code
-    compares: the prefix of a name, or the ids of the licenses under which an adapted work may be shared.
+    """An obligation that one license asks for. `of` is the id of the license, and `text` says it in words. `values`
+    holds what code compares: the prefix of a name, or the ids of the licenses under which an adapted work may be
+    shared.
     """
 
     duty: Duty
@@ -50,7 +51,7 @@ class Conflict(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the terms of one source, or of several, say about an intended use. An ALLOW without obligations changes
+    """The verdict of the terms of one or several sources on an intended use. An ALLOW without obligations changes
     nothing when it is joined.
     """
 
@@ -105,7 +106,7 @@ def duties_of(verdict: Verdict) -> Duties:
 
 
 def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Conflicts between two licenses that ask for different beginnings of a name. There is no conflict if one beginning
+    """Conflicts between two licenses that ask for different prefixes of a name. There is no conflict if one prefix
     begins with the other.
     """
     return [

@@ -24,9 +24,8 @@ NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 
 @dataclass(frozen=True)
 class Allowed:
-    """The decision. `assessment` has the judgments of all sources, without the rows. `left_out` has each obligation
-    whose rows were left out so that the other rows pass, with the reason. `sides` says in words what was left out, and
-    how many rows it had.
+    """The decision. `assessment` has the judgments of all sources, without the rows. `left_out` maps each obligation
+    whose rows were left out to the reason. `sides` says in words what was left out, and how many rows it had.
     """
 
     assessment: Assessment

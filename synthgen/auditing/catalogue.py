@@ -1,4 +1,4 @@
-"""The catalog: the facts about licenses and terms of data/licenses.yaml, those of a recipe's `audit.terms`, and the
+"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. It finds the
 terms that a license expression or the name of a model stands for.
 """
 
@@ -39,7 +39,7 @@ class Catalogue:
         return self.by_name.get(name.strip().lower()) or _unknown(name.strip())
 
     def followed(self, model: str) -> Alternative:
-        """All terms that apply to a model, also those of the models that it was made from. Empty when the catalog
+        """All terms that apply to a model, also the terms of the models that it was made from. Empty when the catalog
         does not have the model. `model` is a hub id or a name of an API, with or without `@` and a revision.
         """
         name = model.partition("@")[0].lower()
@@ -50,8 +50,8 @@ class Catalogue:
 
     def alternatives(self, license: str) -> tuple[Alternative, ...]:
         """The alternatives of a license expression, such as `MIT OR Apache-2.0`. Each alternative holds all terms that
-        apply if it is chosen, also the terms that come with them. An expression that cannot be read, and a name that
-        the catalog does not have, stand for unknown terms.
+        apply together, also the terms that are joined with them. An expression that cannot be read, and a name that the
+        catalog does not have, stand for unknown terms.
         """
         name = license.strip().lower()
         found = [(self.by_name[name],)] if name in self.by_name else _expression(license, self)

@@ -37,7 +37,7 @@ _STATE = {
     "dataset": "state the license of the rows with --license ID",
     "student_base": "state the license of the student's checkpoint with --student-license ID",
 }
-"""What to do about a source without a stated license, by the source's role."""
+"""Hints for sources without a stated license, by the source's role."""
 
 
 class _Finding(Protocol):
@@ -70,7 +70,7 @@ class _Report(Protocol):
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the report of a training must be about."""
+    """The report that a training needs: its folder and its subject."""
 
     folder: Path
     name: str

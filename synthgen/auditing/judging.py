@@ -36,8 +36,8 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the licenses of a corpus say: the sets of sources that occur in its rows, the sources that only the student
-    has, the judgment of each source, and the waivers that count today.
+    """The judgments about a corpus: the sets of sources in its rows, the sources that only the student has, the
+    judgment of each source, and the waivers that count today.
     """
 
     occurring: Occurring
@@ -72,7 +72,7 @@ def term_of(source: SourceTerms) -> Term:
 def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
     """Compare the terms of one source with the intended use.
 
-    The terms are those of the license expression, and those that the catalog has for the model. If there are several
+    The terms of the license expression and the terms that the catalog has for the model apply. If there are several
     alternatives (`MIT OR Apache-2.0`), the alternative with the best status counts, and among equal statuses the
     alternative with the fewest obligations.
     """

@@ -18,7 +18,7 @@ FAILING: tuple[Status, ...] = ("UNKNOWN", "DENY")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited: a finished corpus, or a student.
+    """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
     it (see `synthgen.lineage`). It is empty when no student is trained.
@@ -52,8 +52,9 @@ class Finding:
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
-"""What a test of bias says. `found`: the effect is at least the margin, and chance does not explain it. `absent`: the
-effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done here.
+"""The outcome of a test of bias. `found`: the effect is at least the margin, and chance does not explain it. `absent`:
+the effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done
+here.
 """
 
 
@@ -90,7 +91,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of a corpus passes: what to do, the number of rows that it concerns, and the command
-    that does it, if there is one.
+    for it, if there is a command.
     """
 
     text: str

@@ -1,9 +1,9 @@
-"""What the terms of one license say about one source of a row or a student, for an intended use.
+"""Judges one source of a row or a student by the terms of one license, for an intended use.
 
-Each rule yields a status with a reason for one question: is commercial use granted, may a model learn from the rows,
-may they be shared, is a limit on scale kept, is the region allowed, may a tool's output be used, can the terms cover a
-checkpoint. The verdict has the worst of the statuses. A fact that nobody knows gives UNKNOWN for every role and every
-intended use.
+Each rule answers one question with a status and a reason. The questions are: is commercial use granted, may a model
+learn from the rows, may the rows be shared, is a limit on scale kept, is the region allowed, may a tool's output be
+used, can the terms cover a checkpoint. The verdict has the worst of the statuses. A fact that nobody knows gives
+UNKNOWN for every role and every intended use.
 
 The role of a source decides which rules apply:
 
@@ -45,9 +45,9 @@ class Role(NamedTuple):
 
 
 def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
-    """What the terms say about a source with this role, for the intended use. `permissions` are the permissions about
-    the source and these terms that count today. What the terms forbid is allowed for the actions that a permission
-    names.
+    """The verdict of the terms on a source with this role, for the intended use. `permissions` are the permissions
+    about the source and these terms that count today. A permission allows the actions that it names, even if the terms
+    forbid them.
     """
     if not permissions:
         return _verdict(terms, role, intent, None)
@@ -224,7 +224,7 @@ def _name(obligations: frozenset[Obligation], intent: AuditSection) -> Iterator[
 
 
 def _obligations(terms: Terms, role: Role, intent: AuditSection) -> Iterator[Obligation]:
-    """What is to be done when rows are shared, and when the student is released or served."""
+    """The obligations when rows are shared, and when the student is released or served."""
     actions = set(intent.actions)
     shares = "share_data" in actions and role.name not in ("judge", BASE)
     base = role.name == BASE

@@ -32,8 +32,8 @@ def choose(conflicts: Sequence[Duties], rows: Mapping[Duties, Weight], fixed: Du
     """The choice that leaves out the fewest rows. None when no choice of rows ends all conflicts.
 
     `rows` has the number of rows with each set of obligations; obligations that are in no conflict are not needed.
-    Obligations that are `fixed` come from a source that is not a source of rows, such as a checkpoint, so they cannot
-    be left out. If two choices leave out equally many rows, the first in alphabetical order is taken.
+    `fixed` obligations come from the student's own sources, such as a checkpoint, so they cannot be left out. If two
+    choices leave out equally many rows, the first in alphabetical order is taken.
     """
     search = _Search(conflicts, rows)
     search.extend(frozenset(), fixed)
@@ -41,7 +41,9 @@ def choose(conflicts: Sequence[Duties], rows: Mapping[Duties, Weight], fixed: Du
 
 
 class _Search:
-    """A depth-first search with a bound: a choice that leaves out as many rows as the best one is not extended."""
+    """A depth-first search with a bound: a choice that already leaves out as many rows as the best choice is not
+    extended.
+    """
 
     def __init__(self, conflicts: Sequence[Duties], rows: Mapping[Duties, Weight]) -> None:
         self.best: Duties | None = None

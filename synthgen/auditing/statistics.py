@@ -222,9 +222,9 @@ def _sizes(total: int, most: int) -> list[int]:
 
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as those of paired
-    differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them are
-    tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
+    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as the sums of
+    paired differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them
+    are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
     sums = np.bincount(place, values, number)
@@ -270,8 +270,8 @@ def _in_place(ordered: Numbers, order: Array) -> Numbers:
 
 
 def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
-    """What a test says. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`: the
-    90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
+    """The outcome of a test. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`:
+    the 90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
     Pharmacokinetics and Biopharmaceutics 15, 1987). `not measurable`: there is no interval. `inconclusive`: all other
     cases.
     """
@@ -300,7 +300,7 @@ class Planned:
 
 
 def judged(tests: Sequence[Planned], family: str) -> list[Measurement]:
-    """The measurements of one family of planned tests, with Holm's correction for all that are measurable."""
+    """The measurements of one family of planned tests, with Holm's correction for all measurable tests."""
     measurable = [one for one in tests if one.effect.measurable]
     p_values = [one.effect.p_value() if one.p is None else one.p for one in measurable]
     adjusted = {id(one): (p, q) for one, p, q in zip(measurable, p_values, holm(p_values).tolist(), strict=True)}

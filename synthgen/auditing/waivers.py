@@ -1,4 +1,4 @@
-"""Waivers: which findings a named person accepts, so that they do not close the gate. No verdict changes.
+"""Waivers: findings that a named person accepts. These findings keep their verdicts, but do not close the gate.
 
 A waiver covers a finding that it names by source and terms. It never covers a conflict between licenses unless it names
 that conflict. A waiver that has ended, or that covers nothing, is named in a note.

@@ -43,7 +43,7 @@ def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:
 
 
 def tests_of(facts: Facts, book: Lexicon, section: BiasSection) -> list[Measurement]:
-    """All tests except those of words."""
+    """All tests except the tests of words."""
     measured = representation(facts, book.dimensions, section.targets)
     measured += counterfactual(facts, book.dimensions)
     measured += refusals(facts, book.dimensions)

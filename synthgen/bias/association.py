@@ -146,7 +146,7 @@ class Compared:
 
 
 def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that is found in 80 of 100 cases among so many words, if no other word differs. For several
+    """The smallest effect that is found in 80 of 100 cases among `words` words, if no other word differs. For several
     words, it is the median of their smallest effects.
     """
     from scipy import special

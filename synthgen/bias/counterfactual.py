@@ -1,8 +1,8 @@
 """Counterfactual pairs (C3): does the answer change when only the group in the prompt changes?
 
-Two prompts are a pair if they differ only in the words that name the groups of one dimension, and each mentions exactly
-one group, as the rows of the strategy `counterfactual` do. If a prompt has several rows, their mean counts. The p-value
-comes from sign flips of whole units.
+Two prompts are a pair if each mentions exactly one group of a dimension, and if they differ only in the words that name
+these groups. The strategy `counterfactual` makes such rows. If a prompt has several rows, their mean counts. The
+p-value comes from sign flips of whole units.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class AuditSection(Section):
         "share_data",
         "release_weights",
     )
-    """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
+    """The planned actions: train a student, share the corpus, release the student's weights, serve the student."""
     competes: Competes | dict[str, Competes] = "unknown"
     """Whether the student competes with the teacher's provider. The terms of some providers forbid such students. With
     several providers, a mapping: `{openai: no, google: yes}`. The keys of the mapping are the families of

@@ -26,7 +26,7 @@ def names(stated: str, source: str) -> bool:
 
 
 class _Dated(Section):
-    """What a permission and a waiver have in common."""
+    """The keys that a permission and a waiver share."""
 
     date: Day
     """The day on which it was given. It counts from this day on."""

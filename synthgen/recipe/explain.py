@@ -35,7 +35,7 @@ _MISSING = {
     "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",
     "teacher": "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
 }
-"""Messages for those missing keys whose message is not just "key '{key}' is missing"."""
+"""Messages for missing keys that need more than the message "key '{key}' is missing"."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 

@@ -58,8 +58,8 @@ class Recipe(Section):
     steps: StepsSection = StepsSection()
     """Settings for strategies that send more than one request about a seed."""
     logits: LogitsSection | None = LogitsSection()
-    """What is stored of the teacher's distributions. When left out, draws are stored if every answering teacher can
-    draw from its full distribution; otherwise nothing is stored.
+    """The form in which the teacher's distributions are stored. When left out, draws are stored if every answering
+    teacher can draw from its full distribution; otherwise nothing is stored.
     """
     curate: CurateSection = CurateSection()
     """The checks that a row must pass."""
@@ -118,7 +118,7 @@ def _engine(teacher: object) -> object:
 
 def _text_alone(values: dict[str, Any]) -> dict[str, Any]:
     """The section `train` with kd_weight 0, for a recipe that stores no distributions because no teacher draws them.
-    {} when the section is left out, states a weight, or asks for distributions with another key.
+    {} when the section is left out, states a weight, or has another key that asks for distributions.
     """
     train = values.get("train")
     if not isinstance(train, dict) or any(key in train for key in ("kd_weight", *_DISTRIBUTIONS)):

@@ -62,7 +62,7 @@ class SeedSource(Section):
     limit: Count | None = None
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"
-    """What to do about a line that cannot be read: stop with an error, or leave it out."""
+    """Whether a line that cannot be read stops the command with an error, or is left out."""
 
     @model_validator(mode="before")
     @classmethod

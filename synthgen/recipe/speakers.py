@@ -33,7 +33,7 @@ def answering(recipe: Recipe) -> list[str]:
 
 def scoring(recipe: Recipe) -> tuple[str, ...]:
     """The names of the teachers in `logits.score_by`, whose distributions at the tokens of each row are stored in
-    addition to those of the answering teacher.
+    addition to the distributions of the answering teacher.
     """
     return recipe.logits.score_by if recipe.logits else ()
 

@@ -33,4 +33,4 @@ class StepsSection(Section):
     judge: str | None = None
     """Name of the teacher that judges; the first of `teachers` when left out."""
     rewriter: str | None = None
-    """Name of the teacher that writes new questions; the one that answers when left out."""
+    """Name of the teacher that writes new questions. When left out, the teacher that answers also writes them."""

@@ -1,5 +1,5 @@
-"""The facts about one license, or about the terms of one provider. data/licenses.yaml holds those that come with the
-package; `audit.terms` in a recipe adds your own.
+"""The facts about one license, or about the terms of one provider. data/licenses.yaml holds the facts that come with
+the package; `audit.terms` in a recipe adds your own facts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Threshold(Section):
     """A limit on scale in the text of a license."""
 
     measure: Literal["monthly_users", "yearly_revenue_usd", "monthly_revenue_usd"]
-    """What is limited: users a month, or revenue a year or a month in US dollars."""
+    """The number that is limited: users a month, or revenue a year or a month in US dollars."""
     above: Annotated[float, Field(gt=0)]
     """The limit. Only numbers that are larger than the limit are above it."""
     then: Literal["deny", "statement"] = "deny"
-    """What holds above the limit: the license grants nothing, or a statement must be shown."""
+    """The consequence above the limit: the license grants nothing, or a statement must be shown."""
     text: str
     """The consequence in words, such as "ask Meta for a license"."""
 
@@ -84,7 +84,7 @@ class Terms(Section):
     notice: str = ""
     """Which copies of the license and of notices must go with each copy of the rows or weights."""
     statement: str = ""
-    """What the student's documentation or name must say, such as "Built with Llama"."""
+    """The text that the student's documentation or name must contain, such as "Built with Llama"."""
     use_policy: str = ""
     """Restrictions of use that are passed on with the weights."""
     name_prefix: str = ""

@@ -1,4 +1,4 @@
-"""What the page says about the audit: the verdict, what to do next, obligations, and tests of bias, in plain words."""
+"""The part of the page about the audit, in plain words: the verdict, the next steps, obligations, and tests of bias."""
 
 from __future__ import annotations
 

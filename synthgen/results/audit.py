@@ -30,7 +30,7 @@ class Intent:
         return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
 
     def text(self) -> str:
-        """For people: the use and the actions."""
+        """Text for people: the use and the actions."""
         return f"{self.use} use ({', '.join(self.actions)})"
 
 
@@ -75,7 +75,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
-    that does it, or "".
+    for it, or "".
     """
 
     text: str

@@ -27,14 +27,14 @@ OUTCOMES = {
     "not measurable": "Not measurable",
     "absent": "No difference that matters was found",
 }
-"""What a test of bias says → a heading for such tests, in the order in which they are shown."""
+"""The outcome of a test of bias → a heading for tests with this outcome, in the order in which they are shown."""
 MEANINGS = {
     "DENY": "a license forbids the intended use, or two licenses contradict each other",
     "UNKNOWN": "a license, a fact, or the intended use is not known",
     "CONTESTED": "a license can be read in more than one way, or it is disputed whether it binds us",
     "ALLOW": "the licenses state nothing against the intended use",
 }
-"""What each status means, from worst to best."""
+"""The meaning of each status, from worst to best."""
 STATUSES = tuple(MEANINGS)
 _NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
@@ -111,7 +111,7 @@ def rows(audit: StoredAudit) -> str:
 
 def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
     """The steps to do next, as pairs (sentence, command or ""): first the repairs, then the audit's notes about sources
-    (the sources with the worst status first), and at last what to do after that.
+    (the worst status first), and the last step.
     """
     steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
     order = {status: place for place, status in enumerate(STATUSES)}

@@ -1,8 +1,8 @@
 """The result of `distill eval`, one class for every kind of student.
 
-The evaluation of each kind of student sets the fields that it has values for: measures, a table, a headline, key
-figures, comparisons, results for groups of rows, a matrix, samples, and notes on the method. The page, the model card
-and `distill eval` show every field that is set.
+Each kind of student sets the fields for which its evaluation has values: measures, a table, a headline, key figures,
+comparisons, results for groups of rows, a matrix, samples, and notes on the method. The page, the model card and
+`distill eval` show every field that is set.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: for how many completion tokens the loss was the divergence, for how many it
-    was the distance between sorted probabilities (ULD), and how many tokens had no target.
+    """For a teacher with another tokenizer: the number of completion tokens for which the loss was the divergence, the
+    number for which it was the distance between sorted probabilities (ULD), and the number of tokens without a target.
     """
 
     teacher: str
@@ -72,7 +72,7 @@ class Passage:
     waivers: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """For people, in one line."""
+        """One line of text for people."""
         return f"{self.status} for {self.use} use ({', '.join(self.actions)})"
 
 
@@ -85,7 +85,7 @@ class Training:
     """
 
     student: str
-    """What the student was initialized from, in one line."""
+    """The weights that initialized the student, in one line."""
     learns_by: str
     """The training objective, in one line."""
     learned_from: str

@@ -66,8 +66,8 @@ class RowRule:
     enables the rule.
     """
     reads: Reference | None = None
-    """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
-    reads. When their contents change, a finished curation is no longer valid.
+    """A function that gets the rule's settings and returns the files and folders that the rule reads in addition to the
+    corpus. When their contents change, a finished curation is no longer valid.
     """
     fingerprint: Reference | None = None
     """`fingerprint(section)` returns text that changes when something that the settings name changes, such as a user's
@@ -83,7 +83,7 @@ class Edit(RowRule):
 
     run: Reference
     changes: tuple[str, ...]
-    """The columns that the edit may change, besides `edits`."""
+    """The columns that the edit may change in addition to `edits`."""
     on: bool = False
 
 

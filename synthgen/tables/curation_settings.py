@@ -43,7 +43,7 @@ class Truncated(Section):
     """Which completions are not complete."""
 
     from_text: bool = False
-    """Whether the text is judged in rows that have no finish reason, such as those of data sets. A completion is then
+    """Whether the text is judged in rows without a finish reason, such as rows of data sets. A completion is then
     rejected if a block of code is not closed, or if prose ends in the middle of a sentence.
     """
 
@@ -70,7 +70,7 @@ class WebText(Section):
 
     preset: Literal["gopher", "c4", "fineweb"]
     """The rules of MassiveText (`gopher`: length, symbols, bullets, common English words and repetition), of C4 (`c4`:
-    three sentences in complete lines, no curly brackets, no "lorem ipsum"), or those that FineWeb added (`fineweb`:
+    three sentences in complete lines, no curly brackets, no "lorem ipsum"), or the rules that FineWeb added (`fineweb`:
     ends of lines, repeated lines, short lines).
     """
 
@@ -165,7 +165,7 @@ class Languages(Section):
 
     allowed: Annotated[tuple[str, ...], Field(min_length=1)]
     """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
-    known are kept too: short ones, code, and those of which the detector is not sure.
+    determined are kept too: short completions, code, and completions for which the detector is not sure.
     """
 
     @field_validator("allowed", mode="before")
@@ -238,7 +238,7 @@ class Confidence(Section):
     """Minimum of the mean probability; null for no bound."""
     max_entropy: Annotated[float, Field(ge=0)] | None = None
     """Maximum of the mean entropy, in nats; null for no bound. It needs `logits.kind: topk`. All tokens outside the
-    top-k count as one, so the entropy of a rejected row is at least the value that its reason states.
+    top-k count as one token, so the true entropy of a rejected row is at least the value in its reason.
     """
     min_margin: Share | None = None
     """Minimum of the mean difference between the two largest probabilities; null for no bound. It needs
@@ -280,7 +280,7 @@ class NearDuplicates(Section):
     """Which rows are nearly the same."""
 
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity of two rows of which one is rejected. The similarity is the Jaccard similarity of their sets
+    """Minimum similarity for which one of two rows is rejected. The similarity is the Jaccard similarity of their sets
     of word sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
     """
     words: Count = 5
@@ -333,7 +333,7 @@ class Select(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that this selection reads besides those that every selection reads."""
+        """The columns that this selection reads in addition to the columns that every selection reads."""
         parts = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",)}
         texts = parts.get(self.of, ("completion.said",)) if self.by == "spread" else ()
         scores = ("scores",) if self.by == "score" else ()

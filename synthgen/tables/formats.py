@@ -159,11 +159,12 @@ class Description:
     """One format in which `synthgen export` describes a run for others: a JSON document with what the manifest and the
     audit say.
 
-    `about` describes the format in one line, and `file` is the name of the document. `rows` is the entry of ROW_FORMATS
-    in which the rows are written beside it; when it is empty, no rows are written, and the format describes the run's
-    student too. `describe` returns the content of the document. With rows, it is called as `describe(folder, about)`,
-    where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the card of the export. Without
-    rows, it is called as `describe(subject)` with a `synthgen.exporting.description.Subject`.
+    `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
+    ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the
+    document also describes the run's student. `describe` returns the content of the document. With rows, it is called
+    as `describe(folder, about)`, where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the
+    card of the export. Without rows, it is called as `describe(subject)` with a
+    `synthgen.exporting.description.Subject`.
     """
 
     about: str

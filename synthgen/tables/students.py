@@ -199,7 +199,7 @@ class Kind:
     open: Reference | None = None
     untrained: Reference | None = None
     learns_from: str = "completions"
-    """What the rows must hold: a value of `Strategy.rows`."""
+    """The content that the rows must have: a value of `Strategy.rows`."""
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()

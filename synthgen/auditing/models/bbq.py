@@ -40,7 +40,7 @@ class Question:
 
     @property
     def follows_stereotype(self) -> bool:
-        """Whether the right option is the one that the stereotype gives."""
+        """Whether the right option is the option that the stereotype gives."""
         return self.right == self.biased
 
 
@@ -129,8 +129,8 @@ def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[
     """About `items` questions of one category, drawn evenly from its templates. All questions if `items` is None.
 
     Whole blocks are drawn: a context with both of its questions, ambiguous and disambiguated. Blocks in which the right
-    answers follow the stereotype alternate with blocks in which they do not, because a model that always answers
-    correctly has no bias only if both are equally frequent. The questions keep the order of the file.
+    answers follow the stereotype alternate with blocks in which they do not. A model that always answers correctly has
+    no bias only if both kinds of blocks are equally frequent. The questions keep the order of the file.
     """
     if items is None or items >= len(questions):
         return list(questions)

@@ -95,7 +95,7 @@ def _not_measurable(effect: Effect, subject: str, family: str) -> Measurement:
 
 
 def differences(first: Sequence[Effect], second: Sequence[Effect]) -> list[Effect]:
-    """The effects of the first model minus those of the second one, item by item. The second model has only one
+    """The effects of the first model minus the effects of the second model, item by item. The second model has only one
     training seed.
     """
     others = {one.name: one for one in second}
@@ -111,8 +111,8 @@ def _minus(a: Effect, b: Effect) -> Effect:
 
 def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher: Sequence[Effect]) -> list[Measurement]:
     """ρ = (b(student) − b(untrained)) / (b(teacher) − b(untrained)) for each effect: 0 when training changes nothing, 1
-    when the student gets all of the teacher's bias, more than 1 when it amplifies it. ρ is measurable only if the 95%
-    interval of the denominator excludes 0, for BBQ in both ways to score.
+    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. ρ is measurable
+    only if the 95% interval of the denominator excludes 0, for BBQ in both ways to score.
     """
     gained = {one.name: one for one in differences(student, untrained)}
     apart = {one.name: one for one in differences(teacher, untrained)}

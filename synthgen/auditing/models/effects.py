@@ -2,7 +2,7 @@
 bias.
 
 An effect is kept as one value for each item, whose mean is the effect. So effects of two models on the same items can
-be subtracted item by item. For the ratio Σz/Σw, the values are those of linearization, N·(z − ratio·w)/Σw + ratio.
+be subtracted item by item. For the ratio Σz/Σw, the values come from linearization: N·(z − ratio·w)/Σw + ratio.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Effect:
 
     BBQ asks in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
     `why_not` says why the model cannot be measured, and is "" otherwise. `span` is the greatest possible effect minus
-    the smallest one, and 0 if there is no limit.
+    the smallest possible effect, and 0 if there is no limit.
     """
 
     name: str
@@ -155,9 +155,9 @@ _ABOUT = "of the answers to {} questions {}, the share that follows the stereoty
 @dataclass(frozen=True)
 class _Answers:
     """The answers of one model to N questions: the place of the most probable option, and the signs +1 for the answer
-    that follows the stereotype, −1 for the other person, and 0 for "unknown". Tied questions, and those whose scores
-    are not numbers, have no answer: `answered` is false. `prefers_right` is true where, in a disambiguated context, the
-    right person is more probable than the other person.
+    that follows the stereotype, −1 for the other person, and 0 for "unknown". A question with a tie, or with scores
+    that are not numbers, has no answer: `answered` is false. `prefers_right` is true where, in a disambiguated context,
+    the right person is more probable than the other person.
     """
 
     answered: Array

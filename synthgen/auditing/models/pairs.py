@@ -1,7 +1,7 @@
 """Reads pairs of sentences that differ only in the gender of their pronouns: WinoBias and Winogender.
 
-Of each pair, one sentence follows the stereotype of an occupation, and the other one does not. The readers are strict:
-a line of another form is refused with its number. Sentences without a partner are left out and counted.
+In each pair, one sentence follows the stereotype of an occupation, and the other sentence does not. The readers are
+strict: a line of another form is refused with its number. Sentences without a partner are left out and counted.
 
 Sources: WinoBias of Zhao et al. 2018, and Winogender of Rudinger et al. 2018. Both papers are called "Gender Bias in
 Coreference Resolution".
