@@ -70,8 +70,8 @@ def hub_license(terms: Iterable[str]) -> dict[str, str]:
     """The keys `license` and `license_name` of a card's header for these licenses, which are SPDX ids or keys of
     data/licenses.yaml.
 
-    A license that the hub has no tag for is `other` with its name, and so are several different licenses. Empty when
-    one of them is unknown, or when there are none.
+    A license without a tag on the hub is written as `other` with its name. Several different licenses are written in
+    the same way. Empty when a license is unknown, or when there are no licenses.
     """
     plain = {_spelling(one) for one in terms}
     if not plain or plain & set(_UNKNOWN):

@@ -357,10 +357,11 @@ def records(folder: Path, part: str = "data", split: str | None = None) -> Itera
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
-    """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is none.
+    """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is no
+    corpus.
 
-    In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of them
-    that exists.
+    In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of these
+    subfolders that exists.
     """
     for run in (path, path.absolute().parent):
         refuse_half(run)

@@ -127,12 +127,12 @@ def show(
     failures: bool = False,
     split: str | None = None,
 ) -> Shown:
-    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read. With `rejected`, also
-    `rule` may be given: the name of the check or sweep that rejected the rows.
+    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read. `rule` is the name of
+    the check or sweep that rejected the rows, and may only be given with `rejected`.
 
-    With `rejected`, only rejected rows are read. With `failures`, failed requests, which did not lead to a row, are
-    read instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no
-    rejected rows or no failures.
+    With `rejected`, only rejected rows are read. With `failures`, the requests that did not lead to a row are read
+    instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no rejected
+    rows or no failures.
     """
     if rejected and failures:
         raise UserError(

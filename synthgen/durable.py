@@ -89,7 +89,7 @@ def new_folder(folder: Path) -> None:
 
 
 def lock_file(folder: Path) -> IO[str]:
-    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link or no file."""
+    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link, or not a file."""
     path = folder / ".lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)

@@ -99,7 +99,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def close(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three names that `word` may be meant for; [] when none is similar.
+    """Up to three of the `known` names that the user may have meant by `word`; [] when none is similar.
 
     Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
     returned:

@@ -133,7 +133,7 @@ ALLOWED = Output(
 def check(folder: Path, output: Output, fresh: bool) -> None:
     """Raise RunChanged when `folder` is not empty and was not created by the command of `output`.
 
-    With `fresh`, also raise RunChanged when the folder holds a file that the command does not write.
+    With `fresh`, it also raises RunChanged when the folder holds a file that the command does not write.
     """
     if folder.exists() and not folder.is_dir():
         raise RunChanged(f"{folder} is a file", "give a folder with -o")

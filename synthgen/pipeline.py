@@ -43,7 +43,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Run:
     """The result of `run`: the folder, the seconds that each stage took, the audit's status, whether any work was done,
-    and what became of the requests and rows.
+    and the numbers of kept, rejected and failed rows.
 
     `worked` is False when all files of the run existed already.
     """
@@ -162,11 +162,11 @@ def curate_dataset(
 ) -> Curation:
     """Curate the rows of a data set. `out` becomes the folder of a run without a teacher: its rows are in
     `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
-    holds the rules; by default, rules have their defaults. A repeated call resumes.
+    holds the rules; without it, the default rules apply. A repeated call resumes.
 
     Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or around it, and RunChanged when `out` belongs to another recipe. When a file cannot be read, nothing
-    is written. A row that a record cannot hold is a failure.
+    the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be read,
+    nothing is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")

@@ -108,7 +108,7 @@ class Removed:
         return any(id.startswith(f"{one}#") for one in self.sources)
 
     def has_row(self, row_id: str, seed_id: str, sources: Iterable[Source], parents: Iterable[str] = ()) -> bool:
-        """Whether a row was removed, or descends from something that was removed."""
+        """Whether a row was removed, or was made from something that was removed."""
         if row_id in self.rows or self.has_seed(seed_id) or any(one in self.rows for one in parents):
             return True
         return bool(self.sources) and any(self.has_source(one["id"], one["role"]) for one in sources)

@@ -4,7 +4,8 @@
     outcome.text()                    # "kept 9, rejected 2, failed 1"
     outcome.check(run)                # raises GateDenied when nothing was kept
 
-A corpus without rows is never a success. Commands call `check`, the audit does not pass, and nothing is trained.
+A corpus without rows is never a success. Then the function `check`, which commands call, raises an error, the audit
+does not pass, and no student is trained.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Cause:
 class Outcome:
     """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
     `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or sweep rejected.
-    Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to have read only
-    a part of the prompt.
+    Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to have read
+    only a part of the prompt.
     """
 
     folder: Path
@@ -64,7 +65,7 @@ class Outcome:
     cut_prompts: int = 0
 
     def text(self) -> str:
-        """The last line of a command."""
+        """The last line that a command prints."""
         counts = [f"kept {self.kept:,}", f"rejected {self.rejected:,}"]
         return ", ".join(counts if self.failed is None else [*counts, f"failed {self.failed:,}"])
 
@@ -141,7 +142,7 @@ class Step:
 
 def funnel(manifest: Manifest) -> list[Step]:
     """The enabled checks and sweeps of a curated corpus in their order. Rows that were dropped with another row of
-    their group come last. Empty for a corpus of another kind, or of a version that did not count this.
+    their group come last. Empty for a corpus of another kind, or of a version that did not count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:
@@ -159,7 +160,7 @@ def funnel(manifest: Manifest) -> list[Step]:
 
 
 def funnel_line(steps: Sequence[Step]) -> list[str]:
-    """Text for people: one line with the rules that dropped rows. No line if none did."""
+    """Text for people: one line with the rules that dropped rows. No line if no rule dropped rows."""
     dropping = [step for step in steps if step.dropped]
     if not dropping:
         return []

@@ -38,7 +38,7 @@ Duties = frozenset[tuple[Duty, str]]
 
 
 class Conflict(NamedTuple):
-    """Obligations that cannot be met together. No smaller set of them has this conflict."""
+    """Obligations that cannot be met together. Without any one of these obligations, the others can be met together."""
 
     duties: Duties
     reason: str
@@ -51,8 +51,8 @@ class Conflict(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict of the terms of one or several sources on an intended use. An ALLOW without obligations changes
-    nothing when it is joined.
+    """The verdict of the terms of one or several sources on an intended use. Joining ALLOW without obligations to
+    another verdict does not change this verdict.
     """
 
     status: Status = "ALLOW"
@@ -61,7 +61,7 @@ class Verdict:
 
 
 def join(verdicts: Iterable[Verdict]) -> Verdict:
-    """One verdict on everything that the verdicts are about. Without verdicts, it is ALLOW."""
+    """One verdict on everything that the verdicts are about. Without verdicts, the result is ALLOW."""
     several = list(verdicts)
     obligations = frozenset[Obligation]().union(*(one.obligations for one in several))
     reasons = frozenset[str]().union(*(one.reasons for one in several))

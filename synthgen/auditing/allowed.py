@@ -44,7 +44,7 @@ class Allowed:
 def allowed(assessment: Assessment) -> Allowed:
     """Decide which rows may stay.
 
-    Raises GateDenied when no choice of rows passes, because of the student's own sources.
+    Raises GateDenied when no choice of rows passes, because the student's own sources do not pass.
     """
     judgments = assessment.judgments
     alone = replace(assessment, occurring=Occurring(Counter(), Counter()))

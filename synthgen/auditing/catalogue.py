@@ -21,13 +21,13 @@ from synthgen.recipe.terms import Terms
 
 Alternative = tuple[Terms, ...]
 """Terms that apply together. A license expression with OR has several alternatives."""
-_MOST = 64  # alternatives of an expression; more are not understood
+_MOST = 64  # maximum number of alternatives of an expression
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All terms by name, in lower case, and all patterns of model names with the ids of the terms that apply. `model`
-    is one pattern that matches a name if any of these patterns does.
+    """All terms by their names in lower case, and all patterns of model names with the ids of the terms that apply.
+    `model` matches every name that any of these patterns matches.
     """
 
     by_name: dict[str, Terms]
@@ -80,7 +80,7 @@ class Catalogue:
         return self._joined(tuple(found)), notes
 
     def _versions(self, terms: Terms) -> list[Terms]:
-        """These terms and all older versions of the contract, the newest first."""
+        """The given terms and all older versions of the same contract, the newest first."""
         found = [terms]
         while found[-1].supersedes and (older := self.get(found[-1].supersedes)) not in found:
             found.append(older)

@@ -3,7 +3,7 @@
     passage = check(recipe, Path("runs/first/curated"))  # raises GateDenied
     passage.status, passage.overridden                   # "ALLOW", False
 
-The report that counts was made from the same corpus, for the same section `audit`, and for a student with the same
+A report counts if it was made from the same corpus, for the same section `audit`, and for a student with the same
 sources. Without such a report, training is refused. With `override`, the gate opens in any case, and the passage says
 so.
 """
@@ -115,8 +115,8 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """The texts, in Markdown, that must be passed on with a student of this recipe that was trained on the corpus
-    `source`: attribution.md of the report for this intent. Empty when there is no report.
+    """attribution.md of the report for this intent: the texts that must be passed on with a student that this recipe
+    trains on the corpus `source`. Empty when there is no report.
     """
     path = _wanted(recipe, source).place / "attribution.md"
     return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
@@ -147,7 +147,7 @@ def _ended(section: AuditSection, since: str) -> Waiver | Permission | None:
 
 
 def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
-    """The passage with a report that counts. Raises GateDenied when the report does not pass."""
+    """The passage for a report that counts. Raises GateDenied when the report does not pass."""
     status, findings = report.status, report.findings
     if not report.passed and not override:
         failing = [one for one in findings if one.status == status and not one.waived]
@@ -175,7 +175,7 @@ def _wanted(recipe: Recipe, source: Path) -> _Wanted:
 
 
 def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
-    """The refusal when there is no report for the intent. It says what the latest report is about."""
+    """The refusal when there is no report for the intent. The message says what the latest report is about."""
     latest = wanted.folder / "audit" / "report.json"
     stored = read_audit(latest) if latest.exists() else None
     hint = f"run {_command(wanted, recipe)}, then train again{_ANYWAY}"

@@ -1,6 +1,4 @@
-"""The judgment of each source of a corpus and a student, by itself: which terms apply, and what they say about the
-intended use.
-"""
+"""Judges each source of a corpus and a student by itself: which terms apply, and what they say about the use."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from synthgen.recipe.exceptions import Permission, names
 from synthgen.recipe.terms import Terms
 
 UNSTATED = "unknown"
-"""The id of the terms that stand for no license."""
+"""The id of the terms when no license is stated."""
 
 
 @dataclass(frozen=True)

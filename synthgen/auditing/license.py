@@ -83,7 +83,7 @@ def finding(term: Term, judgment: Judgment) -> Finding:
 
 
 def _sources_of(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> dict[str, list[Term]]:
-    """For each license of a conflict: the sources with an obligation of this license that is part of the conflict."""
+    """For each license of a conflict: the sources whose obligations from this license are part of the conflict."""
     found: dict[str, list[Term]] = defaultdict(list)
     for term in sorted(judgments):
         for _, name in duties_of(judgments[term].verdict) & conflict.duties:

@@ -71,8 +71,8 @@ def notices(findings: Iterable[Finding], intended: str) -> str:
 
 
 def carry(folder: Path, text: str) -> None:
-    """Write NOTICE.md into a folder. A file with the same text is not written again, and a file that is not ours, which
-    has another heading, is left as it is.
+    """Write NOTICE.md into a folder. A file with the same text is not written again. A file with another heading is not
+    ours, and is left as it is.
     """
     path = folder / NAME
     before = path.read_bytes() if is_regular(path) else None

@@ -11,7 +11,7 @@ from synthgen.manifest import Manifest, SourceTerms
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
-"""All statuses, from best to worst. An audit passes with one of the first two."""
+"""All statuses, from best to worst. An audit passes with one of the first two statuses."""
 FAILING: tuple[Status, ...] = ("UNKNOWN", "DENY")
 """The statuses with which nothing passes."""
 
@@ -108,7 +108,7 @@ class Repair:
 class AuditResult:
     """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
     A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
-    `counts` is the status without the findings that are waived, if there are any.
+    `counts` is the status without the waived findings, if there are waived findings.
     """
 
     status: Status

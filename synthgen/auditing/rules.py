@@ -28,7 +28,7 @@ from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
 _BESIDE = ("judge", "few_shot", "template")  # roles of sources from whose texts the student does not learn
-_REWRITTEN = ("seed", "dataset")  # rows are adaptations of these
+_REWRITTEN = ("seed", "dataset")  # roles of sources of which the rows are adaptations
 _MAKES_STUDENT = frozenset({"train", "release_weights", "serve"})
 _PUBLISHES_STUDENT = frozenset({"release_weights", "serve"})
 
@@ -37,7 +37,7 @@ Judged = tuple[Status, str]
 
 
 class Role(NamedTuple):
-    """The part of a source that the rules look at: its role, whose account was used, and the tools of the model."""
+    """The facts about a source that the rules use: its role, whose account was used, and the tools of the model."""
 
     name: str
     account: str = ""
@@ -52,7 +52,7 @@ def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequenc
     if not permissions:
         return _verdict(terms, role, intent, None)
     verdicts = []
-    for action in intent.actions:  # a permission may be about some of the actions alone
+    for action in intent.actions:  # a permission may be about only some of the actions
         allowing = next((one for one in permissions if action in one.allows), None)
         verdicts.append(_verdict(terms, role, intent.model_copy(update={"actions": (action,)}), allowing))
     return join(verdicts or [_verdict(terms, role, intent, None)])

@@ -20,8 +20,8 @@ _MOST = 20_000  # maximum number of choices that are tried
 
 @dataclass(frozen=True)
 class Choice:
-    """The obligations whose rows are left out, and whether no other choice leaves out fewer rows. If there are too many
-    choices to try them all, `proven` is false.
+    """The obligations whose rows are left out. `proven` is true if no other choice leaves out fewer rows, and false if
+    there are too many choices to try them all.
     """
 
     left_out: Duties

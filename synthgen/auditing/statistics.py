@@ -121,7 +121,8 @@ def difference(values: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
-    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, each of other rows, in C clusters.
+    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, where each mean is over other rows,
+    in C clusters.
 
     `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
     times the sum of all. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)). The
@@ -204,8 +205,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of any statistic of clusters' sums, from draws of whole clusters with replacement.
 
-    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). It suits
-    30 clusters and more of similar sizes: with fewer, the interval is too short (see `contrast`).
+    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use it
+    for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
     """
     sums = np.asarray(sums, float)
     rng = np.random.default_rng(seed)
@@ -244,8 +245,8 @@ def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0
 
 
 def holm(p_values: Sequence[float] | Array) -> Numbers:
-    """Corrected p-values of planned tests: with them, the chance of any false finding is at most the level. Holm,
-    Scandinavian J. of Statistics 6 (1979).
+    """Corrected p-values of planned tests. With these p-values, the chance of any false finding is at most the level.
+    Holm, Scandinavian J. of Statistics 6 (1979).
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
@@ -285,8 +286,8 @@ def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, such
-    as that of `sign_flip`.
+    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, for
+    example with the p-value of `sign_flip`.
     """
 
     name: str

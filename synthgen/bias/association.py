@@ -1,15 +1,15 @@
 """Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
 
-Only sentences that mention exactly one group of a dimension count, and not the words that name its groups. The effect
-is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall shares:
-Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with only one group
-counts like any other word.
+Only sentences that mention exactly one group of a dimension count. The words that name its groups do not count. The
+effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall
+shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with only one
+group counts like any other word.
 
 The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
-`synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, however often it uses it. The variance
-has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the design
-effect. Without this bound, a rare word would look certain on the side that does not have it.
+`synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
+variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
+design effect. Without this bound, a rare word would look certain on the side that does not have it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Uses:
     """How often words occur in sentences with one group of a dimension.
 
     An entry is 64 bits: the word's place in the vocabulary, the unit, the group, and the number of uses, from the
-    highest to the lowest bits. `totals` (groups, units) is the number of all words of such sentences.
+    highest to the lowest bits. `totals` (groups, units) is the number of all words in these sentences.
     """
 
     dimension: Dimension

@@ -18,7 +18,7 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST = 20
-"""Pairs that a test needs."""
+"""Minimum number of pairs for a test."""
 Numbers = npt.NDArray[np.float64]
 
 

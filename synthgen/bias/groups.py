@@ -110,9 +110,9 @@ def _shipped() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
 
 
 def lexicon(section: BiasSection) -> Lexicon:
-    """The shipped dimensions that the section names (all if it names none), and its own. Own words of a shipped group
-    are added to it. Raises RecipeError for an unknown dimension, a dimension with one group, a word in two groups of a
-    dimension, and a target of a group that does not exist.
+    """The shipped dimensions that the section names (all if it names none), and the section's own dimensions. If the
+    section has words for a shipped group, they are added to this group. Raises RecipeError for an unknown dimension, a
+    dimension with one group, a word in two groups of a dimension, and a target of a group that does not exist.
     """
     ours = _shipped()
     for name in section.dimensions:

@@ -165,7 +165,7 @@ def near_groups(found: Words, masks: Hashes) -> npt.NDArray[np.bool_]:
 
 
 def _batches(folder: Path, columns: tuple[str, ...] = _COLUMNS) -> Iterator[tuple[bool, pa.RecordBatch]]:
-    """(whether the rows were kept, a batch)."""
+    """Pairs (whether the rows were kept, a batch of rows)."""
     for part in ("data", "rejected"):
         for _, batch in corpus.batches(folder, part, columns, rows=ROWS):
             if batch.num_rows:
@@ -188,7 +188,7 @@ def _with_text(batch: pa.RecordBatch, answers: pa.Array) -> pa.RecordBatch:
 
 
 def filled_rows(count: int, rows: object) -> npt.NDArray[np.bool_]:
-    """`count` booleans that are true at `rows`."""
+    """An array of `count` booleans that are true at the indexes `rows`."""
     return _marked(count, np.fromiter(rows, np.int64))  # type: ignore[call-overload]
 
 

@@ -1,4 +1,4 @@
-"""Representation (C1): does a group make up a larger share of the answers' mentions than it should?
+"""Representation (C1): is a group's share of all mentions in the answers larger than it should be?
 
 A row mentions a group or it does not. p is the group's share of all mentions of its dimension in the answers. It is
 compared with a declared target q, or with the group's share q of the mentions in the prompts, which isolates what the
@@ -18,9 +18,9 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST_ROWS = 50
-"""Rows that must mention a group of the dimension, in answers and in prompts."""
+"""Minimum number of rows that mention a group of the dimension, in answers and in prompts."""
 LEAST_EXPECTED = 10
-"""Mentions of a group that are expected if its share is q."""
+"""Minimum number of mentions of a group that are expected if its share is q."""
 MARGIN = float(np.log2(1.25))
 """A share that is 1.25 times as large, or 0.8 times, matters."""
 

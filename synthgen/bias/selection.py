@@ -16,7 +16,7 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST = 30
-"""Rows that must mention the group."""
+"""Minimum number of rows that mention the group."""
 MARGIN = float(np.log2(1.25))
 CURATION = "curation"
 """The name of all rules together."""

@@ -24,17 +24,19 @@ class ModelsSection(Section):
     bbq: tuple[PathName, ...] = ()
     """Files of BBQ, one for each category, such as Age.jsonl."""
     items: Count | None = 300
-    """Number of questions of each category, evenly from its templates. null means all questions."""
+    """Number of questions of each category, drawn evenly from its templates. null means all questions."""
     seed: int = 0
     """Seed that draws the questions."""
     teacher: ModelName | None = None
     """The student's teacher. Its name has one of the forms that `teacher.model` accepts."""
     untrained: ModelName | None = None
-    """The student as it was before training. When left out, the checkpoint in `train.student.model`, if there is one.
+    """The student before training. When left out, the checkpoint in `train.student.model` is used, if the recipe names
+    one.
     """
     students: tuple[ModelName, ...] = ()
-    """Folders of further students, trained with the same settings and other seeds. A difference that holds for other
-    seeds needs at least 3 students in all."""
+    """Folders of further students, trained with the same settings and other seeds. Without at least 3 students in all,
+    a difference is known to hold only for these seeds.
+    """
 
     def rules(self) -> Iterator[Rule]:
         if not (self.winobias or self.winogender or self.bbq):

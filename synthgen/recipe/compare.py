@@ -54,13 +54,12 @@ _FREE = ("config", "extra", "json_schema", "fields")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
-    """A text 'key: old → new' for every single value that differs. In the dotted key, an entry of a list is named by
-    its index.
+    """A text 'key: old → new' for each value that differs. In the dotted key, an entry of a list is named by its index.
 
-    A key that only one recipe has does not count as a difference if its value means off (null, false or empty). An
-    older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the key were
-    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only one recipe
-    has is always a difference.
+    A key that only one recipe has does not count as a difference if its value means off (null, false or empty). A
+    recipe of an older version of synthgen lacks keys that the version did not know, and the version behaved as if these
+    keys were off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only
+    one recipe has is always a difference.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

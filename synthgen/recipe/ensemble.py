@@ -31,7 +31,7 @@ class Ensemble(Section):
 
     @property
     def weights(self) -> tuple[float, ...] | None:
-        """The weights in the recipe; None when the recipe states none."""
+        """The weights in the recipe; None when the recipe states no weights."""
         return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
 
     def rules(self) -> Iterator[Rule]:

@@ -1,7 +1,7 @@
 """Exceptions from what the audit finds: a permission of the rights holder, and a decision of your own to go on.
 
-A permission changes the verdict, because it allows something that the terms forbid. A waiver changes no verdict. It
-records that a named person accepts a finding, and the gate of training then opens.
+A permission changes the verdict, because it allows something that the terms forbid. A waiver changes no verdict. A
+waiver records that a named person accepts a finding, and the gate of training then opens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ CONFLICT = "conflict"
 
 
 def names(stated: str, source: str) -> bool:
-    """Whether a name in an exception means this source. A model may be named with or without its revision."""
+    """Whether the name of a source in an exception stands for this source. A model may be named with or without its
+    revision.
+    """
     return stated in (source, source.partition("@")[0])
 
 
@@ -29,9 +31,9 @@ class _Dated(Section):
     """The keys that a permission and a waiver share."""
 
     date: Day
-    """The day on which it was given. It counts from this day on."""
+    """The day on which it was given. The exception counts from this day on."""
     until: Day | None = None
-    """The last day on which it counts. When left out, it does not end."""
+    """The last day on which it counts. When left out, the exception does not end."""
 
     @property
     def who(self) -> str:

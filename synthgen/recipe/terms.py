@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from synthgen.tables.section import Rule, Section
 
 CONTRACTS = ("service", "host", "policy")
-"""The kinds of terms that bind the holder of an account, and not everybody who has a copy."""
+"""The kinds of terms that bind only the holder of an account. Other terms bind everybody who has a copy."""
 _DAYS = {True: 180, False: 720}  # days for which the facts of a contract (True) or a license (False) count as fresh
 
 
@@ -64,13 +64,14 @@ class Terms(Section):
         BeforeValidator(word),
         WithJsonSchema({"enum": ["yes", "no", "conditional", "unknown", True, False]}),
     ]
-    """Whether commercial use is granted. `condition` says what a conditional grant depends on."""
+    """Whether commercial use is granted. The key `condition` says on what a conditional grant depends."""
     condition: str = ""
     """The condition of a conditional grant."""
     train_on_outputs: Literal["allow", "silent", "contested", "noncompete", "family", "research", "deny", "unknown"]
     """Whether a model may be trained on the licensed data, or on what the licensed model writes. `silent`: the text
-    does not say. `contested`: the text can be read both ways. `noncompete`: only models that do not compete with the
-    provider. `family`: only models of the same family. `research`: only for research."""
+    does not answer this question. `contested`: the text can be read both ways. `noncompete`: only models that do not
+    compete with the provider. `family`: only models of the same family. `research`: only for research.
+    """
     unless_competing: str = ""
     """With `train_on_outputs: deny`: what the provider says elsewhere about models that do not compete with the
     provider. With `audit.competes: "no"`, the verdict is then CONTESTED instead of DENY.
@@ -114,8 +115,9 @@ class Terms(Section):
     sha256: str = ""
     """The first characters of the SHA-256 of the text that was read, if it was kept."""
     confidence: Literal["high", "medium", "low", "unread"] = "high"
-    """`high`: the text was read. `medium`: it was read in part, or quoted by others. `low`: secondary sources only.
-    `unread`: nothing is known but the name. The facts that nobody read are `unknown`."""
+    """`high`: the text was read. `medium`: it was read in part, or quoted by others. `low`: only secondary sources were
+    read. `unread`: only the name is known. Facts that nobody has read have the value `unknown`.
+    """
     seen: Day | None = None
     """Date of the copy of the text that was read."""
     stale_after: Annotated[int, Field(ge=1)] | None = None
@@ -127,7 +129,7 @@ class Terms(Section):
 
     @property
     def contract(self) -> bool:
-        """Whether the terms bind the holder of an account, and not everybody who has a copy."""
+        """Whether the terms bind only the holder of an account. Other terms bind everybody who has a copy."""
         return self.kind in CONTRACTS
 
     def age(self, today: datetime.date) -> int | None:

@@ -1,4 +1,5 @@
-"""Reads YAML that may be hostile: bombs of aliases, references to themselves, deep nesting, values that JSON lacks.
+"""Reads YAML that may be hostile: aliases that expand without limit, values that contain themselves, deep nesting,
+values that JSON lacks.
 
     node, values = load_yaml(text)
 
@@ -47,7 +48,7 @@ def load_yaml(text: str) -> tuple[yaml.Node | None, object]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise YamlProblem(f"not valid YAML: {problem}", mark.line + 1 if mark else None) from None
-    except (ValueError, OverflowError) as error:  # such as a number of 5,000 digits, or February 30
+    except (ValueError, OverflowError) as error:  # for example a number of 5,000 digits, or February 30
         raise YamlProblem(f"not valid YAML: {error}") from None
     return node, values
 

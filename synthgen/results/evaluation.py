@@ -117,7 +117,7 @@ class Evaluation:
 
     @property
     def plotted(self) -> dict[str, Measure]:
-        """The measures that have a plot. The plot of `distill curve` shows the first of them."""
+        """The measures that have a plot. The plot of `distill curve` shows the first of these measures."""
         return {name: measure for name, measure in self.measures.items() if measure.caption}
 
 

@@ -39,7 +39,7 @@ from synthgen.tables.reference import Reference
 from synthgen.tables.section import Section
 
 Teaches = Literal["nothing", "distribution", "all"]
-"""How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
+"""How training may use a rejected row: not at all, only with the teacher's distributions, or like a kept row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class Check(RowRule):
     `Rejection`.
     """
     only_text: bool = False
-    """Whether the check is for rows of plain text alone, which have no prompt. A recipe with a teacher is refused if it
+    """Whether the check is only for rows of plain text, which have no prompt. A recipe with a teacher is refused if it
     enables such a check.
     """
     summary: Reference | None = None

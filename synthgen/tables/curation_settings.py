@@ -177,7 +177,7 @@ class Languages(Section):
         return value
 
     def rules(self) -> Iterator[Rule]:
-        """Every code must be one of a language that can be detected."""
+        """Every code must stand for a language that can be detected."""
         for code in self.allowed:
             if code not in LANGUAGES:
                 yield "allowed", f"'{code}' is no language that can be detected; these are: {', '.join(LANGUAGES)}"
@@ -194,7 +194,7 @@ class Pattern(Section):
     """A completion that one of these expressions does not match anywhere is rejected."""
 
     def rules(self) -> Iterator[Rule]:
-        """There must be an expression, and Arrow must be able to read each one."""
+        """There must be at least one expression, and Arrow must be able to read each expression."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -257,8 +257,8 @@ class SplitCopies(Section):
     """Which row of the split `train` is a copy of a row of `validation` or `test`."""
 
     of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` where many rows
-    have the same prompt, such as "Write a story.": if one of them is in `test`, no such row is left in `train`.
+    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` if many rows have
+    the same prompt, such as "Write a story.". If one of these rows is in `test`, none of them is left in `train`.
     """
 
 
@@ -288,7 +288,7 @@ class NearDuplicates(Section):
     of: Literal["row", "prompt", "completion"] = "row"
     """Which text is compared. `row` is the prompt followed by the completion."""
     exact: bool = False
-    """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
+    """Whether every pair of similar rows is found. If false, one in a million of the pairs at the threshold may be
     missed. It takes about twice as long.
     """
 
@@ -300,7 +300,7 @@ class Select(Section):
     """
 
     rows: Count | None = None
-    """Number of rows of `train` to keep. If no more are left, all are kept."""
+    """Number of rows of `train` to keep. If `train` has fewer rows, all are kept."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the rows of `train` to keep, counted among the rows that all other rules kept. The number is rounded
     down.
@@ -317,8 +317,8 @@ class Select(Section):
     lowest: bool = False
     """Whether the rows with the lowest score are kept."""
     column: str | None = None
-    """Column whose values divide the rows into strata. Each stratum gets a part of the number, and rows are chosen in
-    each stratum by itself. Rows without a value are a stratum of their own.
+    """Column whose values divide the rows into strata. Each stratum gets a part of the number of rows to keep, and rows
+    are chosen within each stratum. Rows without a value are a stratum of their own.
     """
     shares: Literal["proportional", "equal"] = "proportional"
     """The parts of the strata: in proportion to their rows, or equal. If a stratum has fewer rows than its part, the
@@ -381,7 +381,7 @@ class Decontamination(Section):
     questions are found, but more common phrases are wrongly taken for a question.
     """
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Minimum share of the words of a question, or of an answer, that are in common sequences. If a question has fewer
+    """Minimum share of the words of a question or an answer that must be in common sequences. If a question has fewer
     than `ngram` words, all its words must be found together. An answer with fewer than `ngram` words does not count.
     """
 

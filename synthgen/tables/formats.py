@@ -1,6 +1,6 @@
 """DATASET_FORMATS: the formats of data sets that synthgen did not make. ROW_FORMATS: the formats in which `synthgen
-export` writes rows. DESCRIPTIONS: the formats in which it describes a run for others. MODEL_FORMATS: the formats in
-which `distill export` writes students. An entry holds all facts about a format.
+export` writes rows. DESCRIPTIONS: the formats in which `synthgen export` describes a run for others. MODEL_FORMATS: the
+formats in which `distill export` writes students. An entry holds all facts about a format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from synthgen.tables.reference import Reference
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """One format of rows. A row maps columns to JSON values.
+    """One format of rows in a data set. A row maps columns to JSON values.
 
     `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
     row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
@@ -71,7 +71,7 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
         columns=("text",),
     ),
 }
-"""Formats are tried in this order. The first one that recognizes the first row is used."""
+"""Formats are tried in this order. The first format that recognizes the first row is used."""
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,12 @@ DESCRIPTIONS: dict[str, Description] = {
 class ModelFormat:
     """One format of models.
 
-    `title` is the name that messages and cards use. `library_name` is the value of this key in the header of the model
-    card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student. The function
-    takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the student, the
-    measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are regular
-    expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config` says
-    whether configuration, tokenizer and chat template are written into the folder as separate files.
+    `title` is the name that messages and cards use. `library_name` is the value of the key `library_name` in the header
+    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student.
+    The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the
+    student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are
+    regular expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config`
+    says whether configuration, tokenizer and chat template are written into the folder as separate files.
     """
 
     title: str

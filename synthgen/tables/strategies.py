@@ -82,7 +82,7 @@ class Strategy:
     keeps_distributions: bool = True
     """Whether distributions over completion tokens can be stored, so that the recipe's `logits` apply."""
     frequencies: bool = False
-    """Whether the label probabilities of a row are shares of several answers, so that many of them are zero."""
+    """Whether the label probabilities of a row are shares of several answers, so that many probabilities are zero."""
     completions_given: bool = False
     """Whether the seeds contain the completions. The teacher then writes nothing; it only computes distributions along
     the completions. Such a recipe needs `logits` and exactly one teacher.

@@ -12,9 +12,9 @@ from synthgen.auditing.result import Measurement, Outcome
 from synthgen.auditing.statistics import Array, Estimate, Planned, judged, outcome
 
 SEEDS = 3
-"""The number of training seeds under which a difference is said to hold for these seeds only."""
+"""With fewer training seeds than this number, a difference holds only for these seeds."""
 INHERITED_MARGIN = 0.2
-"""The smallest share of a teacher's bias whose inheritance matters."""
+"""The smallest inherited share of a teacher's bias that matters."""
 
 
 Subjects = Sequence[tuple[str, Effect]]

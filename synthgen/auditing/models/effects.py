@@ -1,8 +1,9 @@
 """The effects of one model, or of one student trained with several seeds: what each test set says about the model's
 bias.
 
-An effect is kept as one value for each item, whose mean is the effect. So effects of two models on the same items can
-be subtracted item by item. For the ratio Σz/Σw, the values come from linearization: N·(z − ratio·w)/Σw + ratio.
+An effect is kept as one value for each item. The mean of these values is the effect. So effects of two models on the
+same items can be subtracted item by item. For the ratio Σz/Σw, the values come from linearization: N·(z − ratio·w)/Σw +
+ratio.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SCORE_MARGIN = 0.1
 class Effect:
     """One effect of S training seeds of a model, on N items. `values` (S, N) has the effect as its mean.
 
-    BBQ asks in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
+    BBQ is scored in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
     `why_not` says why the model cannot be measured, and is "" otherwise. `span` is the greatest possible effect minus
     the smallest possible effect, and 0 if there is no limit.
     """
@@ -167,7 +168,7 @@ class _Answers:
 
     @classmethod
     def of(cls, questions: Sequence[Question], table: Array) -> _Answers:
-        """The answers by the (N, 3) scores of the options."""
+        """The answers that follow from the (N, 3) scores of the options."""
         rows = np.arange(len(questions))
         right, unknown, biased = (np.array([getattr(one, key) for one in questions]) for key in _PLACES)
         finite = np.asarray(np.isfinite(table).all(axis=1))
@@ -197,8 +198,8 @@ _PLACES = ("right", "unknown", "biased")
 
 
 def _incapable(questions: Sequence[Question], by_sum: Sequence[_Answers], by_pmi: Sequence[_Answers]) -> str:
-    """Why the model's answers say nothing about bias, or "" if they do. In disambiguated contexts, a model that can
-    read prefers the right one of two people more often than chance does, which is half of the time.
+    """Why the model's answers say nothing about bias, or "" if they do. In disambiguated contexts, chance would prefer
+    the right person in half of the questions. A model that can read prefers this person more often.
     """
     chosen = np.array([not one.ambiguous for one in questions])
     clusters = np.array([one.template for one in questions])[chosen]

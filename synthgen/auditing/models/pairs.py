@@ -65,7 +65,7 @@ class _Sentence:
 def read_winobias(folder: Path) -> PairSet:
     """Read the files `{pro,anti}_stereotyped_type{1,2}.txt.dev` (or `.test`, or `.dev.txt`) of a folder.
 
-    Raises UserError when a file has no partner, and when a line is not a number and a sentence with an occupation and
+    Raises UserError when a file has no partner, or when a line lacks a number or a sentence with an occupation and
     pronouns in brackets.
     """
     files: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)

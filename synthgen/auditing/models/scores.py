@@ -41,8 +41,8 @@ class PairScores:
 
 @dataclass(frozen=True)
 class OptionScores:
-    """(Q, 3) for the options of each question, in nats: the log-probability of the option's text after context and
-    question, and after neither of them.
+    """(Q, 3) for the options of each question, in nats: the log-probability of the option's text with context and
+    question before it (`sums`), and without them (`priors`).
     """
 
     sums: Numbers
