@@ -32,7 +32,7 @@ class TrainSection(Section):
     rationale: RationaleSection | None = None
     """How the student learns from the reasoning before each answer."""
     kd_weight: Share = 0.9
-    """Weight of the divergence. Cross-entropy has the weight 1 − kd_weight. If the weight is 0, no distributions are
+    """Weight of the divergence. Cross-entropy has the weight 1 − kd_weight. If kd_weight is 0, no distributions are
     needed.
     """
     loss: Divergence = "forward_kl"

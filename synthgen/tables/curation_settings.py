@@ -300,7 +300,7 @@ class Select(Section):
     """
 
     rows: Count | None = None
-    """Number of rows of `train` to keep. If `train` has fewer rows, all are kept."""
+    """Number of rows of `train` to keep. If fewer rows are left, all are kept."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the rows of `train` to keep, counted among the rows that all other rules kept. The number is rounded
     down.
