@@ -26,9 +26,7 @@ _FIND = "synthgen.auditing.subjects:find"
 )
 @click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
 @click.option("--keep-allowed", is_flag=True, help="Write the rows that may be used as intended to the folder OUT.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the run with these rows."
-)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the new run.")
 @click.option(
     "--fresh", is_flag=True, help="With --keep-allowed: delete what this command made in OUT, and start again."
 )

@@ -63,7 +63,7 @@ STALE = click.option(
     is_eager=True,
     expose_value=False,
     callback=_list_stale,
-    help="List the licenses and terms whose text is to be read again, and stop.",
+    help="List the licenses and terms whose text must be read again, and stop.",
 )
 """An option of `audit`, which then needs no RUN."""
 

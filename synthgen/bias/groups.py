@@ -72,7 +72,9 @@ class Lexicon:
                         table[hashes[0]] = table.get(hashes[0], 0) | 1 << bit
                 bit += 1
         if bit > MOST:
-            raise RecipeError(f"audit.bias: {bit} groups are more than {MOST}", "name fewer `dimensions`")
+            raise RecipeError(
+                f"audit.bias: {bit} groups are more than the maximum of {MOST}", "name fewer `dimensions`"
+            )
         begins = {hashes[0] for hashes, _ in phrases}
         known = sorted({*any_case, *capital, *begins})
         self._known = np.array([*known, 0], np.uint64)  # the last entry stands for all other words
