@@ -133,7 +133,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
 
 
 class _Outcome(Protocol):
-    """The numbers of kept, rejected and failed rows of a corpus; see `synthgen.tally.Outcome`."""
+    """The numbers of kept rows, rejected rows and failed requests of a corpus; see `synthgen.tally.Outcome`."""
 
     def to_dict(self) -> dict[str, object]: ...
     def text(self) -> str: ...

@@ -341,7 +341,9 @@ def batches(
 
 
 def own_columns(folder: Path) -> pa.Schema:
-    """The user's own columns of a corpus, which are the columns not in `SCHEMA`. Empty when there is no shard."""
+    """The user's own columns of a corpus, which are the columns not in `SCHEMA`. The result is empty when there is no
+    shard.
+    """
     if not (names := shards(folder)):
         return pa.schema([])
     path = folder / "data" / f"{names[0]}.parquet"

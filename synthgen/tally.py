@@ -4,8 +4,8 @@
     outcome.text()                    # "kept 9, rejected 2, failed 1"
     outcome.check(run)                # raises GateDenied when nothing was kept
 
-A corpus without rows is never a success. Then the function `check`, which commands call, raises an error, the audit
-does not pass, and no student is trained.
+A corpus without rows is never a success. Then the method `check`, which commands call, raises an error, the audit does
+not pass, and no student is trained.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Chooses the rows to leave out when the licenses of a corpus contradict each other: as few rows as possible.
 
-A conflict is a set of obligations that cannot be met together. It ends when all rows with one of these obligations are
-left out. So a choice names, for every conflict, at least one obligation whose rows are left out. `choose` tries all
-choices, and finds the choice that leaves out the fewest rows. It skips a choice that already leaves out more rows than
-the best choice so far.
+A conflict is a set of obligations that cannot be met together. The conflict ends when all rows with one of these
+obligations are left out. So a choice names, for every conflict, at least one obligation whose rows are left out.
+`choose` tries all choices, and finds the choice that leaves out the fewest rows. The search skips a choice that already
+leaves out more rows than the best choice so far.
 """
 
 from __future__ import annotations

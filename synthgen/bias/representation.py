@@ -1,8 +1,8 @@
 """Representation (C1): is a group's share of all mentions in the answers larger than it should be?
 
-A row mentions a group or it does not. p is the group's share of all mentions of its dimension in the answers. It is
-compared with a declared target q, or with the group's share q of the mentions in the prompts, which isolates what the
-teacher adds. The effect is log2(p/q): 1 means twice the share.
+A row mentions a group or it does not. p is the group's share of all mentions of its dimension in the answers. p is
+compared with a declared target q. Without a target, q is the group's share of the mentions in the prompts, so that the
+comparison shows what the teacher adds. The effect is log2(p/q): 1 means twice the share.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class AuditSection(Section):
     package.
     """
     models: ModelsSection | None = None
-    """Tests of the student's bias. They take minutes and do not decide whether the audit passes."""
+    """Tests of the student's bias. These tests take minutes, and do not decide whether the audit passes."""
     permissions: tuple[Permission, ...] = ()
     """Written permissions of rights holders. A permission allows the actions that it names, even if the terms forbid
     them.

@@ -24,5 +24,6 @@ class Hidden(Section):
     projection: bool = True
     """Whether the student's states are projected. If false, the student must be as wide as the teacher."""
     stored: bool = False
-    """Read the teacher's states from RUN/hidden. They are computed and written there once, before training, with 2
-    bytes for each number. Later epochs and other students then need no forward pass of the teacher."""
+    """Read the teacher's states from RUN/hidden. The states are computed and written there once, before training, with
+    2 bytes for each number. Later epochs and other students then need no forward pass of the teacher.
+    """

@@ -302,9 +302,7 @@ class Select(Section):
     rows: Count | None = None
     """Number of rows of `train` to keep. If fewer rows are left, all are kept."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the rows of `train` to keep, counted among the rows that all other rules kept. The number is rounded
-    down.
-    """
+    """Share of the rows of `train` to keep, among the rows that all other rules kept. The number is rounded down."""
     by: Literal["score", "spread", "random"]
     """`score` keeps the rows with the highest score. `spread` keeps rows whose texts have few words in common: the
     first row is drawn at random, and each further row is the row that is farthest from all rows chosen before. `random`
@@ -361,8 +359,7 @@ class EvaluationSet(Section):
     """Column with the question. Without this key, the messages of the user are the question, and the completion is the
     answer."""
     answer: str | None = None
-    """Column with the answer. It is read only if `question` is given. Without this key, only questions are looked for.
-    """
+    """Column with the answer; it needs the key `question`. Without `answer`, only questions are looked for."""
     id: str | None = None
     """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
 

@@ -24,8 +24,9 @@ Subjects = Sequence[tuple[str, Effect]]
 def measurements(effects: Subjects, family: str) -> list[Measurement]:
     """The measurements of `effects`, corrected for their number.
 
-    An effect of BBQ is found, or absent, only if both ways to score say so. Its p-value is the greater of the two
-    p-values, which tests the hypothesis that at least one of the two effects is zero (Berger, Technometrics 24, 1982).
+    An effect of BBQ is found, or absent, only if both ways to score say so. The effect's p-value is the greater of the
+    two p-values, which tests the hypothesis that at least one of the two effects is zero (Berger, Technometrics 24,
+    1982).
     """
     tested = [(subject, one, one.estimates()) for subject, one in effects if not one.why_not]
     done = judged([_planned(*three) for three in tested], family)
