@@ -70,8 +70,8 @@ def hub_license(terms: Iterable[str]) -> dict[str, str]:
     """The keys `license` and `license_name` of a card's header for these licenses, which are SPDX ids or keys of
     data/licenses.yaml.
 
-    A license without a tag on the hub is written as `other` with its name. Several different licenses are written in
-    the same way. Empty when a license is unknown, or when there are no licenses.
+    A license without a tag on the hub is written as `other` with its name. Several different licenses are written as
+    `other` with the name `several-see-the-sources`. Empty when a license is unknown, or when there are no licenses.
     """
     plain = {_spelling(one) for one in terms}
     if not plain or plain & set(_UNKNOWN):

@@ -46,8 +46,8 @@ def given_sources(value: object) -> list[Source]:
     """The sources that are stored in a row of another corpus. `value` is the row's field `sources`. Empty when it is
     not a list of sources, for example when a user's own column has the same name.
 
-    Where an entry cannot be read, it gets the values that the audit judges most strictly: an unknown role becomes
-    `generator`, and a missing license becomes `unknown`.
+    If an entry cannot be read in full, its missing parts get the values that the audit judges most strictly: an unknown
+    role becomes `generator`, and a missing license becomes `unknown`.
     """
     rows = value if isinstance(value, list) else []
     return [_source_of(one) for one in rows if isinstance(one, dict) and {"role", "license"} <= one.keys()]
