@@ -52,7 +52,7 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
 _TASKS = {"completions": "text-generation", "label probabilities": "text-classification", "texts": "feature-extraction"}
 """The content of a strategy's rows → the task category of the hub."""
 
-_MOST_TESTS = 20  # tests of bias with the same outcome that a card shows
+_MOST_TESTS = 20  # maximum number of tests of bias with the same outcome that a card shows
 
 _SIZES = (
     (10**3, "n<1K"),

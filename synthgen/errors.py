@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_LONGEST = 600  # characters of a message about the user's rows
+_LONGEST = 600  # maximum number of characters of a message about the user's rows
 
 
 class SynthgenError(Exception):

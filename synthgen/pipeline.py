@@ -45,7 +45,7 @@ class Run:
     """The result of `run`: the folder, the seconds that each stage took, the audit's status, whether any work was done,
     and the numbers of kept rows, rejected rows and failed requests.
 
-    `worked` is False when all files of the run existed already.
+    `worked` is False when all files of the run already existed.
     """
 
     folder: Path

@@ -18,7 +18,7 @@ from synthgen.auditing.judging import Assessment, Judgment
 from synthgen.auditing.sides import Choice, Weight, choose, total
 from synthgen.errors import GateDenied
 
-_NAMED = 3  # sources that a reason names
+_NAMED = 3  # maximum number of sources that a reason names
 NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 
 

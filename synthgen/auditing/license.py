@@ -21,8 +21,8 @@ from synthgen.auditing.waivers import marked, remarks
 from synthgen.recipe import AuditSection
 from synthgen.recipe.exceptions import CONFLICT
 
-_MOST_BLAMED = 100  # sets of sources in the figure `blame`
-_NAMED = 3  # sources that a finding about a conflict names for each license
+_MOST_BLAMED = 100  # maximum number of sets of sources in the figure `blame`
+_NAMED = 3  # maximum number of sources that a finding about a conflict names for each license
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:

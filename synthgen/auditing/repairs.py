@@ -19,7 +19,7 @@ from synthgen.auditing.rules import BASE
 from synthgen.errors import GateDenied
 from synthgen.recipe import AuditSection
 
-_NAMED = 3  # sources that a repair names
+_NAMED = 3  # maximum number of sources that a repair names
 _ASKED = re.compile(r"does not set (audit\.\w+(?:\.[\w-]+)?)")
 _MODELS = ("generator", "logits", "rewriter", "judge")
 

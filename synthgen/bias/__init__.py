@@ -21,7 +21,7 @@ from synthgen.bias.selection import selection
 from synthgen.errors import RecipeError
 from synthgen.recipe.bias import BiasSection
 
-_NAMED = 5  # words that a finding names
+_NAMED = 5  # maximum number of words that a finding names
 
 
 def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:

@@ -31,7 +31,7 @@ LEAST_USES = 10
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
-"""Words that a report names for each group and direction."""
+"""Maximum number of words that a report names for each group and direction."""
 _NORMAL = {0.9: 1.6448536, 0.95: 1.9599640, "power": 0.8416212}
 _HELD = 1 << 24  # number of entries that are held before equal entries are added up
 

@@ -28,7 +28,7 @@ from synthgen.curation.refusals import refusal
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 
-ROWS = 1024  # rows of a batch
+ROWS = 1024  # number of rows in a batch
 _COLUMNS = ("id", "seed_id", "group_id", "prompt", "completion", "finish_reason", "scores", "verdicts")
 _MERGED = 1 << 22  # number of counts of words that are held before they are added up
 

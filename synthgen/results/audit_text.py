@@ -38,8 +38,8 @@ MEANINGS = {
 STATUSES = tuple(MEANINGS)
 _NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
-_MOST_STEPS = 12  # repairs and notes that are shown
-_NAMED = 3  # findings that the sentence with the verdict names
+_MOST_STEPS = 12  # maximum number of repairs and notes that are shown
+_NAMED = 3  # maximum number of findings that the sentence with the verdict names
 
 
 def intended(intent: Intent) -> str:
