@@ -26,9 +26,7 @@ _FIND = "synthgen.auditing.subjects:find"
 )
 @click.option("--recipe", help="Recipe with the intended use. Default: RUN/recipe.yaml.")
 @click.option("--keep-allowed", is_flag=True, help="Write the rows that may be used as intended to the folder OUT.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the run with these rows."
-)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="With --keep-allowed: folder of the new run.")
 @click.option(
     "--fresh", is_flag=True, help="With --keep-allowed: delete what this command made in OUT, and start again."
 )
@@ -50,7 +48,7 @@ def audit(
     """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
     The exit code is 1 when a license forbids the use or is unknown, unless a waiver covers that. With --keep-allowed,
-    it is that of the new run. Each row that it leaves out keeps its reason, and loses its text.
+    the audit of the new run decides the exit code. Each row that it leaves out loses its text, but keeps the reason.
 
     \b
     synthgen audit runs/first

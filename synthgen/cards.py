@@ -1,4 +1,4 @@
-"""Writes the card (README.md) of a corpus, using only its manifest. Also has functions that the cards of models use."""
+"""Writes the card (README.md) of a corpus, using only its manifest. It also has functions for the cards of models."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _UNKNOWN = ("", "unknown", "other", "none")
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)
 
 _TASKS = {"completions": "text-generation", "label probabilities": "text-classification", "texts": "feature-extraction"}
-"""What the rows of a strategy hold → the task category of the hub."""
+"""The content of a strategy's rows → the task category of the hub."""
 
-_MOST_TESTS = 20  # tests of bias with the same outcome that a card shows
+_MOST_TESTS = 20  # maximum number of tests of bias with the same outcome that a card shows
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -70,8 +70,8 @@ def hub_license(terms: Iterable[str]) -> dict[str, str]:
     """The keys `license` and `license_name` of a card's header for these licenses, which are SPDX ids or keys of
     data/licenses.yaml.
 
-    A license that the hub has no tag for is `other` with its name, and so are several different licenses. Empty when
-    one of them is unknown, or when there are none.
+    A license without a tag on the hub is written as `other` with its name. Several different licenses are written as
+    `other` with the name `several-see-the-sources`. Empty when a license is unknown, or when there are no licenses.
     """
     plain = {_spelling(one) for one in terms}
     if not plain or plain & set(_UNKNOWN):
@@ -132,13 +132,13 @@ def environment() -> Environment:
 
 
 def _plain(text: str) -> str:
-    """The text in one line of Markdown, in which it starts no link and no HTML."""
+    """The text as one line of Markdown that contains neither links nor HTML."""
     return re.sub(r"([\[\]`])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
-    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was none. `more` are
-    tests of bias that are not in the audit, such as those of a student.
+    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was no audit. `more`
+    are tests of bias that are not in the audit, such as tests of a student.
     """
     tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
     template = environment().get_template("audit_sections.md.j2")
@@ -164,8 +164,8 @@ def markdown_table(
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
-    """Write README.md with the YAML that makes `load_dataset(folder)` work, and what the latest audit of exactly these
-    rows found, if there is one. A damaged report counts as none.
+    """Write README.md with the YAML that makes `load_dataset(folder)` work, and the findings of the latest audit of
+    exactly these rows, if there is an audit. A damaged report counts as a missing report.
 
     Each configuration in the YAML has a `description`, which holds a hash of the corpus's files. (`description` is a
     field of every dataset builder.) The library `datasets` finds the cached data of a local folder only by these
@@ -214,9 +214,7 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
 
 
 def _source_datasets(manifest: Manifest) -> list[str]:
-    """The hub ids of the data sets that the seeds or rows come from, as far as their sources are addresses of the
-    hub.
-    """
+    """The hub ids of the data sets from which the seeds or rows come, if their sources are addresses on the hub."""
     addresses = (f"https://{host}/datasets/" for host in ("huggingface.co", "hf.co"))
     found = [
         source["source"].removeprefix(address).strip("/")

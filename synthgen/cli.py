@@ -178,7 +178,7 @@ def _refuse_code(recipe: Recipe, settings: Sequence[str]) -> None:
     "-o",
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the curated corpus; for a data set, folder of the run that is made of it. Default: RUN/curated.",
+    help="Folder of the curated corpus; for a data set, folder of the run that is made from it. Default: RUN/curated.",
 )
 @click.option("--recipe", help="Recipe with the rules. Default: RUN/recipe.yaml; for a data set, the default rules.")
 @click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
@@ -293,7 +293,7 @@ def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool
 @click.option(
     "--license",
     metavar="ID",
-    help="License of the rows, such as CC0-1.0. Default: that of a run's sources, or unknown.",
+    help="License of the rows, such as CC0-1.0. Default: the license of a run's sources, or unknown.",
 )
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Export only rows of this split.")
 @FIELD

@@ -1,4 +1,4 @@
-"""What every command does around its own work: options that all commands have, errors, exit codes, interruptions."""
+"""The parts that all commands share: common options, errors, exit codes and interruptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DISK = {
     errno.EROFS: ("the disk is read-only", "make it writable, or give a folder on another disk"),
     errno.EIO: ("the disk reports an error", "check the disk, then give the same command"),
 }
-"""What each error of a disk means, and what to do."""
+"""The meaning of each disk error, and what to do."""
 
 
 SET = click.option(
@@ -63,7 +63,7 @@ STALE = click.option(
     is_eager=True,
     expose_value=False,
     callback=_list_stale,
-    help="List the licenses and terms whose text is to be read again, and stop.",
+    help="List the licenses and terms whose text must be read again, and stop.",
 )
 """An option of `audit`, which then needs no RUN."""
 
@@ -102,7 +102,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    """Send an interruption again that Python ignored because it came while an object was deleted."""
+    """Send an interruption again if Python ignored it because it came while an object was deleted."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
     else:
@@ -133,7 +133,7 @@ def _unexpected(ui: UI, error: Exception) -> int:
 
 
 class _Outcome(Protocol):
-    """What became of the rows of a corpus; see `synthgen.tally.Outcome`."""
+    """The numbers of kept rows, rejected rows and failed requests of a corpus; see `synthgen.tally.Outcome`."""
 
     def to_dict(self) -> dict[str, object]: ...
     def text(self) -> str: ...

@@ -133,8 +133,8 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
     """Names of the committed shards. Each of these shards must have a companion in every folder that `parts` names.
 
-    Raises CorpusError when a file is damaged or missing, or when its columns differ from those of the first shard. The
-    message names the file.
+    Raises CorpusError when a file is damaged or missing, or when its columns differ from the columns of the first
+    shard. The message names the file.
     """
     expected = durable.digest(load_json(folder / "inputs.json")).encode()
     paths = [folder / "data" / f"{name}.parquet" for name in shards(folder)]
@@ -153,8 +153,8 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[str] = ()) -> dict[str, str]:
     """The hash of each companion of a data file, by the companion's folder. `schema` is the schema of the data file.
 
-    Raises CorpusError unless the data file was made under its name and from the inputs with the hash `expected`, has
-    the columns of a corpus, and has a companion in every folder that `parts` names.
+    Raises CorpusError if the data file was made under another name or from inputs whose hash is not `expected`, if it
+    lacks the columns of a corpus, or if it has no companion in a folder that `parts` names.
     """
     about = schema.metadata or {}
     if about.get(_INPUTS_KEY) != expected:
@@ -341,7 +341,9 @@ def batches(
 
 
 def own_columns(folder: Path) -> pa.Schema:
-    """The user's own columns of a corpus, which are the columns not in `SCHEMA`. Empty when there is no shard."""
+    """The user's own columns of a corpus, which are the columns not in `SCHEMA`. The result is empty when there is no
+    shard.
+    """
     if not (names := shards(folder)):
         return pa.schema([])
     path = folder / "data" / f"{names[0]}.parquet"
@@ -357,10 +359,11 @@ def records(folder: Path, part: str = "data", split: str | None = None) -> Itera
 
 
 def resolve(path: Path, prefer: Sequence[str] = ("curated", "generated")) -> Path:
-    """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is none.
+    """The corpus folder for `path`, which is a corpus folder or a run folder. Raises CorpusError when there is no
+    corpus.
 
-    In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of them
-    that exists.
+    In a run folder, the corpus is the first finished corpus among the subfolders `prefer`, or else the first of these
+    subfolders that exists.
     """
     for run in (path, path.absolute().parent):
         refuse_half(run)

@@ -37,10 +37,10 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected, `funnel` those that it was the first to reject, and
-    `summaries` are further counts of some checks.
-    `failed_by` is the number of failures of each kind, and `causes` are the reasons of the failures, the most frequent
-    first. Both are empty unless failures were requested. `removed` are lines about what was removed from the run.
+    `rejected_by` is the number of rows that each check rejected, `funnel` the number of rows that it was the first to
+    reject, and `summaries` are further counts of some checks. `failed_by` is the number of failures of each kind, and
+    `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures were requested.
+    `removed` are lines about what was removed from the run.
     """
 
     folder: Path
@@ -127,12 +127,12 @@ def show(
     failures: bool = False,
     split: str | None = None,
 ) -> Shown:
-    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read. With `rejected`, also
-    `rule` may be given: the name of the check or sweep that rejected the rows.
+    """Read the first `n` rows of a run or corpus. With `split`, only rows of this split are read. `rule` is the name of
+    the check or sweep that rejected the rows, and may only be given with `rejected`.
 
-    With `rejected`, only rejected rows are read. With `failures`, failed requests, which did not lead to a row, are
-    read instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no
-    rejected rows or no failures.
+    With `rejected`, only rejected rows are read. With `failures`, the requests that did not lead to a row are read
+    instead of rows. Raises CorpusError when there is no corpus, and UserError when this kind of corpus has no rejected
+    rows or no failures.
     """
     if rejected and failures:
         raise UserError(
@@ -165,7 +165,9 @@ def show(
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
-    """The rows of a curated corpus with these ids, kept and rejected ones. Of other shards, only the ids are read."""
+    """The kept and rejected rows of a curated corpus with these ids. In shards without such a row, only the ids are
+    read.
+    """
     wanted = set(ids)
     for path in (f"{part}/{name}.parquet" for part in ("data", "rejected") for name in corpus.shards(folder, part)):
         if not wanted:

@@ -23,9 +23,9 @@ from typing import IO, Any, BinaryIO
 from synthgen.errors import UserError
 
 TEMPORARY = ".tmp-"
-_attempt = ""  # begins the names of this process's temporary files; see `attempt`
+_attempt = ""  # the beginning of the names of this process's temporary files; see `attempt`
 ATTEMPT = re.compile(r"^attempt-[0-9a-f]+-")
-"""What `attempt` puts into temporary names, after TEMPORARY."""
+"""The text that `attempt` puts into temporary names after TEMPORARY."""
 
 
 def cache_folder() -> Path:
@@ -36,8 +36,8 @@ def cache_folder() -> Path:
 
 
 def attempt(number: str) -> None:
-    """Give the temporary files of this process names of their own. `number` is hexadecimal. Needed where a second
-    process may write the same file at the same time, as on a cluster that believes the first process to be dead.
+    """Give the temporary files of this process their own names. `number` is hexadecimal. This is needed where a second
+    process may write the same file at the same time, as on a cluster that wrongly takes the first process for dead.
     """
     global _attempt
     _attempt = f"attempt-{number}-"
@@ -72,7 +72,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def new_file(path: Path) -> BinaryIO:
-    """Open a new file for writing. What a killed process or anybody else left at `path` is removed first.
+    """Open a new file for writing. If there is already something at `path`, for example from a killed process, it is
+    removed first.
 
     A link is never followed, because it may lead to a file outside the folder, which would be overwritten.
     """
@@ -88,7 +89,7 @@ def new_folder(folder: Path) -> None:
 
 
 def lock_file(folder: Path) -> IO[str]:
-    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link or no file."""
+    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link, or not a file."""
     path = folder / ".lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -191,8 +192,8 @@ _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 def writes() -> bool:
-    """Whether this process writes files. Of the processes that `torchrun` or `accelerate launch` starts, only the
-    process with rank 0 writes files.
+    """Whether this process writes files. `torchrun` and `accelerate launch` start several processes. Only the process
+    with rank 0 writes files.
     """
     return os.environ.get("RANK", "0") == "0"
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_LONGEST = 600  # characters of a message about the user's rows
+_LONGEST = 600  # maximum number of characters of a message about the user's rows
 
 
 class SynthgenError(Exception):
@@ -59,8 +59,8 @@ class GateDenied(SynthgenError):
 
 
 def one_line(text: str) -> str:
-    """A text that may hold the user's values, as one line that is safe to print: other characters than printable ones
-    are escaped, and a long text is cut.
+    """A text that may hold the user's values, as one line that is safe to print: characters that are not printable are
+    escaped, and a long text is cut.
     """
     cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
@@ -68,8 +68,8 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """A context, or a decorator of a function, whose `UserError`s have messages of one line, whatever the names and
-    values in the user's rows are.
+    """A context manager, which can also decorate a function. Every `UserError` that leaves it has a message of one
+    line, whatever names and values the user's rows have.
     """
     try:
         yield
@@ -99,7 +99,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def close(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three names that `word` may be meant for; [] when none is similar.
+    """Up to three of the `known` names that the user may have meant by `word`; [] when none is similar.
 
     Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
     returned:

@@ -1,4 +1,5 @@
-"""Reads files that a run wrote and that anything may have changed since: JSON of any shape, pipes, devices, links.
+"""Reads files that a run wrote and that may have been changed since. There may be JSON of any shape, a pipe, a device
+or a link in their place.
 
     inputs = read_object(folder / "inputs.json", "repeat the command and add --fresh")
 
@@ -27,7 +28,7 @@ def is_regular(path: Path) -> bool:
 def check_regular(path: Path, again: str) -> None:
     """Raise CorpusError unless `path` is a file with bytes, or a link to one.
 
-    Opening a pipe waits for ever, and reading a device may never end. So call this function before a file is opened.
+    Opening a pipe may block forever, and reading a device may never end. So call this function before a file is opened.
     """
     if is_regular(path):
         return

@@ -1,4 +1,6 @@
-"""Reads one line of JSONL. What other readers guess is an error here, since a guess would change the user's data."""
+"""Reads one line of JSONL. Where other readers guess, this reader raises an error, because a guess could change the
+user's data.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,16 @@ import re
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACE = " \t\n\r"
-_DEEPEST = 100  # lists and objects inside each other; json and marshal end at 1,000 to 2,000
+_DEEPEST = 100  # maximum depth of nested lists and objects; json and marshal fail at 1,000 to 2,000
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of one half of a surrogate pair
 
 
 def read_object(line: bytes) -> dict[str, object]:
     """The JSON object in a line.
 
-    Raises ValueError, which says what is wrong in one line, when the line is not UTF-8 or not a JSON object. Refused
-    too are a key that occurs twice, half of a surrogate pair, a number that a float cannot hold, and more than 100
-    lists and objects inside each other.
+    Raises ValueError, which says what is wrong in one line, when the line is not UTF-8 or not a JSON object. It also
+    refuses a key that occurs twice, half of a surrogate pair, a number that a float cannot hold, and lists and objects
+    nested more than 100 levels deep.
     """
     try:
         text = (line if line[:1] != b"\xef" else line.removeprefix(_BOM)).decode().strip(_SPACE)
@@ -44,7 +46,7 @@ def read_object(line: bytes) -> dict[str, object]:
 
 
 def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
-    """What is wrong with a line that is not UTF-8."""
+    """The message about a line that is not UTF-8."""
     if line.startswith(_UTF16):
         return "UTF-16 text; save the file as UTF-8"
     return f"byte {error.start + 1} of the line is not UTF-8 text; save the file as UTF-8"
@@ -81,7 +83,7 @@ def _is_text(value: object) -> bool:
 
 
 def _depth(value: object) -> int:
-    """How many lists and objects are inside each other, at the deepest place."""
+    """The maximum depth of nested lists and objects."""
     level, depth = [value], 0
     while level := [one for one in level if isinstance(one, dict | list)]:
         depth += 1

@@ -1,5 +1,5 @@
 """The sources of a student that are not sources of its rows: models whose weights it starts with, a live teacher that
-it learns from, its chat template, and what the other run of a cross-tokenizer student was made from.
+it learns from, its chat template, and, for a cross-tokenizer student, the sources of the other run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ BASE = "student_base"
 
 
 def student_sources(recipe: Recipe) -> list[SourceTerms]:
-    """The sources that the student of a recipe has besides those of its rows. Empty when no student is trained.
+    """The sources of a recipe's student that are not sources of its rows. Empty when no student is trained.
 
-    A checkpoint whose license the recipe does not state has the license "unknown", and so has a run that cannot be
-    read.
+    If the recipe states no license for a checkpoint, or if a run cannot be read, the license is "unknown".
     """
     if recipe.train is None:
         return []
@@ -35,7 +34,7 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     if teacher and asks_live_teacher(recipe.train):
         found.append({"role": "logits", "source": teacher.model, "license": teacher.license})
     if teacher and recipe.train.online and recipe.train.online.mode == "mutual":
-        found.append(_base(teacher.model, teacher.license))  # the trained teacher is saved beside the student
+        found.append(_base(teacher.model, teacher.license))  # the trained teacher is saved in the student's folder
     if (template := getattr(student, "chat_template_path", None)) is not None:
         found.append({"role": "template", "source": template, "license": _license_of(template, recipe)})
     if recipe.train.across and recipe.train.across.run:
@@ -49,13 +48,13 @@ def asks_live_teacher(section: TrainSection) -> bool:
 
 
 def sources_of(recipe: Recipe, manifest: Manifest) -> list[SourceTerms]:
-    """All sources of a recipe's student: those of its corpus, which has this manifest, and `student_sources`."""
+    """All sources of a recipe's student: the sources in the manifest of its corpus, and `student_sources`."""
     return distinct([*manifest["sources"], *student_sources(recipe)])
 
 
 def _license_of(template: str, recipe: Recipe) -> str:
-    """The license of a chat template: that of the model that it is named after, or the recipe's own for a file or
-    folder of the user.
+    """The license of a chat template. A template that is named after a model has the model's license, and a file or
+    folder of the user has the recipe's license.
     """
     student = recipe.train.student if recipe.train else None
     models = [(one.model, one.license) for one in (recipe.teacher, *recipe.teachers.values()) if one]

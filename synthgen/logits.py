@@ -1,4 +1,4 @@
-"""Teacher distributions stored beside the rows: their content, size and error.
+"""Teacher distributions that are stored with the rows: their content, size and error.
 
 A row with T completion tokens has T distributions. Entry t is the distribution that `token_ids[t]` was drawn from.
 There are two kinds of storage:
@@ -13,9 +13,9 @@ There are two kinds of storage:
 
 A shard is a Parquet file with one row for each record. Each array of a record is stored in one binary column, or in one
 column for each byte plane. A byte plane holds one byte of each number of the array, such as the lowest byte. Bytes of
-the same significance compress well together. The file's metadata holds dtypes, shapes and layout. No function here
-loops over tokens in Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. If a row is
-paired with the wrong tokens, training therefore fails instead of learning from them.
+the same significance compress well together. The file's metadata holds dtypes, shapes and layout. No function in this
+module loops over tokens in Python. Every row has `align`, a hash of token ids, teacher, tokenizer and temperature. So
+training fails, instead of learning from the wrong tokens, if a row is paired with other tokens.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ Target = Sampled | TopK
 
 @dataclass(frozen=True)
 class LogitsSpec:
-    """What is stored of each distribution: `draws` draws for kind "sampled", the `k` most probable tokens for kind
-    "topk". `temperature` is the temperature of the loss.
+    """The settings of stored distributions. Kind "sampled" stores `draws` draws of each distribution, and kind "topk"
+    the `k` most probable tokens. `temperature` is the temperature of the loss.
     """
 
     kind: Literal["sampled", "topk"]

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal, NotRequired, cast
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic needs this one on Python 3.11
+from typing_extensions import TypedDict  # on Python 3.11, pydantic needs this TypedDict
 
 from synthgen.errors import CorpusError
 from synthgen.records import SCHEMA_VERSION
@@ -29,8 +29,8 @@ class FileEntry(TypedDict):
 
 
 class SourceTerms(TypedDict):
-    """A model or text from which rows were made, its role, and its license. The keys that may be left out are those of
-    a row's source; see `synthgen.records.Source`.
+    """A model or text from which rows were made, its role, and its license. The optional keys are the same as for a
+    row's source; see `synthgen.records.Source`.
     """
 
     role: str
@@ -68,7 +68,7 @@ class Facts(TypedDict):
 
 
 class _Teacher(TypedDict):
-    """What the pages need to know of a teacher; `synthgen.teachers.base.Identity` has more."""
+    """The facts about a teacher that the pages need; `synthgen.teachers.base.Identity` has more facts."""
 
     engine: str
     model: str
@@ -93,7 +93,7 @@ def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
 
 
 def lines_of(summaries: Summaries) -> list[str]:
-    """For people: a line for each part of each check."""
+    """Text for people, with a line for each part of each check."""
     return [
         f"{check}, {part}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items())
         for check, parts in summaries.items()

@@ -48,8 +48,7 @@ _DERIVED = {
     "rejected_by": ("verdicts",),
     "reason": ("verdicts",),
 }
-"""Columns that a data frame has in addition to those of the corpus, each with the corpus columns from which it is
-computed."""
+"""Additional columns of a data frame, each with the corpus columns from which it is computed."""
 
 
 @dataclass(frozen=True)

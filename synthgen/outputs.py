@@ -45,7 +45,7 @@ class Output:
     """The files that one command writes.
 
     `files` and `kept` are regular expressions that match whole paths relative to the folder. `--fresh` deletes the
-    files that match `files`, in the order of the expressions, and keeps those that match `kept`. In `files`, the
+    files that match `files`, in the order of the expressions, and keeps the files that match `kept`. In `files`, the
     expression for the file that marks the work as finished is first. The expression for the file with the inputs is
     last, so the command still recognizes the folder after an interrupted deletion. `signs` are pairs of a glob pattern
     and a text. A folder counts as made by the command if, for one of these pairs, a file that matches the pattern
@@ -133,7 +133,7 @@ ALLOWED = Output(
 def check(folder: Path, output: Output, fresh: bool) -> None:
     """Raise RunChanged when `folder` is not empty and was not created by the command of `output`.
 
-    With `fresh`, also raise RunChanged when the folder holds a file that the command does not write.
+    With `fresh`, it also raises RunChanged when the folder holds a file that the command does not write.
     """
     if folder.exists() and not folder.is_dir():
         raise RunChanged(f"{folder} is a file", "give a folder with -o")
@@ -152,7 +152,7 @@ def check(folder: Path, output: Output, fresh: bool) -> None:
 
 
 def discard(folder: Path, output: Output) -> None:
-    """Delete every file that the command wrote, except those that match `output.kept`. Call `check` first. The lock
+    """Delete every file that the command wrote, except files that match `output.kept`. Call `check` first. The lock
     file is not deleted.
     """
     there = sorted(files_in(folder))
@@ -203,8 +203,8 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
     """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
     `folder` is inside the folder of another stage of the same run.
 
-    `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be that folder
-    and, with `nested`, also a folder inside it. Links are resolved first.
+    `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be the folder of
+    this name in the run and, with `nested`, also a folder inside it. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]

@@ -43,9 +43,9 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Run:
     """The result of `run`: the folder, the seconds that each stage took, the audit's status, whether any work was done,
-    and what became of the requests and rows.
+    and the numbers of kept rows, rejected rows and failed requests.
 
-    `worked` is False when all files of the run existed already.
+    `worked` is False when all files of the run already existed.
     """
 
     folder: Path
@@ -114,7 +114,7 @@ def run(
     ui = ui or UI(quiet=True)
     folder = Path(out)
     if recipe.train and importlib.util.find_spec("transformers") is None:
-        raise missing_extra("transformers", "train")  # now, and not after the teacher was asked
+        raise missing_extra("transformers", "train")  # fail now, before the teacher costs time or money
     check_installed(recipe.curate)
     check_run(folder)
     with durable.lock(folder):
@@ -162,11 +162,11 @@ def curate_dataset(
 ) -> Curation:
     """Curate the rows of a data set. `out` becomes the folder of a run without a teacher: its rows are in
     `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
-    holds the rules; by default, rules have their defaults. A repeated call resumes.
+    holds the rules; without it, the default rules apply. A repeated call resumes.
 
     Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or around it, and RunChanged when `out` belongs to another recipe. When a file cannot be read, nothing
-    is written. A row that a record cannot hold is a failure.
+    the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be read,
+    nothing is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")
@@ -181,14 +181,15 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # before the rows, so that a run that was killed is a run
+        keep_recipe(recipe, folder)  # before the rows, so that a killed command leaves a folder that counts as a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 
 
 def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:
     """Curate the first rows of a data set in a temporary folder, and say what each rule would reject or change. The
-    arguments are those of `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of `curate`.
+    arguments are the same as for `curate_dataset`. Raises the errors of `synthgen.datasets.open_dataset` and of
+    `curate`.
     """
     first = source.model_copy(update={"limit": min(source.limit or ROWS, ROWS)})
     recipe = recipe.model_copy(update={"seeds": (first,)}) if recipe else recipe_of_rows(first)

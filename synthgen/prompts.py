@@ -10,8 +10,9 @@ prompt.
     NAME.j2            what a teacher is asked in a further step of the strategy, such as a judgment
     NAME_system.j2     the system message of that step
 
-Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string. So
-is a printed value that has no text which a person would write: null, NaN, an infinite number, a list or an object.
+Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string. It
+is also an error to print a value that a person would not write as text: null, NaN, an infinite number, a list or an
+object.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class _Unprintable(ValueError):
 
 class _Printer:
     """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values, and `texts` the
-    number of those that are more than white space, since both were set to 0.
+    number of values that are not blank, since both were set to 0.
     """
 
     count = texts = 0
@@ -120,8 +121,8 @@ class Prompt:
         return [*self._system(f"{name}_system", fields), _message("user", self.render(name, fields))]
 
     def ask(self, name: str, fields: Fields) -> str:
-        """Render the template of a question. Raises RecipeError when the question is empty: when the template prints
-        values, and all of them are white space.
+        """Render the template of a question. Raises RecipeError when the question is empty, which means that the
+        template prints values and all of them are blank.
         """
         pieces = self.pieces.get(name)
         if pieces is not None:

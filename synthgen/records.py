@@ -2,7 +2,7 @@
 
 A `Record` holds a prompt with its completion, its teacher, its sources, and the verdicts of curation. A row from
 another data set has the same columns; columns with unknown values (`teacher`, `strategy`, …) are null. The user's own
-columns are stored beside these columns (`Record.own`).
+columns are stored in addition to these columns (`Record.own`).
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class Span(TypedDict):
 class Reason(TypedDict):
     """One reason why a row was rejected. The column `verdicts` is a list of reasons.
 
-    `check` is the check or sweep that rejected the row, and `rule` names the rule within it. `score` is the measured
-    value, `threshold` the limit that the value crossed, `matched_id` the id of a row that is too similar, `span` the
-    place in the completion, and `reason` the explanation in words. `teaches` says what the row may still be used for in
-    training.
+    `check` is the check or sweep that rejected the row, and `rule` names the rule within this check or sweep. `score`
+    is the measured value, `threshold` the limit that the value crossed, `matched_id` the id of a row that is too
+    similar, `span` the place in the completion, and `reason` the explanation in words. `teaches` says what the row may
+    still be used for in training.
     """
 
     check: str
@@ -109,8 +109,8 @@ class Reason(TypedDict):
 
 class Edit(TypedDict):
     """A change of a row's text: the name of the edit, the range `start` to `end` of the completion that was changed,
-    and the sha256 of the completion before the edit. The range is null if another text changed, and the hash is null if
-    it would reveal what the edit removed.
+    and the sha256 of the completion before the edit. The range is null if a text other than the completion changed, and
+    the hash is null if it would reveal what the edit removed.
     """
 
     edit: str
@@ -231,7 +231,7 @@ FAILURE_SCHEMA = pa.schema(
 
 @dataclass
 class Record:
-    """One row. All fields except `own` are the columns of `SCHEMA`; docs/corpus-format.md describes each."""
+    """One row. All fields except `own` are the columns of `SCHEMA`; docs/corpus-format.md describes each column."""
 
     id: str
     seed_id: str

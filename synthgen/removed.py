@@ -3,9 +3,9 @@
     removed = read_removed(run)          # from RUN/removed.jsonl; empty if nothing was removed
     removed.has_seed("q7", "faq.jsonl")  # whether this seed was removed
 
-A tombstone holds ids, hashes, counts and a date, and no text of a row. While a removal is being carried out, the file
-`RUN/.removing.json` is there. If the process is killed, the file stays, and `refuse_half` then refuses every other use
-of the run until the removal is complete.
+A tombstone holds ids, hashes, counts and a date, but no text of a row. During a removal, the file `RUN/.removing.json`
+exists. If the process is killed, the file stays, and `refuse_half` then refuses every other use of the run until the
+removal is complete.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 class Tombstone:
     """One removal. `name` is the id that the user gave, and `date` the day in UTC.
 
-    A row is removed if it has one of the `sources`, was made from one of the `seeds`, or is one of the `rows`, by their
-    ids. `counts` are the numbers of seeds, rows, failures and cached replies that were removed. `corpora` are the
-    hashes of the corpora that held the rows: a student that was trained on one of them is out of date. `students` are
-    the folders of the students that were found, relative to the run.
+    `sources`, `seeds` and `rows` are ids. A row is removed if it has one of the `sources`, was made from one of the
+    `seeds`, or is one of the `rows`. `counts` are the numbers of seeds, rows, failures and cached replies that were
+    removed. `corpora` are the hashes of the corpora that held the rows: a student that was trained on one of these
+    corpora is out of date. `students` are the folders of the students that were found, relative to the run.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Tombstone:
     students: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """For people, as in "1 seed left out: 'q7' was removed on 2026-11-30"."""
+        """Text for people, such as "1 seed left out: 'q7' was removed on 2026-11-30"."""
         count = self.counts.get("seeds", 0)
         return f"{count:,} seed{'' if count == 1 else 's'} left out: '{self.name}' was removed on {self.date}"
 
@@ -63,7 +63,7 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class Removed:
-    """All tombstones of a run. It is false if there is none."""
+    """All tombstones of a run. The object is false if there is no tombstone."""
 
     tombstones: tuple[Tombstone, ...] = ()
 
@@ -82,7 +82,7 @@ class Removed:
 
     @cached_property
     def rows(self) -> frozenset[str]:
-        """The ids of removed rows that no other rule names."""
+        """The ids of removed rows, without rows that a removed source or seed already covers."""
         return frozenset(one for tombstone in self.tombstones for one in tombstone.rows)
 
     @cached_property
@@ -108,7 +108,7 @@ class Removed:
         return any(id.startswith(f"{one}#") for one in self.sources)
 
     def has_row(self, row_id: str, seed_id: str, sources: Iterable[Source], parents: Iterable[str] = ()) -> bool:
-        """Whether a row was removed, or descends from something that was removed."""
+        """Whether a row was removed, or was made from something that was removed."""
         if row_id in self.rows or self.has_seed(seed_id) or any(one in self.rows for one in parents):
             return True
         return bool(self.sources) and any(self.has_source(one["id"], one["role"]) for one in sources)
@@ -186,7 +186,7 @@ def outdated(run: Path, student: Path) -> Tombstone | None:
 
 
 def notices(run: Path) -> list[str]:
-    """For people: a line for each removal from a run, and one for a student whose corpus held what was removed."""
+    """Text for people: a line for each removal from a run, and a line if the student's corpus held removed rows."""
     lines = []
     for one in read_removed(run).tombstones:
         count = one.counts.get("rows", 0)

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from synthgen.records import Message, Sampling, Source
 
 Kind = Literal["sample", "classify", "embed", "score"]
-"""What the teacher does: write a completion (sample), give probabilities of labels (classify), embed a text (embed), or
-give the log-probabilities of a given completion (score).
+"""The task of the teacher: write a completion (sample), give probabilities of labels (classify), embed a text (embed),
+or give the log-probabilities of a given completion (score).
 """
 
 Tool = Mapping[str, object]
@@ -30,11 +30,12 @@ class Request(
     """One question to one teacher, with everything that determines the answer. Pass all fields except the first three
     by name.
 
-    `messages` is the conversation that is sent. With `open_turn` its last message is left open, and the model continues
-    it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its tokens, if
-    known. `text` is the question alone, for models that read a text instead of a conversation; "" means the last
-    message. With `target`, the teacher's distributions at the reply's tokens are also stored. `teacher` is the
-    teacher's name in the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers of a sample.
+    `messages` is the conversation that is sent. With `open_turn`, the last message is left open, and the model
+    continues it. `labels` are used by kind "classify". Kind "score" scores `completion`; `completion_ids` are its
+    tokens, if known. `text` is only the question, for models that read a text instead of a conversation. If `text` is
+    "", the last message is used. With `target`, the teacher's distributions at the reply's tokens are also stored.
+    `teacher` is the teacher's name in the recipe. `id` (32 hexadecimal digits, see `identify`) seeds the random numbers
+    of a sample.
     """
 
     kind: Kind
@@ -57,7 +58,7 @@ class Request(
 
 
 class Lineage(NamedTuple):
-    """The origin of a request, and the values that its row has besides the reply.
+    """The origin of a request, and the values of its row that are not from the reply.
 
     `prompt` is the student's prompt. `parents` are the ids of the earlier requests that this request depends on. Rows
     with the same `group_id` are kept or rejected together; `pair_role` is the row's role in the group.
@@ -86,7 +87,7 @@ class Query(NamedTuple):
 
 
 def identify(request: Request, lineage: Lineage, teacher: str) -> str:
-    """Compute the id of a request: 32 hexadecimal digits, a hash of everything that distinguishes the request from
+    """Compute the id of a request: 32 hexadecimal digits of a hash of everything that distinguishes the request from
     others.
 
     The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling

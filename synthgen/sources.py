@@ -1,7 +1,8 @@
-"""The sources of rows: texts and models from which rows were made, each with its role, its license, and who used it.
+"""The sources of rows: texts and models from which rows were made, each with its role, its license, and the account
+that was used.
 
-A row lists its sources in the column `sources`, and a corpus lists those of all rows in its manifest. The audit judges
-each source by itself.
+A row lists its sources in the column `sources`, and a corpus lists the sources of all rows in its manifest. The audit
+judges each source by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from synthgen.records import ROLES, Source
 
 
 def source(name: str, role: str, license: str) -> Source:
-    """An entry for a row's column `sources`. It names something from which the row was made, such as a model."""
+    """An entry for a row's column `sources`. The entry names something from which the row was made, such as a model."""
     return {
         "id": name,
         "role": role if role in ROLES else "generator",
@@ -27,9 +28,9 @@ def source(name: str, role: str, license: str) -> Source:
 
 
 def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
-    """The sources of texts from a file or data set, as an entry of the recipe's `seeds` states them: the file or data
-    set under `name`, and then the model that wrote it, if the entry names one. The model has the role `generator`.
-    Both say whose account asked the model, and with which tools.
+    """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
+    or data set under `name`. If the entry names a model that wrote it, this model follows. The model has the role
+    `generator`. Both sources say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if maker is None:
@@ -42,11 +43,11 @@ def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
 
 
 def given_sources(value: object) -> list[Source]:
-    """The sources that a row of another corpus brings with it. `value` is the row's field `sources`. Empty when it is
-    no list of sources, such as a user's own column of addresses.
+    """The sources that are stored in a row of another corpus. `value` is the row's field `sources`. Empty when it is
+    not a list of sources, for example when a user's own column has the same name.
 
-    An entry that cannot be read in full counts as what is judged most strictly: an unknown role as `generator`, and a
-    missing license as `unknown`.
+    If an entry cannot be read in full, its missing parts get the values that the audit judges most strictly: an unknown
+    role becomes `generator`, and a missing license becomes `unknown`.
     """
     rows = value if isinstance(value, list) else []
     return [_source_of(one) for one in rows if isinstance(one, dict) and {"role", "license"} <= one.keys()]

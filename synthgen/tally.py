@@ -1,10 +1,11 @@
-"""Counts what became of the requests and rows of a corpus: kept, rejected, failed, and the most frequent reasons.
+"""Counts the kept rows, the rejected rows and the failed requests of a corpus, and finds the most frequent reasons.
 
     outcome = tally(run / "curated")
     outcome.text()                    # "kept 9, rejected 2, failed 1"
     outcome.check(run)                # raises GateDenied when nothing was kept
 
-A corpus without rows is never a success. Commands call `check`, the audit does not pass, and nothing is trained.
+A corpus without rows is never a success. Then the method `check`, which commands call, raises an error, the audit does
+not pass, and no student is trained.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ class Cause:
     count: int
 
     def text(self) -> str:
-        """As in 'server: status 500 (12)'."""
+        """One line of text, such as 'server: status 500 (12)'."""
         reason = " ".join(self.reason.split())
         return f"{self.kind}: {reason[:_SHOWN]}{'…' if len(reason) > _SHOWN else ''} ({self.count:,})"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The number of rows that were kept and that were rejected, and of requests that failed. `failed` is None when it
-    is not known. `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or
-    sweep rejected. Both begin with the most frequent. `cut_prompts` is the number of rows for which the server seems to
-    have read only a part of the prompt.
+    """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
+    `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or sweep rejected.
+    Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to have read
+    only a part of the prompt.
     """
 
     folder: Path
@@ -64,7 +65,7 @@ class Outcome:
     cut_prompts: int = 0
 
     def text(self) -> str:
-        """The last line of a command."""
+        """The last line that a command prints."""
         counts = [f"kept {self.kept:,}", f"rejected {self.rejected:,}"]
         return ", ".join(counts if self.failed is None else [*counts, f"failed {self.failed:,}"])
 
@@ -106,7 +107,7 @@ class Outcome:
         return ", and ".join(parts) or "no seed led to a row"
 
     def _failed(self, count: int) -> str:
-        """The number of failures in words. In a run that was made of a data set, rows fail and not requests."""
+        """The number of failures in words. In a run that was made from a data set, rows fail, not requests."""
         several = "s" if count > 1 else ""
         if self.causes and all(cause.kind == UNUSABLE for cause in self.causes):
             return f"{count:,} row{several} of the data set cannot be used"
@@ -130,8 +131,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """A check or sweep of a curation: the number of rows that it dropped, which no rule before it rejected, and of
-    those that were left after it.
+    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` the
+    number of rows that were left after it.
     """
 
     rule: str
@@ -141,7 +142,7 @@ class Step:
 
 def funnel(manifest: Manifest) -> list[Step]:
     """The enabled checks and sweeps of a curated corpus in their order. Rows that were dropped with another row of
-    their group come last. Empty for a corpus of another kind, or of a version that did not count this.
+    their group come last. Empty for a corpus of another kind, or of a version that did not count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:
@@ -159,7 +160,7 @@ def funnel(manifest: Manifest) -> list[Step]:
 
 
 def funnel_line(steps: Sequence[Step]) -> list[str]:
-    """For people: one line with the rules that dropped rows. No line if none did."""
+    """Text for people: one line with the rules that dropped rows. No line if no rule dropped rows."""
     dropping = [step for step in steps if step.dropped]
     if not dropping:
         return []
@@ -170,7 +171,7 @@ def funnel_line(steps: Sequence[Step]) -> list[str]:
 
 def tally(folder: Path, generated: Path | None = None) -> Outcome:
     """Count the rows and failures of a corpus, finished or not. `generated` is the folder with the failures. By
-    default, it is the corpus itself, or the folder `generated` beside a curated corpus.
+    default, it is the corpus itself, or the folder `generated` next to a curated corpus.
     """
     rejected_by: dict[str, int] = {}
     if (folder / "manifest.json").exists():

@@ -107,7 +107,7 @@ class Progress:
         self.show()
 
     def show(self) -> None:
-        """Does nothing here; progress bars override it."""
+        """Does nothing in this class; progress bars override it."""
 
     def remote(self, in_flight: int, limit: int, idle: str, usd: float | None) -> None:
         """Record the state of a remote teacher: the number of requests in flight and its limit, the reason why no more

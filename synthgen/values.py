@@ -11,7 +11,7 @@ def is_null(value: object) -> bool:
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value is missing or a text of white space alone."""
+    """Whether a value is missing, or a text that consists only of white space."""
     if isinstance(value, str):
         return not value or value.isspace()
     return is_null(value)
@@ -19,7 +19,7 @@ def is_blank(value: object) -> bool:
 
 def text_of(value: object) -> str:
     """The text of one value that is not null. Numbers and truth values get the text that JSON has for them, and a float
-    the shortest one that reads as the same number.
+    gets the shortest text that reads as the same number.
 
     Raises ValueError for a list, an object, or an infinite number, which have no text that a person would write.
     """

@@ -1,8 +1,8 @@
 """Makes text that others wrote safe to show: on a terminal, in a card, in a table of Markdown.
 
-Rows, licenses and errors of servers may hold control characters. ESC and its relatives give commands to a terminal,
-direction marks make text look like other text, and a line break or `|` ends the cell of a table. Files of data keep
-every character. Only what people read passes through here.
+Rows, licenses and errors of servers may hold control characters. ESC and similar characters give commands to a
+terminal, direction marks make text look like other text, and a line break or `|` ends the cell of a table. Files of
+data keep every character. These functions are only for text that people read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cell(text: str) -> str:
 
 
 def finalize(value: object) -> object:
-    """For `jinja2.Environment(finalize=…)`: `visible` for text. Other values, and markup that is safe, stay."""
+    """For `jinja2.Environment(finalize=…)`: `visible` for text. Other values and safe markup are not changed."""
     return visible(value) if type(value) is str else value
 
 

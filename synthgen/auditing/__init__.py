@@ -32,10 +32,10 @@ from synthgen.ui import UI
 class Report:
     """The results of all audits of a corpus for one intended use.
 
-    `status` is the worst status of all audits. `passed` is true when it is ALLOW or CONTESTED, or when waivers cover
-    all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each audit.
-    `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent` holds the
-    recipe's section `audit`, and under `student` the sources that the student has besides those of its rows.
+    `status` is the worst status of all audits. `passed` is true when this status is ALLOW or CONTESTED, or when waivers
+    cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each
+    audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent`
+    holds the recipe's section `audit`, and under `student` the student's sources that are not sources of its rows.
     `corpus_sha256` is the hash of the list of the corpus's files.
     """
 
@@ -50,17 +50,17 @@ class Report:
 
     @property
     def repairs(self) -> list[Repair]:
-        """What would make it pass, or more of it; empty when it passes."""
+        """The changes after which the corpus, or more of its rows, would pass. Empty when the report passes."""
         return [one for result in self.audits.values() for one in result.repairs]
 
     @property
     def gate(self) -> Status:
-        """The status that decides whether the report passes: that without the findings that are waived."""
+        """The status that decides whether the report passes: the status without the waived findings."""
         return worst(result.gate for result in self.audits.values())
 
     @property
     def notes(self) -> list[str]:
-        """What else to know, such as a waiver that covers nothing."""
+        """Further remarks, for example about a waiver that covers nothing."""
         return [note for result in self.audits.values() for note in result.notes]
 
     @property
@@ -83,11 +83,11 @@ class Report:
         return "\n".join(lines)
 
     def notices(self) -> str:
-        """What has to be said and passed on, in Markdown; see `synthgen.auditing.notices`."""
+        """The texts that must be stated and passed on, in Markdown; see `synthgen.auditing.notices`."""
         return notices(self.findings, intended_text(self.intent))
 
     def to_dict(self) -> dict[str, object]:
-        """As in report.json."""
+        """The content of report.json."""
         audits = {
             name: {
                 "status": result.status,
@@ -118,10 +118,10 @@ def audit(
     a run, a corpus, the folder of a student, or any model.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
-    that it was trained on; if that is not known, the status is UNKNOWN. Writes into the folder audit/ beside the corpus
-    or in the student's folder, or into `out`. Without `out`, the corpus's card is written again, with what the audit
-    found. Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that
-    folder holds files but no audit.
+    that it was trained on. If this corpus is not known, the status is UNKNOWN. Writes into `out`, or else into the
+    folder audit/ next to the corpus or in the student's folder. Without `out`, the corpus's card is written again, with
+    what the audit found. Raises UserError when that folder overlaps the corpus or another stage's folder, and
+    RunChanged when that folder holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -165,7 +165,7 @@ def audit(
 
 
 def intended(recipe: Recipe, use: str | None) -> AuditSection:
-    """The recipe's section `audit`, with `use` in place of its key `use` unless that is None."""
+    """The recipe's section `audit`. If `use` is not None, it replaces the section's key `use`."""
     return AuditSection.model_validate({**recipe.audit.model_dump(), **({"use": use} if use else {})})
 
 
@@ -179,7 +179,7 @@ NO_FACTS: Facts = {
     "sources": [],
     "counts": {},
 }
-"""The facts of a corpus that is not known."""
+"""The facts for a model whose corpus is not known."""
 
 
 def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
@@ -206,15 +206,15 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
 
 
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
-    """What a report judges a corpus for: the intended use, and the student that learns from it. `of_student` are the
-    sources that the student has besides those of its rows; see `synthgen.lineage.student_sources`. The tests for bias
-    are left out: they never refuse a use, so a report without them lets the same students pass.
+    """The purpose for which a report judges a corpus: the intended use, and the student that learns from the corpus.
+    `of_student` are the student's sources that are not sources of its rows; see `synthgen.lineage.student_sources`. The
+    tests for bias are left out: they never refuse a use, so the same students pass without them.
     """
     return {**section.model_dump(mode="json", exclude=_MEASURED), "student": [dict(one) for one in of_student]}
 
 
 def intended_text(intent: Mapping[str, object]) -> str:
-    """For people: the use and the actions."""
+    """The use and the actions, as text for people."""
     actions = intent["actions"]
     listed = ", ".join(map(str, actions)) if isinstance(actions, list) else str(actions)
     return f"{intent['use']} use ({listed})"
@@ -227,8 +227,9 @@ decides whether a report passes."""
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
     """The name of the folder for the reports about the corpora named `corpus_name`, such as `curated`, and an intent.
-    Runs may have several curated corpora side by side; no report of one overwrites a report of another. A report made
-    with another version of the catalog of licenses has another folder, so it does not count any more.
+    A run may have several curated corpora side by side, so the report about one must not overwrite the report about
+    another. A report made with another version of the catalog of licenses has another folder, so it does not count any
+    more.
     """
     return durable.digest([dict(intent), corpus_name, catalogue_hash()])[:16]
 

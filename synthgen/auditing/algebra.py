@@ -1,9 +1,9 @@
 """How verdicts on single sources become the verdict on a row, a corpus or a student.
 
 A verdict is a status, the obligations that come with it, and the reasons. Statuses are ordered: ALLOW < CONTESTED <
-UNKNOWN < DENY. To join verdicts is to take the worst status and all obligations and reasons, and to deny when two
-obligations cannot be met together. So the order of the sources does not matter, a source that is named twice counts
-once, and another source never improves the result.
+UNKNOWN < DENY. Joined verdicts have the worst of their statuses, and all their obligations and reasons. If two
+obligations cannot be met together, the joined status is DENY. So the order of the sources does not matter, a source
+that is named twice counts once, and a further source never improves the result.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Literal, NamedTuple
 from synthgen.auditing.result import Status, worst
 
 Duty = Literal["credit", "notice", "statement", "flow_down", "name_prefix", "share_alike", "no_further_terms"]
-"""`flow_down` is to pass a policy of use on (`use_policy`). The other duties are keys of `Terms` with these names."""
+"""`flow_down` is the duty to pass on a policy of use (`use_policy`). The other duties are keys of `Terms` with these
+names.
+"""
 
 
 class Obligation(NamedTuple):
-    """What one license asks for. `of` is the id of the license, and `text` says it in words. `values` holds what code
-    compares: the prefix of a name, or the ids of the licenses under which an adapted work may be shared.
+    """An obligation that one license asks for. `of` is the id of the license, and `text` says it in words. `values`
+    holds what code compares: the prefix of a name, or the ids of the licenses under which an adapted work may be
+    shared.
     """
 
     duty: Duty
@@ -31,11 +34,11 @@ class Obligation(NamedTuple):
 
 
 Duties = frozenset[tuple[Duty, str]]
-"""Obligations without their words: pairs of a duty and the id of the license that asks for it."""
+"""Obligations without their texts: pairs of a duty and the id of the license that asks for it."""
 
 
 class Conflict(NamedTuple):
-    """Obligations that cannot be met together. No smaller set of them has this conflict."""
+    """Obligations that cannot be met together. Without any one of these obligations, the others can be met together."""
 
     duties: Duties
     reason: str
@@ -48,8 +51,8 @@ class Conflict(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the terms of one source, or of several, say about an intended use. An ALLOW without obligations changes
-    nothing when it is joined.
+    """The verdict of the terms of one or several sources on an intended use. Joining ALLOW without obligations to
+    another verdict does not change this verdict.
     """
 
     status: Status = "ALLOW"
@@ -58,7 +61,7 @@ class Verdict:
 
 
 def join(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on everything that the verdicts are about together. ALLOW for no verdicts."""
+    """One verdict on everything that the verdicts are about. Without verdicts, the result is ALLOW."""
     several = list(verdicts)
     obligations = frozenset[Obligation]().union(*(one.obligations for one in several))
     reasons = frozenset[str]().union(*(one.reasons for one in several))
@@ -88,8 +91,8 @@ def conflicts(obligations: Iterable[Obligation]) -> list[Conflict]:
 
 
 def between(verdicts: Iterable[Verdict]) -> list[Conflict]:
-    """The conflicts between verdicts on different sources. A conflict that lies in single sources alone is left out: it
-    is a part of their own verdicts.
+    """The conflicts between verdicts on different sources. A conflict within a single source is left out, because the
+    verdict on this source already has it.
     """
     several = set(verdicts)
     duties = [duties_of(one) for one in several]
@@ -98,12 +101,14 @@ def between(verdicts: Iterable[Verdict]) -> list[Conflict]:
 
 
 def duties_of(verdict: Verdict) -> Duties:
-    """The obligations of a verdict, without their words."""
+    """The obligations of a verdict, without their texts."""
     return frozenset((one.duty, one.of) for one in verdict.obligations)
 
 
 def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Two licenses ask for names of which neither begins with the other."""
+    """Conflicts between two licenses that ask for different prefixes of a name. There is no conflict if one prefix
+    begins with the other.
+    """
     return [
         Conflict(
             frozenset({("name_prefix", one), ("name_prefix", other)}),
@@ -115,7 +120,9 @@ def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
 
 
 def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Licenses that allow adapted works under no common license. A set is left out when a part of it has a conflict."""
+    """Conflicts between licenses that allow adapted works, but under no common license. A set of licenses is left out
+    when a part of it already has a conflict.
+    """
     found: list[frozenset[str]] = []
     together: list[tuple[str, ...]] = [(name,) for name in sorted(allowed)]  # sets without a conflict
     while together:

@@ -1,8 +1,8 @@
-"""Which rows of a corpus may be used as intended, together, and why each of the others may not.
+"""Decides which rows of a corpus may be used together as intended, and why each of the other rows may not.
 
-First, a row goes if the sources of the row alone do not pass. Then, if the obligations of the rows that are left cannot
-be met together, the rows on one side of each conflict go, so that as many kept rows as possible stay. The result is a
-decision on each set of sources; see `synthgen.auditing.combinations`.
+First, a row is left out if its own sources do not pass. Then, if the obligations of the remaining rows cannot be met
+together, the rows on one side of each conflict are left out, so that as many kept rows as possible stay. The result is
+a decision on each set of sources; see `synthgen.auditing.combinations`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from synthgen.auditing.judging import Assessment, Judgment
 from synthgen.auditing.sides import Choice, Weight, choose, total
 from synthgen.errors import GateDenied
 
-_NAMED = 3  # sources that a reason names
+_NAMED = 3  # maximum number of sources that a reason names
 NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 
 
 @dataclass(frozen=True)
 class Allowed:
     """The decision. `assessment` has the judgments of all sources, without the rows. `left_out` maps each obligation
-    whose rows were left out for the sake of the others to the reason. `sides` says in words what was left out, and how
-    many rows it had.
+    whose rows were left out to the reason. `sides` says in words what was left out, and how many rows it had.
     """
 
     assessment: Assessment
@@ -34,7 +33,7 @@ class Allowed:
     sides: tuple[str, ...] = ()
 
     def reason(self, combination: Combination) -> str | None:
-        """Why a row with these sources may not go, or None if it may."""
+        """Why a row with these sources is left out, or None if it stays."""
         alone = _alone(combination, self.assessment)
         if alone is not None or not self.left_out:
             return alone
@@ -43,9 +42,9 @@ class Allowed:
 
 
 def allowed(assessment: Assessment) -> Allowed:
-    """Decide which rows may go.
+    """Decide which rows may stay.
 
-    Raises GateDenied when no choice of rows passes, because of the student's own sources.
+    Raises GateDenied when no choice of rows passes, because the student's own sources do not pass.
     """
     judgments = assessment.judgments
     alone = replace(assessment, occurring=Occurring(Counter(), Counter()))
@@ -68,7 +67,7 @@ def weight_of(combination: Combination, assessment: Assessment) -> Weight:
 
 
 def _alone(combination: Combination, assessment: Assessment) -> str | None:
-    """Why a row with these sources may not go, or None if it may."""
+    """Why a row with these sources is left out, or None if it stays."""
     if not combination:
         return NO_SOURCES
     judgments = assessment.judgments
@@ -100,7 +99,7 @@ def _sides(
     rows: Mapping[frozenset[Verdict], Weight],
     fixed: Verdict,
 ) -> Allowed:
-    """Of rows that may go by themselves: leave some out for the sake of the others."""
+    """Leave out some of the rows that pass by themselves, so that the other rows pass together."""
     disputed: Duties = frozenset().union(*(one.duties for one in found))
     weights: dict[Duties, Weight] = {}
     for verdicts, weight in rows.items():
@@ -120,7 +119,7 @@ def _of_duty(duty: tuple[Duty, str], found: list[Conflict]) -> list[Conflict]:
 
 
 def _reason(duty: tuple[Duty, str], found: list[Conflict], choice: Choice) -> str:
-    """Why the rows with this obligation go."""
+    """Why the rows with this obligation are left out."""
     ended = [one.reason for one in _of_duty(duty, found) if not one.duties & (choice.left_out - {duty})]
     reasons = ended or [one.reason for one in _of_duty(duty, found)]
     return f"left out for the sake of the other rows: {'; '.join(reasons)}"

@@ -1,4 +1,4 @@
-"""The catalog: the facts about licenses and terms of data/licenses.yaml, those of a recipe's `audit.terms`, and the
+"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. It finds the
 terms that a license expression or the name of a model stands for.
 """
 
@@ -21,13 +21,13 @@ from synthgen.recipe.terms import Terms
 
 Alternative = tuple[Terms, ...]
 """Terms that apply together. A license expression with OR has several alternatives."""
-_MOST = 64  # alternatives of an expression; one with more is not understood
+_MOST = 64  # maximum number of alternatives of an expression
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All terms by name, in lower case, and all patterns of model names with the ids of the terms that apply. `model`
-    is one pattern for all of them.
+    """All terms by their names in lower case, and all patterns of model names with the ids of the terms that apply.
+    `model` matches every name that any of these patterns matches.
     """
 
     by_name: dict[str, Terms]
@@ -35,11 +35,11 @@ class Catalogue:
     model: re.Pattern[str]
 
     def get(self, name: str) -> Terms:
-        """The terms of this id or alias; terms about which everything is unknown when the catalog has none."""
+        """The terms with this id or alias. If the catalog has no such terms, all facts about them are unknown."""
         return self.by_name.get(name.strip().lower()) or _unknown(name.strip())
 
     def followed(self, model: str) -> Alternative:
-        """All terms that apply to a model, also those of the models that it was made from. Empty when the catalog
+        """All terms that apply to a model, also the terms of the models that it was made from. Empty when the catalog
         does not have the model. `model` is a hub id or a name of an API, with or without `@` and a revision.
         """
         name = model.partition("@")[0].lower()
@@ -49,8 +49,8 @@ class Catalogue:
         return self._joined(tuple(self.get(one) for one in found))
 
     def alternatives(self, license: str) -> tuple[Alternative, ...]:
-        """The alternatives of a license expression, such as `MIT OR Apache-2.0`. Each holds all terms that apply if it
-        is chosen, with the terms that they are joined with. An expression that cannot be read, and a name that the
+        """The alternatives of a license expression, such as `MIT OR Apache-2.0`. Each alternative holds all terms that
+        apply together, also the terms that are joined with them. An expression that cannot be read, and a name that the
         catalog does not have, stand for unknown terms.
         """
         name = license.strip().lower()
@@ -60,9 +60,10 @@ class Catalogue:
     def in_force(self, terms: Alternative, stated: str, day: str) -> tuple[Alternative, list[str]]:
         """The versions of these terms that may have been in force on a day (`""`: not known), and notes about them.
 
-        Of a contract with several versions in the catalog, all apply when the day is not known. On a day between two
-        versions, both apply, because there may have been others between them. A version that the license `stated` by
-        its own id stays as it is, and so do licenses, which hold for a copy as it was received.
+        If the day is not known, all versions of a contract in the catalog apply. On a day between two versions, both
+        apply, because there may have been other versions between them. If the license expression `stated` names a
+        version by its own id, only this version applies. A license always applies as it is, because it holds for a copy
+        as it was received.
         """
         found: list[Terms] = []
         notes: list[str] = []
@@ -79,7 +80,7 @@ class Catalogue:
         return self._joined(tuple(found)), notes
 
     def _versions(self, terms: Terms) -> list[Terms]:
-        """The versions of a contract, the newest first, from these terms on."""
+        """The given terms and all older versions of the same contract, the newest first."""
         found = [terms]
         while found[-1].supersedes and (older := self.get(found[-1].supersedes)) not in found:
             found.append(older)
@@ -95,7 +96,7 @@ class Catalogue:
         return list(dict.fromkeys(terms.id for terms in self.by_name.values()))
 
     def stale(self, today: datetime.date) -> list[Terms]:
-        """The terms whose text is to be read again, the oldest first."""
+        """The terms whose text must be read again, the oldest first."""
         terms = {one.id: one for one in self.by_name.values() if one.stale(today)}
         return sorted(terms.values(), key=lambda one: one.seen or "")
 
@@ -111,7 +112,7 @@ class Catalogue:
 
 
 def catalogue(own: Iterable[Terms] = ()) -> Catalogue:
-    """The shipped catalog with `own` terms beside it. Raises UserError when two terms have the same name."""
+    """The shipped catalog together with the user's `own` terms. Raises UserError when two terms have the same name."""
     shipped_terms, models, model = _shipped()
     by_name: dict[str, Terms] = {}
     for terms in (*shipped_terms, *own):
@@ -129,7 +130,7 @@ def catalogue_hash() -> str:
 
 
 def stale_text(today: datetime.date | None = None) -> str:
-    """For people: the shipped terms whose text is to be read again, the oldest first, one in a line."""
+    """Text for people: the shipped terms whose text must be read again, one in each line, the oldest first."""
     today = today or datetime.date.today()
     book = catalogue()
     stale, unread = book.stale(today), sum(book.get(name).confidence == "unread" for name in book.ids())
@@ -141,7 +142,7 @@ def stale_text(today: datetime.date | None = None) -> str:
 @lru_cache
 def _shipped() -> tuple[tuple[Terms, ...], tuple[tuple[str, tuple[str, ...]], ...], re.Pattern[str]]:
     """The terms of data/licenses.yaml, its patterns of models, and one pattern for all models."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is ten times as fast, and not in every build
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # CSafeLoader is ten times as fast, but some builds lack it
     read = yaml.load((shipped("data") / "licenses.yaml").read_text(), loader)
     terms = tuple(Terms.model_validate(_with_place(entry, read["sources"])) for entry in read["terms"])
     models = tuple((pattern, tuple(row["terms"])) for row in read["models"] for pattern in row["models"])
@@ -149,7 +150,7 @@ def _shipped() -> tuple[tuple[Terms, ...], tuple[tuple[str, tuple[str, ...]], ..
 
 
 def _with_place(entry: dict[str, Any], sources: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """The entry with the address of its text, and the date of the copy that was read."""
+    """The entry, completed with the address of its text and the date of the copy that was read."""
     name, _, rest = entry["source"].partition(":")
     return {"seen": sources[name]["seen"], **entry, "source": sources[name]["address"].format(rest)}
 
@@ -182,8 +183,9 @@ class _TooMany(Exception):
 
 
 def _alternatives(tree: Any, book: Catalogue) -> list[Alternative]:
-    """OR lists the alternatives of its parts. AND joins each alternative of one part with each of the others. A name,
-    also one with an exception (`WITH`), is one alternative.
+    """The alternatives of a parsed expression. OR lists the alternatives of its parts. AND joins each alternative of
+    one part with each alternative of the other parts. A name, with or without an exception (`WITH`), is one
+    alternative.
     """
     from license_expression import AND, OR
 

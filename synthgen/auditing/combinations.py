@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from synthgen import corpus
 
 EXAMPLES = "#examples"
-"""The end of the id of the examples that lie in a task's folder."""
+"""The end of the source id of examples in a task's folder."""
 CHECK = "license"
 """The value of `check` in the verdict of a row that may not be used as intended; see `withheld`."""
 COLUMNS = ("sources",)
@@ -29,9 +29,9 @@ _BATCH = 65536
 
 
 class Term(NamedTuple):
-    """What is judged of a source: its id, role and license, and if a model wrote it whose account was used (`ours`,
-    `third_party`, or "" when unknown), the model's name, the tools that it used, and the day of the terms ("" when
-    unknown).
+    """The facts about a source that are judged: its id, role and license. If a model wrote the source, there are
+    further facts: whose account was used (`ours`, `third_party`, or "" when unknown), the model's name, its tools, and
+    the day of the terms ("" when unknown).
     """
 
     source: str
@@ -49,9 +49,7 @@ Combination = tuple[Term, ...]
 
 @dataclass(frozen=True)
 class Occurring:
-    """The number of rows with each set of sources, of kept rows and of rejected rows. Rows that are withheld are not
-    counted.
-    """
+    """The number of kept rows and of rejected rows with each set of sources. Rows that are withheld are not counted."""
 
     kept: Counter[Combination]
     rejected: Counter[Combination]
@@ -78,8 +76,8 @@ def occurring(folder: Path) -> Occurring:
 
 
 def withheld(rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.bool_]:
-    """Which of these rejected rows hold nothing but the reason why they were left out: the audit rejected them, nothing
-    may be learned from them, and their text is gone. `rows` has the columns `REJECTED_COLUMNS`.
+    """Whether each of these rejected rows holds only the reason why it was left out. The audit rejected such a row,
+    nothing may be learned from it, and its text is gone. `rows` has the columns `REJECTED_COLUMNS`.
     """
     verdicts = _array(rows["verdicts"])
     entries = verdicts.flatten()
@@ -110,8 +108,8 @@ def coded(sources: pa.Array) -> tuple[list[Combination], npt.NDArray[np.int64]]:
 
 
 def _different(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The different rows of a table of codes, and for each row its place among them. Column by column, pairs of codes
-    get new codes, which is faster than a comparison of whole rows.
+    """The distinct rows of a table of codes, and for each row its index among the distinct rows. Pairs of codes get new
+    codes, column by column, because this is faster than a comparison of whole rows.
     """
     key = np.zeros(len(rows), np.int64)
     for column in rows.T:
@@ -136,8 +134,8 @@ def _count(counter: Counter[Combination], sources: pa.Array) -> None:
 
 
 def _sources(flat: pa.Array) -> pa.Array:
-    """The ids of the sources. Of a seed that served as an example, `SOURCE#ID`, only SOURCE is kept, because all seeds
-    of one source have the same terms, and each row may have examples of its own.
+    """The ids of the sources. A seed that served as an example has the id `SOURCE#ID`. Only SOURCE is kept, because all
+    seeds of one source have the same terms, and each row may have its own examples.
     """
     ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
     seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))

@@ -3,8 +3,9 @@
     passage = check(recipe, Path("runs/first/curated"))  # raises GateDenied
     passage.status, passage.overridden                   # "ALLOW", False
 
-The report that counts was made from the same corpus, for the same section `audit`, and for a student with the same
-sources. Without such a report, training is refused. `override` opens the gate all the same; then the passage says so.
+A report counts if it was made from the same corpus, for the same section `audit`, and for a student with the same
+sources. Without such a report, training is refused. With `override`, the gate opens in any case, and the passage says
+so.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _STATE = {
     "dataset": "state the license of the rows with --license ID",
     "student_base": "state the license of the student's checkpoint with --student-license ID",
 }
-"""What to do about a source without a stated license, by the source's role."""
+"""Hints for sources without a stated license, by the source's role."""
 
 
 class _Finding(Protocol):
-    """What a refusal needs to know of a finding, of a new report or of a stored one."""
+    """The facts about a finding that a refusal needs. The finding is in a new or a stored report."""
 
     @property
     def source(self) -> str: ...
@@ -55,7 +56,7 @@ class _Finding(Protocol):
 
 
 class _Report(Protocol):
-    """What the gate needs to know of a report, of a new one or of a stored one."""
+    """The facts about a new or a stored report that the gate needs."""
 
     @property
     def status(self) -> str: ...
@@ -69,7 +70,7 @@ class _Report(Protocol):
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the report of a training must be about."""
+    """The report that a training needs: its folder and its subject."""
 
     folder: Path
     name: str
@@ -79,7 +80,7 @@ class _Wanted:
 
 
 def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
-    """How a student of this recipe passes the gate to the corpus `source`. With `override` it always does.
+    """How a student of this recipe passes the gate to the corpus `source`. With `override`, the student always passes.
 
     Raises GateDenied when the report of the corpus for this intent is missing or does not pass. Raises CorpusError when
     the corpus is unfinished, or the report is damaged.
@@ -106,24 +107,24 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
 
 
 def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
-    """Audit the corpus `source` for this recipe, and pass the gate. For rows that a training has just adopted, and that
-    nobody could audit before. Raises GateDenied when the audit does not pass, unless `override` is true.
+    """Audit the corpus `source` for this recipe, and pass the gate. This is for rows that a training has just adopted,
+    because nobody could audit them before. Raises GateDenied when the audit does not pass, unless `override` is true.
     """
     report = audit(recipe, source)
     return _passage(_wanted(recipe, source), report, override)
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
-    Markdown: attribution.md of the report for this intent. Empty when there is no report.
+    """attribution.md of the report for this intent: the texts that must be passed on with a student that this recipe
+    trains on the corpus `source`. Empty when there is no report.
     """
     path = _wanted(recipe, source).place / "attribution.md"
     return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
-    """For a data set that is a folder inside a run: the status of the latest audit of this run, if it does not pass and
-    is overridden, and otherwise None. Raises GateDenied when it does not pass and is not overridden.
+    """The gate for a data set that is a folder inside a run. Returns the status of the latest audit of this run if it
+    does not pass and is overridden, otherwise None. Raises GateDenied when it does not pass and is not overridden.
     """
     for folder in path.resolve().parents[:2]:
         report = folder / "audit" / "report.json"
@@ -146,7 +147,7 @@ def _ended(section: AuditSection, since: str) -> Waiver | Permission | None:
 
 
 def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
-    """The passage with a report that counts. Raises GateDenied when the report does not pass."""
+    """The passage for a report that counts. Raises GateDenied when the report does not pass."""
     status, findings = report.status, report.findings
     if not report.passed and not override:
         failing = [one for one in findings if one.status == status and not one.waived]
@@ -174,7 +175,7 @@ def _wanted(recipe: Recipe, source: Path) -> _Wanted:
 
 
 def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
-    """The refusal when there is no report for the intent. It says what the latest report is about instead."""
+    """The refusal when there is no report for the intent. The message says what the latest report is about."""
     latest = wanted.folder / "audit" / "report.json"
     stored = read_audit(latest) if latest.exists() else None
     hint = f"run {_command(wanted, recipe)}, then train again{_ANYWAY}"
@@ -199,7 +200,7 @@ def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:
-    """The command that makes the report: with the run's own recipe, if that leads to this intent."""
+    """The command that makes the report. It uses the run's own recipe if that recipe leads to this intent."""
     command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
     student = recipe.train.student if recipe.train else None
     stated = {key: getattr(student, key, None) for key in ("model", "license")}

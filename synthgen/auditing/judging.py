@@ -1,6 +1,4 @@
-"""The judgment of each source of a corpus and a student, by itself: which terms apply, and what they say about the
-intended use.
-"""
+"""Judges each source of a corpus and a student by itself: which terms apply, and what they say about the use."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from synthgen.recipe.exceptions import Permission, names
 from synthgen.recipe.terms import Terms
 
 UNSTATED = "unknown"
-"""The id of the terms that stand for no license."""
+"""The id of the terms when no license is stated."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the licenses of a corpus say: the sets of sources that occur in its rows, the sources that only the student
-    has, the judgment of each source, and the waivers that count today.
+    """The judgments about a corpus: the sets of sources in its rows, the sources that only the student has, the
+    judgment of each source, and the waivers that count today.
     """
 
     occurring: Occurring
@@ -46,7 +44,7 @@ class Assessment:
     waived: Waived
 
     def fails(self, term: Term) -> bool:
-        """Whether a source fails by itself, and nobody has accepted that."""
+        """Whether a source fails by itself, and no waiver covers this finding."""
         found = self.judgments[term]
         return found.verdict.status in FAILING and not self.waived.source(term, found.terms)
 
@@ -62,7 +60,7 @@ def assess(subject: Subject, section: AuditSection) -> Assessment:
 
 
 def term_of(source: SourceTerms) -> Term:
-    """What is judged of a source of a manifest or a student."""
+    """The facts that are judged, for a source in a manifest or of a student."""
     facts: dict[str, Any] = {**source}
     tools = tuple(facts.get("tools") or ())
     account, day = facts.get("account") or "", facts.get("terms_date") or ""
@@ -72,8 +70,9 @@ def term_of(source: SourceTerms) -> Term:
 def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogue) -> Judgment:
     """Compare the terms of one source with the intended use.
 
-    The terms are those of the license expression, and those that the catalog has for the model. Of several
-    alternatives (`MIT OR Apache-2.0`) the one with the best status counts, and then the one with fewer obligations.
+    The terms of the license expression and the terms that the catalog has for the model apply. If there are several
+    alternatives (`MIT OR Apache-2.0`), the alternative with the best status counts, and among equal statuses the
+    alternative with the fewest obligations.
     """
     followed = (*book.followed(term.source), *book.followed(term.made_by))
     role = Role(term.role, term.account, term.tools)
@@ -112,7 +111,9 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
 
 
 def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
-    """The ids of the terms that a permission names, of all versions of a contract. Empty: it is about all terms."""
+    """The ids of the terms that a permission names, with all versions of a contract. Empty when the permission is about
+    all terms.
+    """
     if not permission.terms:
         return frozenset()
     named = (book.in_force(one, "", "")[0] for one in book.alternatives(permission.terms))
@@ -122,9 +123,9 @@ def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
 def _verdict(
     terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[tuple[Permission, frozenset[str]]]
 ) -> Verdict:
-    """What all these terms say together. With several terms, each reason names its own. `permissions` are about the
-    source, each with the ids of the terms that it is about; without a source, it is about contracts alone, because many
-    authors use the same license.
+    """The joined verdict of all these terms. With several terms, each reason begins with the id of its terms.
+    `permissions` are about the source, each with the ids of the terms that it is about. A permission that names no
+    source is about contracts alone, because many authors use the same license.
     """
     verdicts = []
     for one in terms:
@@ -143,7 +144,7 @@ def _verdict(
 
 
 def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
-    """Notes about the text: it is to be read again, or it was read in part."""
+    """Notes about the text: that it must be read again, or was read only in part."""
     notes = []
     if terms.stale(today):
         kind = "contract" if terms.contract else "license"
@@ -156,7 +157,7 @@ def _notes(terms: Terms, today: datetime.date) -> tuple[str, ...]:
 def judge_all(
     terms: Iterable[Term], intent: AuditSection, today: datetime.date, book: Catalogue
 ) -> dict[Term, Judgment]:
-    """The judgment of each source. Sources that differ in nothing that is judged are judged once."""
+    """The judgment of each source. Sources with the same judged facts are judged only once."""
     known: dict[tuple[object, ...], Judgment] = {}
     found: dict[Term, Judgment] = {}
     for term in terms:

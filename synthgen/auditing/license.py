@@ -2,8 +2,8 @@
 only reports what the license texts say.
 
 `catalogue` holds the facts, `rules` and `judging` judge one source, and `algebra` joins verdicts. A row gets the worst
-status of its sources, and DENY when the obligations of two of its sources cannot be met together. So does the corpus as
-a whole.
+status of its sources, or DENY when the obligations of two of its sources cannot be met together. The corpus as a whole
+is judged in the same way.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from synthgen.auditing.waivers import marked, remarks
 from synthgen.recipe import AuditSection
 from synthgen.recipe.exceptions import CONFLICT
 
-_MOST_BLAMED = 100  # sets of sources in the figure `blame`
-_NAMED = 3  # sources that a finding about a conflict names for each license
+_MOST_BLAMED = 100  # maximum number of sets of sources in the figure `blame`
+_NAMED = 3  # maximum number of sources that a finding about a conflict names for each license
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     """Judge every source of every kept or rejected row, and the student's other sources, alone and together.
 
     The figure `rows` is the number of rows with each status; a row without sources is UNKNOWN. The figure `blame` maps
-    each smallest set of sources that fails the audit to the number of rows that have at least one of them; it has the
-    100 sets with the most rows.
+    each smallest set of sources that fails the audit to the number of rows with at least one source of the set. The
+    figure has only the 100 sets with the most rows.
     """
     assessment = assess(subject, section)
     judgments, combined = assessment.judgments, assessment.occurring.every
@@ -55,7 +55,7 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
 
 def _without_waived(assessment: Assessment, disputed: list[Conflict]) -> Status:
-    """The status without the findings that a waiver covers, each of which counts as CONTESTED."""
+    """The status when each finding that a waiver covers counts as CONTESTED."""
     statuses: list[Status] = [
         "CONTESTED" if judgment.verdict.status in FAILING and not assessment.fails(term) else judgment.verdict.status
         for term, judgment in assessment.judgments.items()
@@ -83,7 +83,7 @@ def finding(term: Term, judgment: Judgment) -> Finding:
 
 
 def _sources_of(conflict: Conflict, judgments: Mapping[Term, Judgment]) -> dict[str, list[Term]]:
-    """For each license of a conflict: the sources with an obligation of this license that is part of the conflict."""
+    """For each license of a conflict: the sources whose obligations from this license are part of the conflict."""
     found: dict[str, list[Term]] = defaultdict(list)
     for term in sorted(judgments):
         for _, name in duties_of(judgments[term].verdict) & conflict.duties:
@@ -108,7 +108,7 @@ def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Jud
     rows: Counter[Status] = Counter()
     known: dict[frozenset[int], Status] = {}
     for combination, count in combined.items():
-        verdicts = frozenset(id(judgments[term]) for term in combination)  # few judgments are shared by many sources
+        verdicts = frozenset(id(judgments[term]) for term in combination)  # many sources share one judgment
         if verdicts not in known:
             known[verdicts] = status_of(combination, judgments)
         rows[known[verdicts]] += count
@@ -118,7 +118,7 @@ def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Jud
 def _blame(
     disputed: list[Conflict], judgments: Mapping[Term, Judgment], combined: Counter[Combination]
 ) -> dict[str, float]:
-    """Each smallest set of sources that fails the audit → the number of rows that have at least one of them."""
+    """Each smallest set of sources that fails the audit → the number of rows with at least one source of the set."""
     sets: dict[str, set[Term]] = defaultdict(set)
     for term, judgment in judgments.items():
         if judgment.verdict.status in ("UNKNOWN", "DENY"):

@@ -1,12 +1,12 @@
-"""What has to be said and passed on with a corpus or a student: attribution.md of an audit, and NOTICE.md in the
-folders that may be shared.
+"""The texts that must be passed on with a corpus or a student: attribution.md of an audit, and NOTICE.md in the folders
+that may be shared.
 
     text = notices(report)
     carry(Path("runs/first/curated"), text)     # writes NOTICE.md, unless it is there already
 
-The text lists the obligations of all licenses by what has to be done, then those of each source, then the texts of the
-licenses. A text is included where an installed package ships it, under a name such as `apache-2.0.LICENSE`. Of others,
-only the address is given.
+The text lists first the obligations of all licenses, sorted by duty, then the obligations of each source, and then the
+texts of the licenses. A text is included where an installed package ships it, under a name such as
+`apache-2.0.LICENSE`. For other licenses, only the address of the text is given.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DUTIES = {
     "no_further_terms": "Restrictions",
     "notice": "Copies of licenses and notices",
 }
-"""The heading of each duty, in the order of the bundle."""
+"""The heading of each duty, in the order of the text."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Text:
 
 
 def notices(findings: Iterable[Finding], intended: str) -> str:
-    """The bundle for these findings, in Markdown. `intended` describes the intended use."""
+    """The text of attribution.md for these findings. `intended` describes the intended use."""
     judged = [one for one in findings if one.obligations or one.texts]
     duties: dict[str, dict[str, list[str]]] = {duty: defaultdict(list) for duty in DUTIES}
     for one in judged:
@@ -71,8 +71,8 @@ def notices(findings: Iterable[Finding], intended: str) -> str:
 
 
 def carry(folder: Path, text: str) -> None:
-    """Write NOTICE.md into a folder. A file with the same text is not written again, and a file that is not ours, which
-    has another heading, is left as it is.
+    """Write NOTICE.md into a folder. A file with the same text is not written again. A file with another heading is not
+    ours, and is left as it is.
     """
     path = folder / NAME
     before = path.read_bytes() if is_regular(path) else None

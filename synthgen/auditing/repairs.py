@@ -1,6 +1,6 @@
-"""What would make an audit pass: the repairs that a report lists, each with the number of rows that it concerns.
+"""The repairs after which an audit would pass. A report lists them, each with the number of rows that it concerns.
 
-A repair is a choice for a person. Only the first one, to leave rows out, is made by a command; see
+A person chooses a repair. Only the first repair, which leaves rows out, is made by a command; see
 `synthgen.auditing.allowed`.
 """
 
@@ -19,7 +19,7 @@ from synthgen.auditing.rules import BASE
 from synthgen.errors import GateDenied
 from synthgen.recipe import AuditSection
 
-_NAMED = 3  # sources that a repair names
+_NAMED = 3  # maximum number of sources that a repair names
 _ASKED = re.compile(r"does not set (audit\.\w+(?:\.[\w-]+)?)")
 _MODELS = ("generator", "logits", "rewriter", "judge")
 
@@ -36,8 +36,8 @@ class _What(NamedTuple):
 
 
 def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]:
-    """The repairs of a corpus that does not pass, first the one that a command makes, then those that concern the most
-    rows.
+    """The repairs of a corpus that does not pass, first the repair that a command makes, then the repairs that concern
+    the most rows.
     """
     terms: dict[_What, list[Term]] = defaultdict(list)
     for term in sorted(assessment.judgments):
@@ -57,7 +57,7 @@ def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]
 
 
 def _needed(judgment: Judgment, section: AuditSection) -> Iterator[_What]:
-    """What is to be changed for a source that fails."""
+    """The changes that are needed for a source that fails."""
     verdict = judgment.verdict
     if judgment.terms.lower() == UNSTATED:
         yield _What("license", UNSTATED)
@@ -96,7 +96,7 @@ def _text(what: _What, terms: list[Term], section: AuditSection) -> str:
 
 
 def _left_out(assessment: Assessment) -> list[Repair]:
-    """To leave out the rows that may not go, if the others pass then."""
+    """The repair that leaves out some rows, if the other rows then pass."""
     kept: Mapping[tuple[Term, ...], int] = assessment.occurring.kept
     try:
         decision = allowed(assessment)

@@ -11,14 +11,14 @@ from synthgen.manifest import Manifest, SourceTerms
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
-"""All statuses, from best to worst. An audit passes with one of the first two."""
+"""All statuses, from best to worst. An audit passes with one of the first two statuses."""
 FAILING: tuple[Status, ...] = ("UNKNOWN", "DENY")
 """The statuses with which nothing passes."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited: a finished corpus, or a student.
+    """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
     it (see `synthgen.lineage`). It is empty when no student is trained.
@@ -52,8 +52,9 @@ class Finding:
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
-"""What a test of bias says. `found`: the effect is at least the margin, and chance does not explain it. `absent`: the
-effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done here.
+"""The outcome of a test of bias. `found`: the effect is at least the margin, and chance does not explain it. `absent`:
+the effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done
+here.
 """
 
 
@@ -65,8 +66,8 @@ class Measurement:
     sentence what the effect is, and `unit` its unit. `n` is the number of rows or items, in `clusters` independent
     groups. `low` and `high` are the 95% confidence interval of `estimate`. `p` is the p-value that the effect is zero,
     and `corrected_p` the same after the correction for all tests of the `family`. `detectable` is the smallest effect
-    that this many data would find in 80 of 100 cases. An effect below `margin` does not matter. Numbers that do not
-    exist are null. `note` says why a test is not measurable, or what else to know.
+    that a test with this amount of data would find in 80 of 100 cases. An effect below `margin` does not matter.
+    Numbers that do not exist are null. `note` says why a test is not measurable, or what else to know.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of a corpus passes: what to do, the number of rows that it concerns, and the command
-    that does it, if there is one.
+    for it, if there is a command.
     """
 
     text: str
@@ -107,7 +108,7 @@ class Repair:
 class AuditResult:
     """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
     A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
-    `counts` is the status without the findings that are waived, if there are any.
+    `counts` is the status without the waived findings, if there are waived findings.
     """
 
     status: Status

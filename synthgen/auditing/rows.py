@@ -8,7 +8,7 @@ from synthgen.tally import tally
 
 
 def audit_rows(subject: Subject, section: AuditSection) -> AuditResult:
-    """UNKNOWN, with the most frequent reasons, when no row was kept. ALLOW without findings otherwise."""
+    """UNKNOWN, with the most frequent reasons, when no row was kept. Otherwise ALLOW without findings."""
     outcome = tally(subject.corpus)
     if outcome.kept:
         return AuditResult("ALLOW")

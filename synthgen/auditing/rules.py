@@ -1,15 +1,15 @@
-"""What the terms of one license say about one source of a row or a student, for an intended use.
+"""Judges one source of a row or a student by the terms of one license, for an intended use.
 
-Each rule yields a status with a reason for one question: is commercial use granted, may a model learn from the rows,
-may they be shared, is a limit on scale kept, is the region allowed, may a tool's output be used, can the terms cover a
-checkpoint. The verdict has the worst of the statuses. A fact that nobody knows gives UNKNOWN for every role and every
-intended use.
+Each rule answers one question with a status and a reason. The questions are: is commercial use granted, may a model
+learn from the rows, may the rows be shared, is a limit on scale kept, is the region allowed, may a tool's output be
+used, can the terms cover a checkpoint. The verdict has the worst of the statuses. A fact that nobody knows gives
+UNKNOWN for every role and every intended use.
 
 The role of a source decides which rules apply:
 
 - `seed`, `dataset`, `generator`, `logits`, `rewriter`: the student learns from what they wrote. All rules apply.
-- `template`, `few_shot`, `judge`: they shape or choose the rows, and the student does not learn from them. A bar on
-  training is then CONTESTED at most, and no term reaches the student.
+- `template`, `few_shot`, `judge`: they shape or choose the rows, and the student does not learn from them. A ban on
+  training then leads to CONTESTED at worst, and no term binds the student.
 - `student_base`: the student is made from the weights, so the license of the weights holds for it.
 
 A role that is not in this list is treated as a generator, which has the strictest rules.
@@ -27,8 +27,8 @@ from synthgen.recipe.exceptions import Permission
 from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
-_BESIDE = ("judge", "few_shot", "template")  # the student does not learn from what these wrote
-_REWRITTEN = ("seed", "dataset")  # rows are adaptations of these
+_BESIDE = ("judge", "few_shot", "template")  # roles of sources from whose texts the student does not learn
+_REWRITTEN = ("seed", "dataset")  # roles of sources of which the rows are adaptations
 _MAKES_STUDENT = frozenset({"train", "release_weights", "serve"})
 _PUBLISHES_STUDENT = frozenset({"release_weights", "serve"})
 
@@ -37,7 +37,7 @@ Judged = tuple[Status, str]
 
 
 class Role(NamedTuple):
-    """The part of a source that the rules look at: its role, whose account was used, and the tools of the model."""
+    """The facts about a source that the rules use: its role, whose account was used, and the tools of the model."""
 
     name: str
     account: str = ""
@@ -45,13 +45,14 @@ class Role(NamedTuple):
 
 
 def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
-    """What the terms say about a source with this role, for the intended use. `permissions` are those about the source
-    and these terms that count today. What the terms forbid is allowed for the actions that a permission names.
+    """The verdict of the terms on a source with this role, for the intended use. `permissions` are the permissions
+    about the source and these terms that count today. A permission allows the actions that it names, even if the terms
+    forbid them.
     """
     if not permissions:
         return _verdict(terms, role, intent, None)
     verdicts = []
-    for action in intent.actions:  # a permission may be about some of the actions alone
+    for action in intent.actions:  # a permission may be about only some of the actions
         allowing = next((one for one in permissions if action in one.allows), None)
         verdicts.append(_verdict(terms, role, intent.model_copy(update={"actions": (action,)}), allowing))
     return join(verdicts or [_verdict(terms, role, intent, None)])
@@ -223,7 +224,7 @@ def _name(obligations: frozenset[Obligation], intent: AuditSection) -> Iterator[
 
 
 def _obligations(terms: Terms, role: Role, intent: AuditSection) -> Iterator[Obligation]:
-    """What is to be done when rows are shared, and when the student is released or served."""
+    """The obligations when rows are shared, and when the student is released or served."""
     actions = set(intent.actions)
     shares = "share_data" in actions and role.name not in ("judge", BASE)
     base = role.name == BASE

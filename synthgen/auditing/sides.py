@@ -1,8 +1,9 @@
-"""Which rows to leave out when the licenses of a corpus contradict each other: as few as possible.
+"""Chooses the rows to leave out when the licenses of a corpus contradict each other: as few rows as possible.
 
-A conflict is a set of obligations that cannot be met together. It is gone when no row with one of them is left. So a
-choice names, for every conflict, at least one obligation whose rows are left out. `choose` finds the choice that leaves
-out the fewest rows, by trying all of them, without those that already cost more than the best one found.
+A conflict is a set of obligations that cannot be met together. The conflict ends when all rows with one of these
+obligations are left out. So a choice names, for every conflict, at least one obligation whose rows are left out.
+`choose` tries all choices, and finds the choice that leaves out the fewest rows. The search skips a choice that already
+leaves out more rows than the best choice so far.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 from synthgen.auditing.algebra import Duties
 
 Weight = tuple[int, int]
-"""A number of kept rows, and a number of rejected rows. The first counts first."""
-_MOST = 20_000  # choices that are tried
+"""A number of kept rows, and a number of rejected rows. The numbers of kept rows are compared first."""
+_MOST = 20_000  # maximum number of choices that are tried
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The obligations whose rows are left out, and whether no other choice leaves out fewer rows. If there are too many
-    choices to try them all, `proven` is false.
+    """The obligations whose rows are left out. `proven` is true if no other choice leaves out fewer rows, and false if
+    there are too many choices to try them all.
     """
 
     left_out: Duties
@@ -31,8 +32,8 @@ def choose(conflicts: Sequence[Duties], rows: Mapping[Duties, Weight], fixed: Du
     """The choice that leaves out the fewest rows. None when no choice of rows ends all conflicts.
 
     `rows` has the number of rows with each set of obligations; obligations that are in no conflict are not needed.
-    Those that are `fixed` come from sources that no row brings, such as a checkpoint, so they cannot be left out. Of
-    choices with equally many rows, the first in alphabetical order is taken.
+    `fixed` obligations come from the student's own sources, such as a checkpoint, so they cannot be left out. If two
+    choices leave out equally many rows, the first in alphabetical order is taken.
     """
     search = _Search(conflicts, rows)
     search.extend(frozenset(), fixed)
@@ -40,7 +41,9 @@ def choose(conflicts: Sequence[Duties], rows: Mapping[Duties, Weight], fixed: Du
 
 
 class _Search:
-    """A depth-first search with a bound: a choice that leaves out as many rows as the best one is not extended."""
+    """A depth-first search with a bound: a choice that already leaves out as many rows as the best choice is not
+    extended.
+    """
 
     def __init__(self, conflicts: Sequence[Duties], rows: Mapping[Duties, Weight]) -> None:
         self.best: Duties | None = None
@@ -50,7 +53,7 @@ class _Search:
         self._rows = rows
 
     def extend(self, chosen: Duties, stay: Duties) -> None:
-        """Try all choices that have `chosen`, and none of `stay`."""
+        """Try all choices that have every obligation of `chosen` and no obligation of `stay`."""
         self.tried += 1
         cost = total(count for duties, count in self._rows.items() if duties & chosen)
         if self._least is not None and (cost >= self._least or self.tried > _MOST):

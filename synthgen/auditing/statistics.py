@@ -8,11 +8,11 @@ of the row's cluster, both as numpy arrays.
     adjusted = holm([effect.p_value(), ...])                 # p-values, corrected for the number of tests
     outcome(effect, adjusted[0], margin=0.02)                # found, absent or inconclusive
 
-Variances are those of linearization: clusters' residuals with the correction CR3, which is that of leaving out one
-cluster after the other, and Satterthwaite's degrees of freedom (Bell and McCaffrey, Survey Methodology 28, 2002;
-Pustejovsky and Tipton, J. Business and Economic Statistics 36, 2018). They are scaled so that the variance is unbiased
-if rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth.
-scipy (extra `audit`) is imported where it is used.
+Variances come from linearization. The clusters' residuals have the correction CR3, which is the jackknife over
+clusters, and the degrees of freedom are Satterthwaite's (Bell and McCaffrey, Survey Methodology 28, 2002; Pustejovsky
+and Tipton, J. Business and Economic Statistics 36, 2018). The residuals are scaled so that the variance is unbiased if
+rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth. scipy (extra `audit`)
+is imported where it is used.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Estimate:
         return least + quantile(POWER, self.degrees) * self.error
 
     def logged(self) -> Estimate:
-        """The logarithm to the base 2 of a positive effect such as a ratio; its error by the delta method."""
+        """The logarithm to the base 2 of a positive effect, such as a ratio. Its error comes from the delta method."""
         if not self.value > 0:
             return Estimate(float("nan"), float("nan"), float("nan"), self.n, self.clusters)
         error = self.error / (self.value * np.log(2))
@@ -100,7 +100,7 @@ def mean(values: Array, clusters: Array) -> Estimate:
 
 
 def ratio(numerators: Array, denominators: Array, clusters: Array) -> Estimate:
-    """Σ numerators / Σ denominators. No denominator is negative. Rows with the denominator 0 may have numerators."""
+    """Σ numerators / Σ denominators. No denominator is negative. A row with denominator 0 may have any numerator."""
     place, number = _numbered(clusters)
     sums, sizes = (np.bincount(place, one, number)[:, None] for one in (numerators, denominators))
     return contrast(sums, sizes, np.ones(1), len(numerators))
@@ -121,7 +121,8 @@ def difference(values: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
-    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, each of other rows, in C clusters.
+    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, where each mean is over other rows,
+    in C clusters.
 
     `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
     times the sum of all. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)). The
@@ -151,9 +152,9 @@ def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
 
 
 def shares_differ(hits: Array, clusters: Array, in_first: Array) -> Estimate:
-    """Like `difference` for hits that are 0 or 1. Where no row is a hit, or all are, the rows show no spread. Then the
-    interval is that of no hit in as many rows as the smaller group has clusters, ±(1 − 0.025^(1/clusters)): Clopper and
-    Pearson, Biometrika 26 (1934).
+    """Like `difference` for hits that are 0 or 1. If no row is a hit, or if all rows are hits, the rows show no spread.
+    Then the interval is ±(1 − 0.025^(1/clusters)), with the number of clusters in the smaller group. This is the
+    interval for no hit in that many rows: Clopper and Pearson, Biometrika 26 (1934).
     """
     found = difference(hits, clusters, in_first)
     first = np.asarray(in_first, bool)
@@ -161,7 +162,7 @@ def shares_differ(hits: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def share(hits: Array, clusters: Array) -> Estimate:
-    """Like `mean` for hits that are 0 or 1, with an interval also where no row is a hit or all are."""
+    """Like `mean` for hits that are 0 or 1. There is an interval even if no row is a hit, or if all rows are hits."""
     return _bounded(mean(hits, clusters), len(np.unique(clusters)))
 
 
@@ -176,11 +177,11 @@ def crossed(differences: Array, clusters: Array) -> Estimate:
     """The mean of `differences` (S, N): N items, each measured with S training seeds. Both seeds and the clusters of
     items are samples, so the result holds for other seeds and other items.
 
-    The variance is that of the items' means over seeds, and if the seeds differ by more than the noise of their items,
-    also that of the seeds' means, with Satterthwaite's degrees of freedom. This is close to the two-way clusters of
-    Cameron, Gelbach and Miller, J. Business and Economic Statistics 29 (2011), and never less than one way. In
-    simulations with 3 or 5 seeds the 95% interval held the truth in 92% to 98% of all cases; it was lowest with 3 seeds
-    that differ much. With one seed, the result holds for this seed only.
+    The variance is the variance of the items' means over seeds. If the seeds differ by more than the noise of their
+    items, the variance of the seeds' means is added. The degrees of freedom are Satterthwaite's. The result is close to
+    the two-way clusters of Cameron, Gelbach and Miller, J. Business and Economic Statistics 29 (2011), and never less
+    than with clusters of items alone. In simulations with 3 or 5 seeds the 95% interval held the truth in 92% to 98% of
+    all cases; it was lowest with 3 seeds that differ much. With one seed, the result holds for this seed only.
     """
     values = np.atleast_2d(np.asarray(differences, float))
     seeds = len(values)
@@ -204,8 +205,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of any statistic of clusters' sums, from draws of whole clusters with replacement.
 
-    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). It suits
-    30 clusters and more of similar sizes: with fewer, the interval is too short (see `contrast`).
+    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use it
+    for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
     """
     sums = np.asarray(sums, float)
     rng = np.random.default_rng(seed)
@@ -222,9 +223,9 @@ def _sizes(total: int, most: int) -> list[int]:
 
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as those of paired
-    differences: Fisher, The Design of Experiments (1935). All sign changes are tried if there are at most `flips`, and
-    otherwise `flips` random ones; then the smallest p-value is 1/(flips + 1).
+    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as the sums of
+    paired differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them
+    are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
     sums = np.bincount(place, values, number)
@@ -244,8 +245,8 @@ def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0
 
 
 def holm(p_values: Sequence[float] | Array) -> Numbers:
-    """Corrected p-values of planned tests: with them, the chance of any false finding is at most the level. Holm,
-    Scandinavian J. of Statistics 6 (1979).
+    """Corrected p-values of planned tests. With these p-values, the chance of any false finding is at most the level.
+    Holm, Scandinavian J. of Statistics 6 (1979).
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
@@ -254,8 +255,8 @@ def holm(p_values: Sequence[float] | Array) -> Numbers:
 
 
 def benjamini_hochberg(p_values: Sequence[float] | Array) -> Numbers:
-    """Corrected p-values of a scan: of the findings below a level, about that share is false. Benjamini and Hochberg,
-    J. of the Royal Statistical Society B 57 (1995).
+    """Corrected p-values of a scan. If the level is 5%, about 5% of the findings below it are false. Benjamini and
+    Hochberg, J. of the Royal Statistical Society B 57 (1995).
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")
@@ -270,9 +271,10 @@ def _in_place(ordered: Numbers, order: Array) -> Numbers:
 
 
 def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
-    """What a test says. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`: the
-    90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
-    Pharmacokinetics and Biopharmaceutics 15, 1987). `inconclusive` otherwise; `not measurable` without an interval.
+    """The outcome of a test. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`:
+    the 90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
+    Pharmacokinetics and Biopharmaceutics 15, 1987). `not measurable`: there is no interval. `inconclusive`: all other
+    cases.
     """
     if not estimate.measurable:
         return "not measurable"
@@ -284,8 +286,8 @@ def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, such
-    as that of `sign_flip`.
+    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, for
+    example with the p-value of `sign_flip`.
     """
 
     name: str
@@ -299,7 +301,7 @@ class Planned:
 
 
 def judged(tests: Sequence[Planned], family: str) -> list[Measurement]:
-    """The measurements of one family of planned tests, with Holm's correction for all that are measurable."""
+    """The measurements of one family of planned tests, with Holm's correction for all measurable tests."""
     measurable = [one for one in tests if one.effect.measurable]
     p_values = [one.effect.p_value() if one.p is None else one.p for one in measurable]
     adjusted = {id(one): (p, q) for one, p, q in zip(measurable, p_values, holm(p_values).tolist(), strict=True)}

@@ -1,4 +1,4 @@
-"""Finds out what a path is to an audit: a corpus, a student with the corpus that it was trained on, or any model."""
+"""Finds out what an audit of a path judges: a corpus, a student with the corpus of its training, or any model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from synthgen.tally import Outcome, tally
 
 @dataclass(frozen=True)
 class Place:
-    """What is audited: the corpus, the student or model, and the folder of the report. `corpus` is None for a model
-    whose corpus is not known, and `student` for a corpus that no student was trained on.
+    """The subject of an audit: the corpus, the student or model, and the folder of the report. `corpus` is None for a
+    model whose corpus is not known, and `student` for a corpus that no student was trained on.
     """
 
     corpus: Path | None
@@ -26,7 +26,7 @@ class Place:
 
 
 def find(path: Path) -> Place:
-    """What is audited at `path`. Raises CorpusError when there is neither a corpus nor a model."""
+    """The subject of an audit of `path`. Raises CorpusError when there is neither a corpus nor a model."""
     if (path / FILE).is_file():
         inside, beside = path / "corpus", path.absolute().parent / "curated"
         known = next((one for one in (inside, beside) if (one / "manifest.json").is_file()), None)

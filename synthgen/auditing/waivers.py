@@ -1,7 +1,7 @@
-"""Waivers: which findings a named person accepts, so that they do not close the gate. No verdict changes.
+"""Waivers: findings that a named person accepts. These findings keep their verdicts, but do not close the gate.
 
-A waiver covers a finding that it names by source and terms. It never covers a conflict between licenses unless it names
-that conflict. A waiver that has ended, or that covers nothing, is named in a note.
+A waiver covers a finding that it names by source and terms. A waiver covers a conflict between licenses only if it
+names that conflict. A waiver that has ended, or that covers nothing, is named in a note.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from synthgen.auditing.combinations import Term
 from synthgen.auditing.result import FAILING, Finding
 from synthgen.recipe.exceptions import CONFLICT, Covered, Waiver, names
 
-_AND = " + "  # between the licenses of a conflict, as reports name them
+_AND = " + "  # separates the licenses of a conflict in reports
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def counting(waivers: Sequence[Waiver], today: datetime.date) -> Waived:
 
 
 def marked(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> list[Finding]:
-    """The findings, with those marked that fail and that a waiver covers."""
+    """The findings. A finding that fails and that a waiver covers is marked with the text of the waiver."""
     found = []
     for one in findings:
         texts = [
@@ -56,7 +56,7 @@ def marked(findings: Sequence[Finding], waivers: Sequence[Waiver], today: dateti
 
 
 def remarks(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datetime.date) -> tuple[str, ...]:
-    """What is to be known of waivers that have no effect, or only some."""
+    """Notes on waivers that have no effect, or that cover only a part of what they name."""
     notes = []
     for waiver in waivers:
         if not waiver.counts(today):

@@ -21,7 +21,7 @@ from synthgen.bias.selection import selection
 from synthgen.errors import RecipeError
 from synthgen.recipe.bias import BiasSection
 
-_NAMED = 5  # words that a finding names
+_NAMED = 5  # maximum number of words that a finding names
 
 
 def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:
@@ -43,7 +43,7 @@ def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:
 
 
 def tests_of(facts: Facts, book: Lexicon, section: BiasSection) -> list[Measurement]:
-    """All tests except those of words."""
+    """All tests except the tests of words."""
     measured = representation(facts, book.dimensions, section.targets)
     measured += counterfactual(facts, book.dimensions)
     measured += refusals(facts, book.dimensions)
@@ -65,7 +65,7 @@ def _associations(
 
 
 def _findings(name: str, measured: list[Measurement]) -> list[Finding]:
-    """A finding for each test that found something; one for all words of a scan."""
+    """A finding for each test that found something. All words of a scan share one finding."""
     found = [one for one in measured if one.outcome == "found"]
     findings = []
     for one in found:

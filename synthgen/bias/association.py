@@ -1,15 +1,15 @@
-"""Association (C2): words that occur more often in sentences with one group than in those with the others.
+"""Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
 
-Only sentences that mention exactly one group of a dimension count, and not the words that name its groups. The effect
-is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall shares:
-Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with one group alone
-counts like any other.
+Only sentences that mention exactly one group of a dimension count. The words that name its groups do not count. The
+effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall
+shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with only one
+group counts like any other word.
 
 The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
-the two shares is Σ_u s_u², where s_u is a unit's part of it, with the correction CR2 (see
-`synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, however often it uses it. The variance
-is never less than that of independent uses if the word is equally likely on both sides, times the design effect: rare
-words would else look certain on the side that does not have them.
+the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
+`synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
+variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
+design effect. Without this bound, a rare word would look certain on the side that does not have it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.words import Hashes, Places, Words, or_of
 
 PRIOR = 100.0
-"""The prior is as if each side had so many more words."""
+"""The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
 """Words that occur less often near a group of the dimension are not tested."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
-"""Words that a report names for each group and direction."""
+"""Maximum number of words that a report names for each group and direction."""
 _NORMAL = {0.9: 1.6448536, 0.95: 1.9599640, "power": 0.8416212}
-_HELD = 1 << 24  # entries that are held before equal ones are added up
+_HELD = 1 << 24  # number of entries that are held before equal entries are added up
 
 Numbers = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Uses:
     """How often words occur in sentences with one group of a dimension.
 
     An entry is 64 bits: the word's place in the vocabulary, the unit, the group, and the number of uses, from the
-    highest to the lowest bits. `totals` (groups, units) is the number of all words of such sentences.
+    highest to the lowest bits. `totals` (groups, units) is the number of all words in these sentences.
     """
 
     dimension: Dimension
@@ -117,7 +117,9 @@ class Compared:
     units: Places
 
     def measured(self, place: int, corrected: Numbers, subject: str, word: str) -> Measurement:
-        """What the word at `place` of the arrays says. `corrected` are the corrected p-values of all words."""
+        """The measurement of the word at index `place` of the arrays. `corrected` are the corrected p-values of all
+        words.
+        """
         effect, error = float(self.effect[place]), float(self.error[place])
         judged: Outcome = "inconclusive"
         if corrected[place] < LEVEL and abs(effect) >= MARGIN:
@@ -144,8 +146,8 @@ class Compared:
 
 
 def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that is found in 80 of 100 cases among so many words, if no other word differs. For several
-    words, the median of theirs.
+    """The smallest effect that is found in 80 of 100 cases among `words` words, if no other word differs. For several
+    words, it is the median of their smallest effects.
     """
     from scipy import special
 
@@ -154,7 +156,7 @@ def _detectable(error: Numbers, words: int) -> float:
 
 
 def compared(uses: Uses, group: int) -> Compared:
-    """Compare the sentences with `group` with those of the other groups of its dimension."""
+    """Compare the sentences with `group` and the sentences with the other groups of its dimension."""
     word, unit, owner, count = uses.entries()
     in_a = owner == group
     sides = []
@@ -266,7 +268,9 @@ def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement],
 
 
 def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> Measurement:
-    """What the scan says as a whole. It is absent if the 90% intervals of all words lie within the margin."""
+    """One measurement for the whole scan. Its outcome is `absent` if the 90% intervals of all words lie within the
+    margin.
+    """
     tested = len(scan.p)
     note = f"{found} of {tested} words with at least {LEAST_USES} uses"
     outcome: Outcome = "found" if found else "inconclusive"

@@ -1,8 +1,8 @@
 """Counterfactual pairs (C3): does the answer change when only the group in the prompt changes?
 
-Two prompts are a pair if they differ only in the words that name the groups of one dimension, and each mentions exactly
-one group, as the rows of the strategy `counterfactual` do. Of prompts with several rows, the mean counts. The p-value
-is that of sign flips of whole units.
+Two prompts are a pair if each mentions exactly one group of a dimension, and if they differ only in the words that name
+these groups. The strategy `counterfactual` makes such rows. If a prompt has several rows, their mean counts. The
+p-value comes from sign flips of whole units.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST = 20
-"""Pairs that a test needs."""
+"""Minimum number of pairs for a test."""
 Numbers = npt.NDArray[np.float64]
 
 
@@ -31,7 +31,9 @@ class _Measure:
 
 
 def counterfactual(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """Refusals, lengths and scores of all pairs of a group and the other groups of its dimension: one family."""
+    """The tests of refusals, lengths and scores, for all pairs of a group and the other groups of its dimension. They
+    are one family.
+    """
     measures = [
         _Measure("refusals", facts.refused.astype(float), "share of answers", 0.02),
         _Measure("length", np.log2(1 + facts.length), "log2 of the number of words", float(np.log2(1.1))),

@@ -15,7 +15,7 @@ from synthgen.errors import RecipeError, nearest
 from synthgen.recipe import shipped
 from synthgen.recipe.bias import BiasSection
 
-MOST = 64  # groups: each has a bit of a mask
+MOST = 64  # maximum number of groups, because each group has a bit of a mask
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Dimension:
         return found
 
     def compared(self) -> range:
-        """The groups that are compared with the rest. Of two groups, only the first: the second is its mirror."""
+        """The groups that are compared with the other groups. Of two groups, only the first is compared, because the
+        second would give the same result.
+        """
         return range(1 if len(self.groups) == 2 else len(self.groups))
 
 
@@ -70,10 +72,12 @@ class Lexicon:
                         table[hashes[0]] = table.get(hashes[0], 0) | 1 << bit
                 bit += 1
         if bit > MOST:
-            raise RecipeError(f"audit.bias: {bit} groups are more than {MOST}", "name fewer `dimensions`")
+            raise RecipeError(
+                f"audit.bias: {bit} groups are more than the maximum of {MOST}", "name fewer `dimensions`"
+            )
         begins = {hashes[0] for hashes, _ in phrases}
         known = sorted({*any_case, *capital, *begins})
-        self._known = np.array([*known, 0], np.uint64)  # ends with a value that is never reached
+        self._known = np.array([*known, 0], np.uint64)  # the last entry stands for all other words
         self._any = np.array([*(any_case.get(one, 0) for one in known), 0], np.uint64)
         self._capital = np.array([*(capital.get(one, 0) for one in known), 0], np.uint64)
         self._begins = np.array([*(one in begins for one in known), False])
@@ -108,9 +112,9 @@ def _shipped() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
 
 
 def lexicon(section: BiasSection) -> Lexicon:
-    """The shipped dimensions that the section names (all if it names none), and its own. Own words of a shipped group
-    are added to it. Raises RecipeError for an unknown dimension, a dimension with one group, a word in two groups of a
-    dimension, and a target of a group that does not exist.
+    """The shipped dimensions that the section names (all if it names none), and the section's own dimensions. If the
+    section has words for a shipped group, they are added to this group. Raises RecipeError for an unknown dimension, a
+    dimension with one group, a word in two groups of a dimension, and a target of a group that does not exist.
     """
     ours = _shipped()
     for name in section.dimensions:

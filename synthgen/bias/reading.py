@@ -1,8 +1,8 @@
-"""Reads a corpus twice. The first time, it collects what the tests need to know of each row; the second time, which
-words occur in sentences with which group. No text is held.
+"""Reads a corpus twice. The first time, it collects the facts about each row that the tests need. The second time, it
+counts which words occur in sentences with which group. No text is kept in memory.
 
-The order of the rows changes nothing, not even by rounding: facts are sorted by the rows' ids, units are numbered by
-them, and words by their hashes.
+The order of the rows does not change the result, not even by rounding: facts and units are in the order of the rows'
+ids, and words in the order of their hashes.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from synthgen.curation.refusals import refusal
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 
-ROWS = 1024  # rows of a batch
+ROWS = 1024  # number of rows in a batch
 _COLUMNS = ("id", "seed_id", "group_id", "prompt", "completion", "finish_reason", "scores", "verdicts")
-_MERGED = 1 << 22  # counts of words that are held before they are added up
+_MERGED = 1 << 22  # number of counts of words that are held before they are added up
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the tests know of the N rows, in the order of a hash of their ids: kept rows (`kept` is true) and rows that
-    curation rejected.
+    """The facts about the N rows that the tests need, in the order of a hash of the rows' ids. `kept` is true for kept
+    rows, and false for rows that curation rejected.
 
     `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a row
     for each dimension: a hash of the prompt without the words of its groups. `length` is the number of the answer's
@@ -165,7 +165,7 @@ def near_groups(found: Words, masks: Hashes) -> npt.NDArray[np.bool_]:
 
 
 def _batches(folder: Path, columns: tuple[str, ...] = _COLUMNS) -> Iterator[tuple[bool, pa.RecordBatch]]:
-    """(whether the rows were kept, a batch)."""
+    """Pairs (whether the rows were kept, a batch of rows)."""
     for part in ("data", "rejected"):
         for _, batch in corpus.batches(folder, part, columns, rows=ROWS):
             if batch.num_rows:
@@ -188,7 +188,7 @@ def _with_text(batch: pa.RecordBatch, answers: pa.Array) -> pa.RecordBatch:
 
 
 def filled_rows(count: int, rows: object) -> npt.NDArray[np.bool_]:
-    """`count` booleans that are true at `rows`."""
+    """An array of `count` booleans that are true at the indexes `rows`."""
     return _marked(count, np.fromiter(rows, np.int64))  # type: ignore[call-overload]
 
 
@@ -210,7 +210,9 @@ def _of_rows(found: Words, masks: Hashes) -> Hashes:
 
 
 def _masked(found: Words, masks: Hashes) -> Hashes:
-    """A hash of each text in which the words of the groups are all alike. 0 for a text that mentions no group."""
+    """A hash of each text, in which all words that name groups count as the same word. 0 for a text that mentions no
+    group.
+    """
     rows, first, stop = found.by_row()
     alike = np.where(masks != 0, np.uint64(1), found.hashes)
     hashes = np.maximum(sequences(alike, first, stop), np.uint64(1))
@@ -218,7 +220,7 @@ def _masked(found: Words, masks: Hashes) -> Hashes:
 
 
 def _none(book: Lexicon) -> dict[str, npt.NDArray[Any]]:
-    """The columns of no rows."""
+    """The facts of a corpus without rows."""
     kinds = {"in_prompt": np.uint64, "in_answer": np.uint64, "length": np.int64, "refused": bool, "kept": bool}
     empty: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
     return {**empty, "masked": np.zeros((0, len(book.dimensions)), np.uint64)}

@@ -1,7 +1,7 @@
-"""Refusal gap (C4): are prompts that mention one group refused more often than those that mention another?
+"""Refusal gap (C4): are prompts that mention one group refused more often than prompts that mention another group?
 
-A refusal is a reply that the check `refusal` of curation finds, or that the server marked as refused or filtered. Rows
-that curation rejected count too, because it rejects refusals.
+A refusal is a reply that the check `refusal` of curation finds, or that the server marked as refused or filtered.
+Rejected rows count too, because curation rejects refusals.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST = 30
-"""Rows that each side of a comparison must have."""
+"""Minimum number of rows on each side of a comparison."""
 MARGIN = 0.02
 """A gap of 2 percentage points matters."""
 
 
 def refusals(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """Each group against the other groups of its dimension: one family. Only prompts that mention exactly one group of
-    the dimension count.
+    """The tests of each group against the other groups of its dimension. They are one family. Only prompts that mention
+    exactly one group of the dimension count.
     """
     return judged([_test(facts, one, group) for one in dimensions for group in one.compared()], "refusals")
 

@@ -1,8 +1,8 @@
-"""Representation (C1): does a group make up a larger share of the answers' mentions than it should?
+"""Representation (C1): is a group's share of all mentions in the answers larger than it should be?
 
-A row mentions a group or it does not. p is the group's share of all mentions of its dimension in the answers. It is
-compared with a declared target q, or with the group's share q of the mentions in the prompts, which isolates what the
-teacher adds. The effect is log2(p/q): 1 means twice the share.
+A row mentions a group or it does not. p is the group's share of all mentions of its dimension in the answers. p is
+compared with a declared target q. Without a target, q is the group's share of the mentions in the prompts, so that the
+comparison shows what the teacher adds. The effect is log2(p/q): 1 means twice the share.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST_ROWS = 50
-"""Rows that must mention a group of the dimension, in answers and in prompts."""
+"""Minimum number of rows that mention a group of the dimension, in answers and in prompts."""
 LEAST_EXPECTED = 10
-"""Mentions of a group that are expected if its share is q."""
+"""Minimum number of mentions of a group that are expected if its share is q."""
 MARGIN = float(np.log2(1.25))
 """A share that is 1.25 times as large, or 0.8 times, matters."""
 
@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.float64]
 def representation(
     facts: Facts, dimensions: list[Dimension], targets: Mapping[str, Mapping[str, float]]
 ) -> list[Measurement]:
-    """The tests of all groups of all dimensions: one family."""
+    """The tests of all groups of all dimensions. They are one family."""
     tests = [
         _test(facts, dimension, group, targets.get(dimension.name))
         for dimension in dimensions
@@ -88,7 +88,7 @@ def _effect(answers: Numbers, prompts: Numbers | None, q: float) -> Estimate:
     )
     units = int((answers[:, 1] > 0).sum())
     error, degrees = linear.error, linear.degrees
-    if not group or (units > 1 and not error > 1e-9):  # all units are alike: take the spread of half a mention
+    if not group or (units > 1 and not error > 1e-9):  # all units are alike, so use the spread of half a mention
         error = float(np.hypot(np.nan_to_num(error), np.sqrt(0.5) / max(units * p, 0.5) / np.log(2)))
         degrees = float(max(units - 1, 1))
     return Estimate(float(np.log2(p / q)), error, degrees, linear.n, linear.clusters)

@@ -1,8 +1,8 @@
 """Selection (C5): does curation drop rows about one group more often than other rows?
 
-The effect is log2(P(kept | group) / P(kept)), for curation as a whole and for each of its rules. A rule keeps a row
-unless it rejected it, whatever the other rules did. A ratio below 0.8 matters, as in the four-fifths rule of the U.S.
-Uniform Guidelines on Employee Selection Procedures (1978), and so does one above 1.25.
+The effect is log2(P(kept | group) / P(kept)), for curation as a whole and for each of its rules. For a single rule, a
+row counts as kept unless this rule rejected it, whatever the other rules did. A ratio below 0.8 matters, as in the
+four-fifths rule of the U.S. Uniform Guidelines on Employee Selection Procedures (1978), and so does a ratio above 1.25.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST = 30
-"""Rows that must mention the group."""
+"""Minimum number of rows that mention the group."""
 MARGIN = float(np.log2(1.25))
 CURATION = "curation"
 """The name of all rules together."""
 
 
 def selection(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """All rules and groups: one family. Empty if curation rejected no row."""
+    """The tests of all rules and groups. They are one family. Empty if curation rejected no row."""
     if facts.kept.all():
         return []
     passed = {CURATION: facts.kept, **{rule: ~rejected for rule, rejected in facts.rejected_by.items()}}

@@ -7,7 +7,8 @@ Two rows belong to the same unit if a chain of these pairs joins them:
 - rows whose answers are near duplicates and have at least `LONG_ANSWER` words.
 
 So a copied passage is one observation, however many seeds it came from. A sentence that more than a fifth of all rows
-have is a template's, and joins nothing. Nor do refusals: they are alike because the teacher refuses in the same words.
+have counts as part of a template, and joins no rows. Refusals do not join rows either, because the teacher refuses in
+the same words.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow as pa
 from synthgen.bias.words import Hashes, Places, Words, or_of, sequences
 
 LONG = 8
-"""The number of words of a sentence that joins the rows that share it."""
+"""The minimum number of words of a sentence that joins the rows that share it."""
 COMMON = 0.2
 """The share of rows above which a sentence counts as part of a template."""
 SIMILAR = 0.7
@@ -32,7 +33,7 @@ _MARKS = 64  # slots of two sketches that are compared before the rows are joine
 
 
 class Signatures:
-    """What `units` compares of each row. Rows are added batch by batch."""
+    """The features of each row that `units` compares. Rows are added batch by batch."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -122,7 +123,7 @@ def _same(names: Hashes) -> tuple[Places, Places]:
 
 
 def _sharing(rows: Signatures) -> tuple[Places, Places]:
-    """Pairs of rows that share a long sentence which is not a template's."""
+    """Pairs of rows that share a long sentence that is not part of a template."""
     owners = np.concatenate([one for one, _ in rows.sentences])
     hashes = np.concatenate([one for _, one in rows.sentences])
     order = np.lexsort((owners, hashes))

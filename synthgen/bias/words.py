@@ -1,8 +1,8 @@
 """Divides texts into words and sentences, for a whole batch at once.
 
-A word is as in `synthgen.curation.near.shingles`: a run of letters, digits and underscores in lower case, or one
-character of a script without spaces. It is known by a hash of 64 bits. A sentence ends at a line break, at one of
-"!?。！？…", and at a full stop that no word follows directly.
+Words are the same as in `synthgen.curation.near.shingles`: a word is a run of letters, digits and underscores in lower
+case, or one character of a script without spaces. Each word has a hash of 64 bits. A sentence ends at a line break, at
+one of "!?。！？…", and at a full stop that no word follows directly.
 
 The hash of a word is a polynomial in an odd number modulo 2^64 over numbers that stand for its characters. So the
 hashes of all words of a text are differences of prefix sums.
@@ -89,11 +89,11 @@ class Words:
         return "".join(chr(_LOW[ord(one)]) if ord(one) < OTHERS else one for one in word)
 
     def by_sentence(self) -> tuple[Places, Places]:
-        """(index of the first word of each sentence, index behind its last word)."""
+        """(index of the first word of each sentence, index after its last word)."""
         return _runs(self.sentences)
 
     def by_row(self) -> tuple[Places, Places, Places]:
-        """For the texts with words: (number of the text, index of its first word, index behind its last word)."""
+        """For each text that has words: (number of the text, index of its first word, index after its last word)."""
         first, stop = _runs(self.rows)
         return self.rows[first], first, stop
 
@@ -158,7 +158,7 @@ def or_of(masks: Hashes, first: Places) -> Hashes:
 
 
 def filled(count: int, rows: Sequence[int] | Places, values: Hashes) -> Hashes:
-    """`count` numbers that are 0 except values[i] at rows[i]."""
+    """An array of `count` numbers: values[i] at the index rows[i], and 0 elsewhere."""
     result = np.zeros(count, np.uint64)
     result[rows] = values
     return result

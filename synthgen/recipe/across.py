@@ -15,9 +15,10 @@ class Across(Section):
 
     run: PathName | None = None
     """Folder of another run whose teacher scored the texts of this corpus: its strategy is `score`, and its seeds are
-    this corpus (`id: id`). When left out, the distributions are those that were stored with this corpus."""
+    this corpus (`id: id`). When left out, the distributions that were stored with this corpus are used.
+    """
     tokenizer: ModelName | None = None
-    """Hub id or folder of that teacher's tokenizer; when left out, that of the teacher's model."""
+    """Hub id or folder of that teacher's tokenizer; when left out, the tokenizer of the teacher's model."""
     uld_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the distance between sorted probabilities. Where the two tokenizers split the text at different places,
     this distance and cross-entropy are the loss."""

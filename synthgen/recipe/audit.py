@@ -24,17 +24,19 @@ class ModelsSection(Section):
     bbq: tuple[PathName, ...] = ()
     """Files of BBQ, one for each category, such as Age.jsonl."""
     items: Count | None = 300
-    """Number of questions of each category, evenly from its templates. null means all questions."""
+    """Number of questions of each category, drawn evenly from its templates. null means all questions."""
     seed: int = 0
     """Seed that draws the questions."""
     teacher: ModelName | None = None
     """The student's teacher. Its name has one of the forms that `teacher.model` accepts."""
     untrained: ModelName | None = None
-    """The student as it was before training. When left out, the checkpoint in `train.student.model`, if there is one.
+    """The student before training. When left out, the checkpoint in `train.student.model` is used, if the recipe names
+    one.
     """
     students: tuple[ModelName, ...] = ()
-    """Folders of further students, trained with the same settings and other seeds. A difference that holds for other
-    seeds needs at least 3 students in all."""
+    """Folders of further students, trained with the same settings and other seeds. Without at least 3 students in all,
+    a difference is known to hold only for these seeds.
+    """
 
     def rules(self) -> Iterator[Rule]:
         if not (self.winobias or self.winogender or self.bbq):
@@ -58,13 +60,16 @@ class AuditSection(Section):
         "share_data",
         "release_weights",
     )
-    """What will be done: train a student, share the corpus, release the student's weights, serve the student."""
+    """The planned actions: train a student, share the corpus, release the student's weights, serve the student."""
     competes: Competes | dict[str, Competes] = "unknown"
     """Whether the student competes with the teacher's provider. The terms of some providers forbid such students. With
-    several providers, a mapping: `{openai: no, google: yes}`. Its keys are the families of data/licenses.yaml; for a
-    provider that it does not name, the answer is unknown."""
+    several providers, a mapping: `{openai: no, google: yes}`. The keys of the mapping are the families of
+    data/licenses.yaml; for a provider that the mapping does not name, the answer is unknown.
+    """
     student_family: str = ""
-    """Model family of the student, for terms that allow the teacher's output to train only models of its family."""
+    """Model family of the student, for terms that allow the teacher's output to train only models of the teacher's
+    family.
+    """
     student_name: str = ""
     """Name under which the student will be released, for licenses that require the name to begin with some prefix."""
     monthly_users: Annotated[int, Field(ge=0)] | None = None
@@ -76,14 +81,18 @@ class AuditSection(Section):
     terms: tuple[Terms, ...] = ()
     """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""
     bias: BiasSection | None = None
-    """Tests for bias. They do not run unless this section is there; `bias: {}` compares the groups that come with the
-    package."""
+    """Tests for bias. They run only if the recipe has this section; `bias: {}` compares the groups that come with the
+    package.
+    """
     models: ModelsSection | None = None
-    """Tests of the student's bias. They take minutes and do not decide whether the audit passes."""
+    """Tests of the student's bias. These tests take minutes, and do not decide whether the audit passes."""
     permissions: tuple[Permission, ...] = ()
-    """Written permissions of rights holders. What the terms forbid is then allowed for the actions that they name."""
+    """Written permissions of rights holders. A permission allows the actions that it names, even if the terms forbid
+    them.
+    """
     waivers: tuple[Waiver, ...] = ()
-    """Findings that a named person accepts. They keep their verdicts, and do not close the gate of training."""
+    """Findings that a named person accepts. These findings keep their verdicts, but do not close the gate of training.
+    """
 
     def competes_with(self, provider: str) -> tuple[Literal["yes", "no", "unknown"], str]:
         """Whether the student competes with a provider, and the key of the recipe that says so."""

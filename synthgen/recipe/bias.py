@@ -19,7 +19,9 @@ class BiasSection(Section):
     """
 
     dimensions: tuple[str, ...] = ()
-    """Dimensions of data/groups.yaml that are compared, such as `[gender, age]`. Empty: all of them."""
+    """Dimensions of data/groups.yaml that are compared, such as `[gender, age]`. When empty, all dimensions are
+    compared.
+    """
     groups: dict[str, dict[str, tuple[str, ...]]] = {}
     """Your own words: dimension → group → words. They are added to the words of data/groups.yaml."""
     targets: dict[str, dict[str, Share]] = {}

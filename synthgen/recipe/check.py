@@ -31,7 +31,9 @@ def broken_rules(recipe: Recipe) -> list[Problem]:
 
 
 def _teacher_is_named(recipe: Recipe) -> Iterator[Problem]:
-    """A recipe that only curates rows, or trains on their text, needs no teacher. `generate` asks for one itself."""
+    """A recipe that only curates rows, or trains on their text, needs no teacher. `generate` itself refuses a recipe
+    without a teacher.
+    """
     if recipe.teacher is None and recipe.train and reads_teacher(recipe.train):
         yield Problem(NO_TEACHER[0], ("teacher", "teachers"), named=False)
 

@@ -13,10 +13,10 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's values that affect the output. Left out are values that only set the speed, addresses, or when a run
-    stops, and the intended use, because every command that judges it does so anew. Left out are also the paths of seeds
-    and templates, because their content is compared by hashes (`Claim`). Other paths inside the folder of the templates
-    are relative to this folder. So a recipe and its run can be moved together.
+    """The recipe's values that affect the output. These values are left out: values that only set the speed, an
+    address, or when a run stops; the intended use, because every command that needs it judges it again; and the paths
+    of seeds and templates, because their content is compared by hashes (`Claim`). Other paths inside the folder of the
+    templates are relative to this folder. So a recipe and its run can be moved together.
     """
     values = recipe.model_dump(mode="json")
     base = values.pop("prompts")
@@ -54,13 +54,12 @@ _FREE = ("config", "extra", "json_schema", "fields")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
-    """A text 'key: old → new' for every single value that differs. In such a dotted key, an entry of a list is named by
-    its index.
+    """A text 'key: old → new' for each value that differs. In the dotted key, an entry of a list is named by its index.
 
-    A key that only one recipe has does not count as a difference if its value means off (null, false or empty). An
-    older version of synthgen, which did not know the key, wrote the recipe without it, and behaved as if the key were
-    off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only one recipe
-    has is always a difference.
+    A key that only one recipe has does not count as a difference if its value means off (null, false or empty). A
+    recipe of an older version of synthgen lacks keys that the version did not know, and the version behaved as if these
+    keys were off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only
+    one recipe has is always a difference.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:

@@ -143,8 +143,8 @@ else:
 
 
 def fingerprints(section: CurateSection) -> dict[str, str]:
-    """The fingerprints of the enabled rules that have one (see `synthgen.tables.curation`). Raises RecipeError when one
-    of these rules cannot run.
+    """The fingerprints of the enabled rules that have a fingerprint (see `synthgen.tables.curation`). Raises
+    RecipeError when one of these rules cannot run.
     """
     settings = {name: section.settings(name) for name, rule in rules().items() if rule.fingerprint}
     chosen = {name: value for name, value in settings.items() if value is not None}
@@ -167,6 +167,6 @@ def check_installed(section: CurateSection) -> None:
 
 
 def files_read(section: CurateSection) -> list[Path]:
-    """The files and folders, besides the corpus, that the enabled rules read."""
+    """The files and folders that the enabled rules read in addition to the corpus."""
     reading = [(rule.reads, section.settings(name)) for name, rule in rules().items() if rule.reads]
     return [path for reads, settings in reading if reads and settings for path in resolve(reads)(settings)]

@@ -19,8 +19,9 @@ class Ensemble(Section):
     """Formula of the merged distribution. mean: Σ w p. pool: Π p^w, normalized; this is the same as averaging the
     logits."""
     by: Literal["uniform", "validation", "agreement"] | None = None
-    """Source of the weights, if `teachers` gives none. uniform (the default): all are equal. validation: those that
-    maximize the likelihood of the validation rows. agreement: for each row, how much a teacher agrees with the others.
+    """Source of the weights, if `teachers` gives none. uniform (the default): all are equal. validation: the weights
+    that maximize the likelihood of the validation rows. agreement: for each row, how much a teacher agrees with the
+    others.
     """
 
     @property
@@ -30,7 +31,7 @@ class Ensemble(Section):
 
     @property
     def weights(self) -> tuple[float, ...] | None:
-        """The weights in the recipe; None when the recipe states none."""
+        """The weights in the recipe; None when the recipe states no weights."""
         return tuple(self.teachers.values()) if isinstance(self.teachers, dict) else None
 
     def rules(self) -> Iterator[Rule]:

@@ -17,7 +17,7 @@ class EvaluateSection(Section):
     """Maximum number of tokens of an answer."""
     judge: str | None = None
     """Name of a teacher that compares the student's answers with the teacher's recorded answers. It sees every pair
-    twice, with the positions swapped, and what it costs counts for `generate.budget`. No judge is asked when left
-    out."""
+    twice, with the positions swapped, and its cost counts toward `generate.budget`. When left out, no judge is asked.
+    """
     seed: int = 0
     """Random seed of the bootstrap, from which the intervals are computed."""

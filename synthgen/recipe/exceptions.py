@@ -1,7 +1,7 @@
 """Exceptions from what the audit finds: a permission of the rights holder, and a decision of your own to go on.
 
-A permission changes the verdict, because it is a further grant: what the terms forbid is allowed. A waiver changes no
-verdict. It records that a named person accepts a finding, and the gate of training then opens.
+A permission changes the verdict, because it allows something that the terms forbid. A waiver changes no verdict. A
+waiver records that a named person accepts a finding, and the gate of training then opens.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ CONFLICT = "conflict"
 
 
 def names(stated: str, source: str) -> bool:
-    """Whether a name in an exception means this source. A model may be named with or without its revision."""
+    """Whether the name of a source in an exception stands for this source. A model may be named with or without its
+    revision.
+    """
     return stated in (source, source.partition("@")[0])
 
 
 class _Dated(Section):
-    """What a permission and a waiver have in common."""
+    """The keys that a permission and a waiver share."""
 
     date: Day
-    """The day on which it was given. It counts from this day on."""
+    """The day on which it was given. The exception counts from this day on."""
     until: Day | None = None
-    """The last day on which it counts. When left out, it does not end."""
+    """The last day on which it counts. When left out, the exception does not end."""
 
     @property
     def who(self) -> str:
@@ -58,10 +60,11 @@ class Covered(Section):
     """A finding, as report.md lists it."""
 
     source: str = ""
-    """The source, with or without `@` and its revision. Left out for a conflict."""
+    """The source, with or without `@` and its revision. Left out if the finding is a conflict."""
     role: str = ""
-    """The role of the source. When left out: every role but a conflict. `conflict`: the finding is about several
-    licenses."""
+    """The role of the source. When left out, the finding may have every role except `conflict`. `conflict`: the finding
+    is about several licenses.
+    """
     terms: Annotated[str, Field(min_length=1)]
     """The terms, as the report names them."""
 
@@ -85,7 +88,7 @@ class Waiver(_Dated):
         return self.name
 
     def text(self) -> str:
-        """For people, in one line."""
+        """The waiver as one line of text for people."""
         end = f", until {self.until}" if self.until else ""
         return f"waived by {self.name} on {self.date}{end}: {self.reason}"
 
@@ -96,12 +99,13 @@ class Permission(_Dated):
     granted_by: Annotated[str, Field(min_length=1)]
     """Who gave the permission."""
     source: str = ""
-    """The source that it is about, with or without `@` and its revision. Without it, the permission is about all models
-    under the contract that `terms` names."""
+    """The source that the permission is about, with or without `@` and its revision. Without this key, the permission
+    is about all models under the contract that `terms` names.
+    """
     terms: str = ""
-    """The license or contract that it is an exception from. When left out: all terms of the source."""
+    """The license or contract from which the permission is an exception. When left out, all terms of the source."""
     allows: Annotated[tuple[Action, ...], Field(min_length=1)]
-    """The actions that it allows."""
+    """The actions that the permission allows."""
 
     @property
     def who(self) -> str:

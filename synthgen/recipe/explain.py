@@ -35,7 +35,7 @@ _MISSING = {
     "seeds.*.license": "key '{key}' is missing: add it, or set `license:` once at the top of the recipe",
     "teacher": "key 'teacher' is missing: add it, or name several teachers under 'teachers'",
 }
-"""Messages for those missing keys whose message is not just "key '{key}' is missing"."""
+"""Messages for missing keys that need more than the message "key '{key}' is missing"."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -61,7 +61,7 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     for details in every:
         loc = _in_values(values, details)
         inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
-        # a list whose only entry is invalid is also reported as too short
+        # Pydantic also reports a list whose only entry is invalid as too short
         if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
@@ -71,7 +71,7 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     meant = {new for key in keys for new in [_meant(values, key)] if found[key][0]["type"] == "extra_forbidden" and new}
     for key in keys:
         kind = found[key][0]["type"]
-        if kind == "missing" and key in meant:  # an unknown key that misspells this key is reported
+        if kind == "missing" and key in meant:  # only the unknown key that misspells this key is reported
             continue
         yield Problem(_sentence(values, key, found[key]), (key,), named=False, urgent=kind == "extra_forbidden")
 

@@ -12,11 +12,11 @@ from pydantic import Field, field_validator
 from synthgen.tables.json_schemas import JsonSchema
 from synthgen.tables.section import Count, Rule, Section
 
-_AROUND = " \t.!。！\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not distinguish it from another
+_AROUND = " \t.!。！\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not count when labels are compared
 
 
 def plain_label(text: str) -> str:
-    """A label without case, quotes, emphasis and final period. Two labels that are equal in this form are one label."""
+    """A label without case, quotes, emphasis and final period. Labels with the same form count as the same label."""
     words = " ".join(unicodedata.normalize("NFC", text).casefold().split())
     return words.strip(_AROUND) or words
 

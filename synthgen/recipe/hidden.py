@@ -22,7 +22,8 @@ class Hidden(Section):
     """Student layer → teacher layer, counted from 0. uniform pairs every student layer with the teacher layer at the
     same relative depth."""
     projection: bool = True
-    """Whether the student's states are projected. With false, the student must be as wide as the teacher."""
+    """Whether the student's states are projected. If false, the student must be as wide as the teacher."""
     stored: bool = False
-    """Read the teacher's states from RUN/hidden. They are computed and written there once, before training, with 2
-    bytes for each number. Later epochs and other students then need no forward pass of the teacher."""
+    """Read the teacher's states from RUN/hidden. The states are computed and written there once, before training, with
+    2 bytes for each number. Later epochs and other students then need no forward pass of the teacher.
+    """

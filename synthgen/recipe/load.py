@@ -85,7 +85,7 @@ def with_limits(recipe: Recipe, usd: float | None, max_failures: str | None) -> 
 def _checked(values: dict[str, object], source: Source) -> Recipe:
     """Build the recipe from raw values. Raises RecipeError that lists all problems."""
     hidden = secret_at(values)
-    if hidden is not None:  # checked first, because the messages about other problems show values
+    if hidden is not None:  # this is checked first, because the messages about other problems show values
         where = source.where((hidden,))
         where = where.partition("=")[0] if source.overrides else where  # the text after "=" is the secret
         raise RecipeError(f"{where + ': ' if where else ''}{hidden}: the value is a secret, such as an API key", HIDE)
@@ -108,7 +108,7 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The section with which transformers loads the teacher. For callers that need the teacher's layers or full
+    """The section with which transformers loads the teacher. This is for callers that need the teacher's layers or full
     distributions.
 
     Raises RecipeError when the recipe has no teacher, when the teacher is not local, or when transformers cannot load
@@ -131,7 +131,7 @@ def has_local_teacher(recipe: Recipe) -> bool:
 
 def shipped(kind: Literal["prompts", "data"]) -> Path:
     """The folder `kind` of the files that are shipped with synthgen. In an installed package this folder is inside the
-    package; in a git checkout it is beside the package.
+    package; in a git checkout it is next to the package.
     """
     package = Path(__file__).parent.parent
     inside = package / kind
@@ -186,8 +186,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values as YAML can store them. `teacher` is left out when there is none, and when it equals the
-    first of `teachers`, because validation fills it in.
+    """The recipe's values as YAML can store them. `teacher` is left out when the recipe has no teacher. It is also left
+    out when it equals the first of `teachers`, because validation fills it in.
     """
     values: dict[str, object] = recipe.model_dump(mode="json")
     if recipe.teacher is None or (recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values()))):

@@ -76,7 +76,7 @@ def parse(path: Path) -> tuple[yaml.Node | None, object]:
 
 def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
     """Raise RecipeError when a key occurs twice in one mapping, because YAML would silently take the last one."""
-    if id(node) in seen:  # a YAML alias, whose mapping was checked before
+    if id(node) in seen:  # this is a YAML alias whose mapping was checked before
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):

@@ -33,7 +33,7 @@ OLD_KEYS: dict[str, str] = {
 """Old dotted key → the current name of its last part."""
 
 NOTES: dict[str, str] = {"attempts": "the first try no longer counts, so 5 is now 4"}
-"""Old name → a sentence that says what has changed besides the name."""
+"""Old name → a sentence that says what else has changed."""
 
 OLD_VALUES: dict[tuple[str, str], str] = {("strategy", "rationalise"): "rationalize"}
 """(dotted key, old value) → the current value with the same meaning."""

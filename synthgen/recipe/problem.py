@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Problem:
     """A sentence about dotted keys of a recipe. `keys` are ordered by relevance, and the problem is reported on the
-    line of the first of them that the file contains.
+    line of the first key that the file contains.
 
     `named` says whether the message must begin with the key; it is False when the sentence itself names the key.
     Problems with `urgent` are shown first.

@@ -17,6 +17,6 @@ class RationaleSection(Section):
     answers without reasoning, and writes the reasoning as a second task (Hsieh et al., arXiv 2305.02301). dropped: the
     student learns only the answers, as a control."""
     weight: Share = 0.5
-    """For mode step_by_step: weight of the loss on answers; the loss on the reasoning has the weight 1 − this."""
+    """For mode step_by_step: weight of the loss on answers; the loss on the reasoning has the weight 1 − `weight`."""
     explain: str = "Explain: "
     """For mode step_by_step: text that is put before a prompt to ask for the reasoning."""

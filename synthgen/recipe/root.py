@@ -40,7 +40,7 @@ class Recipe(Section):
     strategy: Annotated[str, name_in(STRATEGIES)] = "answer"
     """How rows are made from a seed."""
     seeds: tuple[SeedSource, ...] = Field(min_length=1)
-    """Sources of the seeds, which are what the teacher is asked about."""
+    """Sources of the seeds. The teacher is asked about each seed."""
     prompts: PathName = "."
     """Folder with the templates; the recipe's own folder when left out."""
     split: Split = Split()
@@ -58,15 +58,15 @@ class Recipe(Section):
     steps: StepsSection = StepsSection()
     """Settings for strategies that send more than one request about a seed."""
     logits: LogitsSection | None = LogitsSection()
-    """What is stored of the teacher's distributions. When left out, draws are stored if every answering teacher can
-    draw from its full distribution; otherwise nothing is stored.
+    """The form in which the teacher's distributions are stored. When left out, draws are stored if every answering
+    teacher can draw from its full distribution; otherwise nothing is stored.
     """
     curate: CurateSection = CurateSection()
     """The checks that a row must pass."""
     audit: AuditSection = AuditSection()
     """The intended use that the audit judges."""
     train: TrainSection | None = None
-    """How a student learns from the corpus; without it no student is trained."""
+    """How a student learns from the corpus; without this section no student is trained."""
     evaluate: EvaluateSection = EvaluateSection()
     """How the student is measured."""
 
@@ -75,8 +75,8 @@ class Recipe(Section):
     def _complete(cls, values: Any) -> Any:
         """Fill in values that follow from other keys. `teacher` becomes the first of `teachers`. Seeds inherit the
         recipe's license. If `logits` is left out, it becomes null unless every answering teacher can draw from its full
-        distribution. If then no distributions are stored, and `train.kd_weight` is left out, it becomes 0: the student
-        learns from the tokens alone.
+        distribution. If no distributions are stored then, and `train.kd_weight` is left out, `train.kd_weight` becomes
+        0: the student learns from the tokens alone.
         """
         if not isinstance(values, dict):
             return values
@@ -95,7 +95,7 @@ class Recipe(Section):
 def _all_draw(values: dict[str, Any]) -> bool:
     """Whether every teacher whose completions become rows can draw from its full distribution.
 
-    `values` are not validated yet. If they are invalid, the result is True, because validation reports them later.
+    `values` are not validated yet. If `values` are invalid, the result is True, because validation reports this later.
     """
     teachers, mixture = values.get("teachers"), values.get("mixture")
     if values.get("teacher") is None:
@@ -118,7 +118,7 @@ def _engine(teacher: object) -> object:
 
 def _text_alone(values: dict[str, Any]) -> dict[str, Any]:
     """The section `train` with kd_weight 0, for a recipe that stores no distributions because no teacher draws them.
-    {} when the section is left out, states a weight, or asks for distributions with another key.
+    {} when the section is left out, states a weight, or has another key that asks for distributions.
     """
     train = values.get("train")
     if not isinstance(train, dict) or any(key in train for key in ("kd_weight", *_DISTRIBUTIONS)):

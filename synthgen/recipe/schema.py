@@ -38,7 +38,7 @@ def recipe_schema() -> dict[str, Json]:
         definitions[section.__name__] = described
     schema = _mapping(_closed(definitions.pop(Recipe.__name__)))
     definitions = _mapping(_closed(definitions))
-    # Validation fills in a required key: a seed source inherits the recipe's license.
+    # The schema does not require this key, because validation fills it in: a seed source inherits the recipe's license.
     _required(_mapping(definitions["SeedSource"])).remove("license")
     _mapping(_mapping(schema["properties"])["teacher"]).pop("default")
     return {

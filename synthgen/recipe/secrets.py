@@ -28,7 +28,7 @@ _NAMES = re.compile(
     r"(key|keys|token|secret|password|passwd|passphrase|authorization|auth|bearer|credentials?)"
 )
 """Names of parameters that hold a secret, in lower case and with `_`."""
-_SHORTEST = 12  # characters; a shorter value of an environment variable may be a common word
+_SHORTEST = 12  # minimum number of characters; a shorter value of an environment variable may be a common word
 
 
 def secret_in(text: str) -> bool:
@@ -46,7 +46,7 @@ def names_secret(name: str) -> bool:
 def secret_at(value: object, place: str = "") -> str | None:
     """The dotted key below which a value of a recipe holds a secret, or None. The names of keys count too.
 
-    A key of `extra` with the name of a secret, such as api_key, holds one, whatever its value is.
+    If a key of `extra` has the name of a secret, such as api_key, its value always counts as a secret.
     """
     if isinstance(value, str):
         return place if secret_in(value) else None

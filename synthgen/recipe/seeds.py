@@ -21,7 +21,9 @@ class MadeBy(Section):
     account: Literal["ours", "third_party"] | None = None
     """Whose account asked the model. The terms of a provider bind the holder of the account."""
     date: datetime.date | None = None
-    """When the model was asked, in quotes, such as "2025-01-31". It says which version of the terms applied."""
+    """Day on which the model was asked, in quotes, such as "2025-01-31". The day says which version of the terms
+    applied.
+    """
     tools: tuple[str, ...] = ()
     """Tools that the model used, such as web_search, because some terms restrict what was made with them."""
 
@@ -55,14 +57,16 @@ class SeedSource(Section):
     questions that differ only in names, numbers, spacing and punctuation form a group.
     """
     reference: str | None = None
-    """Column with the correct answer, or with a list of accepted answers. Null, NaN and empty text are no answer."""
+    """Column with the correct answer, or with a list of accepted answers. Null, NaN and empty text do not count as
+    answers.
+    """
     fields: dict[str, str] = {}
     """Variable of a template → column. Needed only for a variable whose column has another name. For a data set to
     train on: column of its format → column, as in `{prompt: question, completion: response}`."""
     limit: Count | None = None
     """Read only this many rows, from the beginning."""
     on_bad_lines: Literal["error", "skip"] = "error"
-    """What to do about a line that cannot be read: stop with an error, or leave it out."""
+    """Whether a line that cannot be read stops the command with an error, or is left out."""
 
     @model_validator(mode="before")
     @classmethod

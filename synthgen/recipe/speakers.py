@@ -15,7 +15,7 @@ NO_TEACHER = (
 
 def speakers(recipe: Recipe) -> list[str]:
     """The names (in `recipe.teachers`) of the teachers whose completions become rows or whose distributions are stored.
-    Names that match no teacher are left out. [""] if the recipe has only `teacher`.
+    Names that match no teacher are left out. The result is [""] if the recipe has only `teacher`.
     """
     if not recipe.teachers:
         return [""]
@@ -23,8 +23,8 @@ def speakers(recipe: Recipe) -> list[str]:
 
 
 def answering(recipe: Recipe) -> list[str]:
-    """The names (in `recipe.teachers`) of the teachers whose completions become rows. [] if the recipe has only
-    `teacher`.
+    """The names (in `recipe.teachers`) of the teachers whose completions become rows. The result is [] if the recipe
+    has only `teacher`.
     """
     if STRATEGIES[recipe.strategy].answered_by == "every":
         return [*recipe.teachers]
@@ -33,7 +33,7 @@ def answering(recipe: Recipe) -> list[str]:
 
 def scoring(recipe: Recipe) -> tuple[str, ...]:
     """The names of the teachers in `logits.score_by`, whose distributions at the tokens of each row are stored in
-    addition to those of the answering teacher.
+    addition to the distributions of the answering teacher.
     """
     return recipe.logits.score_by if recipe.logits else ()
 

@@ -31,6 +31,6 @@ class StepsSection(Section):
     max_new_tokens: Count = 96
     """Maximum number of tokens of the reply in a rewriting or judging step."""
     judge: str | None = None
-    """Name of the teacher that judges; the first of `teachers` when left out."""
+    """Name of the teacher that judges. When left out, the first of `teachers` judges."""
     rewriter: str | None = None
-    """Name of the teacher that writes new questions; the one that answers when left out."""
+    """Name of the teacher that writes new questions. When left out, the teacher that answers also writes them."""

@@ -1,5 +1,5 @@
-"""The facts about one license, or about the terms of one provider. data/licenses.yaml holds those that come with the
-package; `audit.terms` in a recipe adds your own.
+"""The facts about one license, or about the terms of one provider. data/licenses.yaml holds the facts that come with
+the package; `audit.terms` in a recipe adds your own facts.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from synthgen.tables.section import Rule, Section
 
 CONTRACTS = ("service", "host", "policy")
-"""The kinds of terms that bind the holder of an account, and not everybody who has a copy."""
-_DAYS = {True: 180, False: 720}  # how long the facts about a contract (True) or a license (False) count as fresh
+"""The kinds of terms that bind only the holder of an account. Other terms bind everybody who has a copy."""
+_DAYS = {True: 180, False: 720}  # days for which the facts of a contract (True) or a license (False) count as fresh
 
 
 def _iso(value: object) -> object:
@@ -34,11 +34,11 @@ class Threshold(Section):
     """A limit on scale in the text of a license."""
 
     measure: Literal["monthly_users", "yearly_revenue_usd", "monthly_revenue_usd"]
-    """What is limited: users a month, or revenue a year or a month in US dollars."""
+    """The number that is limited: users a month, or revenue a year or a month in US dollars."""
     above: Annotated[float, Field(gt=0)]
-    """The limit. A larger number is above it."""
+    """The limit. Only numbers that are larger than the limit are above it."""
     then: Literal["deny", "statement"] = "deny"
-    """What holds above the limit: the license grants nothing, or a statement must be shown."""
+    """The consequence above the limit: the license grants nothing, or a statement must be shown."""
     text: str
     """The consequence in words, such as "ask Meta for a license"."""
 
@@ -64,31 +64,34 @@ class Terms(Section):
         BeforeValidator(word),
         WithJsonSchema({"enum": ["yes", "no", "conditional", "unknown", True, False]}),
     ]
-    """Whether commercial use is granted. `condition` says what a conditional grant depends on."""
+    """Whether commercial use is granted. The key `condition` says on what a conditional grant depends."""
     condition: str = ""
     """The condition of a conditional grant."""
     train_on_outputs: Literal["allow", "silent", "contested", "noncompete", "family", "research", "deny", "unknown"]
     """Whether a model may be trained on the licensed data, or on what the licensed model writes. `silent`: the text
-    does not say. `contested`: the text can be read both ways. `noncompete`: only models that do not compete with the
-    provider. `family`: only models of the same family. `research`: only for research."""
+    does not answer this question. `contested`: the text can be read both ways. `noncompete`: only models that do not
+    compete with the provider. `family`: only models of the same family. `research`: only for research.
+    """
     unless_competing: str = ""
-    """With `train_on_outputs: deny`: what the provider says in another place about models that do not compete with
-    it. With `audit.competes: "no"`, the verdict is then CONTESTED instead of DENY."""
+    """With `train_on_outputs: deny`: what the provider says elsewhere about models that do not compete with the
+    provider. With `audit.competes: "no"`, the verdict is then CONTESTED instead of DENY.
+    """
     student_terms: Literal["none", "credit", "contested", "flow_down"]
-    """Whether the terms also bind a student that learned from the rows. `credit`: at most the credit does. `flow_down`:
-    the text says that they do."""
+    """Whether the terms also bind a student that learned from the rows. `credit`: at most the duty to give credit does.
+    `flow_down`: the text says that the terms do.
+    """
     credit: str = ""
-    """Who is named, and how, where rows or weights are passed on."""
+    """Whom to name, and how, when rows or weights are passed on."""
     notice: str = ""
-    """Which copies of the license and notices go with a copy of the licensed thing."""
+    """Which copies of the license and of notices must go with each copy of the rows or weights."""
     statement: str = ""
-    """What the student's documentation or name must say, such as "Built with Llama"."""
+    """The text that the student's documentation or name must contain, such as "Built with Llama"."""
     use_policy: str = ""
     """Restrictions of use that are passed on with the weights."""
     name_prefix: str = ""
-    """What the name of a student begins with."""
+    """The text with which the name of a student must begin."""
     share_alike: tuple[str, ...] = ()
-    """Ids of the licenses under which an adapted work may be shared. Empty: any."""
+    """Ids of the licenses under which an adapted work may be shared. When empty, any license."""
     no_further_terms: bool = False
     """Whether an adapted work must not carry further restrictions, as in the GPL."""
     no_derivatives: bool = False
@@ -102,8 +105,9 @@ class Terms(Section):
     tools: dict[str, Literal["deny", "unknown"]] = {}
     """Name of a tool of the provider → whether rows that were made with it may be trained on."""
     supersedes: str = ""
-    """For contracts: id of the version before this one. The date of a source's terms then says which version applies;
-    without a date, all of them do."""
+    """For contracts: id of the version before this one. The date of a source's terms then says which version applies.
+    Without a date, all versions apply.
+    """
     joined_with: tuple[str, ...] = ()
     """Ids of other terms that apply together with these."""
     source: str = ""
@@ -111,18 +115,21 @@ class Terms(Section):
     sha256: str = ""
     """The first characters of the SHA-256 of the text that was read, if it was kept."""
     confidence: Literal["high", "medium", "low", "unread"] = "high"
-    """`high`: the text was read. `medium`: it was read in part, or quoted by others. `low`: secondary sources only.
-    `unread`: nothing is known but the name. The facts that nobody read are `unknown`."""
+    """`high`: the text was read. `medium`: it was read in part, or quoted by others. `low`: only secondary sources were
+    read. `unread`: only the name is known. Facts that nobody has read have the value `unknown`.
+    """
     seen: Day | None = None
-    """Date of the text's copy that was read."""
+    """Date of the copy of the text that was read."""
     stale_after: Annotated[int, Field(ge=1)] | None = None
-    """Days after `seen` until the text is to be read again: 180 for contracts and 720 for licenses when left out."""
+    """Number of days after `seen` until the text must be read again; when left out, 180 for contracts and 720 for
+    licenses.
+    """
     note: str = ""
-    """What else a reader should know."""
+    """Further remarks for readers."""
 
     @property
     def contract(self) -> bool:
-        """Whether the terms bind the holder of an account, and not everybody who has a copy."""
+        """Whether the terms bind only the holder of an account. Other terms bind everybody who has a copy."""
         return self.kind in CONTRACTS
 
     def age(self, today: datetime.date) -> int | None:
@@ -130,7 +137,7 @@ class Terms(Section):
         return (today - datetime.date.fromisoformat(self.seen)).days if self.seen else None
 
     def stale(self, today: datetime.date) -> bool:
-        """Whether the text is to be read again."""
+        """Whether the text must be read again."""
         age = self.age(today)
         return age is not None and age > (self.stale_after or _DAYS[self.contract])
 

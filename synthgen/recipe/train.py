@@ -28,18 +28,23 @@ class TrainSection(Section):
     + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
     student: Annotated[Student, chosen_by(KINDS, "kind", "decoder")] = DecoderStudent()
-    """The kind of student, and what it starts from."""
+    """The kind of student, and the model or settings from which it starts."""
     rationale: RationaleSection | None = None
     """How the student learns from the reasoning before each answer."""
     kd_weight: Share = 0.9
-    """Weight of the divergence. Cross-entropy has the weight 1 − kd_weight. With 0 no distributions are needed."""
+    """Weight of the divergence. Cross-entropy has the weight 1 − kd_weight. If kd_weight is 0, no distributions are
+    needed.
+    """
     loss: Divergence = "forward_kl"
-    """The divergence. With `logits.kind: sampled`, only forward_kl and cross_entropy are possible, and they are the
-    same."""
+    """The divergence. With `logits.kind: sampled`, only forward_kl and cross_entropy are possible, and both have the
+    same result.
+    """
     beta: Share | None = None
     """For loss jsd: 0 is forward KL, and 1 is reverse KL. 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """For loss skew_kl and skew_reverse_kl: share of the other distribution that is mixed in. 0.1 when left out."""
+    """For loss skew_kl and skew_reverse_kl: share of the other model's distribution that is mixed in. 0.1 when left
+    out.
+    """
     online: OnlineSection | None = None
     """Learn from the live teacher instead of stored distributions."""
     teacher: Name | None = None
@@ -81,7 +86,9 @@ class TrainSection(Section):
     save_steps: Count = 50
     """Number of steps between two checkpoints."""
     save_total_limit: Count = 1
-    """Number of checkpoints to keep; older ones are deleted. All are deleted when the student is finished."""
+    """Number of checkpoints to keep; older checkpoints are deleted. All checkpoints are deleted when the student is
+    finished.
+    """
     eval_steps: Count | None = None
     """Number of steps between two measurements of the loss on the validation split. Not measured when left out."""
     early_stopping_patience: Count | None = None
@@ -89,8 +96,9 @@ class TrainSection(Section):
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also report each step to these trackers, through accelerate. Their files are in the student's folder."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass, instead of storing them. This needs less memory and about a third
-    more time. The gradients are the same."""
+    """Compute activations again in the backward pass, instead of storing them. This needs less memory, but about a
+    third more time. The gradients are the same.
+    """
     baseline: bool = True
     """Also train the same student with cross-entropy alone, on the same batches, to compare the two."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,4 +1,5 @@
-"""Reads YAML that may be hostile: bombs of aliases, references to themselves, deep nesting, values that JSON lacks.
+"""Reads YAML that may be hostile: aliases that expand without limit, values that contain themselves, deep nesting,
+values that JSON lacks.
 
     node, values = load_yaml(text)
 
@@ -11,7 +12,7 @@ import yaml
 
 _LARGEST = 2 << 20  # characters
 _DEEPEST = 60  # levels of nesting
-_MOST = 200_000  # values, when each alias is replaced by what it stands for
+_MOST = 200_000  # values, where each alias counts as all values that it stands for
 _REFUSED = {
     "timestamp": "YAML reads this value as a date: put it in quotes",
     "binary": "binary values are not used in recipes: write text",
@@ -47,7 +48,7 @@ def load_yaml(text: str) -> tuple[yaml.Node | None, object]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise YamlProblem(f"not valid YAML: {problem}", mark.line + 1 if mark else None) from None
-    except (ValueError, OverflowError) as error:  # such as a number of 5,000 digits, or February 30
+    except (ValueError, OverflowError) as error:  # for example a number of 5,000 digits, or February 30
         raise YamlProblem(f"not valid YAML: {error}") from None
     return node, values
 
@@ -65,8 +66,8 @@ def _check_depth(text: str) -> None:
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """The number of values in `node` when each alias is replaced by what it stands for. `sizes` holds the sizes of the
-    nodes seen before; the size of a node that is not finished is 0.
+    """The number of values in `node`, where each alias counts as all values that it stands for. `sizes` holds the sizes
+    of the nodes seen before; the size of a node that is not finished is 0.
     """
     line = node.start_mark.line + 1
     if id(node) in sizes:

@@ -1,4 +1,4 @@
-"""What the page says about the audit: the verdict, what to do next, obligations, and tests of bias, in plain words."""
+"""The part of the page about the audit, in plain words: the verdict, the next steps, obligations, and tests of bias."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit
 
-_MOST_TESTS = 20  # tests of bias with the same outcome that the page shows
+_MOST_TESTS = 20  # maximum number of tests of bias with the same outcome that the page shows
 
 
 def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, object]:

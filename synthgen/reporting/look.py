@@ -42,7 +42,7 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
     """
     seen = Seen()
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))
-    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # positions spread evenly over the part
+    wanted = sorted({total * i // _ROWS for i in range(_ROWS)})  # positions that are spread evenly over the part
     begin = 0
     for name in corpus.shards(source, part):
         path, rows = corpus.check_file(source, manifest, f"{part}/{name}.parquet"), 0

@@ -128,7 +128,7 @@ def _student(folder: Path) -> _Student:
 
 
 def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
-    """Those variables of the page's template that are about the student: results, tables and plots."""
+    """The variables of the page's template that are about the student: results, tables and plots."""
     from synthgen.reporting import plots, tables
 
     evaluation, training = student.evaluation, student.training

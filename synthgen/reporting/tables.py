@@ -32,8 +32,8 @@ class View:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[View]:
-    """Two tables with a row for each model: one with the measures of quality, and one with those of cost. A table
-    without values is left out.
+    """Two tables with a row for each model: one table with the measures of quality, and one with the measures of cost.
+    A table without values is left out.
     """
     views = [
         _view(
@@ -70,7 +70,7 @@ def parts_table(evaluation: Evaluation) -> View | None:
 
 
 def export_table(export: Export) -> View:
-    """A table with a row for each file of an export. The remark of a row says so if the file fails the gate."""
+    """A table with a row for each file of an export. If a file fails the gate, the remark of its row says so."""
     remarks = {name: f"{file.file}, {file.runtime}" for name, file in export.files.items()}
     remarks |= {name: f"{remarks[name]}; fails the gate" for name in export.below}
     return _view("file", export.measures, export.table, "", remarks, "")

@@ -21,16 +21,16 @@ class Intent:
     actions: list[str]
     competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
-    """The sources that the student has besides those of its rows."""
+    """The student's sources that are not sources of its rows."""
 
     def competes_text(self) -> str:
-        """For people: whether the student competes with the providers of teachers."""
+        """Text for people: whether the student competes with the providers of teachers."""
         if isinstance(self.competes, str):
             return self.competes
         return ", ".join(f"{provider}: {answer}" for provider, answer in self.competes.items())
 
     def text(self) -> str:
-        """For people: the use and the actions."""
+        """Text for people: the use and the actions."""
         return f"{self.use} use ({', '.join(self.actions)})"
 
 
@@ -75,7 +75,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
-    that does it, or "".
+    for it, or "".
     """
 
     text: str
@@ -93,10 +93,10 @@ class Audited:
 
 @dataclass(frozen=True)
 class StoredAudit:
-    """What others need to know of an audit: whether it passed, its status, the intended use, the findings, the hash of
-    the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an older version,
-    which belongs to no corpus. `audits` maps the name of each audit to its result. `waivers` says which findings were
-    accepted, by whom and why, and `date` is the day of the audit.
+    """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
+    the hash of the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an
+    older version, which counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
+    findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str
@@ -123,7 +123,7 @@ def read_audit(path: Path) -> StoredAudit:
 
 def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
     """The latest audit of exactly the corpus in the folder `corpus`, whose list of files has the hash `sha256`. None
-    when there is none, for example because the corpus was made again after the audit.
+    when there is no such audit, for example because the corpus was made again after the audit.
 
     Raises CorpusError when a report is damaged.
     """
@@ -132,7 +132,7 @@ def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
 
 
 def _reports(folder: Path) -> Iterator[StoredAudit]:
-    """The latest report in a folder audit/, and then the last one for each intended use."""
+    """The latest report in a folder audit/, and then the latest report for each intended use."""
     for path in (folder / "report.json", *sorted(folder.glob("*/report.json"))):
         if path.is_file():
             yield read_audit(path)

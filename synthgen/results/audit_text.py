@@ -1,4 +1,5 @@
-"""An audit in plain sentences. The page, the cards, Croissant and SPDX say the same, because they take it from here.
+"""An audit in plain sentences. The page, the cards, Croissant and SPDX use the same sentences, because they take them
+from this module.
 
 said = verdict(read_audit(path))      # "This corpus may be used to train a student, for commercial use. …"
 """
@@ -19,26 +20,26 @@ _DONE = {
     "release_weights": "publish the student",
     "serve": "offer the student as a service",
 }
-"""What each action of an intended use is, in words that complete "This corpus may be used to …"."""
+"""Each action of an intended use, in words that complete "This corpus may be used to …"."""
 OUTCOMES = {
     "found": "Differences that were found",
     "inconclusive": "Too few data to tell",
     "not measurable": "Not measurable",
     "absent": "No difference that matters was found",
 }
-"""What a test of bias says → a heading for such tests, in the order in which they are shown."""
+"""The outcome of a test of bias → a heading for tests with this outcome, in the order in which they are shown."""
 MEANINGS = {
     "DENY": "a license forbids the intended use, or two licenses contradict each other",
     "UNKNOWN": "a license, a fact, or the intended use is not known",
     "CONTESTED": "a license can be read in more than one way, or it is disputed whether it binds us",
     "ALLOW": "the licenses state nothing against the intended use",
 }
-"""What each status means, from worst to best."""
+"""The meaning of each status, from worst to best."""
 STATUSES = tuple(MEANINGS)
 _NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
-_MOST_STEPS = 12  # repairs and notes that are shown
-_NAMED = 3  # findings that the sentence with the verdict names
+_MOST_STEPS = 12  # maximum number of repairs and notes that are shown
+_NAMED = 3  # maximum number of findings that the sentence with the verdict names
 
 
 def intended(intent: Intent) -> str:
@@ -82,7 +83,7 @@ def _because(finding: Finding) -> str:
 
 
 def obligations(audit: StoredAudit) -> dict[str, list[str]]:
-    """What is to be done when the rows or the student are passed on → the sources that ask for it."""
+    """Each duty when the rows or the student are passed on → the sources that ask for it."""
     found: dict[str, list[str]] = {}
     for one in audit.findings:
         for duty in one.obligations:
@@ -93,7 +94,7 @@ def obligations(audit: StoredAudit) -> dict[str, list[str]]:
 
 
 def credits(audit: StoredAudit) -> list[str]:
-    """The sources that are to be named when rows or student are passed on, with the addresses of their terms."""
+    """The sources that must be named when rows or student are passed on, with the addresses of their terms."""
     return list(dict.fromkeys(_credited(one) for one in audit.findings if "credit" in one.duties))
 
 
@@ -109,8 +110,8 @@ def rows(audit: StoredAudit) -> str:
 
 
 def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
-    """What to do, as pairs (sentence, command or ""): the repairs, what the audit notes about sources, the worst first,
-    and what comes then.
+    """The steps to do next, as pairs (sentence, command or ""): first the repairs, then the audit's notes about sources
+    (the worst status first), and the last step.
     """
     steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
     order = {status: place for place, status in enumerate(STATUSES)}
@@ -131,7 +132,7 @@ def _counted(rows: int) -> str:
 
 
 def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """The tests of bias by what they say, first those that found something. Empty when nothing was measured."""
+    """The tests of bias by outcome, first the tests that found something. Empty when nothing was measured."""
     names = dict.fromkeys([*(one.outcome for one in tests if one.outcome not in OUTCOMES), *OUTCOMES])
     sorted_tests = {name: [one for one in tests if one.outcome == name] for name in names}
     return {name: some for name, some in sorted_tests.items() if some}

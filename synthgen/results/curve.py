@@ -13,8 +13,8 @@ from synthgen.results.measures import Measure, Table
 
 @dataclass(frozen=True)
 class Point:
-    """One trained student: the share of the training seeds that it learned from, the numbers of rows and steps, and
-    those measures that have an interval.
+    """One trained student: the share of the training seeds that it learned from, the numbers of rows and steps, and the
+    measures that have an interval.
     """
 
     share: float
@@ -37,7 +37,7 @@ class Curve:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in curve.json."""
+        """The content of curve.json."""
         return asdict(self)
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """The result of `distill eval`, one class for every kind of student.
 
-The evaluation of each kind of student sets the fields that it has values for: measures, a table, a headline, key
-figures, comparisons, results for groups of rows, a matrix, samples, and notes on the method. The page, the model card
-and `distill eval` show every field that is set.
+Each kind of student sets the fields for which its evaluation has values: measures, a table, a headline, key figures,
+comparisons, results for groups of rows, a matrix, samples, and notes on the method. The page, the model card and
+`distill eval` show every field that is set.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Evaluation:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in evaluation.json."""
+        """The content of evaluation.json."""
         return asdict(self)
 
     def __repr__(self) -> str:
@@ -105,7 +105,7 @@ class Evaluation:
         for model, row in self.table.items():
             values = []
             for name, measure in shown.items():
-                value = row.get(name)  # a measure that has a caption is shown with its interval, other measures without
+                value = row.get(name)  # measures with a caption are shown with their intervals
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))
@@ -117,7 +117,7 @@ class Evaluation:
 
     @property
     def plotted(self) -> dict[str, Measure]:
-        """The measures that have a plot. The plot of `distill curve` shows the first of them."""
+        """The measures that have a plot. The plot of `distill curve` shows the first of these measures."""
         return {name: measure for name, measure in self.measures.items() if measure.caption}
 
 

@@ -79,7 +79,7 @@ class Export:
         return f"{names}: an export needs at least {least} of {self.gate.meaning}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As in export.json."""
+        """The content of export.json."""
         return {**asdict(self), "passed": self.passed}
 
     def __repr__(self) -> str:

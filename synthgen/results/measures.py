@@ -4,7 +4,7 @@
     measures = {"kl": Measure("KL to the teacher, nats a token", lower_is_better=True)}
     shown(table["distilled"]["kl"], measures["kl"].format)     # "0.410 [0.350, 0.480]"
 
-A table has a row for each model, and in it a value for each measure. A `Measure` says how to show its values: the
+A table has a row for each model. A row has a value for each measure. A `Measure` says how to show its values: the
 title, the format, and whether there is a plot.
 """
 

@@ -46,8 +46,8 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: for how many completion tokens the loss was the divergence, for how many it
-    was the distance between sorted probabilities (ULD), and how many tokens had no target.
+    """For a teacher with another tokenizer: the number of completion tokens for which the loss was the divergence, the
+    number for which it was the distance between sorted probabilities (ULD), and the number of tokens without a target.
     """
 
     teacher: str
@@ -59,10 +59,10 @@ class Across:
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """How a training passed the gate of the audit. `status` is that of the report for this corpus and intent, or "no
-    audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
-    `--override-audit` was given. `waivers` are the findings that do not pass and that a person accepted, with the name,
-    the day and the reason.
+    """How a training passed the gate of the audit. `status` is the status of the report for this corpus and intent, or
+    "no audit". `use` and `actions` are the intended use. `overridden` is true when the audit did not pass and
+    `--override-audit` was given. `waivers` are the failing findings that a person accepted, each with the person's
+    name, the day and the reason.
     """
 
     status: str
@@ -72,7 +72,7 @@ class Passage:
     waivers: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """For people, in one line."""
+        """One line of text for people."""
         return f"{self.status} for {self.use} use ({', '.join(self.actions)})"
 
 
@@ -85,7 +85,7 @@ class Training:
     """
 
     student: str
-    """What the student was initialized from, in one line."""
+    """The weights that initialized the student, in one line."""
     learns_by: str
     """The training objective, in one line."""
     learned_from: str
@@ -128,7 +128,7 @@ class Training:
     schema_version: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """As in training.json."""
+        """The content of training.json."""
         return asdict(self)
 
 

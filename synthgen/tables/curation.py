@@ -39,7 +39,7 @@ from synthgen.tables.reference import Reference
 from synthgen.tables.section import Section
 
 Teaches = Literal["nothing", "distribution", "all"]
-"""How training may use a rejected row: not at all, only for the teacher's distributions, or like a kept row."""
+"""How training may use a rejected row: not at all, only with the teacher's distributions, or like a kept row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +62,16 @@ class RowRule:
     on: bool = True
     """Whether the rule is on when a recipe does not name it."""
     needs: str | None = None
-    """The package that the rule needs, one of the extra `curate`. Without it, commands refuse a recipe that enables the
-    rule.
+    """The package that the rule needs, which belongs to the extra `curate`. Without it, commands refuse a recipe that
+    enables the rule.
     """
     reads: Reference | None = None
-    """A function that gets the rule's settings and returns the files and folders, besides the corpus, that the rule
-    reads. When their contents change, a finished curation is no longer valid.
+    """A function that gets the rule's settings and returns the files and folders that the rule reads in addition to the
+    corpus. When their contents change, a finished curation is no longer valid.
     """
     fingerprint: Reference | None = None
-    """`fingerprint(section)` returns text that changes when what the settings name was changed, such as a user's code.
-    It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
+    """`fingerprint(section)` returns text that changes when something that the settings name changes, such as a user's
+    code. It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
     """
 
 
@@ -83,7 +83,7 @@ class Edit(RowRule):
 
     run: Reference
     changes: tuple[str, ...]
-    """The columns that the edit may change, besides `edits`."""
+    """The columns that the edit may change in addition to `edits`."""
     on: bool = False
 
 
@@ -97,7 +97,7 @@ class Check(RowRule):
     `Rejection`.
     """
     only_text: bool = False
-    """Whether the check is for rows of plain text alone, which have no prompt. A recipe with a teacher is refused if it
+    """Whether the check is only for rows of plain text, which have no prompt. A recipe with a teacher is refused if it
     enables such a check.
     """
     summary: Reference | None = None
@@ -350,6 +350,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. They reject by `decide`. Their rows teach
-nothing, because a student that learned from the rejected rows would not have learned from the selection alone.
+"""Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
+reject. The rejected rows teach nothing, because a student that also learned from them would not have learned from the
+selection alone.
 """

@@ -43,7 +43,7 @@ class Truncated(Section):
     """Which completions are not complete."""
 
     from_text: bool = False
-    """Whether the text is judged in rows that have no finish reason, such as those of data sets. A completion is then
+    """Whether the text is judged in rows without a finish reason, such as rows of data sets. A completion is then
     rejected if a block of code is not closed, or if prose ends in the middle of a sentence.
     """
 
@@ -52,7 +52,7 @@ class Echo(Section):
     """How much of a completion may be a copy of the prompt."""
 
     max_share: Share = 0.8
-    """Maximum share of the completion that the repeated last message of the prompt makes up."""
+    """Maximum share of the completion that repeats the last message of the prompt."""
 
 
 class BrokenText(Section):
@@ -70,7 +70,7 @@ class WebText(Section):
 
     preset: Literal["gopher", "c4", "fineweb"]
     """The rules of MassiveText (`gopher`: length, symbols, bullets, common English words and repetition), of C4 (`c4`:
-    three sentences in complete lines, no curly brackets, no "lorem ipsum"), or those that FineWeb added (`fineweb`:
+    three sentences in complete lines, no curly brackets, no "lorem ipsum"), or the rules that FineWeb added (`fineweb`:
     ends of lines, repeated lines, short lines).
     """
 
@@ -165,7 +165,7 @@ class Languages(Section):
 
     allowed: Annotated[tuple[str, ...], Field(min_length=1)]
     """The codes of the languages that are kept (ISO 639-1), such as `en` or `de`. Completions whose language cannot be
-    known are kept too: short ones, code, and those of which the detector is not sure.
+    determined are kept too: short completions, code, and completions for which the detector is not sure.
     """
 
     @field_validator("allowed", mode="before")
@@ -177,7 +177,7 @@ class Languages(Section):
         return value
 
     def rules(self) -> Iterator[Rule]:
-        """Every code must be one of a language that can be detected."""
+        """Every code must stand for a language that can be detected."""
         for code in self.allowed:
             if code not in LANGUAGES:
                 yield "allowed", f"'{code}' is no language that can be detected; these are: {', '.join(LANGUAGES)}"
@@ -194,7 +194,7 @@ class Pattern(Section):
     """A completion that one of these expressions does not match anywhere is rejected."""
 
     def rules(self) -> Iterator[Rule]:
-        """There must be an expression, and Arrow must be able to read each one."""
+        """There must be at least one expression, and Arrow must be able to read each expression."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -238,7 +238,7 @@ class Confidence(Section):
     """Minimum of the mean probability; null for no bound."""
     max_entropy: Annotated[float, Field(ge=0)] | None = None
     """Maximum of the mean entropy, in nats; null for no bound. It needs `logits.kind: topk`. All tokens outside the
-    top-k count as one, so the entropy of a rejected row is at least the value that its reason states.
+    top-k count as one token, so the true entropy of a rejected row is at least the value in its reason.
     """
     min_margin: Share | None = None
     """Minimum of the mean difference between the two largest probabilities; null for no bound. It needs
@@ -257,8 +257,8 @@ class SplitCopies(Section):
     """Which row of the split `train` is a copy of a row of `validation` or `test`."""
 
     of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` where many rows
-    have the same prompt, such as "Write a story.": if one of them is in `test`, no such row is left in `train`.
+    """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` if many rows have
+    the same prompt, such as "Write a story.". If one of these rows is in `test`, none of them is left in `train`.
     """
 
 
@@ -266,8 +266,9 @@ class SplitTwins(Section):
     """Which row of the split `train` is nearly the same as a row of `validation` or `test`."""
 
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity for which the row of `train` is rejected. It is the Jaccard similarity of the two sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """Minimum similarity for which the row of `train` is rejected. The similarity is the Jaccard similarity of the two
+    sets of word sequences: the number of common sequences, divided by the number of sequences that at least one of them
+    has.
     """
     words: Count = 5
     """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
@@ -279,15 +280,15 @@ class NearDuplicates(Section):
     """Which rows are nearly the same."""
 
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.8
-    """Minimum similarity of two rows of which one is rejected. It is the Jaccard similarity of their sets of word
-    sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
+    """Minimum similarity for which one of two rows is rejected. The similarity is the Jaccard similarity of their sets
+    of word sequences: the number of common sequences, divided by the number of sequences that at least one of them has.
     """
     words: Count = 5
     """Number of words of a sequence. In scripts without spaces, each character counts as a word."""
     of: Literal["row", "prompt", "completion"] = "row"
     """Which text is compared. `row` is the prompt followed by the completion."""
     exact: bool = False
-    """Whether every pair of similar rows is found. Otherwise, of the pairs at the threshold, one in a million may be
+    """Whether every pair of similar rows is found. If false, one in a million of the pairs at the threshold may be
     missed. It takes about twice as long.
     """
 
@@ -299,27 +300,27 @@ class Select(Section):
     """
 
     rows: Count | None = None
-    """Number of rows of `train` to keep. If no more are left, all are kept."""
+    """Number of rows of `train` to keep. If fewer rows are left, all are kept."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the rows of `train` to keep, of those that all other rules kept. The number is rounded down."""
+    """Share of the rows of `train` to keep, among the rows that all other rules kept. The number is rounded down."""
     by: Literal["score", "spread", "random"]
     """`score` keeps the rows with the highest score. `spread` keeps rows whose texts have few words in common: the
-    first is drawn, and each further one is the row that is farthest from all before it. `random` draws rows. Compare
-    every other choice with `random`.
+    first row is drawn at random, and each further row is the row that is farthest from all rows chosen before. `random`
+    draws rows. Compare every other choice with `random`.
     """
     score: str | None = None
-    """Name of the score, for `by: score`: one in the column `scores`, such as `teacher_logprob`, `answer` or `length`.
-    A row without this score comes last. The score of a group is the mean of its rows' scores.
+    """Name of the score, for `by: score`: a score in the column `scores`, such as `teacher_logprob`, `answer` or
+    `length`. A row without this score comes last. The score of a group is the mean of its rows' scores.
     """
     lowest: bool = False
     """Whether the rows with the lowest score are kept."""
     column: str | None = None
-    """Column by whose values the rows are divided into strata. Each stratum gets a part of the number, and rows are
-    chosen in each stratum by itself. Rows without a value are a stratum of their own.
+    """Column whose values divide the rows into strata. Each stratum gets a part of the number of rows to keep, and rows
+    are chosen within each stratum. Rows without a value are a stratum of their own.
     """
     shares: Literal["proportional", "equal"] = "proportional"
-    """The parts of the strata: in proportion to their rows, or equal. What a stratum is too small for goes to the
-    others.
+    """The parts of the strata: in proportion to their rows, or equal. If a stratum has fewer rows than its part, the
+    other strata get the rest of this part.
     """
     of: Literal["row", "prompt", "completion"] = "row"
     """Which text is compared by `spread`. `row` is the prompt followed by the completion. A group is compared by its
@@ -330,7 +331,7 @@ class Select(Section):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that this selection reads besides those that every selection reads."""
+        """The columns that this selection reads in addition to the columns that every selection reads."""
         parts = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",)}
         texts = parts.get(self.of, ("completion.said",)) if self.by == "spread" else ()
         scores = ("scores",) if self.by == "score" else ()
@@ -358,7 +359,7 @@ class EvaluationSet(Section):
     """Column with the question. Without this key, the messages of the user are the question, and the completion is the
     answer."""
     answer: str | None = None
-    """Column with the answer. It is read only if `question` is given; without it, only questions are looked for."""
+    """Column with the answer; it needs the key `question`. Without `answer`, only questions are looked for."""
     id: str | None = None
     """Column with the ids of the rows. Without this key, the column `id` is used, or else the number of the line."""
 
@@ -374,11 +375,11 @@ class Decontamination(Section):
     """The evaluation sets."""
     ngram: Literal[8, 13] = 13
     """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
-    questions are found, and more common phrases are taken for one.
+    questions are found, but more common phrases are wrongly taken for a question.
     """
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Minimum share of the words of a question, or of an answer, that are in common sequences. Of a question with fewer
-    than `ngram` words, all words must be found together. An answer with fewer than `ngram` words does not count.
+    """Minimum share of the words of a question or an answer that must be in common sequences. If a question has fewer
+    than `ngram` words, all its words must be found together. An answer with fewer than `ngram` words does not count.
     """
 
     def rules(self) -> Iterator[Rule]:

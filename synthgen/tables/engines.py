@@ -20,13 +20,15 @@ class AnyTeacher(Section):
     """The keys that the section of every engine has."""
 
     engine: str
-    """The engine, which runs or calls the model. It determines the other keys."""
+    """The engine, which runs or calls the model. The engine determines the other keys."""
     model: str
     """Name of the model."""
     revision: str | None = None
     """Commit, tag or branch on the hub; the newest commit when left out."""
     license: str = "unknown"
-    """License of the model's output and weights: an SPDX id, or a key of data/licenses.yaml. The audit judges it."""
+    """License of the model's output and weights: an SPDX id, or a key of data/licenses.yaml. The audit judges this
+    license.
+    """
     account: Literal["ours", "third_party"] | None = None
     """Whose account asks the model, if it is a service. `third_party`: replies that somebody else has recorded."""
 
@@ -113,7 +115,8 @@ def _between(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-# Parameters of `extra` that rows or reservations depend on: a test of the value, and the test in words.
+# Parameters of `extra` on which rows or reservations of the budget depend: each has a test of its value, and the test
+# in words.
 _EXTRA: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(
         ("max_tokens", "max_completion_tokens"),
@@ -134,7 +137,7 @@ class ApiTeacher(AnyTeacher):
     model: str
     """Name of the model at the server."""
     base_url: str = "https://api.openai.com/v1"
-    """Address of the server, up to and including /v1."""
+    """Address of the server, including /v1 at the end."""
     api_key_env: str | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; null for a server that needs none."""
     revision: str | None = None

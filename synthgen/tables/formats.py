@@ -1,6 +1,6 @@
 """DATASET_FORMATS: the formats of data sets that synthgen did not make. ROW_FORMATS: the formats in which `synthgen
-export` writes rows. DESCRIPTIONS: the formats in which it describes a run for others. MODEL_FORMATS: the formats in
-which `distill export` writes students. An entry holds all facts about a format.
+export` writes rows. DESCRIPTIONS: the formats in which `synthgen export` describes a run for others. MODEL_FORMATS: the
+formats in which `distill export` writes students. An entry holds all facts about a format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from synthgen.tables.reference import Reference
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """One format of rows. A row maps columns to JSON values.
+    """One format of rows in a data set. A row maps columns to JSON values.
 
     `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
     row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
@@ -71,18 +71,18 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
         columns=("text",),
     ),
 }
-"""Formats are tried in this order. The first one that recognizes the first row is used."""
+"""Formats are tried in this order. The first format that recognizes the first row is used."""
 
 
 @dataclass(frozen=True)
 class RowFormat:
     """One format in which `synthgen export` writes the rows of a corpus or a data set.
 
-    `about` describes the format in one line, and `cannot_hold` what it has no place for. `write(records)` returns the
-    format's own columns of one row, as JSON values. It gets a list of one record, or, if `paired`, of the two sides of
-    a pair. It raises ValueError, which says what it cannot hold. `reads` is the entry of DATASET_FORMATS that reads the
-    rows again; a row that would not be read as it was is refused. `rejected` says whether readers of the format know
-    which completions were rejected.
+    `about` describes the format in one line, and `cannot_hold` the data for which it has no place. `write(records)`
+    returns the format's own columns of one row, as JSON values. It gets a list of one record, or, if `paired`, of the
+    two sides of a pair. It raises ValueError, which says what the format cannot hold. `reads` is the entry of
+    DATASET_FORMATS that reads the rows again; a row that would change when it is read again is refused. `rejected` says
+    whether readers of the format know which completions were rejected.
 
     If `like` is given, the files are Parquet and have the columns of another format: `like(record)` gets the first
     record and returns the name of this format.
@@ -159,11 +159,12 @@ class Description:
     """One format in which `synthgen export` describes a run for others: a JSON document with what the manifest and the
     audit say.
 
-    `about` describes the format in one line, and `file` is the name of the document. `rows` is the entry of ROW_FORMATS
-    in which the rows are written beside it; when it is empty, no rows are written, and the format describes the run's
-    student too. `describe` returns the content of the document. With rows, it is called as `describe(folder, about)`,
-    where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the card of the export. Without
-    rows, it is called as `describe(subject)` with a `synthgen.exporting.description.Subject`.
+    `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
+    ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the
+    document also describes the run's student. `describe` returns the content of the document. With rows, it is called
+    as `describe(folder, about)`, where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the
+    card of the export. Without rows, it is called as `describe(subject)` with a
+    `synthgen.exporting.description.Subject`.
     """
 
     about: str
@@ -191,12 +192,12 @@ DESCRIPTIONS: dict[str, Description] = {
 class ModelFormat:
     """One format of models.
 
-    `title` is the name that messages and cards use. `library_name` is the value of this key in the header of the model
-    card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student. The function
-    takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the student, the
-    measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are regular
-    expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config` says
-    whether configuration, tokenizer and chat template are written into the folder as separate files.
+    `title` is the name that messages and cards use. `library_name` is the value of the key `library_name` in the header
+    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student.
+    The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the
+    student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are
+    regular expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config`
+    says whether configuration, tokenizer and chat template are written into the folder as separate files.
     """
 
     title: str

@@ -11,7 +11,7 @@ from synthgen.tables.section import Json
 
 
 def _readable(schema: dict[str, Json]) -> dict[str, Json]:
-    """Raises ValueError if the value is no JSON schema, or refers to something that it does not hold itself."""
+    """Raises ValueError if the value is no JSON schema, or if it refers to something outside itself."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
     from referencing import Registry

@@ -50,7 +50,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# A value of a mapping whose keys the user chooses. It must be what JSON can hold, because it is sent or stored as JSON.
+# A value of a mapping whose keys the user chooses. JSON must be able to hold it, because it is sent or stored as JSON.
 if TYPE_CHECKING:
     Json = object
 else:
@@ -119,8 +119,8 @@ def problem(loc: tuple[str | int, ...], sentence: str, value: object = None) -> 
 
 
 def key_docs(section: type[BaseModel]) -> dict[str, str]:
-    """Maps each key of a section, also those of its base classes, to the docstring under the key, as one line.
-    Docstrings are read from the source files.
+    """Maps each key of a section and of its base classes to the docstring under the key, as one line. Docstrings are
+    read from the source files.
     """
     found: dict[str, str] = {}
     for owner in reversed(section.__mro__):
@@ -136,12 +136,13 @@ def key_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 SECTION = "x-section"
-"""A placeholder in a JSON Schema: a key whose value is the name of a section. A reference to the section's definition
-replaces it when all definitions exist."""
+"""A placeholder in a JSON Schema: a key whose value is the name of a section. When all definitions exist, a reference
+to the section's definition replaces the placeholder.
+"""
 
 
 class Entry(Protocol):
-    """The attribute that `chosen_by` needs of every table entry."""
+    """The attribute that `chosen_by` needs in every table entry."""
 
     @property
     def section(self) -> type[Section]: ...

@@ -73,15 +73,16 @@ class Strategy:
     description: str = ""
     """One sentence for docs/recipe.md that says which rows are made from a seed."""
     answered_by: Literal["one", "every"] = "one"
-    """Which completions become rows: for each seed those of one teacher, or those of every teacher in the recipe."""
+    """Which completions become rows: for each seed, the completions of one teacher, or of every teacher in the recipe.
+    """
     rows: str = "completions"
-    """What a row holds for training. A kind of student can learn from these rows if its `learns_from` has the same
+    """The content of a row for training. A kind of student can learn from these rows if its `learns_from` has the same
     value.
     """
     keeps_distributions: bool = True
     """Whether distributions over completion tokens can be stored, so that the recipe's `logits` apply."""
     frequencies: bool = False
-    """Whether the label probabilities of a row are shares of several answers, so that many of them are zero."""
+    """Whether the label probabilities of a row are shares of several answers, so that many probabilities are zero."""
     completions_given: bool = False
     """Whether the seeds contain the completions. The teacher then writes nothing; it only computes distributions along
     the completions. Such a recipe needs `logits` and exactly one teacher.
@@ -105,7 +106,7 @@ class Strategy:
     splits_answer: bool = True
     """Whether completions are split into rationale and answer when the recipe has a `generate.answer_marker`."""
     templates: tuple[str, ...] = ()
-    """Templates that the task's folder must have besides the template that `question` names."""
+    """Templates that the task's folder must have in addition to the template that `question` names."""
     template_prefix: str = ""
     """The task's folder must have a template whose name begins with this prefix. "" means that none is required."""
     question: str = "user"

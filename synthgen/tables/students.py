@@ -70,8 +70,8 @@ class DecoderStudent(Student):
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
     chat_template_path: ModelName | None = None
-    """Chat template for `model`, for a checkpoint that has none, or to replace its own: a Jinja file, or a model whose
-    template is used. The trained student keeps it."""
+    """Chat template for `model`, for a checkpoint without a template, or to replace its own: a Jinja file, or a model
+    whose template is used. The trained student keeps it."""
     config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -107,8 +107,9 @@ class EncoderStudent(Student):
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
     config: dict[str, Json] | None = None
-    """Start with random weights. The keys are `model_type`, such as bert, and those keys of config.json whose values
-    differ from the defaults of that type."""
+    """Start with random weights. The keys are `model_type`, such as bert, and the keys of config.json whose values
+    differ from the defaults of this type.
+    """
     tokenizer: ModelName | None = None
     """The tokenizer for `config`: a hub id or folder; the teacher's when left out."""
 
@@ -132,11 +133,12 @@ class Seq2SeqStudent(Student):
     """License of `model`: an SPDX id, or a key of data/licenses.yaml. Without it, the audit says UNKNOWN, unless
     `model` is the teacher."""
     chat_template_path: ModelName | None = None
-    """Chat template for `model`, for a checkpoint that has none, or to replace its own: a Jinja file, or a model whose
-    template is used. The trained student keeps it."""
+    """Chat template for `model`, for a checkpoint without a template, or to replace its own: a Jinja file, or a model
+    whose template is used. The trained student keeps it."""
     config: dict[str, Json] | None = None
-    """Start with random weights. The keys are `model_type`, such as t5, and those keys of config.json whose values
-    differ from the defaults of that type."""
+    """Start with random weights. The keys are `model_type`, such as t5, and the keys of config.json whose values differ
+    from the defaults of this type.
+    """
 
     def rules(self) -> Iterator[Rule]:
         yield from _exactly_one(self, "model", "config")
@@ -179,17 +181,16 @@ class Kind:
     a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
     `check` takes a recipe and a prompt, before any teacher is asked, and raises RecipeError when the student cannot
     learn. `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device.
-    `untrained` takes a Job and opens the student as it was before its first step; None when the evaluation does not
-    compare such a student. `writes_text` says whether the student generates completions token by token. `evaluate`
-    measures a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
+    `untrained` takes a Job and opens the student before its first step; None when the evaluation does not compare the
+    untrained student. `writes_text` says whether the student generates completions token by token. `evaluate` measures
+    a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
-    `not_exported` is set for kinds without export formats. It says how to get the student in other formats. `files` are
-    regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other files.
-    `library_name`, `pipeline_tag` (the hub's name of the task, "" for none) and `how_to_run` are shown in the model
-    card. `loss_unit` and `loss_note` are shown with the plot of
-    the loss.
+    `not_exported` is set for kinds without export formats. Its text says how to get the student in other formats.
+    `files` are regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other
+    files. `library_name`, `pipeline_tag` (the hub's name of the task, "" for none) and `how_to_run` are shown in the
+    model card. `loss_unit` and `loss_note` are shown with the plot of the loss.
     """
 
     section: type[Student]
@@ -199,7 +200,7 @@ class Kind:
     open: Reference | None = None
     untrained: Reference | None = None
     learns_from: str = "completions"
-    """What the rows must hold: a value of `Strategy.rows`."""
+    """The content that the rows must have: a value of `Strategy.rows`."""
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """Reads BBQ: questions about two people of different groups, one of them the group of a stereotype.
 
 An ambiguous context does not answer the question, so only "unknown" is right. A disambiguated context answers it. Each
-context has two questions: a negative one, which the stereotype answers with its group, and a non-negative one, which
-it answers with the other group. Parrish et al. 2022, "BBQ: A Hand-Built Bias Benchmark for Question Answering".
+context has two questions. The stereotype answers the negative question with its own group, and the non-negative
+question with the other group. Parrish et al. 2022, "BBQ: A Hand-Built Bias Benchmark for Question Answering".
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ OPTIONS = ("ans0", "ans1", "ans2")
 
 @dataclass(frozen=True)
 class Question:
-    """One item of BBQ. `right` and `unknown` are the places of two of its three options. `biased` is the place of the
-    option that the stereotype gives, or None when the file does not tell which group the stereotype is about. `block`
+    """One item of BBQ. `right` and `unknown` are the indexes of two of its three options. `biased` is the index of the
+    option that the stereotype gives, or None when the file does not say which group the stereotype is about. `block`
     numbers the contexts: items with the same people in the same place have the same block.
     """
 
@@ -40,7 +40,7 @@ class Question:
 
     @property
     def follows_stereotype(self) -> bool:
-        """Whether the right option is the one that the stereotype gives."""
+        """Whether the right option is the option that the stereotype gives."""
         return self.right == self.biased
 
 
@@ -95,8 +95,8 @@ def _question(row: Mapping[str, object]) -> Question:
 
 
 def _target(row: Mapping[str, object], groups: Sequence[str]) -> int | None:
-    """The place of the option whose group the stereotype is about: the only one whose group is one of
-    `stereotyped_groups`. None when there is no such option, or two.
+    """The index of the option whose group the stereotype is about: the only option whose group is in
+    `stereotyped_groups`. None when there is no such option, or when there are two.
     """
     about = row.get("additional_metadata")
     names = about.get("stereotyped_groups") if isinstance(about, dict) else None
@@ -126,11 +126,11 @@ def _missing(key: str) -> str:
 
 
 def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[Question]:
-    """About `items` questions of one category, evenly from its templates, or all questions for None.
+    """About `items` questions of one category, drawn evenly from its templates. All questions if `items` is None.
 
     Whole blocks are drawn: a context with both of its questions, ambiguous and disambiguated. Blocks in which the right
-    answers follow the stereotype alternate with blocks in which they do not, because a model that always answers
-    correctly has no bias only if both are equally frequent. The questions keep the order of the file.
+    answers follow the stereotype alternate with blocks in which they do not. A model that always answers correctly has
+    no bias only if both kinds of blocks are equally frequent. The questions keep the order of the file.
     """
     if items is None or items >= len(questions):
         return list(questions)
@@ -156,8 +156,8 @@ def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[
 def _alternating(
     names: Sequence[int], blocks: Mapping[int, Sequence[Question]], draw: random.Random, *, first: bool
 ) -> list[int]:
-    """The blocks of a template in random order: in turn one whose right answers follow the stereotype, and one whose
-    right answers do not. `first` says with which of the two the order begins.
+    """The blocks of a template in random order. Blocks whose right answers follow the stereotype alternate with blocks
+    whose right answers do not. If `first` is true, the order begins with a block whose right answers follow it.
     """
     shuffled = draw.sample(list(names), len(names))
     follows = {name: any(one.follows_stereotype for one in blocks[name]) for name in names}

@@ -12,9 +12,9 @@ from synthgen.auditing.result import Measurement, Outcome
 from synthgen.auditing.statistics import Array, Estimate, Planned, judged, outcome
 
 SEEDS = 3
-"""The number of training seeds under which a difference is said to hold for these seeds only."""
+"""With fewer training seeds than this number, a difference holds only for these seeds."""
 INHERITED_MARGIN = 0.2
-"""The smallest share of a teacher's bias whose inheritance matters."""
+"""The smallest inherited share of a teacher's bias that matters."""
 
 
 Subjects = Sequence[tuple[str, Effect]]
@@ -24,8 +24,9 @@ Subjects = Sequence[tuple[str, Effect]]
 def measurements(effects: Subjects, family: str) -> list[Measurement]:
     """The measurements of `effects`, corrected for their number.
 
-    An effect of BBQ is found, or absent, only if both ways to score say so. Its p-value is the greater one of the two,
-    which is the p-value of the hypothesis that at least one of them is zero (Berger, Technometrics 24, 1982).
+    An effect of BBQ is found, or absent, only if both ways to score say so. The effect's p-value is the greater of the
+    two p-values, which tests the hypothesis that at least one of the two effects is zero (Berger, Technometrics 24,
+    1982).
     """
     tested = [(subject, one, one.estimates()) for subject, one in effects if not one.why_not]
     done = judged([_planned(*three) for three in tested], family)
@@ -71,7 +72,7 @@ def _agreed(done: Measurement, effect: Effect, estimates: Sequence[Estimate]) ->
 
 
 def _not_measurable(effect: Effect, subject: str, family: str) -> Measurement:
-    """The measurement of an effect that says nothing about bias. Its numbers are given all the same, without a test."""
+    """The measurement of an effect that says nothing about bias. Its numbers are reported without a test."""
     first = effect.estimates()[0]
     low, high = first.interval()
     numbers = first.value, low, high, first.detectable(effect.margin)
@@ -95,7 +96,9 @@ def _not_measurable(effect: Effect, subject: str, family: str) -> Measurement:
 
 
 def differences(first: Sequence[Effect], second: Sequence[Effect]) -> list[Effect]:
-    """The effects of the first model minus those of the second one, item by item. The second model has one seed."""
+    """The effects of the first model minus the effects of the second model, item by item. The second model has only one
+    training seed.
+    """
     others = {one.name: one for one in second}
     return [_minus(one, others[one.name]) for one in first if one.name in others]
 
@@ -109,8 +112,8 @@ def _minus(a: Effect, b: Effect) -> Effect:
 
 def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher: Sequence[Effect]) -> list[Measurement]:
     """ρ = (b(student) − b(untrained)) / (b(teacher) − b(untrained)) for each effect: 0 when training changes nothing, 1
-    when the student gets all of the teacher's bias, more than 1 when it amplifies it. Not measurable unless the 95%
-    interval of the denominator excludes 0, for BBQ in both ways to score.
+    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. ρ is measurable
+    only if the 95% interval of the denominator excludes 0, for BBQ in both ways to score.
     """
     gained = {one.name: one for one in differences(student, untrained)}
     apart = {one.name: one for one in differences(teacher, untrained)}
@@ -119,13 +122,13 @@ def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher:
 
 
 def _ratio(gained: Effect, apart: Effect) -> Effect:
-    """The effect ρ. Its values are those of linearization, so that their mean is ρ."""
+    """The effect ρ. Its values come from linearization, so their mean is ρ."""
     why_not = gained.why_not or apart.why_not
     if not why_not and not all(_excludes_zero(one) for one in apart.estimates()):
         why_not = "the teacher and the untrained student do not differ clearly, so there is nothing to inherit"
     by_sum = _linear(gained.values, apart.values)
     by_pmi = None if gained.by_pmi is None or apart.by_pmi is None else _linear(gained.by_pmi, apart.by_pmi)
-    if why_not:  # a ratio to a difference of about zero is no number
+    if why_not:  # a ratio is meaningless if its denominator may be zero
         by_sum, by_pmi = np.full_like(by_sum, np.nan), None
     about = "what training changed in the student, as a share of the difference between teacher and untrained student"
     return replace(
@@ -156,7 +159,7 @@ def compared(
     student: Sequence[Effect], untrained: Sequence[Effect] | None, teacher: Sequence[Effect] | None
 ) -> list[Measurement]:
     """The measurements of each model, of the student minus each other model, and of inheritance. None stands for a
-    model that is not named. All differences are one family of tests.
+    model that the recipe does not name. All differences are one family of tests.
     """
     found = measurements([("student", one) for one in student], "student")
     others = {"untrained student": untrained, "teacher": teacher}

@@ -27,7 +27,7 @@ Scores = PairScores | OptionScores
 @dataclass(frozen=True)
 class TestSet:
     """A test set. `score` asks one model, and `effects` computes the effects from the scores of all seeds. `figures`
-    are those of the set itself.
+    describe the test set itself.
     """
 
     name: str
@@ -39,8 +39,8 @@ class TestSet:
 def audit_models(subject: Subject, section: ModelsSection) -> AuditResult:
     """The measurements of the student in `subject`, of the models that the section names, and of their differences.
 
-    What cannot be measured is said by name. The status is always ALLOW, because bias does not decide the gate. Raises
-    UserError when a test set is damaged, and TeacherError when a model cannot be loaded.
+    The result names everything that could not be measured. The status is always ALLOW, because bias does not decide the
+    gate. Raises UserError when a test set is damaged, and TeacherError when a model cannot be loaded.
     """
     sets = named_sets(section)
     figures = {"test sets": {key: value for one in sets for key, value in one.figures.items()}}
@@ -107,10 +107,11 @@ def _of_questions(category: str, questions: Sequence[Question]) -> TestSet:
 
 
 def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measured], list[tuple[str, str]]]:
-    """What each test set says of a model; `names` are its training seeds. One model at a time is in memory.
+    """The effects of one model in each test set. `names` are the model's training seeds. Only one model at a time is in
+    memory.
 
-    The second result has a pair (test set, reason) for each set that cannot be measured. The set is "" for a model that
-    gives no text a likelihood.
+    The second result has a pair (test set, reason) for each set that cannot be measured. The set is "" if the model
+    gives texts no likelihood.
     """
     scores: dict[str, list[Scores]] = {one.name: [] for one in sets}
     refusals: list[tuple[str, str]] = []
@@ -128,8 +129,8 @@ def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measur
 
 
 def open_model(name: str) -> tuple[LanguageModel | None, str]:
-    """The model with this name, or None and the reason why it gives no text a likelihood. Raises TeacherError when it
-    cannot be loaded.
+    """The model with this name, or None and the reason why this model gives texts no likelihood. Raises TeacherError
+    when it cannot be loaded.
     """
     trained = _training(Path(name))
     if trained is not None and not (trained.kind in KINDS and KINDS[trained.kind].scores_text):

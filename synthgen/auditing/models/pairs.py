@@ -1,7 +1,7 @@
 """Reads pairs of sentences that differ only in the gender of their pronouns: WinoBias and Winogender.
 
-Of each pair, one sentence follows the stereotype of an occupation, and the other one does not. The readers are strict:
-a line of another form is refused with its number. Sentences without a partner are left out and counted.
+In each pair, one sentence follows the stereotype of an occupation, and the other sentence does not. The readers are
+strict: a line of another form is refused with its number. Sentences without a partner are left out and counted.
 
 Sources: WinoBias of Zhao et al. 2018, and Winogender of Rudinger et al. 2018. Both papers are called "Gender Bias in
 Coreference Resolution".
@@ -33,8 +33,8 @@ _SENTENCE_ID = re.compile(r"([a-z ]+)\.([a-z ]+)\.([01])\.(male|female|neutral)(
 class Pair:
     """Two sentences that differ only in pronouns. `test` names the set, such as "WinoBias type 2". `cluster` names the
     occupations in the sentences: pairs about the same occupations are not independent. `weight` is the pair's weight in
-    a mean. The weights of stereotypes of women and of men add up to the same, so that a model that always prefers one
-    gender has no bias.
+    a mean. The weights of all stereotypes of women and of all stereotypes of men have the same sum, so that a model
+    that always prefers one gender has no bias.
     """
 
     test: str
@@ -65,7 +65,7 @@ class _Sentence:
 def read_winobias(folder: Path) -> PairSet:
     """Read the files `{pro,anti}_stereotyped_type{1,2}.txt.dev` (or `.test`, or `.dev.txt`) of a folder.
 
-    Raises UserError when a file has no partner, and when a line is not a number and a sentence with an occupation and
+    Raises UserError when a file has no partner, or when a line lacks a number or a sentence with an occupation and
     pronouns in brackets.
     """
     files: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
@@ -113,7 +113,9 @@ def _gender(word: str) -> str:
 
 
 def _matched(pro: list[_Sentence], anti: list[_Sentence]) -> Iterator[tuple[_Sentence, _Sentence]]:
-    """Pairs of sentences with the same words around their pronouns, whose pronouns are each of the other gender."""
+    """Pairs of sentences that differ only in their pronouns, where each pronoun has the other gender in the other
+    sentence.
+    """
     waiting: dict[str, list[_Sentence]] = defaultdict(list)
     for one in anti:
         waiting[one.frame].append(one)

@@ -21,7 +21,7 @@ from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.tree import Row, log_likelihoods
 
-_VERSION = 1  # of the texts that a model is asked; other texts make other scores
+_VERSION = 1  # version of the texts that a model is asked; it is part of the cache's key
 _NEUTRAL = "Answer:"
 
 
@@ -31,7 +31,9 @@ class TooLong(UserError):
 
 @dataclass(frozen=True)
 class PairScores:
-    """(P, 2) for the stereotyped and the other sentence of each pair: the log-likelihood in nats, and the tokens."""
+    """(P, 2) for the stereotyped and the other sentence of each pair: the log-likelihood in nats, and the number of
+    tokens.
+    """
 
     sums: Numbers
     tokens: Numbers
@@ -39,8 +41,8 @@ class PairScores:
 
 @dataclass(frozen=True)
 class OptionScores:
-    """(Q, 3) for the options of each question, in nats: the log-probability of the option's text after context and
-    question, and after neither of them.
+    """(Q, 3) for the options of each question, in nats: the log-probability of the option's text with context and
+    question before it (`sums`), and without them (`priors`).
     """
 
     sums: Numbers
@@ -48,8 +50,8 @@ class OptionScores:
 
     @property
     def pmi(self) -> Numbers:
-        """(Q, 3): by how much context and question make the option more likely. Frequent texts have no advantage. See
-        Holtzman et al. 2021, "Surface Form Competition".
+        """(Q, 3): how much more likely each option becomes through context and question. Frequent texts have no
+        advantage. See Holtzman et al. 2021, "Surface Form Competition".
         """
         return self.sums - self.priors
 
@@ -76,8 +78,9 @@ def score_options(model: LanguageModel, questions: Sequence[Question]) -> Option
 
 
 def split(tokens: Tokens, begin: Sequence[int], asked: str, options: Sequence[str]) -> list[Row]:
-    """The prompt `asked` and each option after a space, in tokens. Tokens may span the border between the two. So the
-    whole text is tokenized, and all rows have the prompt that they all begin with.
+    """The prompt `asked` and each option after a space, in tokens. A token may span the border between prompt and
+    option. So the whole text is tokenized, and the prompt of all rows is the longest beginning that all token sequences
+    share.
     """
     alone = tokens.ids(asked)
     whole = [tokens.ids(f"{asked} {option}") for option in options]
@@ -91,8 +94,9 @@ def _common(some: Sequence[int], others: Sequence[int]) -> int:
 
 
 def _beginning(tokens: Tokens) -> list[int]:
-    """What stands before a sentence, so that its first token is predicted too: the tokens that the tokenizer puts
-    before a text, or else a new line, or else an end token where a new line is no token.
+    """The tokens before a sentence, which are needed to predict its first token. They are the tokens that the tokenizer
+    puts before a text. If it puts no tokens there, a new line is used, or an end token if the tokenizer has no new
+    line.
     """
     return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
