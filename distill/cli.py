@@ -72,9 +72,9 @@ def train(
 ) -> None:
     """Train the recipe's student on a curated run, or on the rows of a data set.
 
-    A run must have passed `synthgen audit` for the recipe's intended use. The rows of a data set are audited here, by
-    --license. A data set needs no recipe: --student names the checkpoint that learns its rows. Repeat the command to
-    resume.
+    A run must have passed `synthgen audit` for the recipe's intended use. This command audits the rows of a data set,
+    using the license that --license names. A data set needs no recipe: --student names the checkpoint that learns its
+    rows. Repeat the command to resume.
 
     \b
     distill train runs/first
@@ -124,7 +124,7 @@ def train(
 def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Measure a student on held-out rows: against its live teacher, or against the recorded answers of any teacher.
 
-    A student's folder is enough if its corpus or its run is there.
+    RUN can be the student's folder if this folder contains the student's corpus or lies in its run.
 
     \b
     distill eval runs/first

@@ -242,7 +242,7 @@ class _Trainer(Generic[Row]):
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
         largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # equal in all processes, which wait for each other
+        portions = -(-largest // size)  # the same number in all processes, because they wait for each other
         parts: dict[str, float] = {}
         for number in range(portions):
             rows, idle = own[number * size : (number + 1) * size], False
@@ -363,7 +363,7 @@ def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> 
     whole = {name: t.contiguous().cpu() for name, t in tensors.items()}
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
     durable.make_folder(path.parent)
-    temporary.unlink(missing_ok=True)  # a link, which `save_file` would follow
+    temporary.unlink(missing_ok=True)  # `save_file` would follow a link of this name
     save_file(whole, temporary, {**metadata, _SHA: _digest(whole.__getitem__, whole, metadata)})
     durable.publish(temporary, path)
 

@@ -199,7 +199,7 @@ def _expect(logw: Tensor, values: Tensor) -> Tensor:
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
     """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # there, logaddexp's gradient would be NaN
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # where logaddexp's gradient would be NaN
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)

@@ -21,7 +21,7 @@ from distill.exporting.running import Array
 from synthgen.errors import UserError
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# For each pre-tokenizer that llama.cpp has a name for: the corresponding entries of tokenizer.json.
+# The entries of tokenizer.json for each pre-tokenizer that llama.cpp knows by name.
 _CUTS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [{"type": "ByteLevel", "use_regex": True}],
     "smollm": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}],

@@ -131,7 +131,7 @@ def decoder_graph(model: Any) -> ir.Model:
 
 @contextmanager
 def _supported(model: Any) -> Iterator[None]:
-    """Turn any error of the exporters into a UserError: which architectures they support is theirs to decide."""
+    """Turn any error of the exporters into a UserError, because an exporter may support only some architectures."""
     try:
         yield
     except (MemoryError, OSError, UserError):
@@ -256,7 +256,7 @@ def _digest(weight: np.ndarray[Any, Any]) -> str:
 
 
 def _constant_weight(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    """The constant matrix of a node that multiplies a three-dimensional input by this matrix, or looks up rows in it.
+    """The constant matrix by which a node multiplies a three-dimensional input, or in which it looks up rows.
 
     None for other nodes.
     """

@@ -126,7 +126,7 @@ class Stream(Sequence[Example]):
 
     def longest_row(self, new: int | None = None) -> tuple[str, int]:
         """(id, length) of the row with the most tokens in prompt and completion together. With `new`, every completion
-        counts as long as that.
+        is counted as `new` tokens.
         """
         lengths = np.concatenate([self._lengths(place, new) for place in range(len(self._shards))])
         number = int(lengths.argmax())
