@@ -325,7 +325,7 @@ class _Trainer(Generic[Row]):
 
 
 def _stale(metrics: Metrics) -> int:
-    """The number of validation measurements after the one with the lowest loss."""
+    """The number of validation measurements after the measurement with the lowest loss."""
     values = [row["validation"] for row in metrics if "validation" in row]
     return len(values) - 1 - values.index(min(values)) if values else 0
 

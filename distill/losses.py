@@ -295,10 +295,9 @@ class _Bucketed(torch.autograd.Function):
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
     the sum of their probabilities. Computing it as 1 − Σ q over the kept ids would lose digits by cancellation.
 
-    The gradient has a closed form. S is the set of kept ids. The incoming gradient of column k is g_k, that of the
-    bucket is g_σ, and G is the sum over all columns. The gradient of the logit of an id k in S is g_k − G q_k. For an
-    id j outside S, it is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's
-    id.
+    The gradient has a closed form. S is the set of kept ids. The incoming gradient is g_k for column k and g_σ for the
+    bucket, and G is its sum over all columns. The gradient of the logit of an id k in S is g_k − G q_k. For an id j
+    outside S, it is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
     """
 
     @staticmethod

@@ -101,8 +101,8 @@ def answer_in(text: str, marker: str | None) -> str | None:
 
 
 def right(answers: Sequence[str | None], rows: Sequence[HeldOut]) -> Array:
-    """Return (R,): 1 where an answer agrees with a reference of its row, 0 where it does not or is None. NaN where the
-    row has no reference.
+    """Return (R,): 1 where an answer agrees with a reference of its row, 0 where it does not agree or is None. NaN
+    where the row has no reference.
     """
     pairs = zip(answers, rows, strict=True)
     return np.array(

@@ -139,7 +139,8 @@ def _row(
 def same_model(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     """Whether two models compute the same function: equal classes, configs and modes, and the same bits in all tensors.
 
-    The name under which a model was loaded is not compared. False does not mean that the models differ.
+    The name under which a model was loaded is not compared. The result can be False although the models compute the
+    same function.
     """
     if type(one) is not type(other) or one.training != other.training or one.device != other.device:
         return False

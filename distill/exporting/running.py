@@ -66,7 +66,7 @@ class _Torch:
 
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-        # a GGUF file has no safetensors, but it has no pickles either
+        # a GGUF file is not in the safetensors format, but is as safe, because it has no pickles
         safe = path.suffix != ".gguf" or None
         with redirect_stderr(io.StringIO()):  # hides the progress bar of transformers
             self.model = loaded(

@@ -285,7 +285,7 @@ class _Terms:
 
     @classmethod
     def of(cls, job: Job) -> _Terms | None:
-        """The terms that the recipe requests; None when it requests none."""
+        """The terms that the recipe requests. None when the recipe requests no terms."""
         section = job.section
         if not (section.hidden or section.relations):
             return None

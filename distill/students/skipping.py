@@ -20,7 +20,8 @@ Run = Callable[[], Tensor]
 
 
 def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int], run: Run) -> Tensor | None:
-    """The result of `run`, which calls `model`, when only the layers are run whose numbers in the list `path` are `layers`.
+    """The result of `run`, which calls `model`, when only the layers with the numbers `layers` are run. `path` names
+    the list of all layers.
 
     Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when all layers, run in this
     way, do not give the model's own result, because the model then does more than run one layer after another.

@@ -107,7 +107,7 @@ class Merge:
                 )
 
     def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:
-        """The facts for training.json and the model card. `rows` are the targets of the training rows. They are read
+        """The facts for training.json and the model card. `rows` are the targets of the training rows. `rows` are read
         only if each row has its own weights.
         """
         if self.weights:
