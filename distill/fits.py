@@ -17,8 +17,8 @@ from synthgen.errors import RecipeError
 def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Any]) -> None:
     """Raise RecipeError, which names the row, when the model cannot read one of `rows`.
 
-    `model` must be on the CPU, because the process could not use a GPU again after such an error. Rows are read one by
-    one only when `tokenizer` has tokens that the model's table lacks.
+    `model` must be on the CPU, because a failed lookup on a GPU would make the GPU unusable for this process. Rows are
+    read one by one only when `tokenizer` has tokens that the model's table lacks.
     """
     table = rows_of_table(model)
     if table is not None and rows and max(tokenizer.get_vocab().values()) >= table:

@@ -74,7 +74,7 @@ class Job:
 
     @cached_property
     def runs(self) -> TeacherSection:
-        """A section with the device and the batch size for the student: those of the recipe's local teacher, or the
+        """A section with the device and the batch size for the student, taken from the recipe's local teacher or the
         defaults.
         """
         if has_local_teacher(self.recipe):

@@ -48,8 +48,8 @@ class Objective(nn.Module, Generic[Row]):
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of `rows`, and a dictionary of the terms of this loss by name; its key 'loss' has the whole
-        loss. `step` holds all rows of an optimizer step. `rows` are the rows among them for which the loss is computed
-        in this call.
+        loss. `step` holds all rows of an optimizer step. `rows` are the rows of this step for which this call computes
+        the loss.
 
         The loss is normalized over all rows of the step. If a step is computed in portions, the losses, terms and
         gradients of the portions therefore add up to those of the step.

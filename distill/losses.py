@@ -9,7 +9,8 @@ already shifted: row n predicts label n. A divergence has one value for each tok
 
 Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
 outcomes. For dense targets they are all V ids. For a top-k they are the K kept ids and one bucket for all other ids, in
-teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the temperature:
+teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the given
+temperature:
 
     forward_kl       Σ p (log p − log q)                           Hinton et al. 2015 reverse_kl       Σ q (log q − log
     p) jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The
@@ -316,8 +317,8 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # Outside S, exp(z − logsumexp of the other ids) is at most 1. In S, the sum is wrong, and is overwritten below
-        # by `kept_NK`.
+        # For ids outside S, exp(z − logsumexp of the other ids) is at most 1. For ids in S, the sum is wrong, and
+        # `kept_NK` overwrites it below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:

@@ -48,8 +48,8 @@ def evaluate(
     """Measure a student on the held-out rows. Writes evaluation.json, and rewrites the model card.
 
     `run` is a run or corpus, or the student's folder alone. `student` is the student's folder, by default
-    `run`/student. The student is measured with the settings that it was trained with, whatever the section `train` of
-    the recipe says. An evaluation of the same student, corpus and settings is not repeated unless `fresh` is true.
+    `run`/student. The student is measured with the settings of its training, even if the section `train` of the recipe
+    has changed. An evaluation of the same student, corpus and settings is not repeated unless `fresh` is true.
 
     Raises CorpusError when there is no trained student, and UserError when the corpus is unknown or has no held-out
     rows.

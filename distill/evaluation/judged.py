@@ -1,4 +1,4 @@
-"""Asks another model whether the student's answers are better than the teacher's recorded ones.
+"""Asks another model whether the student's answers are better than the teacher's recorded answers.
 
 Judges often prefer one position, whatever the answers say (arXiv 2306.05685). Every pair is therefore judged twice,
 with the answers swapped. An answer wins only if it is preferred in both positions. Everything else is a tie.

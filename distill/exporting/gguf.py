@@ -144,7 +144,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
     add_special(writer, tokenizer, ("bos", "eos", "unk", "pad"))
     writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
     template = tokenizer.chat_template
-    if isinstance(template, dict):  # several templates; llama.cpp reads the one that is named default
+    if isinstance(template, dict):  # there are several templates; llama.cpp reads the template named "default"
         template = [{"name": name, "template": text} for name, text in template.items()]
     if template:
         writer.add_chat_template(template)

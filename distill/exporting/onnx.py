@@ -256,7 +256,7 @@ def _digest(weight: np.ndarray[Any, Any]) -> str:
 
 
 def _constant_weight(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    """The constant matrix by which a node multiplies a three-dimensional input, or in which it looks up rows.
+    """The constant matrix by which a node multiplies a three-dimensional input, or in which the node looks up rows.
 
     None for other nodes.
     """

@@ -49,8 +49,8 @@ def from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     """Build a float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
     Embeddings, norms and the output layer are copied unchanged. Raises RecipeError when the layers cannot be told
-    apart, when a weight or buffer has no place in the student, or when the student does not compute what the teacher
-    computes with these layers alone.
+    apart, when a weight or buffer has no place in the student, or when the student computes other values than the
+    teacher with these layers alone.
     """
     with torch.no_grad():
         student = _empty(teacher, layers)

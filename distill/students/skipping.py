@@ -1,6 +1,6 @@
 """Runs a model with only some of its layers, in any order, without changing the model.
 
-The model is first run as it is, and the arguments of each layer are recorded, such as masks and positions. Then the
+The model is first run unchanged, and the arguments of each layer, such as masks and positions, are recorded. Then the
 model is run again. In place of the first layer, the wanted layers run one after another, each with its recorded
 arguments. All other layers return their input unchanged. Each wanted layer therefore computes the same function as in
 the whole model, but from other hidden states.

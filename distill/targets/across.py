@@ -67,7 +67,7 @@ class Vocabulary:
 def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
     """Return, for each teacher id, the student id with the same bytes, or −1 when there is none.
 
-    It has at least `size` entries. The teacher's end token is mapped to the student's end token.
+    The result has at least `size` entries. The teacher's end token is mapped to the student's end token.
     """
     ids = {piece: token for token, piece in reversed(list(enumerate(student.pieces))) if piece is not None}
     mapping = np.full(max(size, len(teacher.pieces)), -1, np.int64)
@@ -385,7 +385,9 @@ def _own_ids(tokens: Tokens, record: Record, *, of_teacher: bool) -> tuple[list[
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:
-    """Count the tokens that are learned by divergence, those learned by ULD, and those without a target."""
+    """Count the tokens that are learned by divergence, the tokens that are learned by ULD, and the tokens without a
+    target.
+    """
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
