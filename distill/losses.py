@@ -12,14 +12,17 @@ outcomes. For dense targets they are all V ids. For a top-k they are the K kept 
 teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the given
 temperature:
 
-    forward_kl       Σ p (log p − log q)                           Hinton et al. 2015 reverse_kl       Σ q (log q − log
-    p) jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The
-    divisor makes β → 0 the forward KL and β → 1 the reverse KL. At β = ½ the value is 4 times that of GKD. skew_kl
-    KL(p ‖ αp + (1−α)q)                           DistiLLM, arXiv 2402.03898 skew_reverse_kl  KL(q ‖ (1−α)p + αq)
+    forward_kl       Σ p (log p − log q)                           Hinton et al. 2015
+    reverse_kl       Σ q (log q − log p)
+    jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The divisor
+                     makes β → 0 the forward KL and β → 1 the reverse KL. At β = ½ the value is 4 times that of GKD.
+    skew_kl          KL(p ‖ αp + (1−α)q)                           DistiLLM, arXiv 2402.03898
+    skew_reverse_kl  KL(q ‖ (1−α)p + αq)
     adaptive_kl      (g_h·forward + g_t·reverse) / (g_h + g_t)     arXiv 2404.02657; g_h is Σ|p − q| over the head (the
-    likeliest outcomes), g_t over the tail (all others) mse              ½ mean over V of the squared difference of
-    logits, after subtracting its mean in each row. It is the limit of forward_kl for a growing temperature, and does
-    not depend on the temperature. cross_entropy    −Σ p log q
+                     likeliest outcomes), g_t over the tail (all others)
+    mse              ½ mean over V of the squared difference of logits, after subtracting its mean in each row. It is
+                     the limit of forward_kl for a growing temperature, and does not depend on the temperature.
+    cross_entropy    −Σ p log q
 """
 
 from __future__ import annotations
