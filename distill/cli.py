@@ -99,7 +99,7 @@ def train(
         loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(settings)))
     elif rows and not recipe and not student:
         raise UserError(
-            f"'{run}' is a data set, and nothing says what learns it",
+            f"'{run}' is a data set, and no student is named",
             "name a checkpoint with --student, or a recipe with --recipe",
         )
     else:

@@ -212,7 +212,8 @@ def check_teacher(job: Job, meta: LogitsMeta, weights: Weights | None) -> None:
         made_by["revision"] = (revisions, [weights.revision])
     elif weights is not None:
         job.ui.note(
-            f"train: the weights of {weights.name} are not on this machine; it is not checked that they made the logits"
+            f"train: the weights of {weights.name} are not on this machine, so it is not checked "
+            "whether they made the logits"
         )
     for what, (values, own_values) in made_by.items():
         if not set(own_values) & set(values):

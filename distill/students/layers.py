@@ -213,7 +213,7 @@ def _check_buffers(
         for key, value in module.named_buffers(recurse=False):
             other = ours[name].get_buffer(key)
             if value.shape != other.shape or not torch.allclose(value.cpu().double(), other.double(), atol=1e-6):
-                raise _refusal(teacher, layers, f"the buffer '{key}' of '{name}' is another one in the student")
+                raise _refusal(teacher, layers, f"the buffer '{key}' of '{name}' differs in the student")
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
@@ -261,7 +261,7 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise _refusal(teacher, layers, f"they cannot be run and compared ({reason})") from None
     if found is None:
-        raise _refusal(teacher, layers, "its layers do not only follow each other")
+        raise _refusal(teacher, layers, "the model does more than run its layers one after another")
     wanted = found.cpu()
     largest = float(wanted.abs().max())
     difference = float((own - wanted).abs().max()) if own.shape == wanted.shape else float("inf")
@@ -269,7 +269,7 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
         raise _refusal(
             teacher,
             layers,
-            f"the student computes other values than they do in the teacher (difference {difference:.2g}, "
+            f"the student computes other values than the teacher with these layers (difference {difference:.2g}, "
             f"largest value {largest:.2g})",
         )
 
