@@ -124,7 +124,7 @@ def train(
 def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Measure a student on held-out rows: against its live teacher, or against the recorded answers of any teacher.
 
-    RUN can be the student's folder if this folder contains the student's corpus or lies in its run.
+    The student's folder alone is enough if it contains the student's corpus or lies in the student's run.
 
     \b
     distill eval runs/first
