@@ -237,7 +237,8 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
 
     (config,) = adapter.peft_config.values()
     config.base_model_name_or_path, config.revision = base or ("", None)
-    # peft would save the whole table of tokens beside an adapter of the output layer, and ask the hub for its size
+    # otherwise peft would save the whole embedding table beside an adapter of the output layer, and ask the hub for the
+    # table's size
     adapter.save_pretrained(folder, save_embedding_layers=False)
     where = base[0] if base else "the folder `base` inside this folder"
     durable.write_text(folder / "README.md", _ADAPTER_CARD.format(base=where))

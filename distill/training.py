@@ -163,7 +163,8 @@ def _adopt(rows: Path, job: Job, fresh: bool) -> None:
 
 
 def _keep_recipe(job: Job) -> None:
-    """Write the recipe into the folder of a student that is trained on a data set, so that its evaluation finds it.
+    """Write the recipe into the folder of a student that is trained on a data set, so that the student's evaluation
+    finds the recipe.
 
     Raises UserError when the folder has another file of this name.
     """

@@ -45,8 +45,8 @@ Ask = Callable[[Recipe, str, Sequence[Request], Path, UI], list[Reply]]
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The judge's choice for each of P pairs: `first` with the student's answer as A, and `second` with it as B. A
-    choice is "A", "B", "tie", or None when none can be read from the reply.
+    """The judge's choice for each of P pairs: `first` with the student's answer as A, and `second` with the student's
+    answer as B. A choice is "A", "B", "tie", or None when none can be read from the reply.
     """
 
     judge: str

@@ -208,7 +208,7 @@ def spent(rows: Sequence[HeldOut]) -> Row:
     found: Row = {}
     if counted := [n for n in tokens if n]:
         found |= {"answer_tokens": float(np.mean(counted))} if len(counted) == len(rows) else {}
-    if priced := [cost for cost in usd if cost is not None]:  # 0 is also the cost of a model on one's own machine
+    if priced := [cost for cost in usd if cost is not None]:  # a local teacher also costs 0
         found |= {"answer_usd": float(np.mean(priced))} if len(priced) == len(rows) and any(priced) else {}
     return found
 
