@@ -53,8 +53,9 @@ class Adapter(Protocol):
 
 @dataclass
 class StudentModel:
-    """A student during training. With LoRA, `adapter` is the peft model that wraps `model`, and `base` is the name
-    and the revision of the checkpoint to which the adapter belongs. Without a base, the base is saved with the adapter.
+    """A student during training. With LoRA, `adapter` is the peft model that wraps `model`, and `base` is the name and
+    the revision of the checkpoint to which the adapter belongs. If `base` is None, the model without the adapter is
+    saved beside the adapter.
     """
 
     model: nn.Module
@@ -228,15 +229,16 @@ ADAPTER is this folder, and BASE is {base}.
 def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path) -> Any:
     """Save an adapter in `folder`. Returns the model with the adapter merged into it.
 
-    `adapter_config.json` names the checkpoint `base`. Without a checkpoint, it names no base, because the name would be
-    a path that is wrong when the folder is moved. The model as it was before training is then saved beside the adapter,
-    in the folder `base`, and the adapter's README.md says so.
+    `adapter_config.json` names the checkpoint `base`. If `base` is None, the file names no base, because the name would
+    be a path that is wrong when the folder is moved. In this case, the model as it was before training is saved beside
+    the adapter, in the folder `base`, and the adapter's README.md says so.
     """
     import peft
 
     (config,) = adapter.peft_config.values()
     config.base_model_name_or_path, config.revision = base or ("", None)
-    # peft would save the whole table of tokens beside an adapter of the output layer, and ask the hub for its size
+    # otherwise peft would save the whole embedding table beside an adapter of the output layer, and ask the hub for the
+    # table's size
     adapter.save_pretrained(folder, save_embedding_layers=False)
     where = base[0] if base else "the folder `base` inside this folder"
     durable.write_text(folder / "README.md", _ADAPTER_CARD.format(base=where))

@@ -1,7 +1,7 @@
 """Writes the student's model card, README.md: the corpus, the licenses, how to run the student, evaluation results.
 
 The YAML header has the metadata of the Hugging Face hub. Evaluation results are included only if the student has been
-evaluated. What is not known is left out of the header, and the text says so.
+evaluated. The header has no entry for an unknown fact; the text then says that the fact is unknown.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from synthgen.tables.students import KINDS
 
 @dataclass
 class Written:
-    """What the rows of a corpus record of their origin, beside the manifest.
+    """Facts about the origin of a corpus that are recorded in its rows, not in its manifest.
 
     `served` maps a teacher's name in the rows to the names of the models that answered in its place, as the servers
-    stated them. `read_on` maps a source to the dates of the terms that the rows state for it.
+    stated them. `read_on` maps a source to the dates of its terms, as the rows state them.
     """
 
     served: dict[str, set[str]] = field(default_factory=dict)
@@ -52,8 +52,8 @@ def write_model_card(
     """Write README.md of the student in `folder`.
 
     `manifest` is the manifest of the student's corpus, and `source` the corpus's folder. Without `source`, the card
-    does not say what only the rows and their audit record. When `training` or `evaluation` is left out, it is read from
-    `folder`.
+    leaves out facts that only the rows and their audit record. When `training` or `evaluation` is left out, it is read
+    from `folder`.
     """
     if training is None:
         training = read_training(folder / "training.json")
@@ -93,7 +93,7 @@ def write_model_card(
 
 
 def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | None:
-    """The audit of the corpus for the intended use of this student; the gate of training asks for the same one."""
+    """The audit of the corpus for the intended use of this student; the gate of training requires the same audit."""
     intent = intent_of(recipe.audit, student_sources(recipe))
     report = source.parent / "audit" / folder_of(intent, source.name) / "report.json"
     audit = read_audit(report) if report.exists() else None
@@ -101,7 +101,7 @@ def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | No
 
 
 def _tests(folder: Path) -> list[Measurement]:
-    """The tests of bias of the student in `folder`, if it was audited after it was trained."""
+    """The tests of bias of the student in `folder`, if the student was audited after its training."""
     report, training = folder / "audit" / "report.json", folder / "training.json"
     if not report.exists() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
         return []
@@ -109,7 +109,7 @@ def _tests(folder: Path) -> list[Measurement]:
 
 
 def written_in(source: Path) -> Written:
-    """Read what the kept rows of a corpus record of their origin."""
+    """Read facts about the origin of a corpus from its kept rows."""
     found = Written()
     for _, batch in corpus.batches(source, "data", ["teacher", "served_model", "sources"]):
         pairs = pa.table({"teacher": batch["teacher"], "served": batch["served_model"]})
@@ -124,8 +124,8 @@ def written_in(source: Path) -> Written:
 
 
 def authors(manifest: Manifest, written: Written) -> str:
-    """The teachers that wrote the rows of a corpus, in words: as its manifest names them, or else as its rows do. ""
-    when unknown.
+    """The names of the teachers that wrote the rows of a corpus, in words. They come from the manifest, or from the
+    rows if the manifest names no teacher. "" when unknown.
     """
     stated = manifest["teachers"]
     wrote = [key for key in stated if key in written.served] or list(stated)
@@ -136,7 +136,7 @@ def authors(manifest: Manifest, written: Written) -> str:
 def _head(folder: Path, recipe: Recipe, manifest: Manifest, training: Training) -> dict[str, object]:
     """The header of the card, except for license and results."""
     kind = KINDS.get(training.kind)
-    # copied layers are weights of the teacher too, but a model of some of them is no finetune of the whole teacher
+    # a student of copied layers has weights of the teacher, but it is not a finetune of the whole teacher
     bases = sorted({one["source"] for one in student_sources(recipe) if one["role"] == BASE})
     bases = [name for name in bases if is_hub_id(name)]
     whole = recipe.train is not None and getattr(recipe.train.student, "model", None) in bases

@@ -72,9 +72,9 @@ def train(
 ) -> None:
     """Train the recipe's student on a curated run, or on the rows of a data set.
 
-    A run must have passed `synthgen audit` for the recipe's intended use. The rows of a data set are audited here, by
-    --license. A data set needs no recipe: --student names the checkpoint that learns its rows. Repeat the command to
-    resume.
+    A run must have passed `synthgen audit` for the recipe's intended use. This command audits the rows of a data set,
+    using the license that --license names. A data set needs no recipe: --student names the checkpoint that learns its
+    rows. Repeat the command to resume.
 
     \b
     distill train runs/first
@@ -99,7 +99,7 @@ def train(
         loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(settings)))
     elif rows and not recipe and not student:
         raise UserError(
-            f"'{run}' is a data set, and nothing says what learns it",
+            f"'{run}' is a data set, and no student is named",
             "name a checkpoint with --student, or a recipe with --recipe",
         )
     else:
@@ -124,7 +124,7 @@ def train(
 def evaluate(run: Path, student: Path | None, recipe: str | None, fresh: bool, set: tuple[str, ...], ui: UI) -> None:
     """Measure a student on held-out rows: against its live teacher, or against the recorded answers of any teacher.
 
-    A student's folder is enough if its corpus or its run is there.
+    The student's folder alone is enough if it contains the student's corpus or lies in the student's run.
 
     \b
     distill eval runs/first

@@ -2,10 +2,10 @@
 
     found = measure("distill.evaluation.asking:ask_teacher", {"teacher": section, "questions": questions})
 
-`measure` starts a child process, which runs `main`. `main` calls the named function. It prints the function's result
-and the peak memory of the process as JSON. The system reports peak memory only for a whole process, so each model needs
-its own process. The child exits when its parent exits: it watches its standard input, which the kernel closes when the
-parent dies.
+`measure` starts a child process, which runs `main`. `main` calls the named function, and prints its result and the peak
+memory of the process as JSON. The system reports peak memory only for a whole process, so each model needs its own
+process. The child watches its standard input, which the kernel closes when the parent dies, so the child exits when its
+parent exits.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
 
 def row_of(measured: Measured) -> Row:
     """Convert the result of a child process to a row of a table."""
-    from synthgen.results import stored  # here, so that children do not import pydantic
+    from synthgen.results import stored  # imported here, so that children do not import pydantic
 
     return stored.parse(measured, Row)
 

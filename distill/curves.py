@@ -41,8 +41,8 @@ def curve(
 ) -> Curve:
     """Train and evaluate a student on each share of the training seeds, and on all of them. Writes student/curve.json.
 
-    `override_audit` is that of `train`. Raises UserError when a share is not in (0, 1], and all errors of `train` and
-    `evaluate`.
+    `override_audit` has the same meaning as in `train`. Raises UserError when a share is not in (0, 1]. Also raises the
+    errors of `train` and `evaluate`.
     """
     ui = ui or UI(quiet=True)
     if recipe.train is None:
@@ -54,7 +54,7 @@ def curve(
             "correct --share",
         )
     source = corpus.resolve(Path(run), prefer=("curated",))
-    check(recipe, source, override=override_audit)  # before anything is written
+    check(recipe, source, override=override_audit)  # raises its errors before anything is written
     with outputs.locked(source.parent / "student", source):
         return _curve_of(recipe, run, source.parent / "student", shares, ui, fresh=fresh, override=override_audit)
 
@@ -62,7 +62,7 @@ def curve(
 def _curve_of(
     recipe: Recipe, run: str | Path, student: Path, shares: Sequence[float], ui: UI, *, fresh: bool, override: bool
 ) -> Curve:
-    """`curve` in a folder that is locked."""
+    """Do the work of `curve` while the student's folder is locked."""
     assert recipe.train is not None
     section, kind = recipe.train, KINDS[recipe.train.student.kind]
     reads = kind.needs_teacher(section.student) or not learns_text(section)
@@ -86,8 +86,8 @@ def _curve_of(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """Build the curve from its points. The plotted measure is the first one in `last.plotted` for which a point has a
-    value.
+    """Build the curve from its points. The plotted measure is the first measure of `last.plotted` for which a point has
+    a value.
     """
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}

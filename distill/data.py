@@ -1,8 +1,8 @@
 """The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
 Rows come from `distill.streaming`, which reads a row by its index. From a kept row, the student learns the tokens (by
-cross-entropy) and the stored distributions. From a rejected row, it learns nothing, only the distributions, or both;
-the reasons of the rejection decide. Logits are matched to rows by id and alignment hash.
+cross-entropy) and the stored distributions. From a rejected row, it learns nothing, only the distributions, or tokens
+and distributions. The reasons of the rejection decide which. Logits are matched to rows by id and alignment hash.
 """
 
 from __future__ import annotations

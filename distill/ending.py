@@ -8,8 +8,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from synthgen.lm.turns import template_end
 
-# Settings of generation_config.json that force or forbid tokens or lengths. They are of the checkpoint's own task, and
-# would keep a student from writing what it learned, or from ending.
+# Settings of generation_config.json that force or forbid tokens or lengths. They belong to the checkpoint's own task,
+# and would keep a student from writing what it learned, or from ending its answers.
 _OF_OTHER_TASKS = (
     "forced_bos_token_id",
     "forced_eos_token_id",
@@ -27,10 +27,11 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_
 
 
 def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
-    """Write into the model's generation config what `generate` needs: `ends`, the tokenizer's end token and the token
-    that ends a turn, beside the model's own end tokens.
+    """Write the end tokens that `generate` needs into the model's generation config: `ends`, the tokenizer's end token,
+    the token that ends a turn, and the model's own end tokens.
 
-    Settings that force or forbid tokens are removed, and so are settings of sampling that do not belong together.
+    Settings that force or forbid tokens are removed. Settings of sampling are removed if transformers would refuse to
+    save them.
     """
     generation = model.generation_config
     own = generation.eos_token_id

@@ -25,8 +25,8 @@ class Inputs(TypedDict):
 def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs:
     """The content of inputs.json for a student with these settings, trained on the corpus `source` with this manifest.
 
-    The hash of the stored distributions is the one in the manifest of the corpus that has them. The files are compared
-    with it when they are read. The other run of `train.across` is verified here.
+    The hash of the stored distributions is taken from the manifest of the corpus that has them. Their files are
+    compared with this manifest only when they are read. The other run of `train.across` is verified by this function.
     """
     inputs: Inputs = {
         "train": settings_of(section),
@@ -45,12 +45,12 @@ def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs
 
 
 def settings_of(section: TrainSection) -> dict[str, Any]:
-    """Those settings of the section `train` that decide the student, as JSON."""
+    """The settings of the section `train` on which the student depends, as JSON."""
     return section.model_dump(mode="json", exclude={**dict.fromkeys(TRAIN_MAY_CHANGE, True), "student": {"license"}})
 
 
 def _logits(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
-    """Those files of a manifest that hold stored distributions."""
+    """The files of a manifest that hold stored distributions."""
     return {name: entry for name, entry in files.items() if name.startswith("logits/")}
 
 

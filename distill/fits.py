@@ -17,8 +17,8 @@ from synthgen.errors import RecipeError
 def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Any]) -> None:
     """Raise RecipeError, which names the row, when the model cannot read one of `rows`.
 
-    `model` is on the CPU, because a GPU cannot be used again after such an error. Rows are read one by one only when
-    `tokenizer` has tokens that the model's table lacks.
+    `model` must be on the CPU, because a failed lookup on a GPU would make the GPU unusable for this process. Rows are
+    read one by one only when `tokenizer` has tokens that the model's table lacks.
     """
     table = rows_of_table(model)
     if table is not None and rows and max(tokenizer.get_vocab().values()) >= table:
@@ -30,16 +30,17 @@ def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Seque
 
 
 def rows_of_table(model: nn.Module) -> int | None:
-    """The number of tokens in the model's embedding table. None when the model has none."""
+    """The number of tokens in the model's embedding table. None when the model has no such table."""
     inner: Any = model if hasattr(model, "get_input_embeddings") else getattr(model, "model", None)
     table = getattr(inner.get_input_embeddings(), "weight", None) if hasattr(inner, "get_input_embeddings") else None
     return None if table is None else len(table)
 
 
 def check_length(model: nn.Module, length: int, what: str) -> None:
-    """Raise RecipeError when a decoder cannot read `length` tokens. `what` says which row has so many.
+    """Raise RecipeError when a decoder cannot read `length` tokens. `what` is the beginning of the error's message, and
+    says which row has `length` tokens.
 
-    Most models can read more tokens than their config names. Models with a table of positions cannot.
+    A model with a table of positions cannot read more tokens than its config names. Most other models can.
     """
     room = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(room, int) or length <= room:
@@ -69,7 +70,9 @@ def _read(rows: Sequence[Any]) -> Iterable[Any]:
 
 
 def check_ids(rows: Iterable[Any], table: int | None, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise RecipeError when a row has a token id for which an embedding table of `table` rows has no row."""
+    """Raise RecipeError when a row has a token id of `table` or more; `table` is the number of rows of the embedding
+    table.
+    """
     if table is None:
         return
     for row in rows:

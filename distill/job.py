@@ -39,8 +39,8 @@ class Job:
         """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
 
         Give a function only the part of the teacher that it needs: `teacher.tokens`, `teacher.weights`, or the whole
-        teacher to generate text. A student that learns text needs none of them; see `tokens`. Raises the TeacherError
-        of `LanguageModel.open`, and RecipeError when the recipe has no local teacher.
+        teacher to generate text. A student that learns text needs no part of the teacher; see `tokens`. Raises the
+        TeacherError of `LanguageModel.open`, and RecipeError when the recipe has no local teacher.
         """
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)
 
@@ -57,8 +57,8 @@ class Job:
 
     @cached_property
     def own_teachers(self) -> frozenset[str]:
-        """The names of the corpus's teachers whose token ids are the student's: those with the same tokenizer and chat
-        template. For a student that learns from distributions, the same vocabulary is enough.
+        """The names of the corpus's teachers that have the student's token ids, because their tokenizer and chat
+        template are those of the student. For a student that learns from distributions, the same vocabulary is enough.
         """
         names = written_with(self.source, self.tokens)
         if learns_text(self.section) or self.section.across:
@@ -67,14 +67,14 @@ class Job:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the student is trained: where the recipe's local teacher runs, otherwise on the first GPU, or on the
-        CPU of a machine without a GPU.
+        """The device on which the student is trained: the device of the recipe's local teacher, otherwise the first
+        GPU, or the CPU if the machine has no GPU.
         """
         return pick_device(self.runs.device)
 
     @cached_property
     def runs(self) -> TeacherSection:
-        """A section with the device and the batch size for the student: those of the recipe's local teacher, or the
+        """A section with the device and the batch size for the student, taken from the recipe's local teacher or the
         defaults.
         """
         if has_local_teacher(self.recipe):

@@ -48,8 +48,8 @@ class Objective(nn.Module, Generic[Row]):
 
     def forward(self, rows: Sequence[Row], step: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of `rows`, and a dictionary of the terms of this loss by name; its key 'loss' has the whole
-        loss. `step` holds all rows of an optimizer step. `rows` are the rows among them for which the loss is computed
-        in this call.
+        loss. `step` holds all rows of an optimizer step. `rows` are the rows of this step for which this call computes
+        the loss.
 
         The loss is normalized over all rows of the step. If a step is computed in portions, the losses, terms and
         gradients of the portions therefore add up to those of the step.
@@ -242,7 +242,7 @@ class _Trainer(Generic[Row]):
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
         largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # equal in all processes, which wait for each other
+        portions = -(-largest // size)  # the same number in all processes, because they wait for each other
         parts: dict[str, float] = {}
         for number in range(portions):
             rows, idle = own[number * size : (number + 1) * size], False
@@ -325,7 +325,7 @@ class _Trainer(Generic[Row]):
 
 
 def _stale(metrics: Metrics) -> int:
-    """The number of validation measurements after the one with the lowest loss."""
+    """The number of validation measurements after the measurement with the lowest loss."""
     values = [row["validation"] for row in metrics if "validation" in row]
     return len(values) - 1 - values.index(min(values)) if values else 0
 
@@ -363,7 +363,7 @@ def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> 
     whole = {name: t.contiguous().cpu() for name, t in tensors.items()}
     temporary = path.with_name(f"{durable.TEMPORARY}{path.name}")
     durable.make_folder(path.parent)
-    temporary.unlink(missing_ok=True)  # a link, which `save_file` would follow
+    temporary.unlink(missing_ok=True)  # `save_file` would follow a link of this name
     save_file(whole, temporary, {**metadata, _SHA: _digest(whole.__getitem__, whole, metadata)})
     durable.publish(temporary, path)
 

@@ -9,16 +9,20 @@ already shifted: row n predicts label n. A divergence has one value for each tok
 
 Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
 outcomes. For dense targets they are all V ids. For a top-k they are the K kept ids and one bucket for all other ids, in
-teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the temperature:
+teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the given
+temperature:
 
-    forward_kl       Σ p (log p − log q)                           Hinton et al. 2015 reverse_kl       Σ q (log q − log
-    p) jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The
-    divisor makes β → 0 the forward KL and β → 1 the reverse KL. At β = ½ the value is 4 times that of GKD. skew_kl
-    KL(p ‖ αp + (1−α)q)                           DistiLLM, arXiv 2402.03898 skew_reverse_kl  KL(q ‖ (1−α)p + αq)
+    forward_kl       Σ p (log p − log q)                           Hinton et al. 2015
+    reverse_kl       Σ q (log q − log p)
+    jsd              (β KL(p‖M) + (1−β) KL(q‖M)) / (β(1−β)),       M = βp + (1−β)q; GKD, arXiv 2306.13649. The divisor
+                     makes β → 0 the forward KL and β → 1 the reverse KL. At β = ½ the value is 4 times that of GKD.
+    skew_kl          KL(p ‖ αp + (1−α)q)                           DistiLLM, arXiv 2402.03898
+    skew_reverse_kl  KL(q ‖ (1−α)p + αq)
     adaptive_kl      (g_h·forward + g_t·reverse) / (g_h + g_t)     arXiv 2404.02657; g_h is Σ|p − q| over the head (the
-    likeliest outcomes), g_t over the tail (all others) mse              ½ mean over V of the squared difference of
-    logits, after subtracting its mean in each row. It is the limit of forward_kl for a growing temperature, and does
-    not depend on the temperature. cross_entropy    −Σ p log q
+                     likeliest outcomes), g_t over the tail (all others)
+    mse              ½ mean over V of the squared difference of logits, after subtracting its mean in each row. It is
+                     the limit of forward_kl for a growing temperature, and does not depend on the temperature.
+    cross_entropy    −Σ p log q
 """
 
 from __future__ import annotations
@@ -199,7 +203,7 @@ def _expect(logw: Tensor, values: Tensor) -> Tensor:
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
     """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # there, logaddexp's gradient would be NaN
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # where logaddexp's gradient would be NaN
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)
@@ -295,10 +299,9 @@ class _Bucketed(torch.autograd.Function):
     With `labels_N1`, a further column has the log-probability of the label, (N, K + 2). The mass of the other ids is
     the sum of their probabilities. Computing it as 1 − Σ q over the kept ids would lose digits by cancellation.
 
-    The gradient has a closed form. S is the set of kept ids. The incoming gradient of column k is g_k, that of the
-    bucket is g_σ, and G is the sum over all columns. The gradient of the logit of an id k in S is g_k − G q_k. For an
-    id j outside S, it is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's
-    id.
+    The gradient has a closed form. S is the set of kept ids. The incoming gradient is g_k for column k and g_σ for the
+    bucket, and G is its sum over all columns. The gradient of the logit of an id k in S is g_k − G q_k. For an id j
+    outside S, it is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
     """
 
     @staticmethod
@@ -317,8 +320,8 @@ class _Bucketed(torch.autograd.Function):
         total_N, tail_N = grad_NK.sum(-1, keepdim=True), grad_NK[:, count : count + 1]
         out = (z_NV - lse_N).exp_().mul_(-total_N)
         kept_NK = out.gather(-1, ids_NK) + grad_NK[:, :count]
-        # Outside S, exp(z − logsumexp of the other ids) is at most 1. In S, the sum is wrong, and is overwritten below
-        # by `kept_NK`.
+        # For ids outside S, exp(z − logsumexp of the other ids) is at most 1. For ids in S, the sum is wrong, and
+        # `kept_NK` overwrites it below.
         out.add_((z_NV - others_N.masked_fill(others_N == -torch.inf, torch.inf)).exp_().mul_(tail_N))
         out.scatter_(-1, ids_NK, kept_NK)
         if labels_N1 is not None:

@@ -160,7 +160,7 @@ def output_head(model: PreTrainedModel) -> Head | None:
     The function computes logits with this output layer and compares them with the model's own logits. If they differ,
     the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The function then
     returns None, and training uses the logits of the whole model. It also returns None when the output layer has an
-    adapter, because its weight alone is then not what the layer computes.
+    adapter, because the layer then computes more than its weight alone.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     if layer is None or hasattr(layer, "base_layer"):

@@ -79,7 +79,7 @@ def trained() -> Output:
             r"recipe\.yaml",
             r"hidden/.+/(layer-\d+/[^/]+\.parquet|\.lock)",
             rf"(curve/[^/]+/)?cache/((rows|distributions)-[^/]+/{_SEGMENT}|\.lock)",
-            r"ledger/[^/]+\.jsonl",  # what a judge has cost
+            r"ledger/[^/]+\.jsonl",  # the ledger of a judge
         ),
     )
 
@@ -93,7 +93,7 @@ def student_files(folder: Path) -> dict[str, str]:
 
 def check_student(folder: Path, files: Mapping[str, str]) -> None:
     """Raise CorpusError when a file of the student in `folder` is not as training wrote it. `files` is the field of
-    this name in training.json. It is empty in folders that an older version wrote, and then nothing is checked.
+    this name in training.json. If `files` is empty, as in a folder that an older version wrote, nothing is checked.
     """
     found = student_files(folder) if files else {}
     for name in sorted({*files, *found}):

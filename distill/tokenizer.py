@@ -19,11 +19,12 @@ from synthgen.tables.students import KINDS
 
 
 def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Tokens]) -> Tokens:
-    """The tokenizer, chat template and end tokens of a recipe's student. `teacher` returns those of the local teacher.
+    """The tokenizer, chat template and end tokens of a recipe's student. `teacher` returns all three for the local
+    teacher.
 
-    A student that starts as a checkpoint and learns text has the checkpoint's own. A checkpoint without a chat template
-    gets that of a local teacher with the same vocabulary. All other students have the teacher's, because they learn
-    from distributions over its tokens, or keep its layers.
+    A student that starts as a checkpoint and learns text uses those of the checkpoint. A checkpoint without a chat
+    template gets that of a local teacher with the same vocabulary. All other students use those of the teacher, because
+    they learn from distributions over its tokens, or keep its layers.
 
     Raises RecipeError when the checkpoint has no chat template, or another vocabulary than the distributions that the
     student learns from. Raises TeacherError when a tokenizer cannot be loaded.
@@ -47,8 +48,8 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
 
 
 def _own_tokens(model: str, template: str | None) -> Tokens:
-    """The tokenizer of a checkpoint, with the chat template in the file `template`, or with that of the model
-    `template`.
+    """The tokenizer of a checkpoint. If `template` is given, the chat template is replaced by the text of the file
+    `template`, or by the chat template of the model `template`.
     """
     own = Tokens.open(model, any_template=True)
     if template is None:
@@ -96,8 +97,8 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
 
 
 def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
-    """The names of a corpus's teachers behind a server whose tokenizer, which the recipe names, has the vocabulary of
-    `tokens`. Raises TeacherError when such a tokenizer cannot be loaded.
+    """The names of those teachers of a corpus whose `tokenizer` in the recipe has the vocabulary of `tokens`. Only
+    teachers behind a server have this key. Raises TeacherError when such a tokenizer cannot be loaded.
     """
     names = corpus.manifest(source)["teachers"]
     sections = dict(recipe.teachers) or dict.fromkeys(names, recipe.teacher)
@@ -111,7 +112,7 @@ def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[s
 
 
 def tokenizer_of_teacher(recipe: Recipe) -> str | None:
-    """The name of the tokenizer of a teacher behind a server. None when the recipe names none."""
+    """The name of the tokenizer of a teacher behind a server. None when the recipe names no such tokenizer."""
     return getattr(recipe.teacher, "tokenizer", None)
 
 
@@ -122,7 +123,7 @@ def check_student(recipe: Recipe, prompt: Sequence[Message]) -> None:
     section = recipe.train
     assert section is not None
     if has_local_teacher(recipe) and not _opens(local_teacher(recipe).model):
-        return  # the teacher's own error is reported when it is opened
+        return  # the error is reported when the teacher is opened
     try:
         tokens = tokens_of(recipe, section, lambda: Tokens.open(local_teacher(recipe).model))
         tokens.render(prompt)

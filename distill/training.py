@@ -70,10 +70,10 @@ def train(
     same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
     student's folder.
 
-    Raises GateDenied when the corpus has no kept rows. Also raises it, unless `override_audit` is true, when no audit
-    of this corpus for the recipe's intended use passed. The rows of a dataset are audited by this call, and the report
-    is in `out`/audit. Raises RunChanged when the folder was started with another corpus or other settings. Also raises
-    UserError when the recipe has no `train` section, and the errors of `places`.
+    Raises GateDenied when the corpus has no kept rows. Unless `override_audit` is true, also raises GateDenied when no
+    audit of this corpus passed for the recipe's intended use. The rows of a dataset are audited by this call, and the
+    report is in `out`/audit. Raises RunChanged when the folder was started with another corpus or other settings. Also
+    raises UserError when the recipe has no `train` section, and the errors of `places`.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -83,17 +83,17 @@ def train(
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if not is_dataset(Path(run)):
-        check_gate(recipe, job.source, override=override_audit)  # before anything is written
+        check_gate(recipe, job.source, override=override_audit)  # raises its errors before anything is written
     kind = KINDS[section.student.kind]
     if kind.check and not kind.needs_teacher(section.student) and not (job.folder / FILE).exists():
         _ = job.tokens  # a checkpoint that cannot be opened is reported before anything is written
-    # of several processes, only the one that writes files takes the lock
+    # if there are several processes, only the process that writes files takes the lock
     with outputs.locked(job.folder, job.source) if durable.writes() else nullcontext():
         return _train(job, Path(run), fresh, override_audit)
 
 
 def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
-    """`train` in a folder that is locked."""
+    """Do the work of `train` while the student's folder is locked."""
     recipe, section, ui = job.recipe, job.section, job.ui
     if is_dataset(run):
         _keep_recipe(job)
@@ -127,7 +127,8 @@ def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
             carry(job.folder, text)
         write_model_card(job.folder, recipe, manifest, training, source=job.source)
         training = replace(training, files=student_files(job.folder))
-        durable.write_json(job.folder / FILE, training.to_dict())  # last, because it marks the student as finished
+        # this file is written last, because it marks the student as finished
+        durable.write_json(job.folder / FILE, training.to_dict())
     return TrainedStudent(job.folder, training)
 
 
@@ -162,7 +163,8 @@ def _adopt(rows: Path, job: Job, fresh: bool) -> None:
 
 
 def _keep_recipe(job: Job) -> None:
-    """Write the recipe into the folder of a student that is trained on a data set, so that its evaluation finds it.
+    """Write the recipe into the folder of a student that is trained on a data set, so that the student's evaluation
+    finds the recipe.
 
     Raises UserError when the folder has another file of this name.
     """
@@ -184,8 +186,8 @@ def _check_processes(section: TrainSection) -> None:
 
 
 def _gate(job: Job, run: Path, override: bool) -> Passage:
-    """Pass the gate of the audit; see `synthgen.auditing.gate`. The rows of a data set are audited here: by the license
-    that is stated for them, and by the sources that they bring. The report is in the student's folder.
+    """Pass the gate of the audit; see `synthgen.auditing.gate`. The rows of a data set are audited here, using their
+    stated license and the sources that the rows name. The report is in the student's folder.
     """
     if not is_dataset(run):
         return check_gate(job.recipe, job.source, override=override)

@@ -93,7 +93,7 @@ def marker_of(recipe: Recipe, *, as_teacher: bool) -> str | None:
 
 def answer_in(text: str, marker: str | None) -> str | None:
     """The answer that a text gives: the first line after the last marker, or the whole text without a marker. None when
-    there is a marker, and the text does not have it.
+    a marker is given, and the text does not contain it.
     """
     if not marker:
         return text
@@ -101,8 +101,8 @@ def answer_in(text: str, marker: str | None) -> str | None:
 
 
 def right(answers: Sequence[str | None], rows: Sequence[HeldOut]) -> Array:
-    """Return (R,): 1 where an answer agrees with a reference of its row, 0 where it does not or is None. NaN where the
-    row has no reference.
+    """Return (R,): 1 where an answer agrees with a reference of its row, 0 where it does not agree or is None. NaN
+    where the row has no reference.
     """
     pairs = zip(answers, rows, strict=True)
     return np.array(

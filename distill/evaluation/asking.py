@@ -36,8 +36,8 @@ class Question:
     max_new_tokens: int = 0
 
     def request(self) -> Request:
-        """Return the request to a model: for the probabilities of `labels`, or for a greedy completion if there are
-        none.
+        """Return the request to a model: for the probabilities of `labels`, or for a greedy completion if there are no
+        labels.
         """
         greedy: Sampling = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": self.max_new_tokens}
         if self.labels:

@@ -161,7 +161,9 @@ def _matrix(teacher_RL: Array, student_RL: Array, labels: list[str]) -> Matrix:
 
 
 def _headline(rows: int, above: Interval, faster: float | None) -> str:
-    """The result in one sentence. `faster` is None when the teacher runs elsewhere, so that its speed is not known."""
+    """The result in one sentence. `faster` is None when the speed of the teacher is not known, because it runs
+    elsewhere.
+    """
     line = (
         f"On {rows} held-out texts the student agrees with the teacher {100 * above.mean:.1f} points "
         f"[{100 * above.low:.1f}, {100 * above.high:.1f}] more often than the majority class does"

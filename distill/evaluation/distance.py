@@ -25,7 +25,7 @@ from synthgen.records import Message
 from synthgen.ui import UI
 
 # The maximum number of completion tokens whose full distributions are in memory together. With a vocabulary of 50,000,
-# those of one model take 200 MB.
+# the distributions of one model take 200 MB.
 _CHUNK_TOKENS = 1024
 AS_STUDENT = "teacher, student's prompt"
 
@@ -74,7 +74,7 @@ def distances(
     The teacher reads the row's `prompt_token_ids`. The students read the prompt that `prompt` returns for the row. The
     teacher that reads the student's prompt is also compared, under the name "teacher, student's prompt". `taught` holds
     the stored targets of these rows. If `taught` is given, the result also has the divergence of each model from these
-    targets. When several of these models are the same object, it is computed once for all its names.
+    targets. A model that is listed under several names is computed only once.
     """
     others = {AS_STUDENT: teacher.weights.model, **models}
     names: dict[int, list[str]] = {}
@@ -139,7 +139,8 @@ def _row(
 def same_model(one: PreTrainedModel, other: PreTrainedModel) -> bool:
     """Whether two models compute the same function: equal classes, configs and modes, and the same bits in all tensors.
 
-    The name under which a model was loaded is not compared. False does not mean that the models differ.
+    The name under which a model was loaded is not compared. The result can be False although the models compute the
+    same function.
     """
     if type(one) is not type(other) or one.training != other.training or one.device != other.device:
         return False

@@ -48,8 +48,8 @@ def evaluate(
     """Measure a student on the held-out rows. Writes evaluation.json, and rewrites the model card.
 
     `run` is a run or corpus, or the student's folder alone. `student` is the student's folder, by default
-    `run`/student. The student is measured with the settings that it was trained with, whatever the section `train` of
-    the recipe says. An evaluation of the same student, corpus and settings is not repeated unless `fresh` is true.
+    `run`/student. The student is measured with the settings of its training, even if the section `train` of the recipe
+    has changed. An evaluation of the same student, corpus and settings is not repeated unless `fresh` is true.
 
     Raises CorpusError when there is no trained student, and UserError when the corpus is unknown or has no held-out
     rows.
@@ -82,20 +82,20 @@ def evaluate(
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     found: Evaluation = measure(Subject(recipe, training, source, folder, teacher, ui))
     result = replace(found, kind=training.kind, inputs=inputs)
-    # the model card describes the training corpus, so it is written only for the same corpus
+    # the model card describes the training corpus, so it is written only after an evaluation on this corpus
     if training.curated_sha256 == inputs["curated_sha256"]:
         write_model_card(folder, recipe, manifest, evaluation=result, source=source)
-    durable.write_json(path, result.to_dict())  # last, because it marks the student as evaluated
+    durable.write_json(path, result.to_dict())  # written last, because it marks the student as evaluated
     return result
 
 
 def _places(run: Path, student: Path | None) -> tuple[Path, Path]:
     """(curated corpus, student's folder) for the arguments of `evaluate`. Raises CorpusError when there is no corpus,
-    and UserError when `run` is a student's folder beside no corpus.
+    and UserError when `run` is a student's folder and no corpus lies beside it.
     """
     alone = student is None and (run / FILE).exists()
     folder = run if alone else student
-    if folder is not None and (folder / "corpus" / "manifest.json").exists():  # it was trained on a dataset
+    if folder is not None and (folder / "corpus" / "manifest.json").exists():  # a student of a dataset
         return folder / "corpus", folder
     if not alone:
         source = corpus.resolve(run, prefer=("curated",))

@@ -119,8 +119,8 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
 
 
 def _opened(job: Job, teacher: LanguageModel) -> dict[str, Writer]:
-    """The students to compare with the teacher. A student that is the teacher before its first step, as in context
-    distillation, is opened as the teacher itself, so that both are computed once.
+    """The students to compare with the teacher. If an untrained student equals the teacher, as in context distillation,
+    the teacher itself is listed in its place, so that this model is computed only once.
     """
     own = teacher.weights.model
     models: dict[str, Writer] = {}

@@ -19,9 +19,9 @@ class Scale:
     seed: int
 
     def of(self, sums_R: Array, weights_R: Array | None = None, places: Sequence[int] | None = None) -> Value:
-        """Σ sums / Σ weights over the rows, or over the rows `places`. The value is a plain number when these rows are
-        all of one group, because then there is nothing to draw. None when there are no rows, or when a group has no
-        weight.
+        """Σ sums / Σ weights over the rows, or over the rows `places`. The value is a plain number when all these rows
+        belong to one group, because a bootstrap needs several groups. None when there are no rows, or when a group has
+        no weight.
         """
         chosen = np.arange(len(self.groups)) if places is None else np.asarray(places, int)
         weights_R = np.ones(len(self.groups)) if weights_R is None else weights_R

@@ -1,4 +1,4 @@
-"""Asks another model whether the student's answers are better than the teacher's recorded ones.
+"""Asks another model whether the student's answers are better than the teacher's recorded answers.
 
 Judges often prefer one position, whatever the answers say (arXiv 2306.05685). Every pair is therefore judged twice,
 with the answers swapped. An answer wins only if it is preferred in both positions. Everything else is a tie.
@@ -45,8 +45,8 @@ Ask = Callable[[Recipe, str, Sequence[Request], Path, UI], list[Reply]]
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The judge's choice for each of P pairs: `first` with the student's answer as A, and `second` with it as B. A
-    choice is "A", "B", "tie", or None when none can be read from the reply.
+    """The judge's choice for each of P pairs: `first` with the student's answer as A, and `second` with the student's
+    answer as B. A choice is "A", "B", "tie", or None when none can be read from the reply.
     """
 
     judge: str
@@ -54,7 +54,7 @@ class Verdicts:
     second: list[str | None]
 
     def shares(self) -> dict[str, Array]:
-        """For each measure, (P,): 1 for each pair that counts for it, otherwise 0. NaN where a choice is missing."""
+        """For each measure, (P,): 1 for each pair that the measure counts, else 0. NaN where a choice is missing."""
         read = np.array([a is not None and b is not None for a, b in zip(self.first, self.second, strict=True)], bool)
         pairs = list(zip(self.first, self.second, strict=True))
         won = np.array([pair == (A, B) for pair in pairs], bool)
@@ -98,7 +98,7 @@ def judge(subject: Subject, rows: Sequence[HeldOut], texts: Sequence[str]) -> Ve
     ]
     subject.ui.note(f"evaluate: {name} judges {len(differ)} pairs of answers, each in both orders")
     ask: Ask = resolve(ASK_ONE)
-    # the ledger of a run is beside its generated rows; a student of a dataset has its own
+    # the ledger of a run is beside its generated rows; a student of a dataset has its own ledger
     replies = ask(subject.recipe, name, requests, subject.source.parent / "generated", subject.ui) if requests else []
     first: list[str | None] = [TIE] * len(rows)
     second: list[str | None] = [TIE] * len(rows)
@@ -129,9 +129,9 @@ def _question(prompt: Sequence[Message]) -> str:
 
 
 def choice(text: str) -> str | None:
-    """The choice in a judge's reply: "A", "B" or "tie". None when the reply does not name exactly one.
+    """The choice in a judge's reply: "A", "B" or "tie". None when the reply names no choice, or several.
 
-    A choice is read only from the first and the last line, if the line is the choice alone or names it, such as
+    A choice is read only from the first and the last line. The line must be the choice alone, or name it as in
     "Verdict: B". Sentences that mention both answers are not read.
     """
     text = text.rpartition("</think>")[2]

@@ -1,6 +1,7 @@
 """Measures how likely recorded answers are under a student: −log q, in nats a token and in bits a byte.
 
-Tokens of different tokenizers are not comparable, and bytes of the same text are.
+Values in nats a token are not comparable between students with different tokenizers. Values in bits a byte are
+comparable, because the text has the same bytes for every student.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class Recorded:
 
     The `token_ids` of `rows` are the student's tokens of the row's answers. `pieces` has the prompts and answers of
     each row: one, or several where a row teaches several turns or tasks. `groups` are the names of the rows' groups.
-    `tokens_R` and `bytes_R` count the tokens and the UTF-8 bytes of the answers, and `unknown` the tokens that stand
-    for text that the tokenizer does not know. `too_long` rows do not fit into the student, and `left_out` rows have
-    nothing that the student learns.
+    `tokens_R` and `bytes_R` count the tokens and the UTF-8 bytes of the answers. `unknown` counts the tokens that stand
+    for text that the tokenizer does not know. `too_long` counts the rows that do not fit into the student, and
+    `left_out` counts the rows from which the student learns nothing.
     """
 
     rows: list[HeldOut]
@@ -104,8 +105,8 @@ def _text(tokens: Tokens, ids: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class _Room:
-    """The number of positions of a student. None when its config names no maximum. `apart` says whether prompt and
-    answer have positions of their own, as in encoder-decoder models.
+    """The number of positions of a student. None when the student's config names no maximum. `apart` says whether
+    prompt and answer have positions of their own, as in encoder-decoder models.
     """
 
     positions: int | None

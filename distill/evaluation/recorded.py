@@ -4,8 +4,8 @@
     answers   whether the student's own greedy answers are right, and whether they say what the teacher said
     judge     on request: whether another model prefers the student's answer to the teacher's recorded one
 
-Nothing here is a measure of the teacher itself except what the rows record of it. Intervals draw whole groups of rows
-that share a seed.
+The teacher itself is not run or measured here; all facts about it are read from the rows. Intervals draw whole groups
+of rows that share a seed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _MODELS = {
 @dataclass(frozen=True)
 class Answers:
     """Greedy answers to the held-out prompts: the row of each prompt, the text that each model wrote, and the costs of
-    the models that were measured in a process of their own.
+    the models that were measured in a separate process.
     """
 
     rows: list[HeldOut]
@@ -129,7 +129,7 @@ def _measured(
     answers to the distinct prompts of the rows `prompts`.
 
     The distilled student answers in a separate process, because peak memory is known only for a whole process. The
-    others have the same architecture, so their cost is not measured.
+    other students have the same architecture, so their cost is not measured.
     """
     section = subject.recipe.evaluate
     first: dict[str, HeldOut] = {}
@@ -166,11 +166,11 @@ def _likelihoods(nll: dict[str, Array], recorded: Recorded, scale: Scale) -> Tab
 
 
 def recorded_answer(row: HeldOut, marker: str | None) -> str | None:
-    """The teacher's answer in a row: its column `answer`, or the text after the marker. None when there is none, and
-    for free text, with which nothing can be compared.
+    """The teacher's answer in a row: its column `answer`, or the text after the marker. None when the row has no
+    answer, or when the answer is free text, with which no other answer can be compared.
 
-    Without a marker, the column `answer` can hold the whole text. It is free text if it has many words and the row has
-    no reference.
+    Without a marker, the column `answer` can hold the whole text. This text counts as free text if it has many words
+    and the row has no reference.
     """
     text = recorded_text(row)
     if marker:
@@ -186,8 +186,8 @@ def recorded_text(row: HeldOut) -> str:
 
 
 def points_of(recipe: Recipe, answers: Answers) -> dict[str, dict[str, Array]]:
-    """For each model and measure, (P,): 1 for each prompt whose answer is right or the teacher's, 0 for other answers,
-    and NaN where there is nothing to compare with.
+    """For each model and measure, (P,): 1 for each prompt whose answer is right or equals the teacher's answer, 0 for
+    other answers, and NaN where there is nothing to compare with.
     """
     theirs = marker_of(recipe, as_teacher=True)
     marker = marker_of(recipe, as_teacher=False)
@@ -202,13 +202,13 @@ def points_of(recipe: Recipe, answers: Answers) -> dict[str, dict[str, Array]]:
 
 
 def spent(rows: Sequence[HeldOut]) -> Row:
-    """What the teacher's answers cost when they were made. Empty where a row does not record it."""
+    """What the teacher's answers cost when they were made. A cost is left out when a row does not record it."""
     tokens = [(row.usage or {}).get("completion_tokens") for row in rows]
     usd = [row.cost_usd for row in rows]
     found: Row = {}
     if counted := [n for n in tokens if n]:
         found |= {"answer_tokens": float(np.mean(counted))} if len(counted) == len(rows) else {}
-    if priced := [cost for cost in usd if cost is not None]:  # 0 is also the cost of a model on one's own machine
+    if priced := [cost for cost in usd if cost is not None]:  # a local teacher also costs 0
         found |= {"answer_usd": float(np.mean(priced))} if len(priced) == len(rows) and any(priced) else {}
     return found
 
@@ -220,7 +220,7 @@ def _comparisons(
     points: dict[str, dict[str, Array]],
     asked: Scale,
 ) -> list[Comparison]:
-    """The paired differences of the student from the other models. Without several groups there are none."""
+    """The paired differences of the student from the other models. Differences without an interval are left out."""
     own = nll["distilled"]
     found: list[tuple[str, str, Value]] = []
     for other in ("untrained", "cross-entropy"):
@@ -265,7 +265,9 @@ def _samples(answers: Answers) -> list[Sample]:
 
 
 def _authors(subject: Subject, rows: Sequence[HeldOut]) -> str:
-    """Who wrote the recorded answers, in words: the manifest's teachers, or else those that the rows name."""
+    """The names of the teachers that wrote the recorded answers, in words. They come from the manifest, or from the
+    rows if the manifest names no teacher.
+    """
     stated = corpus.manifest(subject.source)["teachers"]
     wrote = {row.teacher for row in rows}
     named = [str(teacher["model"]) for key, teacher in stated.items() if key in wrote]

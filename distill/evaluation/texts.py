@@ -1,8 +1,8 @@
 """Evaluates students that write text, with their live teacher or with its recorded answers.
 
-A live teacher must run on this machine, must be the one that made the rows, and must have the student's tokens. Other
-teachers cannot be compared with the student token by token: a server, recorded replies, a model with another tokenizer,
-or an unknown author. Then the recorded answers are what is known of the teacher.
+A live teacher must run on this machine, must be the teacher that made the rows, and must have the student's tokenizer.
+Other teachers cannot be compared with the student token by token: a server, recorded replies, a model with another
+tokenizer, or an unknown author. The student is then compared with the recorded answers of such a teacher.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def has_live_teacher(subject: Subject) -> bool:
 
 
 def _is(stated: Mapping[str, object], teacher: LanguageModel) -> bool:
-    """Whether the manifest's entry of a teacher names this model. The revision decides; where it is unknown, the name
-    does.
+    """Whether the manifest's entry of a teacher names this model. The revisions are compared, or the names when a
+    revision is unknown.
     """
     if stated["tokenizer"] != teacher.tokens.hash:
         return False

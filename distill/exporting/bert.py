@@ -22,7 +22,7 @@ from synthgen.errors import UserError
 from synthgen.teachers.encoder import context_of
 
 _HEAD = {"bert.pooler.dense": "cls", "classifier": "cls.output"}
-_ADDED = "token_types.weight"  # must stay float32: llama.cpp adds the first row of this tensor without conversion
+_ADDED = "token_types.weight"  # this tensor must stay float32, because llama.cpp adds its first row without conversion
 
 
 def check(student: Encoder) -> None:

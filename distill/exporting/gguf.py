@@ -21,7 +21,7 @@ from distill.exporting.running import Array
 from synthgen.errors import UserError
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# For each pre-tokenizer that llama.cpp has a name for: the corresponding entries of tokenizer.json.
+# The entries of tokenizer.json for each pre-tokenizer that llama.cpp knows by name.
 _CUTS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [{"type": "ByteLevel", "use_regex": True}],
     "smollm": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}],
@@ -144,7 +144,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
     add_special(writer, tokenizer, ("bos", "eos", "unk", "pad"))
     writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
     template = tokenizer.chat_template
-    if isinstance(template, dict):  # several templates; llama.cpp reads the one that is named default
+    if isinstance(template, dict):  # there are several templates; llama.cpp reads the template named "default"
         template = [{"name": name, "template": text} for name, text in template.items()]
     if template:
         writer.add_chat_template(template)

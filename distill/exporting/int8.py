@@ -4,8 +4,8 @@
 
 llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats store the same
 int8 values and scales. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of
-the layers close to the original ones. It compensates the rounding error of each column by changing the later columns,
-weighted by the inputs of the layer.
+the layers close to the original outputs. It compensates the rounding error of each column by changing the later
+columns, weighted by the inputs of the layer.
 
 The two likeliest tokens of a student that was trained only for seconds have similar probabilities. For such a student,
 rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes it at one position in two

@@ -137,7 +137,8 @@ def _carried(folder: Path) -> list[Path]:
 def _there(target: Path, inputs: dict[str, Any], fresh: bool) -> Export | None:
     """Return the export in `target`, or None when `target` is empty or `fresh` is true.
 
-    Raises RunChanged when `target` holds other files, or, unless `fresh` is true, an export of other inputs.
+    Raises RunChanged when `target` holds files that are not an export, or an export of other inputs while `fresh` is
+    false.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None

@@ -131,7 +131,7 @@ def decoder_graph(model: Any) -> ir.Model:
 
 @contextmanager
 def _supported(model: Any) -> Iterator[None]:
-    """Turn any error of the exporters into a UserError: which architectures they support is theirs to decide."""
+    """Turn any error of the exporters into a UserError, because an exporter may support only some architectures."""
     try:
         yield
     except (MemoryError, OSError, UserError):
@@ -153,7 +153,7 @@ def _traced(model: Any) -> ir.Model:
     # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
     # specializes these sizes.
     ids = torch.zeros((2, 5), dtype=torch.long)
-    past = DynamicCache()  # keeps all tokens also for layers with an attention window; the mask has the window
+    past = DynamicCache()  # keeps all tokens, even for layers with an attention window, because the mask has the window
     with torch.no_grad():
         model(ids[:, :3], past_key_values=past)
     if [layer.get_seq_length() for layer in past.layers] != [3] * model.config.num_hidden_layers:
@@ -256,7 +256,7 @@ def _digest(weight: np.ndarray[Any, Any]) -> str:
 
 
 def _constant_weight(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    """The constant matrix of a node that multiplies a three-dimensional input by this matrix, or looks up rows in it.
+    """The constant matrix by which a node multiplies a three-dimensional input, or in which the node looks up rows.
 
     None for other nodes.
     """

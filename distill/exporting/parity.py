@@ -92,8 +92,8 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
 
 
 def _check_finite(student: Array, exported: Array) -> None:
-    """Raise CorpusError or UserError for results that are not finite numbers. NumPy would find the same most likely
-    token or label in them.
+    """Raise CorpusError or UserError for results that are not finite numbers. For results of NaN alone, NumPy would
+    always find the same most likely token or label.
     """
     if not np.isfinite(student).all():
         raise CorpusError(
@@ -112,8 +112,8 @@ def _logprobs(z_TV: Array) -> Array:
 def same_labels(expected: Array, found: Array) -> Row:
     """Compare the label probabilities (texts, labels) of the student and its export.
 
-    The result has the measures that the function `agreement` returns, except `tokens` and `kl`. Raises the same
-    errors.
+    The result has the measures that the function `agreement` returns, except `tokens` and `kl`. Raises the same errors
+    as `agreement`.
     """
     _check_finite(expected, found)
     return {
@@ -140,7 +140,7 @@ def weigh(
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out
         row = table[name]
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # with PATH.data, if it exists
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # includes PATH.data, if it exists
         if timed:
             place = home if name == "student" else home / file.file
             row |= row_of(measure(timed, {"runtime": file.runtime, "path": str(place), **inputs}))

@@ -66,7 +66,7 @@ class _Torch:
 
         torch.set_num_threads(threads())
         where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
-        # a GGUF file has no safetensors, but it has no pickles either
+        # a GGUF file is not in the safetensors format, but is as safe, because it has no pickles
         safe = path.suffix != ".gguf" or None
         with redirect_stderr(io.StringIO()):  # hides the progress bar of transformers
             self.model = loaded(
@@ -209,7 +209,7 @@ def _bert(path: Path) -> Predict:
     batch = llama_cpp.llama_batch_init(most, 0, 1)
 
     def scores(text: str) -> Array:
-        ids = model.tokenize(text.encode(), special=False)  # "[SEP]" in a text is characters, as for the student
+        ids = model.tokenize(text.encode(), special=False)  # "[SEP]" in a text is read as characters, as by the student
         ids = ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
         batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
@@ -233,7 +233,7 @@ def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
     from tokenizers import Tokenizer
 
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokens.encode_special_tokens = True  # special tokens in a text are characters, as for the student
+    tokens.encode_special_tokens = True  # special tokens in a text are read as characters, as by the student
     facts = json.loads((folder / "predict.json").read_text())
     tokens.enable_truncation(min(facts["max_length"], 1 << 30))
     tokens.no_padding()

@@ -28,7 +28,7 @@ PROMPT, TEACHER_PROMPT, ANSWER, REFERENCE = "prompt", "teacher_prompt", "answer"
 COMPLETION, TOOLS, TEACHES, TEACHER = "completion", "tools", "teaches", "teacher"
 TOKENS, PROMPT_TOKENS, LABEL_PROBS = "token_ids", "prompt_token_ids", "label_probs"
 RATIONALE, PAIR_ROLE, FINISH_REASON = "rationale", "pair_role", "finish_reason"
-REJECTED_SIDE = "rejected"  # the role of the completion of a pair that is not to be learned
+REJECTED_SIDE = "rejected"  # `pair_role` of the row whose completion is not learned
 _TEACHES = f"{VERDICTS}.list.element.teaches"  # the field of a verdict that says what may be learned from the row
 
 PARTS = ("data", "rejected")

@@ -3,13 +3,12 @@
     reader = reader_of(job.tokens, job.own_teachers)
     stream = open_stream(source, reader, cache, choice)
 
-The student's own tokenizer, chat template and end tokens make the ids. Only for rows whose teacher has the very same
-tokenizer are the ids of the corpus used, because these are the ids that the teacher drew and that its distributions
-belong to.
+The ids are made with the student's own tokenizer, chat template and end tokens. Rows whose teacher has the very same
+tokenizer keep the ids of the corpus, because the teacher drew these ids, and its distributions belong to them.
 
-A row teaches its completion. With `teaches: all`, it also teaches the assistant's turns in its prompt; each turn is an
-example of its own in `Example.also`, whose prompt is all that stands before the turn. A row without a prompt is plain
-text, all of which is taught.
+A row teaches its completion. With `teaches: all`, it also teaches the assistant's turns in its prompt. Each of these
+turns is a separate example in `Example.also`, and the prompt of this example is everything before the turn. A row
+without a prompt is plain text, and the student learns all of it.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def reader_of(
 def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
     """The ids of each row's prompt. None for a row whose prompt has tools, is unfinished or is empty."""
     usual = [row for row in rows if not row.tools and row.prompt and row.prompt[-1]["role"] != "assistant"]
-    apart = {repr(row.prompt): row.prompt for row in usual}  # rows of one seed have one prompt, rendered once
+    apart = {repr(row.prompt): row.prompt for row in usual}  # rows of one seed share a prompt, which is rendered once
     try:
         ids = dict(zip(apart, render_all(tokens.tokenizer, list(apart.values())), strict=True))
     except TeacherError:
@@ -81,7 +80,7 @@ def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
 
 
 def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bool) -> list[Turn]:
-    """The last turn that the row teaches, followed by the earlier ones. What users and tools wrote is not taught."""
+    """The last turn that the row teaches, followed by the earlier turns. Messages of users and tools are not taught."""
     if not row.prompt and row.completion:
         return [_plain_text(tokens, row)]
     whole = [*row.prompt, *row.completion]
@@ -106,7 +105,7 @@ def _turns(tokens: Tokens, row: Row, prompt: Sequence[int] | None, reasoning: bo
 
 
 def _ended(tokens: Tokens, row: Row) -> list[int]:
-    """The ids of the corpus, with an end token. Servers do not list the end token of a finished reply."""
+    """The row's ids in the corpus, with an end token. Servers do not list the end token of a finished reply."""
     is_open = row.finish_reason in COMPLETE and row.token_ids[-1] not in tokens.eos and tokens.end is not None
     return [*row.token_ids, tokens.end] if is_open else list(row.token_ids)  # type: ignore[list-item]
 
@@ -135,7 +134,7 @@ def _without_reasoning(message: Message) -> Message:
 
 
 def _of_row(row: Row, error: TeacherError) -> CorpusError:
-    """The error of a template for one row, which the message names and quotes."""
+    """The error of a template for one row. The message names the row and quotes its text."""
     texts = [str(message.get("content") or "") for message in (*row.prompt, *row.completion)]
     quote = " ".join(next(filter(None, reversed(texts[: len(row.prompt)] or texts)), "").split())
     quote = quote if len(quote) <= _QUOTED else f"{quote[:_QUOTED]}…"
@@ -143,8 +142,8 @@ def _of_row(row: Row, error: TeacherError) -> CorpusError:
 
 
 def _plain_text(tokens: Tokens, row: Row) -> Turn:
-    """The ids of a plain text. The first token is the prompt, because nothing stands before it that could predict it;
-    it is the tokenizer's beginning token if the tokenizer puts one before a text.
+    """The ids of a plain text. The first token is the prompt, because no earlier token could predict it. If the
+    tokenizer puts a beginning token before a text, the first token is this beginning token.
     """
     text = str(row.completion[0].get("content") or "")
     ids = [*tokens.beginning, *tokens.ids(text)]

@@ -5,9 +5,9 @@
     segment = Segment.open(path, key, entry_type())           # None if missing, changed, or of another key
     files.read(segment, segment.entries(files)[7])            # the blob
 
-The file begins with the blobs, each compressed with zstd. Then come the entries, one of fixed size for each number, and
-a JSON header. The last parts are a fixed-size tail with the positions of entries and header, and the SHA-256 of all
-bytes before the hash. A segment is written under a temporary name, synced and renamed. A file under its final name is
+The file begins with the blobs, each compressed with zstd. Then come the entries, which all have the same size, and a
+JSON header. The last parts are a fixed-size tail with the positions of entries and header, and the SHA-256 of all bytes
+before the hash. A segment is written under a temporary name, synced and renamed. A file under its final name is
 therefore complete, unless it was changed later. Files are read with `pread` instead of mmap, because mapped pages would
 count as memory of this process.
 """

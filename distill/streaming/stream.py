@@ -126,7 +126,7 @@ class Stream(Sequence[Example]):
 
     def longest_row(self, new: int | None = None) -> tuple[str, int]:
         """(id, length) of the row with the most tokens in prompt and completion together. With `new`, every completion
-        counts as long as that.
+        is counted as `new` tokens.
         """
         lengths = np.concatenate([self._lengths(place, new) for place in range(len(self._shards))])
         number = int(lengths.argmax())
@@ -207,8 +207,8 @@ class Stream(Sequence[Example]):
             if len(missing):
                 raise CorpusError(
                     f"no logits for record {self._name(shard, missing[0])} of {self.folder}",
-                    "generate with a `logits` section, or repair: `synthgen generate … --repair`; a row that an edit "
-                    "changed has none: switch the edit off under `curate`, or set train.kd_weight to 0",
+                    "generate with a `logits` section, or repair: `synthgen generate … --repair`; if an edit changed "
+                    "the row, switch the edit off under `curate`, or set train.kd_weight to 0",
                 )
         if shard.targets and mask.any():
             self._check_meta(shard, int(np.flatnonzero(mask)[0]))

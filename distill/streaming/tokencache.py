@@ -81,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer to learn, in the student's tokens: the ids of all that stands before it, and its own ids."""
+    """One answer to learn, in the student's tokens: the ids of everything before it, and the ids of the answer."""
 
     prompt: list[int]
     completion: list[int]
@@ -93,12 +93,12 @@ class Reader:
 
     `identity` is a hash of everything that decides the result: tokenizer, template, shape. `columns` are the fields of
     `Row` that the functions read. Either `turns` or `prompts` must be given. `turns` returns the answers that each row
-    teaches: that of its completion first, then those of earlier turns. `prompts` returns the ids of each row's prompt,
-    for students that write nothing. `asked` returns the ids of the prompts that the teacher read, by default those in
-    the column `prompt_token_ids`. `values` returns the float32 values to store with each row.
+    teaches: first the answer in its completion, then the answers of earlier turns. `prompts` returns the ids of each
+    row's prompt, for students that write nothing. `asked` returns the ids of the prompts that the teacher read, by
+    default those in the column `prompt_token_ids`. `values` returns the float32 values to store with each row.
 
-    `own` names the teachers whose tokens the student shares. The token ids of all other rows are empty, because they
-    are ids of other tokenizers.
+    `own` names the teachers whose tokens the student shares. Rows of other teachers are read without token ids, because
+    their ids in the corpus belong to other tokenizers.
 
     `shape` changes a row, or returns None to leave it out. The function may keep the distribution, keep only its first
     positions, or drop it. The function must not read the probabilities in the distribution, because they are not loaded
@@ -197,8 +197,8 @@ def _row(values: dict[str, object], kept: bool, reader: Reader) -> Row:
 
 
 def _shaped(entry: np.void, row: Row, example: Example, earlier: Sequence[Turn], reader: Reader) -> tuple[Example, ...]:
-    """Apply the reader's shape to a row. Returns the changed example, followed by the examples in the `also` of that
-    example and the row's earlier turns. Fills the fields of `entry`.
+    """Apply the reader's shape to a row. Returns the changed example, then the examples in its `also`, then the row's
+    earlier turns. Fills the fields of `entry`.
     """
     completion = len(example.completion)
     entry["completion"], entry["asked"] = completion, len(example.teacher_prompt)

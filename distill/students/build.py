@@ -86,8 +86,8 @@ def with_adapter(
 def _check_targets(model: PreTrainedModel, lora: Lora) -> None:
     """Raise RecipeError when a target does not exist, or when it shares its weights with another layer.
 
-    An adapter is merged into the weight of its layer. If another layer used the same weight, as the output layer of a
-    model with tied embeddings does, that layer would change too, though it had no adapter in training.
+    An adapter is merged into the weight of its layer. If another layer uses the same weight, that layer would change
+    too, although it had no adapter in training. An example is the output layer of a model with tied embeddings.
     """
     modules = dict(model.named_modules())
     users: dict[int, list[str]] = {}

@@ -212,7 +212,8 @@ def check_teacher(job: Job, meta: LogitsMeta, weights: Weights | None) -> None:
         made_by["revision"] = (revisions, [weights.revision])
     elif weights is not None:
         job.ui.note(
-            f"train: the weights of {weights.name} are not on this machine; it is not checked that they made the logits"
+            f"train: the weights of {weights.name} are not on this machine, so it is not checked "
+            "whether they made the logits"
         )
     for what, (values, own_values) in made_by.items():
         if not set(own_values) & set(values):
@@ -285,7 +286,7 @@ class _Terms:
 
     @classmethod
     def of(cls, job: Job) -> _Terms | None:
-        """The terms that the recipe requests; None when it requests none."""
+        """The terms that the recipe requests. None when the recipe requests no terms."""
         section = job.section
         if not (section.hidden or section.relations):
             return None

@@ -59,7 +59,8 @@ def decoder(student: DecoderStudent, teacher: Callable[[], Weights], seed: int) 
 
 
 def _base(student: DecoderStudent, teacher: Callable[[], Weights]) -> tuple[str, str | None] | None:
-    """(name, revision) of the checkpoint whose weights the untrained student has. None when there is none.
+    """(name, revision) of the checkpoint whose weights the untrained student has. None when the student has no
+    checkpoint's weights.
 
     A local folder is named by its whole path, so that peft finds it from any folder.
     """

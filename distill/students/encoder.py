@@ -175,7 +175,7 @@ def encoder(
     Raises RecipeError when the student cannot be built, and TeacherError when a checkpoint cannot be loaded.
     """
     classes = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    torch.manual_seed(seed)  # also for a checkpoint, whose new classification head has random weights
+    torch.manual_seed(seed)  # a checkpoint also gets a new classification head with random weights
     if student.model is not None:
         section = TeacherSection(model=student.model)
         model = load_weights(section, AutoModelForSequenceClassification, **classes, ignore_mismatched_sizes=True)[

@@ -3,12 +3,13 @@ layers compute in the teacher.
 
     student = from_layers(teacher, [0, 3])
 
-Layers are found by structure: the stack of layers is the list of modules whose length is the teacher's depth, and
-whose length in the student is the number of kept layers. Its name does not matter. Weights and buffers of a kept layer
-come with it. Values of the config that belong to single layers (such as `layer_types`) are cut to the kept layers.
+The stack of layers is found by its length, because its name differs between architectures. It is the list of modules
+whose length in the teacher is the teacher's depth, and whose length in the student is the number of kept layers.
+Weights and buffers of a kept layer are copied with the layer. Values of the config that belong to single layers (such
+as `layer_types`) are cut to the kept layers.
 
-Architectures differ in ways that nobody can list. So nothing is trusted: the student is compared with the teacher,
-whose other layers are skipped, and a student that computes something else is refused.
+Architectures differ in too many ways to know them all. The student is therefore compared with the teacher while the
+teacher's other layers are skipped, and a student that computes other values is refused.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from distill.students.skipping import without_other_layers
 from synthgen.errors import RecipeError
 
-# Lists of config.json that name layers by their index. All other lists as long as the model is deep have one value for
-# each layer.
+# Lists of config.json that name layers by their index. Every other list whose length is the number of layers has one
+# value for each layer.
 _INDEXES = re.compile(r"(mlp_only_layers|moe_layers|cross_attention_layers|.*layer_(idxs?|ids|indices|indexes))")
-# Lists of config.json that have nothing to do with layers, even if they are as long as the model is deep.
+# Lists of config.json that have nothing to do with layers, even if their length is the number of layers.
 _OTHER = re.compile(r".*(_token_ids?|_ids?|architectures|_section|_sizes|_kernel|_range|labels?)")
-# Numbers of config.json that count the first layers that are of another kind. The number is that of kept layers among
-# them. When these are not the first layers of the student, the comparison with the teacher finds it.
+# Numbers of config.json that count the first layers, which are of another kind than the rest. The student's number is
+# how many of these layers are kept. If these are not the student's first layers, the comparison with the teacher fails.
 _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers", "num_hash_layers")
 # Strings of config.json with one letter for each layer.
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")
@@ -48,8 +49,8 @@ def from_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMo
     """Build a float32 model of the teacher's class whose layer i is a copy of the teacher's layer `layers[i]`.
 
     Embeddings, norms and the output layer are copied unchanged. Raises RecipeError when the layers cannot be told
-    apart, when a weight or buffer has no place in the student, or when the student does not compute what the teacher
-    computes with these layers alone.
+    apart, when a weight or buffer has no place in the student, or when the student computes other values than the
+    teacher with these layers alone.
     """
     with torch.no_grad():
         student = _empty(teacher, layers)
@@ -75,11 +76,11 @@ def _refusal(teacher: PreTrainedModel, layers: Sequence[int], what: str) -> Reci
 
 
 def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A model of the teacher's class with the config of the student, and with any weights."""
+    """A model of the teacher's class with the config of the student, and with arbitrary weights."""
     try:
         config = type(teacher.config).from_dict(config_of(teacher.config, layers))
         student = type(teacher)(config)
-    except Exception as error:  # a config is a program of transformers and can raise anything
+    except Exception as error:  # a config of transformers runs code that can raise any error
         reason = next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
         raise _refusal(teacher, layers, f"no config describes them ({reason})") from None
     student.eval()
@@ -134,7 +135,9 @@ def _stack(teacher: PreTrainedModel, student: PreTrainedModel, layers: Sequence[
 
 
 def _copy(teacher: PreTrainedModel, student: PreTrainedModel, path: str, layers: Sequence[int]) -> None:
-    """Copy every weight and every stored buffer. Raises RecipeError when one has no origin or no place."""
+    """Copy every weight and every stored buffer. Raises RecipeError when a weight or buffer has no origin in the
+    teacher, or no place in the student.
+    """
     source, used = teacher.state_dict(keep_vars=True), set()
     for name, value in student.state_dict(keep_vars=True).items():
         origin = _origin(name, path, layers)
@@ -157,7 +160,7 @@ def _copy(teacher: PreTrainedModel, student: PreTrainedModel, path: str, layers:
 
 
 def _origin(name: str, path: str, layers: Sequence[int]) -> str:
-    """The teacher's name of a weight of the student."""
+    """The name that a weight of the student has in the teacher."""
     if not name.startswith(f"{path}."):
         return name
     number, _, rest = name[len(path) + 1 :].partition(".")
@@ -165,8 +168,8 @@ def _origin(name: str, path: str, layers: Sequence[int]) -> str:
 
 
 def _cut(given: Tensor, wanted: Tensor, layers: Sequence[int], depth: int) -> Tensor | None:
-    """`given`, or the parts of `given` that belong to the kept layers when one dimension holds a part for each layer
-    (as the per-layer embeddings of Gemma 3n and Gemma 4 do). None when it does not have the shape of `wanted`.
+    """`given`, cut to the kept layers if one dimension has a part for each layer, as in the per-layer embeddings of
+    Gemma 3n and Gemma 4. None when the result does not have the shape of `wanted`.
     """
     if given.shape == wanted.shape:
         return given
@@ -204,17 +207,17 @@ def _check_settings(teacher: PreTrainedModel, student: PreTrainedModel, path: st
 def _check_buffers(
     teacher: PreTrainedModel, layers: Sequence[int], modules: tuple[Mapping[str, nn.Module], Mapping[str, nn.Module]]
 ) -> None:
-    """Compare buffers, also those that are not stored, such as masks and frequencies."""
+    """Compare buffers, including buffers that are not stored, such as masks and frequencies."""
     theirs, ours = modules
     for name, module in theirs.items():
         for key, value in module.named_buffers(recurse=False):
             other = ours[name].get_buffer(key)
             if value.shape != other.shape or not torch.allclose(value.cpu().double(), other.double(), atol=1e-6):
-                raise _refusal(teacher, layers, f"the buffer '{key}' of '{name}' is another one in the student")
+                raise _refusal(teacher, layers, f"the buffer '{key}' of '{name}' differs in the student")
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    """The numbers, words, flags and lists of these that are attributes of a module."""
+    """The attributes of a module that are numbers, strings or flags, or lists of such values."""
     return {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in vars(module).items()
@@ -222,7 +225,8 @@ def _settings(module: nn.Module) -> dict[str, object]:
     }
 
 
-# `has_relative_attention_bias`: T5's first block computes the position bias of all blocks. The outputs are compared.
+# `has_relative_attention_bias` differs in T5, whose first block computes the position bias of all blocks. The
+# comparison of outputs covers this setting.
 _IGNORED = ("training", "has_relative_attention_bias")
 
 
@@ -233,8 +237,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _same(value: object, other: object, numbers: tuple[int, int], cut: tuple[Sequence[int], int]) -> bool:
-    """Whether a setting of a layer of the teacher is the same in the student. `numbers` are those of the layer there
-    and here. `cut` are the kept layers and the teacher's depth.
+    """Whether a setting of a layer of the teacher is the same in the student. `numbers` are the layer's number in the
+    teacher and in the student. `cut` has the kept layers and the teacher's depth.
     """
     if value == other or (_is_number(value, numbers[0]) and _is_number(other, numbers[1])):
         return True
@@ -253,11 +257,11 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
     try:
         found = without_other_layers(teacher, path, layers, lambda: outputs(teacher, ids))
         own = outputs(student, ids.cpu())
-    except Exception as error:  # whatever a model raises, what cannot be compared is refused
+    except Exception as error:  # a model can raise any error, and what cannot be compared is refused
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise _refusal(teacher, layers, f"they cannot be run and compared ({reason})") from None
     if found is None:
-        raise _refusal(teacher, layers, "its layers do not only follow each other")
+        raise _refusal(teacher, layers, "the model does more than run its layers one after another")
     wanted = found.cpu()
     largest = float(wanted.abs().max())
     difference = float((own - wanted).abs().max()) if own.shape == wanted.shape else float("inf")
@@ -265,13 +269,13 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
         raise _refusal(
             teacher,
             layers,
-            f"the student computes other values than they do in the teacher (difference {difference:.2g}, "
+            f"the student computes other values than the teacher with these layers (difference {difference:.2g}, "
             f"largest value {largest:.2g})",
         )
 
 
 def _probe(teacher: PreTrainedModel) -> Tensor:
-    """Two texts (2, T) of token ids. They exceed the attention window, if it is short."""
+    """Two texts (2, T) of token ids. The texts are longer than the attention window, if the window is short."""
     config, table = teacher.config, teacher.get_input_embeddings().weight
     window = max((w for key in _WINDOWS if isinstance(w := getattr(config, key, None), int)), default=0)
     length = window + _PROBE // 2 if _PROBE // 2 < window <= _LONG_PROBE else _PROBE

@@ -64,7 +64,9 @@ def train(job: Job, make: Make, origin: str) -> Training:
 
 
 def _able_to_write(student: StudentModel, rows: Mapped[Text], online: OnlineSection) -> StudentModel:
-    """Return the student. Raises RecipeError when it has too few positions for the completions that it shall write."""
+    """Return the student. Raises RecipeError when the student has too few positions for the completions that it will
+    write.
+    """
     if online.mode == "on_policy":
         row, length = rows.stream.longest_row(online.max_new_tokens)
         check_length(student.model, length, f"row {row} has {length} tokens with those that the student writes")

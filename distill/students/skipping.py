@@ -1,9 +1,9 @@
 """Runs a model with only some of its layers, in any order, without changing the model.
 
-The model is run as it is, and the arguments of each layer are recorded: masks, positions and whatever else the layer
-gets. Then it is run again. In place of the first layer, the wanted layers run one after another, each with its own
-arguments. All other layers return what they get. So each layer computes exactly what it computes in the whole model,
-only from other hidden states.
+The model is first run unchanged, and the arguments of each layer, such as masks and positions, are recorded. Then the
+model is run again. In place of the first layer, the wanted layers run one after another, each with its recorded
+arguments. All other layers return their input unchanged. Each wanted layer therefore computes the same function as in
+the whole model, but from other hidden states.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ Run = Callable[[], Tensor]
 
 
 def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int], run: Run) -> Tensor | None:
-    """The result of `run`, which calls `model`, with only the layers with these numbers of the list of layers `path`.
+    """The result of `run`, which calls `model`, when only the layers with the numbers `layers` are run. `path` names
+    the list of all layers.
 
-    Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when the layers do not only
-    follow each other: when all layers, run this way, do not give what the model itself gives.
+    Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when all layers, run in this
+    way, do not give the model's own result, because the model then does more than run one layer after another.
     """
     stack = list(model.get_submodule(path).children())
     chain = _Chain(stack)
@@ -87,7 +88,7 @@ class _Chain:
             return run()
 
     def _like_result(self, number: int, hidden: Any) -> Any:
-        """The recorded result of a layer with other hidden states."""
+        """The recorded result of a layer, with its hidden states replaced by `hidden`."""
         result = self.calls[number][2]
         if isinstance(result, dict):
             return {**result, next(iter(result)): hidden}
@@ -114,7 +115,7 @@ def _with_named(args: tuple[Any, ...], named: dict[str, Any], hidden: Any) -> di
 
 @contextmanager
 def _replaced(stack: Sequence[nn.Module], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Give each layer another `forward` for a while."""
+    """Replace the `forward` of each layer inside a `with` block."""
     try:
         for layer, forward in zip(stack, forwards, strict=True):
             layer.__dict__["forward"] = forward
@@ -126,7 +127,7 @@ def _replaced(stack: Sequence[nn.Module], forwards: Sequence[Callable[..., Any]]
 
 @contextmanager
 def _in_float32(module: nn.Module, but: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Give a module's weights and buffers in float32 for a while, except those of the modules `but`."""
+    """Convert a module's weights and buffers to float32 inside a `with` block, except those of the modules `but`."""
     skipped = {id(inner) for one in but for inner in one.modules()}
     with ExitStack() as undo:
         for inner in module.modules():

@@ -10,10 +10,10 @@ distribution of the part's last token, multiplied by the probabilities of the pa
 part is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the
 teacher's kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions
 of such a part, the `TopK` target is a single outcome with all the mass, so every divergence from it is zero. ULD does
-not say which token is right, so cross-entropy has the weight of the divergence there.
+not say which token is right, so at these positions cross-entropy also gets the weight of the divergence.
 
 Logits at a temperature other than 1 are refused, because the chain rule does not hold for their probabilities. Draws
-are refused, because their sorted frequencies are not the sorted probabilities.
+are refused, because their sorted frequencies differ from the sorted probabilities.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Vocabulary:
 def shared(student: Vocabulary, teacher: Vocabulary, size: int) -> Ints:
     """Return, for each teacher id, the student id with the same bytes, or −1 when there is none.
 
-    It has at least `size` entries. The teacher's end token is mapped to the student's end token.
+    The result has at least `size` entries. The teacher's end token is mapped to the student's end token.
     """
     ids = {piece: token for token, piece in reversed(list(enumerate(student.pieces))) if piece is not None}
     mapping = np.full(max(size, len(teacher.pieces)), -1, np.int64)
@@ -85,8 +85,8 @@ def cuts(
     """Cut two tokenizations of one text into parts, at each byte where a token begins in both.
 
     Returns the parts as (slice of the student's tokens, slice of the teacher's tokens), or None when the texts differ.
-    If both texts end in a special token, the two tokens form a part of their own. If only one text does, that token is
-    left out. The first part is left out when only one tokenizer puts a space before the text.
+    If both texts end in a special token, the two tokens form a part of their own. If only one text ends in a special
+    token, this token is left out. The first part is left out when only one tokenizer puts a space before the text.
     """
     a, b = _pieces(student_ids, student), _pieces(teacher_ids, teacher)
     ends = [bool(side) and side[-1] is None for side in (a, b)]
@@ -178,7 +178,7 @@ class Translation:
 
 
 def without_target(target: logits.Target) -> Bools:
-    """Whether each position of an aligned target has no token with a probability: (T,)."""
+    """Return a mask (T,) that is True at the positions of an aligned target where no token has a probability."""
     if not isinstance(target, logits.TopK):
         return np.zeros(len(target), bool)
     return np.asarray(~np.isfinite(target.logprobs).any(1))
@@ -234,7 +234,7 @@ def _width(part: Part, q: Tensor) -> int:
 
 
 def _padded(part: Part, q: Tensor) -> Tensor:
-    """The teacher's sorted probabilities: the kept ones, then even shares of the residual mass, then zeros."""
+    """The teacher's sorted probabilities: the kept probabilities, then even shares of the residual mass, then zeros."""
     p = torch.zeros(_width(part, q), dtype=q.dtype, device=q.device)
     p[: len(part.kept)] = torch.from_numpy(part.kept).to(q.device, q.dtype)
     p[len(part.kept) : len(part.kept) + part.others] = part.share
@@ -243,8 +243,8 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows whose distributions come from a teacher with another tokenizer: those of the corpus itself, or those of
-    another run in which the teacher scored the corpus's texts.
+    """The rows whose distributions come from a teacher with another tokenizer. They are rows of the corpus itself, or
+    of another run in which the teacher scored the corpus's texts.
 
     `records` maps the id of a row of the corpus to the row that was scored, which has the same text. `index` maps the
     id of a scored row to the place of its logits. `meta` is the metadata of the logits.
@@ -258,7 +258,7 @@ class Scored:
     @classmethod
     def open(cls, source: Path, run: str | None) -> Scored:
         """Open the distributions of `run`, or those of the corpus `source` when `run` is None. Raises CorpusError when
-        there are none that can be used across tokenizers.
+        none of the distributions can be used across tokenizers.
         """
         folder = source if run is None else corpus.resolve(Path(run), prefer=("generated", "curated"))
         [stored] = folders(folder, ())
@@ -359,8 +359,8 @@ def load_across(
 
 
 def _with_end(target: logits.TopK, record: Record, teacher: Vocabulary) -> tuple[logits.TopK, list[int]]:
-    """The distributions and the teacher's ids of a row. Servers do not list the end token of a finished reply, so that
-    it is added.
+    """The distributions and the teacher's ids of a row. The end token of a finished reply is added here, because
+    servers do not list it.
     """
     ids = list(record.token_ids or ())
     ended = not ids or ids[-1] >= len(teacher.pieces) or teacher.pieces[ids[-1]] is None
@@ -385,7 +385,9 @@ def _own_ids(tokens: Tokens, record: Record, *, of_teacher: bool) -> tuple[list[
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:
-    """Count the tokens that are learned by divergence, those learned by ULD, and those without a target."""
+    """Count the tokens that are learned by divergence, the tokens that are learned by ULD, and the tokens without a
+    target.
+    """
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)

@@ -21,8 +21,7 @@ needs no further approximation. For the mean, the distributions are tempered bef
 opposite order cannot be computed from a top-k. For the pool, tempering before or after merging gives the same result.
 
 Sampled: the weighted draws of all teachers are an unbiased estimate of the mean. The recipe refuses a pool of draws: a
-pool is not linear in the probabilities, and if one teacher never drew an id, the id would have probability zero in the
-pool.
+pool is not linear in the probabilities, and an id that one teacher never drew would have probability zero in it.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class Merge:
                 )
 
     def facts(self, rows: Iterable[tuple[Sequence[logits.Target], Metas]]) -> training.Ensemble:
-        """The facts for training.json and the model card. `rows` are the targets of the training rows. They are read
+        """The facts for training.json and the model card. `rows` are the targets of the training rows. `rows` are read
         only if each row has its own weights.
         """
         if self.weights:

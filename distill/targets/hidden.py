@@ -214,7 +214,9 @@ def relation_term(a_s: Tensor, a_t: Tensor, heads: int, queries: int, keys: int 
 
 
 def _relations(a_LD: Tensor, heads: int, queries: int) -> Tensor:
-    """Return (heads, queries, L): log-relations of each of the last `queries` positions to itself and all before it."""
+    """Return (heads, queries, L): log-relations of each of the last `queries` positions to itself and all earlier
+    positions.
+    """
     length = len(a_LD)
     a = a_LD.view(length, heads, -1).transpose(0, 1)
     scores = a[:, length - queries :] @ a.transpose(1, 2) / a.shape[-1] ** 0.5

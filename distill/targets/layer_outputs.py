@@ -22,7 +22,9 @@ from synthgen.errors import RecipeError
 from synthgen.lm.forward import GivesLogits, completion_logits
 
 NO_HEAD = Head(torch.zeros(0))
-"""A placeholder for the output layer of a model whose logits are not needed, so that they are not computed."""
+"""A placeholder for the output layer of a model. It is used when the logits are not needed, so that they are not
+computed.
+"""
 
 
 def see(
@@ -35,10 +37,10 @@ def see(
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Return (inputs of the output layer, outputs of layers), both as lists with one entry for each row.
 
-    The inputs of the output layer are those of the n completion tokens. When `head` is None, the first list has logits
-    instead. The outputs of layers are the hidden states (n, D) after each layer of `depths`, at the positions that
-    predict completion tokens. With `attention`, the outputs are for all positions of the sequence that predict a token,
-    and each row also has the queries, keys and values of the layer `attention`.
+    The first list has the inputs of the output layer at the positions that predict the n completion tokens, or the
+    logits when `head` is None. The second list has the hidden states (n, D) after each layer of `depths`, at the same
+    positions. With `attention`, the second list is for all positions of the sequence that predict a token, and each row
+    also has the queries, keys and values of the layer `attention`.
     """
     layers = layers_of(model)
     modules, widths = [layers[i] for i in depths], [model.config.get_text_config().hidden_size] * len(depths)

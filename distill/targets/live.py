@@ -82,8 +82,8 @@ class OnPolicy(LiveTeacher):
     """The loss of `LiveTeacher`. In some steps, it is computed on completions that the student writes.
 
     The expected loss is λ · E_student[D] + (1 − λ) · E_corpus[D], where D is the divergence. Whether the student writes
-    in a step is drawn from (seed, step). The tokens that it writes are drawn from (seed, step, row). A completion ends
-    at one of the teacher's end tokens.
+    in a step is drawn from (seed, step). The student's tokens are drawn from (seed, step, row). A completion ends at
+    one of the teacher's end tokens.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: LanguageModel, section: TrainSection, steps: int) -> None:
@@ -95,8 +95,8 @@ class OnPolicy(LiveTeacher):
     def begin(self, step: int, rows: list[Text]) -> list[Text]:
         """Return the step's rows, or rows whose completions the student wrote.
 
-        The student writes completions for the rows of one step. They are used in this step and the next `online.reuse`
-        − 1 steps.
+        The student writes completions for the rows of one step. These completions are used in this step and the next
+        `online.reuse` − 1 steps.
         """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()

@@ -8,8 +8,8 @@
   sum of both.
 - `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
 
-The rationale is the text before `generate.answer_marker`. If the answer has reasoning of its own (the field
-`reasoning_content`, which servers of reasoning models send), the rationale is this reasoning.
+The rationale is the text before `generate.answer_marker`. If the answer has the field `reasoning_content`, which
+servers of reasoning models send, the rationale is the text of this field.
 
 The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by
 cross-entropy, from kept rows only. A rationale keeps its stored distributions.
@@ -94,7 +94,9 @@ def explaining(prompt: Sequence[Message], rationale: RationaleSection) -> list[M
 
 
 def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | None) -> int:
-    """Count the tokens of a completion before the last `marker`. Without a marker, count all except the end token."""
+    """Count the tokens of a completion before the last `marker`. Without a marker, count all tokens except the end
+    token.
+    """
     shown = [token for token in completion if token not in tokens.eos]
     text = tokens.decode(shown)
     if not marker or marker not in text:
@@ -111,8 +113,8 @@ def rationale_tokens(tokens: Tokens, completion: Sequence[int], marker: str | No
 class StepByStep(FromStored):
     """The loss of mode `step_by_step`: weight · loss of the answers + (1 − weight) · loss of the rationales.
 
-    The loss of the answers is a mean over the tokens of all answers, that of the rationales over the tokens of all
-    rationales.
+    The loss of the answers is a mean over the tokens of all answers. The loss of the rationales is a mean over the
+    tokens of all rationales.
     """
 
     def forward(self, rows: Sequence[Example], step: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:

@@ -40,7 +40,7 @@ class FromCompletions(Objective[Row]):
     """The base class of objectives on the completions of rows."""
 
     def tokens(self, rows: Sequence[Row]) -> int:
-        """The number of completion tokens of `rows`, those of the turns in `also` included."""
+        """The number of completion tokens of `rows`, including the turns in `also`."""
         return sum(len(example.completion) for example in expand(rows))
 
 
@@ -120,9 +120,9 @@ def batch_loss(
     The divergence is a mean over the tokens of all rows. Cross-entropy is a mean over the tokens of kept rows. Both
     means are over the whole step. If a step is computed in portions, the losses and gradients of the portions therefore
     add up to those of the step. Without `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all
-    rows. With `train.across`, a token of a kept row without a distribution (see `without_target`) has its part of
-    kd_weight added to its cross-entropy, because every divergence from its target is zero. `live`, if given, replaces
-    the stored targets: this function returns the targets of the tokens [begin, end).
+    rows. With `train.across`, some tokens have no distribution (see `without_target`), so every divergence from their
+    targets is zero. In kept rows, the cross-entropy of these tokens also gets the weight of the divergence. `live`, if
+    given, is a function that returns the targets of the tokens [begin, end), and the stored targets are not used.
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
@@ -166,8 +166,8 @@ def batch_loss(
 
 
 def _targets(rows: Sequence[Example], tokens: int, width: int) -> list[logits.Target]:
-    """The targets of the rows. Raises CorpusError unless they cover all `tokens`, or if a student with `width` tokens
-    lacks one of theirs.
+    """The targets of the rows. Raises CorpusError when the targets do not cover all `tokens`, or have a token that a
+    student with `width` tokens lacks.
     """
     _check_width(rows, width)
     targets = [e.target for e in rows if e.target is not None]
@@ -181,7 +181,7 @@ def _targets(rows: Sequence[Example], tokens: int, width: int) -> list[logits.Ta
 
 def _check_width(rows: Sequence[Example], width: int) -> None:
     """Raise CorpusError when the stored distribution of a row has a token that the student lacks. Entries of a top-k
-    without probability stand for no token.
+    that have no probability are ignored.
     """
     for row in rows:
         ids = getattr(row.target, "ids", None)
