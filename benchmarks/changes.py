@@ -36,7 +36,7 @@ GAP = re.compile(rb"(?:#[^\n]*|[\s()\\])*")  # what may lie between an operand a
 def changes(text: bytes) -> list[tuple[int, int, str]]:
     """Every change of a file as (first byte, byte behind the last, new text), in the order of the file.
 
-    Left out is what decides nothing when the code runs: docstrings, annotations, decorators, asserts, formatted texts,
+    Code that decides nothing when it runs is left out: docstrings, annotations, decorators, asserts, formatted texts,
     `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, `strict` in `zip`, and −2 instead of −1 in
     `reshape`, where NumPy takes every negative number for the rest.
     """

@@ -6,10 +6,10 @@
     python benchmarks/good_rows.py DATA --web        only the presets of `web_text`, with the completions as plain text
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
-self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A file that
-is not there is named and left out. Two more sets need no file: functions of Python's standard library and tables in
-Markdown that are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its answer is
-marked as right. So nearly every rejected row is a mistake of the check.
+self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A missing
+file is named in the output and left out. Two more sets need no file: functions of Python's standard library and tables
+in Markdown that are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its answer
+is marked as right. So nearly every rejected row is a mistake of the check.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
     python benchmarks/near_duplicates.py [--text rows.jsonl.gz] [--rows 100000] [--repeat 3] [--tools …]
 
-The corpus is real text: sentences put together at random, about 600 characters in a row. They are from the prompts and
-completions of `--text`, a file of JSON rows {prompt, completion}, or else from the project's own pages. One row in five
-belongs to a cluster of near duplicates, which are edits of one text: words replaced, a beginning added, a part left
-out, or two parts swapped. The sizes of clusters follow a power law, up to 1,000. Everything is drawn with a fixed seed.
+The corpus is real text: sentences put together at random, about 600 characters in a row. The sentences are from the
+prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, they are from the
+project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of one text: words
+replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power law, up to
+1,000. Everything is drawn with a fixed seed.
 
-The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from lists
-of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
-rows. Each runs in its own process, and the tools take turns.
+The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. It is computed for all
+pairs, without any of the tools, from lists of the rows with each sequence (only up to 100,000 rows). A tool reads the
+corpus from Parquet and writes the ids of kept rows. Each tool runs in its own process, and the tools take turns.
 
 - docs/s: rows, divided by the time from the start of the process to its end.
 - CPU: user and system time. MB: the peak memory of the largest process (VmHWM).
@@ -128,7 +129,7 @@ def truth(path: Path) -> np.ndarray:
         gram = np.unique(gram * (len(numbers) + 1) + following, return_inverse=True)[1]
     inside = owner[: len(gram)] == owner[4:]
     kinds = int(gram.max()) + 1
-    entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence of a row once
+    entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence counts once in a row
     owner, gram = entries // kinds, entries % kinds
     sizes = np.bincount(owner, minlength=rows)
     by_gram = owner[np.argsort(gram, kind="stable")]  # the rows of each sequence, one sequence after the other
@@ -162,8 +163,9 @@ class Run:
 
 class Watch(threading.Thread):
     """Reads the peak memory and the CPU time of each process of a tree, twenty times a second, until the tree ends.
-    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures for an ended
-    process would count the memory of this program, and leave out processes that nobody waited for.
+    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures are not used:
+    for an ended process, they would include the memory of this program, and leave out child processes that were not
+    waited for.
     """
 
     def __init__(self, pid: int) -> None:

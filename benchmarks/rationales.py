@@ -3,13 +3,13 @@
     python benchmarks/rationales.py DATA
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
-palm-rationales/commonsense_qa_train.jsonl and palm-rationales/svamp_train.jsonl, which no teacher wrote with a hint.
+palm-rationales/commonsense_qa_train.jsonl and palm-rationales/svamp_train.jsonl, whose teachers saw no hint.
 
 The first table counts the solutions whose end contradicts their answer. In the rows "planted", the answers of the
 solutions that people wrote are replaced: by a number that is 1, 2, 3, 5 or 10 larger, by two, three or ten times the
 number, or by another number of the solution. The second table is about phrases that name a hint or a given answer, in
-rationales that were written without one. The third says how many of the solutions with equations have only right ones,
-and how often the score of a right solution is above that of a wrong one (AUC; ties count one half).
+rationales that were written without a hint. The third table says how many of the solutions with equations have only
+right equations, and how often the score of a right solution is above that of a wrong one (AUC; ties count one half).
 """
 
 from __future__ import annotations
