@@ -293,7 +293,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         tempfile.tempdir = None
         os.chdir(folder)
         sys.path[0] = str(folder)
-        sys.modules["__main__"] = ModuleType("__main__")  # else processes of the tests would run this script first
+        sys.modules["__main__"] = ModuleType("__main__")  # without it, processes of tests would run this script first
         import pytest
 
         status = int(

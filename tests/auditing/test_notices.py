@@ -1,4 +1,4 @@
-"""What has to be said and passed on lies in every folder that may be shared: corpus, student, exports."""
+"""Notices and license texts that must be passed on are in every folder that may be shared: corpus, student, exports."""
 
 from __future__ import annotations
 
