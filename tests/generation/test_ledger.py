@@ -194,7 +194,7 @@ CALL = Call(b"q", b"k" * 32, PROMPT, 20, 5)
 
 
 class Answering:
-    """A teacher whose replies are read as `reply`."""
+    """A teacher that reads every reply as `reply`."""
 
     identity = {"model": "m"}
 

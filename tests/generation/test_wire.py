@@ -1,4 +1,4 @@
-"""Runs against a server that sends odd replies: what becomes a row, is cached, is paid, or stops the run."""
+"""Runs against a server that sends odd replies: which replies become rows, are cached, are paid, or stop the run."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_budget_ends_what_a_lying_server_may_cost(serve, tmp_path, lie):
-    """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count, or
-    within the budget if what it says can be bounded.
+    """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count. If
+    its counts can be bounded, spending stays within the budget.
     """
     flight, budget = 4, 0.002
     body = reply_with(usage=lie)
@@ -253,7 +253,7 @@ def test_the_ledger_counts_open_reservations_and_parts(tmp_path):
     assert ledger.spent(tmp_path) == Spent(81, 9)
     asyncio.run(write((1, 2), end=True))
     asyncio.run(write((2, 2), end=True))
-    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # its own, and half of what the whole run had spent
+    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # its own costs, and half of the run's costs
     ledger.discard(tmp_path)
     assert not tmp_path.exists()
 

@@ -18,7 +18,7 @@ from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
 from synthgen.teachers.transformers import LocalModel
 
-NEAR = 1e-3  # in nats; the device adds float32 numbers in another order
+NEAR = 1e-3  # tolerance in nats, because the device adds float32 numbers in another order
 SPECS = [
     LogitsSpec("sampled", draws=50),
     LogitsSpec("sampled", 2.0, draws=9),

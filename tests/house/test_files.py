@@ -1,4 +1,6 @@
-"""JSON files of a run of any shape: one line that names the file and what to do, and never a value that looks right."""
+"""A run's JSON files with any content: a wrong file gives one line that names the file and what to do, and never a
+value that looks right.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def source_texts() -> list[str]:
 
 
 def missing_messages(page: str, texts: list[str]) -> list[str]:
-    """The messages in the first column of a page's tables that are in no string of the packages."""
+    """The messages in the first column of a page's tables that do not occur in any string of the packages."""
     tables = page.split("## Failures")[0] + page.split("## Audit")[1]
     messages = [m for line in tables.splitlines() if (m := re.match(r"\| `([^`]* [^`]*)`", line))]
     assert len(messages) > 40

@@ -125,7 +125,7 @@ def test_half_inputs_are_computed_in_float32(name, kind, dtype):
     if name == "mse":
         expected, expected_gradient = value_and_gradient(lambda z: exact(name, target, logp, z, 1.0), z.double())
     assert value.dtype == torch.float32
-    if name == "adaptive_kl" and kind == "dense":  # of equal float16 values, some can be in the head and others not
+    if name == "adaptive_kl" and kind == "dense":  # equal float16 values can be in or outside the head
         p = logp.softmax(-1).sort(-1, descending=True).values
         edge = (p.cumsum(-1) - p < 0.5).sum(-1, keepdim=True)
         clear = (p.gather(-1, edge) != p.gather(-1, edge - 1))[:, 0]

@@ -136,9 +136,9 @@ def _train(model: Any, row: Row) -> None:
 REFUSED = {
     # the first layer has no norm before its attention, and another layer has one
     "modernbert-decoder": ([1, 3], "attn_norm"),
-    # which layer is of which kind is a period and an offset, which cannot describe these layers
+    # the config gives the kinds of layers by a period and an offset, which cannot describe these layers
     "jamba": ([1, 3], "has no place in the student"),
-    # the last layer must be one of full attention
+    # the last layer must have full attention
     "gemma4_text": ([0, 2], "full_attention for layer_type"),
     # only the first layer normalizes its input
     "rwkv": ([1, 3], "computes other values"),

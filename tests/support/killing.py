@@ -279,7 +279,7 @@ def _command(command: list[str]) -> int:
 
 def _hook(calls: list[str], cut: list[Any] | None) -> None:
     """Records each call of a function in `HOOKED` in `calls`. `cut` is (number of a call, "before" or "after"): the
-    process is killed there.
+    process is killed before or after this call.
     """
     (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 

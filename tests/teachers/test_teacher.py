@@ -333,7 +333,9 @@ def test_greedy_answers_do_not_depend_on_the_batch(smol):
 
 @pytest.mark.parametrize("begin", [[], [20, 21, 22, 23]])
 def test_gradients_are_the_same_packed_and_padded(tiny, begin):
-    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are those of all rows."""
+    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are the sums over all
+    rows.
+    """
     from transformers import AutoModelForCausalLM
 
     from synthgen.lm import forward
@@ -396,7 +398,7 @@ def test_logits_that_are_not_finite_are_a_failure_of_their_row_alone(tiny, value
     labels = [request._replace(kind="classify", labels=("yes", "no")) for request in requests]
     given = ({"role": "assistant", "content": "yes"},)
     scores = [request._replace(kind="score", completion=given) for request in requests]
-    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))  # good: too little probability
+    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))  # `good` may fail: too little mass
     assert bad.failure[0] == "engine"
     assert good.failure is None or good.failure[0] != "engine"
     scored = [admitted(scores[0], reply) for reply in teacher.score(scores, spec)]  # both are packed into one sequence
