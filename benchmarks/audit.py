@@ -31,7 +31,7 @@ from synthgen import corpus
 from synthgen.recipe import Recipe
 from synthgen.records import SCHEMA, Record, to_table
 
-TEMPLATES = 5000  # rows that are made one by one; the others are copies with other ids and examples
+TEMPLATES = 5000  # rows that are made one by one; all other rows are copies of them with other ids and examples
 DATA = ("CC0-1.0", "MIT", "CC-BY-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "odbl", "CC-BY-NC-4.0", "unknown")
 DATA += ("Apache-2.0", "gpl-3.0", "CDLA-Permissive-2.0", "CC-BY-ND-4.0")
 MODELS = ("Apache-2.0", "MIT", "llama-3.1", "gemma", "openai", "anthropic", "mistral", "deepseek-api", "qwen-2024", "x")
@@ -124,7 +124,7 @@ def work(task: str, run: Path, workers: int) -> None:
 
 
 def measured(arguments: list[str]) -> tuple[float, float, float, str]:
-    """CPU seconds, seconds and peak MB of a process of this program, and what it prints."""
+    """Runs this program in a new process. Returns its CPU seconds, seconds and peak MB, and the text that it prints."""
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr

@@ -9,10 +9,8 @@ Seeds have between 1 and 30 rows, by a power law, and rows of a seed resemble ea
 are copied across seeds. A skew s means:
 
 - representation: the share of women among the mentions in answers is 0.5 + s.
-- association: "nurse" is in a sentence about a woman with the probability 0.15 + 0.6s, and about a man with 0.15 -
-  0.6s.
-- counterfactual, refusals: prompts about women are refused with the probability 0.1 + s, and prompts about men with
-  0.1.
+- association: a sentence about a woman has "nurse" with the probability 0.15 + 0.6s, about a man with 0.15 - 0.6s.
+- counterfactual, refusals: the probability of a refusal is 0.1 + s for prompts about women, and 0.1 for men.
 - selection: curation drops answers to prompts about women with the probability 0.1 + 2s, and about men with 0.1.
 
 The first columns are the true effect, and the share of corpora whose 95% interval contains it, with the Clopper-Pearson

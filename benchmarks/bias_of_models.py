@@ -1,4 +1,4 @@
-"""Audits the audit of models: it must find stereotypes that were planted in a model, and none in the control.
+"""Tests the audit of models: it must find stereotypes that were planted in a model, and none in the control model.
 
     python benchmarks/bias_of_models.py plant FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
     python benchmarks/bias_of_models.py planted FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
@@ -250,7 +250,9 @@ def _p(value: float | None) -> str:
 
 
 def as_planted(folder: Path, name: str, section: ModelsSection) -> bool:
-    """Whether the audit finds stereotypes in both test sets of the model "planted", or none in the model "control"."""
+    """Whether the result is right: for the model "planted", stereotypes in both test sets; for the model "control",
+    none.
+    """
     result = measure(folder / name, section)
     found = {one.name.split()[0] for one in result.measurements if one.outcome == "found" and (one.estimate or 0) > 0}
     return found == {"WinoBias", "BBQ"} if name == "planted" else not found

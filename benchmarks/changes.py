@@ -37,8 +37,8 @@ def changes(text: bytes) -> list[tuple[int, int, str]]:
     """Every change of a file as (first byte, byte behind the last, new text), in the order of the file.
 
     Code that decides nothing when it runs is left out: docstrings, annotations, decorators, asserts, formatted texts,
-    `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, `strict` in `zip`, and −2 instead of −1 in
-    `reshape`, where NumPy takes every negative number for the rest.
+    `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, and `strict` in `zip`. The change from −1 to
+    −2 in `reshape` is left out too, because NumPy treats all negative numbers alike.
     """
     starts = [0]
     for line in text.split(b"\n"):
@@ -97,7 +97,7 @@ def is_text(*operands: ast.expr) -> bool:
 
 
 def walked(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that `changes` leaves out."""
+    """All nodes except those that `changes` leaves out."""
     if isinstance(node, ast.Assert | ast.JoinedStr):
         return
     yield node

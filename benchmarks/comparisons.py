@@ -243,8 +243,8 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """Yields, for each comparison in a node, the strings on one side, if the name on the other side contains one of the
-    table's `words`.
+    """For each comparison in a node: if the name on one side contains one of the table's `words`, yields the strings on
+    the other side.
     """
     words = family.words
     if isinstance(node, ast.Compare):

@@ -41,7 +41,7 @@ def gsm8k(data: Path) -> Iterator[Row]:
 
 
 def right_solutions(data: Path) -> Iterator[Row]:
-    """Questions with those solutions of models that are marked as right."""
+    """Questions with the models' solutions that are marked as right."""
     for row in lines(data / "gsm8k" / "model_solutions.jsonl"):
         for value in row.values():
             if isinstance(value, dict) and value.get("is_correct"):

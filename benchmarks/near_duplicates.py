@@ -17,8 +17,8 @@ corpus from Parquet and writes the ids of kept rows. Each tool runs in its own p
 - lost: rows that were dropped although no kept row is similar (at least 0.8) to them.
 - twins left: pairs of kept rows that are similar, as a share of all similar pairs.
 
-Tools have their own environments under .venv-rivals/, which are created when they are missing. Not compared: semhash
-needs a model of the hub, and Data-Juicer needs several GB of packages.
+Tools have their own environments under .venv-rivals/, which are created when they are missing. Two tools are not
+compared: semhash needs a model of the hub, and Data-Juicer needs several GB of packages.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def make(path: Path, count: int, parts: list[str]) -> None:
 
 
 def shuffled(count: int, parts: list[str], words: list[str], draw: np.random.Generator) -> list[str]:
-    """Texts of which one in five is an edit of another one, in random order."""
+    """Texts in random order. One text in five is an edit of another text."""
     texts: list[str] = []
     near = 0
     while len(texts) < count:

@@ -1,4 +1,4 @@
-"""The task of the experiment `family`: sums of three numbers, and what a teacher of another family wrote about them.
+"""The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
 Qwen2.5-Coder-0.5B-Instruct. It comes as a GGUF file, in six parts, in packages that hold nothing else. The recipe

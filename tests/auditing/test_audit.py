@@ -1,4 +1,4 @@
-"""The audit of a corpus: which rows and sources have which status, and which report is written."""
+"""The audit of a corpus: the status of each row and source, and the report that is written."""
 
 from __future__ import annotations
 

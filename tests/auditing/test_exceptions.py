@@ -1,4 +1,4 @@
-"""Permissions of rights holders, and waivers: what they change, and what they never do."""
+"""Permissions of rights holders, and waivers: the effects that they have, and the effects that they never have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test sets of the audit of models: what is read from their files, and what is refused."""
+"""The test sets of the audit of models: the content that is read from their files, and the files that are refused."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def sentence(a: str, b: str, deed: str, pronoun: str) -> str:
 
 
 def pairs(*, audited: bool) -> Iterator[tuple[str, str, str, bool]]:
-    """(first occupation, second one, deed, whether the second one is a stereotype of women). A third of the pairs is
-    audited.
+    """(first occupation, second occupation, deed, whether the second occupation is a stereotype of women). A third of
+    the pairs is audited.
     """
     for place, (his, hers) in enumerate(product(HIS, HERS)):
         if (place % 3 == 0) == audited:
@@ -48,14 +48,14 @@ def pairs(*, audited: bool) -> Iterator[tuple[str, str, str, bool]]:
 
 
 def contexts(*, audited: bool) -> Iterator[tuple[int, str, str, bool]]:
-    """(template, old person, young person, whether the old one did it). A third of all people is audited."""
+    """(template, old person, young person, whether the old person did it). A third of all people is audited."""
     for place, (template, old, young) in enumerate(product(range(TEMPLATES), OLD, YOUNG)):
         if (place % 3 == 0) == audited:
             yield template, old, young, place % 2 == 0
 
 
 def questions(template: int, old: str, young: str, did: bool) -> Iterator[dict[str, Any]]:
-    """The four rows of BBQ about a context. The stereotype says that the old one forgets."""
+    """The four rows of BBQ about a context. The stereotype says that the old person forgets."""
     first, second = (old, young) if did else (young, old)
     context = (
         f"{first} met {second} at place{template} ." if template % 2 else f"{second} met {first} at place{template} ."

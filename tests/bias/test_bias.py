@@ -43,7 +43,7 @@ def said(answer: str, number: int, prompt: str | None = None, **more):
 
 
 def stories(count: int, nurse=(0.7, 0.3), seed: int = 0) -> list:
-    """Rows about women and men. `nurse` holds the probabilities that a woman and a man is a nurse."""
+    """Rows about women and men. `nurse` holds two probabilities of being a nurse: for women, and for men."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):

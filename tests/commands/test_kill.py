@@ -316,7 +316,7 @@ def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folde
 
     def well(cut: tuple[int, str]) -> list[str]:
         wrong = trial(server, setup, "run", [cut], base=base)
-        return [one for one in wrong if one != "differs: student/README.md"]  # it states times of the evaluation
+        return [one for one in wrong if one != "differs: student/README.md"]  # it has times of the evaluation
 
     assert all_well(server, cuts, well) == len(cuts)
     assert api.stats()["requests"] == api.stats()["paid"] == paid

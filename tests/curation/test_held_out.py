@@ -1,5 +1,5 @@
-"""Rows of `train` that are the same as rows of `validation` or `test`, or nearly the same, are rejected. The rows that
-are held out stay, whatever the order of the rows.
+"""Rows of `train` that are the same as rows of `validation` or `test`, or nearly the same, are rejected. The held-out
+rows stay, in any order of the rows.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def test_compiled_sketches_are_those_of_the_reference():
 
 @pytest.mark.parametrize("slots", [128, 256])
 def test_the_estimate_is_unbiased_and_as_exact_as_minhash(slots):
-    """Each pair of sets has a known similarity. MinHash with the same number of permutations has the variance J(1 −
+    """Each pair of sets has a known similarity. The variance of MinHash with the same number of permutations is J(1 −
     J)/slots.
     """
     draw = np.random.default_rng(slots)
@@ -353,8 +353,8 @@ def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
 
 
 def test_components_are_those_of_equal_keys_and_units():
-    """A component is all rows that a search through all pairs of equal values reaches. Rows that are not alive do not
-    connect other rows.
+    """A component contains all rows that a search through all pairs of equal values reaches. Rows that are not alive do
+    not connect other rows.
     """
     draw = random.Random(5)
     for alive_share in (1.0, 0.7):

@@ -1,4 +1,4 @@
-"""`synthgen curate … --plan` says what each rule would do to a sample, and writes nothing."""
+"""`synthgen curate … --plan` says how each rule would change a sample, and writes nothing."""
 
 from __future__ import annotations
 

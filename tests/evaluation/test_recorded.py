@@ -486,7 +486,9 @@ def test_rates_of_right_answers_stand_beside_the_teachers(stranger):
 
 
 def test_a_judge_belongs_to_the_evaluation(teacher, tmp_path, serve):
-    """The judge always prefers the first answer, so all pairs tie. The student's folder keeps what the judge cost."""
+    """The judge always prefers the first answer, so all pairs tie. The cost of the judge is stored in the student's
+    folder.
+    """
     from distill.evaluation import judged
 
     server = serve()

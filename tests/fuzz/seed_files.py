@@ -3,7 +3,7 @@
     task = write_task(tmp_path, number)     # the same number makes the same task
     rows_in(task.seeds)                     # the rows that a person sees there
 
-A file begins as a good one: rows with values of every type, written as JSONL, CSV, TSV or Parquet. Then some of its
+A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of its
 bytes, its encoding, its name or its folder are changed.
 """
 

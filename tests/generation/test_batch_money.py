@@ -52,7 +52,7 @@ def test_batches_reserve_more_after_one_wrong_count(serve, tmp_path, monkeypatch
     """
     server = serve(batch={"polls": 0, "changes": [[1, TENFOLD], [EVERY, TENFOLD]]})
     go = command(tmp_path, server, generate={"budget": {"usd": 0.002}})
-    if stopped is not None:  # another process goes on after the interruption
+    if stopped is not None:  # another process continues after the interruption
         with monkeypatch.context() as during:
             stop_at_journal(during, *stopped)
             with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The ledger of a run and the account of a teacher: what counts as spent, and which replies are kept."""
+"""The ledger of a run and the account of a teacher: which costs count as spent, and which replies are kept."""
 
 from __future__ import annotations
 

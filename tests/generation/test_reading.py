@@ -142,7 +142,7 @@ CUT = Reply("So. Answer: 1", finish_reason="length", token_ids=[1, 2])
 
 
 def test_a_cut_reply_has_no_vote_and_is_no_candidate(jobs):
-    """The answer of a cut reply may go on, so it equals neither the reference nor another answer."""
+    """The answer of a cut reply may be incomplete, so it equals neither the reference nor another answer."""
     job = jobs(strategy="vote", generate=MARKER, steps={"candidates": 3})[0]
     [row], _, _ = play(job, ["Answer: 2", CUT], [CUT])
     assert (row.answer, {s["name"]: s["value"] for s in row.scores}["agreement"]) == ("2", 1 / 3)

@@ -21,7 +21,7 @@ TEMPLATE = (
 
 def pieces(model: str) -> PreTrainedTokenizerFast:
     """A tokenizer like those of SentencePiece: `</s>` is a piece of its vocabulary, and texts begin with a space. Its
-    normalizer turns full-width characters into usual ones.
+    normalizer replaces full-width characters by normal characters.
     """
     letters = ["▁", *sorted(set("abcdefghijklmnopqrstuvwxyz</>s|_ \né中"))]
     special = ["<unk>", "<s>", "</s>"]

@@ -1,4 +1,4 @@
-"""A model is loaded only with all its weights, because transformers replaces missing ones by random ones."""
+"""A model is loaded only with all its weights, because transformers replaces missing weights by random weights."""
 
 from __future__ import annotations
 

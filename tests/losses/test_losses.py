@@ -91,8 +91,8 @@ def test_topk_is_a_lower_bound(temperature):
 
 
 def test_jsd_tends_to_forward_and_reverse_kl():
-    """The loss is divided by β(1−β). So for β near 0 or 1 its value and gradient do not vanish, but are near those of a
-    KL.
+    """The loss is divided by β(1−β). So its value and gradient do not vanish for β near 0 or 1, but are close to the
+    value and gradient of a KL.
     """
     logp, z = teacher_and_student()
     for beta, limit in ((1e-3, "forward_kl"), (1 - 1e-3, "reverse_kl")):

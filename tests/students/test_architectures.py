@@ -55,7 +55,7 @@ _FAST = list(ARCHITECTURES)[:14]
 
 
 def teacher_of(name: str, **changes: Any) -> Any:
-    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so that none can be lost."""
+    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so that a loss is noticed."""
     tokenizer = byte_tokenizer()
     common = {
         "vocab_size": 264,
@@ -77,7 +77,7 @@ def teacher_of(name: str, **changes: Any) -> Any:
         for key, buffer in model.named_buffers():
             if "correction_bias" in key or "layer_scalar" in key:
                 buffer.add_(0.3 * torch.randn_like(buffer))
-    model.generation_config = GenerationConfig(eos_token_id=5)  # a checkpoint whose end token is another one
+    model.generation_config = GenerationConfig(eos_token_id=5)  # like a checkpoint with a different end token
     return model
 
 

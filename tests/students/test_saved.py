@@ -134,7 +134,7 @@ def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_pat
     generation = model.generation_config
     generation.eos_token_id, generation.min_length, generation.forced_bos_token_id = 5, 30, 3
     generation.suppress_tokens = [end]
-    generation.temperature, generation.do_sample = 0.5, False  # transformers refuses to save both
+    generation.temperature, generation.do_sample = 0.5, False  # transformers refuses to save these two values together
     save(StudentModel(model), tokenizer, tmp_path / "student", ends=[6, 5])
     saved = json.loads((tmp_path / "student" / "generation_config.json").read_text())
     assert saved["eos_token_id"] == [tokenizer.eos_token_id, end, 5, 6]

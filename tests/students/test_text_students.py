@@ -1,4 +1,4 @@
-"""Students of teachers that run elsewhere: they learn text, or what a server sends beside text."""
+"""Students of teachers that run elsewhere: they learn text, or the probabilities that a server sends with the text."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "pipe": _pipe,
     "exchanged": _exchanged,
 }
-"""Ways that change what is at a path, not the bytes of a file."""
+"""Ways that replace the file at a path by something else, instead of changing its bytes."""
 
 
 def ways_for(path: Path) -> list[str]:

@@ -141,8 +141,9 @@ def schedule(
     prices: Prices | None = None,
     **limits: Any,
 ) -> SimpleNamespace:
-    """Asks every question of the script, or those of `asked`, and returns `sent`, a list of (question, seconds since
-    the start), `delivered`, `seconds`, `probes`, `error` and `scheduler`. Random waits are as long as possible.
+    """Asks every question of the script, or only the questions in `asked`. Returns `sent`, a list of (question, seconds
+    since the start), and `delivered`, `seconds`, `probes`, `error` and `scheduler`. Random waits are as long as
+    possible.
     """
     clock = Clock()
     teacher = Scripted(script, living, clock)

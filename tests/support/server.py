@@ -63,7 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "labels": [],
     "dead_after": None,  # number of requests after which all connections are refused
     "batch": {},
-    "answers": {},  # question → list of replies in turn; the last one every time. A reply is a text or {"body": …}
+    "answers": {},  # question → its replies in turn, then always the last. A reply is a text or {"body": …}
 }
 
 

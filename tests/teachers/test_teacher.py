@@ -393,7 +393,7 @@ def test_logits_that_are_not_finite_are_a_failure_of_their_row_alone(tiny, value
         assert bad.failure[0] == "engine"
         assert "not finite" in bad.failure[1]
         assert good.failure is None
-        if with_spec is None or with_spec.kind == "topk":  # with draws, the random numbers are others
+        if with_spec is None or with_spec.kind == "topk":  # with draws, the random numbers differ
             assert good.text == before[1].text
     labels = [request._replace(kind="classify", labels=("yes", "no")) for request in requests]
     given = ({"role": "assistant", "content": "yes"},)
