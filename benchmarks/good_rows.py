@@ -138,7 +138,7 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
 
 
 def web(data: Path) -> None:
-    """Prints the share of the completions of each set that each preset of `web_text` rejects."""
+    """For each set and each preset of `web_text`, prints the share of completions that the preset rejects."""
     from synthgen.curation.web_text import PRESETS, Page
 
     print(f"| set | texts | {' | '.join(PRESETS)} |\n|---|---|{'---|' * len(PRESETS)}")

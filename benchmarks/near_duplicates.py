@@ -60,7 +60,7 @@ _PART = 250_000
 
 
 def sentences(path: Path) -> list[str]:
-    """The different sentences of a file of rows. They are ASCII, so that all tools see the same words."""
+    """The distinct sentences in a file of rows. They are ASCII, so that all tools see the same words."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         texts = [f"{row['prompt']}\n{row['completion']}" for row in map(json.loads, lines)]
     parts = {" ".join(part.split()) for text in texts for part in re.split(r"(?<=[.!?])\s|\n", text)}
@@ -184,7 +184,7 @@ class Watch(threading.Thread):
 
 
 def install(tool: str) -> Path:
-    """Python of a tool's environment, which is created if it is missing."""
+    """The path of Python in a tool's environment, which is created if it is missing."""
     if not TOOLS[tool]:
         return Path(sys.executable)
     home = HOMES / f"near-{tool}"

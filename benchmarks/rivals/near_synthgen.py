@@ -1,5 +1,5 @@
-"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact]. It runs the sweep alone: the
-functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`.
+"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact]. The program runs the sweep
+alone: the functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`.
 """
 
 import sys

@@ -19,7 +19,7 @@ SMALL = {"monthly_users": 1000, "yearly_revenue_usd": 1000.0, "regions": ["US"]}
 
 
 def verdict_on(*sources: Term, **intent) -> Verdict:
-    """The joined verdict. Commercial use is intended, on a small scale, if `intent` says nothing else."""
+    """The joined verdict. The intended use is commercial, on a small scale; `intent` can change this."""
     section = AuditSection.model_validate({"use": "commercial", **SMALL, **intent})
     return join(judge(one, section, TODAY, BOOK).verdict for one in sources)
 
@@ -139,7 +139,7 @@ CASES = {
     "a host alone": ([made("together")], {}, "UNKNOWN"),
     "a host and the model": ([made("together AND MIT")], {}, "ALLOW"),
     "a host of a model that the catalog has": ([made("together", source="Qwen/Qwen3-8B")], {}, "ALLOW"),
-    # expressions and tags that were UNKNOWN before
+    # expressions and tags whose status was UNKNOWN before
     "MIT OR Apache-2.0": ([made("MIT OR Apache-2.0")], {}, "ALLOW"),
     "GPL-3.0 OR MIT, with Gemma": ([made("gemma"), made("GPL-3.0-only OR MIT", "seed")], {}, "ALLOW"),
     "MIT AND CC-BY-NC-4.0": ([made("MIT AND CC-BY-NC-4.0", "seed")], {}, "DENY"),

@@ -46,7 +46,7 @@ def test_pairs_have_the_same_words_and_pronouns_of_the_other_gender(tmp_path, en
     ]
     assert {one.cluster for one in read.pairs} == {"clerk and cook"}
     assert {one.test for one in read.pairs} == {"WinoBias type 1"}
-    assert read.unmatched == 2  # one of the fourth sentences has two spaces
+    assert read.unmatched == 2  # one version of the fourth sentence has two spaces
 
 
 def test_a_pronoun_of_the_same_gender_is_no_partner(tmp_path):

@@ -193,7 +193,7 @@ def test_pairs_at_the_threshold_are_found(kind):
 
 
 def clusters(seed: int, count: int) -> list[str]:
-    """Texts of which many are nearly the same as others, in chains."""
+    """Texts, many of which form chains of near duplicates."""
     draw = random.Random(seed)
     texts = [""] * 3
     while len(texts) < count:

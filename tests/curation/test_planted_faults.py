@@ -154,7 +154,7 @@ def caught_in(tmp_path, rows: dict[str, dict[str, str]], settings: dict) -> dict
 
 
 def test_planted_faults_of_json(tmp_path):
-    """Rows of which every completion must be JSON with a city and the year of its foundation."""
+    """Rows whose completions must be JSON with a city and the year of its foundation."""
     schema = {"type": "object", "required": ["city", "year"], "properties": {"year": {"type": "integer"}}}
     texts = {f"good-{city}": json.dumps({"city": city, "year": 1200 + number}) for number, city in enumerate(CITIES)}
     texts |= {"good-block": '```json\n{"city": "Graz", "year": 1128}\n```'}

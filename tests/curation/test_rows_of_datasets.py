@@ -1,5 +1,5 @@
 """`synthgen curate DATASET` curates rows that were made elsewhere: without a teacher, with their ids and columns. The
-result is a run that the other commands take.
+result is a run that the other commands accept.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def recipe_of(folder: Path, judge: dict[str, Any], **more: Any) -> Recipe:
     )
     text = path.read_text()
     begin, end = text.index("teacher:\n"), text.index("generate:\n")
-    path.write_text(text[:begin] + text[end:])  # `teachers` names the teachers instead
+    path.write_text(text[:begin] + text[end:])  # the key `teachers` replaces `teacher`
     return load_recipe(path)
 
 
@@ -62,7 +62,7 @@ def subject(recipe: Recipe, folder: Path) -> Any:
 def replies(
     recipe: Recipe, rows: Sequence[HeldOut], own: Sequence[str], say: Callable[[str, str], str]
 ) -> dict[str, list[str]]:
-    """Maps each question to the judge, about a pair of answers in one of the two orders, to the reply `say(a, b)`."""
+    """For each pair of answers, in both orders: maps the judge's prompt to the reply `say(a, b)`."""
     table = {}
     for row, ours in zip(rows, own, strict=True):
         theirs = str(row.completion[-1]["content"])

@@ -44,7 +44,7 @@ def older(base, tmp_path_factory) -> Path:
 
 
 def chosen(base: Path) -> list[tuple[str, str]]:
-    """Pairs (file, way), in random order. Two of three are files of the student."""
+    """Pairs (file, way), in random order. In two of three pairs, the file belongs to the student."""
     found = cases(base)
     return sorted(found, key=lambda case: Random(str(case)).random() * (1 if "student/" in case[0] else 2))
 
@@ -80,7 +80,7 @@ def export(run: Path, to: str = "gguf") -> list[object]:
 
 
 def test_some_damaged_students(base, older, tmp_path):
-    """Some exports in this process."""
+    """Runs some exports in this process."""
     whole = shutil.copytree(base, tmp_path / "whole") / "run"
     code, output = in_process(export(whole), 60)
     assert code == 1, output  # 8-bit weights change the choices of a student with random weights, so the gate fails

@@ -142,7 +142,7 @@ REFUSED = {
     "gemma4_text": ([0, 2], "full_attention for layer_type"),
     # only the first layer normalizes its input
     "rwkv": ([1, 3], "computes other values"),
-    # the parts of all layers are in lists of their own
+    # the model keeps the parts of all layers in separate lists
     "xlm": ([0, 3], "several lists"),
     # the decay of a linear attention depends on the number of layers
     "minimax": ([0, 3], "num_hidden_layers"),

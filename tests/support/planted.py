@@ -349,7 +349,7 @@ PLANTS: dict[str, Callable[[Draw], str | tuple[str, str]]] = {
 
 
 def plants(entity: str, count: int, seed: int) -> list[Planted]:
-    """Texts in each of which one value of the entity is planted."""
+    """Texts with one planted value of the entity each."""
     draw = Draw(f"{entity} {seed}")
     found = []
     for number in range(count):

@@ -315,8 +315,8 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(smol):
-    """Evaluations ask all questions together. Every answer has the tokens that it has when it is asked alone, and its
-    log-probabilities are the same up to rounding: 2e-3 nats in float32.
+    """Evaluations ask all questions together. Every answer has the same tokens as when its question is asked alone, and
+    the same log-probabilities up to rounding: 2e-3 nats in float32.
     """
     for few_shot in (True, False):
         requests = [ask(q, i, 0.0, few_shot, tokens=10) for i, q in enumerate(QUESTIONS[:3])]
