@@ -79,7 +79,9 @@ def lines(path: Path) -> Iterator[dict]:
 
 
 def value_of(expression: str) -> Fraction | None:
-    """The exact value of an expression by Python's parser, or None if it is no expression or divides by zero."""
+    """The exact value of an expression by Python's parser, or None if the text is not an expression, or divides by
+    zero.
+    """
     try:
         return evaluated(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, KeyError, ZeroDivisionError):

@@ -167,7 +167,7 @@ def measures(model: Any, new_tokens: int) -> dict[str, list[float]]:
 
 
 def end_of_answer(ids: Sequence[int], answer: Sequence[int]) -> int:
-    """The index behind the answer's last token in the tokens of a text. The text ends with the answer and an end of the
+    """The index after the answer's last token in the tokens of a text. The text ends with the answer and an end of the
     turn.
     """
     ends = [end for end in range(len(answer), len(ids) + 1) if list(ids[end - len(answer) : end]) == list(answer)]

@@ -3,7 +3,7 @@
     python benchmarks/experiments/selection.py         # then run tables.py for the tables
 
 The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py, and
-with the 64 most probable ids of each token stored. It prints two things:
+with the 64 most probable ids of each token stored. The script prints two things:
 
 - For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
   right answer has a better score than a wrong one). The bootstrap of the intervals draws groups of questions that

@@ -1,6 +1,4 @@
-"""`synthgen export`: in each format, rows can be read back unchanged, or the row that cannot is refused. No other file
-is touched.
-"""
+"""`synthgen export`: in each format, every row can be read back unchanged, or is refused. No other file is touched."""
 
 from __future__ import annotations
 

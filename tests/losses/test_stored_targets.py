@@ -1,4 +1,4 @@
-"""Stored distributions: the error of top-k, and that draws are unbiased."""
+"""Stored distributions: top-k has a bounded error, and draws are unbiased."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ _FAST = list(ARCHITECTURES)[:14]
 
 
 def teacher_of(name: str, **changes: Any) -> Any:
-    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so that a loss is noticed."""
+    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so a missing one is noticed."""
     tokenizer = byte_tokenizer()
     common = {
         "vocab_size": 264,

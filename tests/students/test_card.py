@@ -251,7 +251,7 @@ def test_the_card_has_the_audit_for_the_use_of_this_student(run, tmp_path):
 
 
 def test_the_card_has_the_tests_of_bias_of_this_student(run, tmp_path):
-    """If the student was trained again after the audit, the card leaves these tests out."""
+    """If the student was trained again after the audit, the card leaves out the tests of bias."""
     recipe, folder = recipe_of({"model": "org/base", "license": "MIT"}), tmp_path / "s"
     (folder / "audit").mkdir(parents=True)
     intent = {"use": "commercial", "actions": [], "competes": "no"}

@@ -93,7 +93,7 @@ class Server:
     `close` ends the process.
 
     `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
-    them once, so that no fork has to.
+    them once, so that no fork has to import them.
     """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:

@@ -275,8 +275,8 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 
 
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
-    """All rows fail, so synthgen asks whether the server is alive. It is, so the run ends with failures and without an
-    error.
+    """All rows fail, so synthgen asks whether the server is alive. The server is alive, so the run ends with failures
+    and without an error.
     """
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
     rows, failures, _ = generated(tmp_path, server, seeds=5, teacher={"max_retries": 1})
