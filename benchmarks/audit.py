@@ -1,12 +1,13 @@
-"""Times the license audit of a large corpus, with the smallest sets that fail, its repairs, and `--keep-allowed`.
+"""Times the license audit of a large corpus, its search for the smallest sets of sources that fail and for repairs, and
+its option `--keep-allowed`.
 
     python benchmarks/audit.py [--rows 1000000] [--size 10000] [--workers 2]
 
 The corpus is made first. A row has a prompt and a completion of about 400 characters together, and eight sources: a
-seed, a template, two examples, a generator, a rewriter, a judge and the model of its distributions. They are drawn with
-a fixed seed from 12 data sets, 10 models and 3 accounts, whose licenses allow, contest or forbid commercial use, are
-unknown, or contradict each other (BY-SA and BY-NC-SA; Gemma and the GPL). Each example has an id of its own. Then each
-task runs in a process of its own:
+seed, a template, two examples, a generator, a rewriter, a judge and the model of its distributions. The sources are
+drawn with a fixed seed from 12 data sets, 10 models and 3 accounts. Their licenses allow, contest or forbid commercial
+use, are unknown, or contradict each other (BY-SA and BY-NC-SA; Gemma and the GPL). Each example has an id of its own.
+Then each task runs in a process of its own:
 
 - CPU s: user and system time of the process and of the workers that it started. s: the time from its start to its end.
 - MB: the peak resident memory of the largest of these processes.
@@ -30,7 +31,7 @@ from synthgen import corpus
 from synthgen.recipe import Recipe
 from synthgen.records import SCHEMA, Record, to_table
 
-TEMPLATES = 5000  # rows that are made one by one; the others are copies with other ids and examples
+TEMPLATES = 5000  # rows that are made one by one; all other rows are copies of them with other ids and examples
 DATA = ("CC0-1.0", "MIT", "CC-BY-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "odbl", "CC-BY-NC-4.0", "unknown")
 DATA += ("Apache-2.0", "gpl-3.0", "CDLA-Permissive-2.0", "CC-BY-ND-4.0")
 MODELS = ("Apache-2.0", "MIT", "llama-3.1", "gemma", "openai", "anthropic", "mistral", "deepseek-api", "qwen-2024", "x")
@@ -123,7 +124,7 @@ def work(task: str, run: Path, workers: int) -> None:
 
 
 def measured(arguments: list[str]) -> tuple[float, float, float, str]:
-    """CPU seconds, seconds and peak MB of a process of this program, and what it prints."""
+    """Runs this program in a new process. Returns its CPU seconds, seconds and peak MB, and the text that it prints."""
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr

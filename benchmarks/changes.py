@@ -34,11 +34,11 @@ GAP = re.compile(rb"(?:#[^\n]*|[\s()\\])*")  # what may lie between an operand a
 
 
 def changes(text: bytes) -> list[tuple[int, int, str]]:
-    """Every change of a file as (first byte, byte behind the last, new text), in the order of the file.
+    """Every change of a file as (first byte, byte after the last, new text), in the order of the file.
 
-    Left out is what decides nothing when the code runs: docstrings, annotations, decorators, asserts, formatted texts,
-    `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, `strict` in `zip`, and −2 instead of −1 in
-    `reshape`, where NumPy takes every negative number for the rest.
+    Code that decides nothing when it runs is left out: docstrings, annotations, decorators, asserts, formatted texts,
+    `__all__`, the bodies of `if TYPE_CHECKING`, `total` of a `TypedDict`, and `strict` in `zip`. The change from −1 to
+    −2 in `reshape` is left out too, because NumPy treats all negative numbers alike.
     """
     starts = [0]
     for line in text.split(b"\n"):
@@ -50,7 +50,7 @@ def changes(text: bytes) -> list[tuple[int, int, str]]:
         )
 
     def between(node: ast.expr, old: str, new: str) -> tuple[int, int, str]:
-        """The operator behind the operand `node`."""
+        """The operator after the operand `node`."""
         match = GAP.match(text, span(node)[1])
         assert match is not None
         found = re.compile(old.encode()).match(text, match.end())
@@ -87,7 +87,7 @@ def changes(text: bytes) -> list[tuple[int, int, str]]:
 
 
 def is_text(*operands: ast.expr) -> bool:
-    """Whether an operand is certainly a text, a list or a tuple. These are joined, not added."""
+    """Whether an operand is certainly a text, a list or a tuple. `+` joins these operands instead of adding them."""
     return any(
         isinstance(operand, TEXTS)
         or (isinstance(operand, ast.Constant) and isinstance(operand.value, str | bytes))
@@ -97,7 +97,7 @@ def is_text(*operands: ast.expr) -> bool:
 
 
 def walked(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that `changes` leaves out."""
+    """All nodes except those that `changes` leaves out."""
     if isinstance(node, ast.Assert | ast.JoinedStr):
         return
     yield node

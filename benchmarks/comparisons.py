@@ -16,8 +16,8 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, the folders in which a module that is named
-# after an entry of the table owns this entry.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. If a module in one of these
+# folders is named after an entry of the table, it owns this entry.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
@@ -243,8 +243,8 @@ def _has(name: str, words: Words) -> bool:
 
 
 def compared(node: ast.AST, scope: Scope, family: Family) -> Iterator[set[str]]:
-    """Yields, for each comparison in a node, the strings on one side, if the name on the other side contains one of the
-    table's `words`.
+    """For each comparison in a node: if the name on one side contains one of the table's `words`, yields the strings on
+    the other side.
     """
     words = family.words
     if isinstance(node, ast.Compare):

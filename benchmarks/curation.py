@@ -37,7 +37,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARD = 1024
-EVALUATION = ROOT / "data" / "reasoning.jsonl"  # is not part of the corpus
+EVALUATION = ROOT / "data" / "reasoning.jsonl"  # this file is not part of the corpus
 OTHERS = {  # settings of rules that have no defaults
     "language": ["en"],
     "pattern": {"reject": [r"\d{3}-\d{4}"]},
@@ -63,7 +63,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
         for number in range(count):
             row = rows[number % len(rows)]
-            fresh = "" if number < len(rows) else f" {number}"  # curation would reject a copy
+            fresh = "" if number < len(rows) else f" {number}"  # else curation would reject a copy
             yield row["prompt"] + fresh, row["completion"]
         return
     parts = sentences()
@@ -202,7 +202,7 @@ def each(run: Path) -> None:
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}
     section, services = CurateSection.model_validate(values), Services()
-    together = {True: 0.0, False: 0.0}  # CPU seconds of a row, of the default checks with and without `answer`
+    together = {True: 0.0, False: 0.0}  # CPU seconds a row of all default checks: with `answer` and without it
     for name, entry, function in rules:
         if entry.needs and importlib.util.find_spec(entry.needs) is None:
             print(f"  {name:<15} LEFT OUT, because {entry.needs} is not installed")

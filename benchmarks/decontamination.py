@@ -18,13 +18,13 @@ question is planted once for each kind of edit, as the prompt of a row whose com
     solution      the worked solution as the completion, under another prompt
     paraphrase    other names, other words for common words, and the last sentence first
 
-The untouched rows are the 7,473 rows of `train.jsonl`. `--show` prints those that are rejected, each with the matched
-question, so that a person can judge whether it is a real leak. The speed is the best of five passes of the check's
+The untouched rows are the 7,473 rows of `train.jsonl`. `--show` prints the rejected rows, each with the matched
+question, so that a person can judge whether the row is a real leak. The speed is the best of five passes of the check's
 function over the rows of `train.jsonl` in memory, in one process with one thread, after the index was made.
 
 `--twins` curates a data set with `split_twins`, and counts the rows of `test` whose prompt has a Jaccard similarity of
-at least 0.8 with a prompt of `train`, before and after. The count shares no code with the sweep: it compares sets of
-strings, and every pair that has a sequence of five words in common.
+at least 0.8 with a prompt of `train`, before and after. The count shares no code with the sweep: it represents rows as
+sets of strings, and compares every pair of rows that have a sequence of five words in common.
 """
 
 from __future__ import annotations

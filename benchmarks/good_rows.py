@@ -6,10 +6,10 @@
     python benchmarks/good_rows.py DATA --web        only the presets of `web_text`, with the completions as plain text
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
-self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A file that
-is not there is named and left out. Two more sets need no file: functions of Python's standard library and tables in
-Markdown that are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its answer is
-marked as right. So nearly every rejected row is a mistake of the check.
+self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A missing
+file is named in the output and left out. Two more sets need no file: functions of Python's standard library and tables
+in Markdown that are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its answer
+is marked as right. So nearly every rejected row is a mistake of the check.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def gsm8k(data: Path) -> Iterator[Row]:
 
 
 def right_solutions(data: Path) -> Iterator[Row]:
-    """Questions with those solutions of models that are marked as right."""
+    """Questions with the models' solutions that are marked as right."""
     for row in lines(data / "gsm8k" / "model_solutions.jsonl"):
         for value in row.values():
             if isinstance(value, dict) and value.get("is_correct"):
@@ -138,7 +138,7 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
 
 
 def web(data: Path) -> None:
-    """Prints the share of the completions of each set that each preset of `web_text` rejects."""
+    """For each set and each preset of `web_text`, prints the share of completions that the preset rejects."""
     from synthgen.curation.web_text import PRESETS, Page
 
     print(f"| set | texts | {' | '.join(PRESETS)} |\n|---|---|{'---|' * len(PRESETS)}")

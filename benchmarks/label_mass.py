@@ -3,7 +3,7 @@
     python benchmarks/label_mass.py [FOLDER]
 
 The recipe is run once for each bound. The teacher computes each distribution only once. Each student is compared with
-the labels of all held-out seeds, also of those whose rows the bound excludes. `train.seed` takes three values.
+the labels of all held-out seeds, including the seeds whose rows the bound excludes. `train.seed` takes three values.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Measures the memory and time to compute the loss and its gradients, with the logits of all tokens at once and with
-those of one chunk of tokens at a time.
+"""Measures the memory and time to compute the loss and its gradients, with the logits of all tokens at once, and with
+the logits of one chunk of tokens at a time.
 
     python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
 

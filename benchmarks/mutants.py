@@ -3,10 +3,9 @@
     python benchmarks/mutants.py [--seed 1] [--count 200] [--rooms budget seeds] [--part 1/4] [--out mutants.jsonl]
 
 A mutant is a copy of the source with one change. A comparison, an arithmetic operator, `and`, `or` or `not` becomes
-another one, a number becomes the next one, or True becomes False. Each room is a part of the source with the tests that
-hold it (ROOMS). The mutants are drawn evenly over the rooms. The same seed draws the same mutants while the source
-stays the same. Each mutant runs the tests of its file until the first failure. A run that takes too long counts as a
-failure.
+another one, a number becomes the next one, or True becomes False. Each room is a part of the source with its tests
+(ROOMS). The mutants are drawn evenly over the rooms. The same seed draws the same mutants while the source stays the
+same. Each mutant runs the tests of its file until the first failure. A run that takes too long counts as a failure.
 
 Results are appended to the file of `--out`. A run that was interrupted continues from this file. A mutant that a test
 detected is not run again. A mutant that survived is run again, because a new test may detect it now. `--part 2/4` runs
@@ -159,7 +158,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         for name in ("completion", "usage", "finish", "gate", "reasoning", "served")
     },
 }
-"""Maps each room to its files of source, which may be patterns, each with the tests that run, in their order."""
+"""Maps each room to its source files, which may be patterns. Each file has its tests, in the order of the runs."""
 
 
 class Mutant(NamedTuple):
@@ -211,7 +210,7 @@ def mutants(room: str) -> tuple[Mutant, ...]:
 
 
 def sample(rooms: Iterable[str], seed: int, count: int) -> list[Mutant]:
-    """`count` mutants, as many from each room as from every other. The draws of a room depend on no other room."""
+    """`count` mutants, with the same number from each room. The draws from a room do not depend on other rooms."""
     drawn = []
     for room in rooms:
         found = list(mutants(room))
@@ -231,7 +230,7 @@ def end_with_parent() -> None:
 
 
 def copy_source(folder: Path) -> None:
-    """The copy of this process is named by its process id."""
+    """Copies the source to a folder of this process, which is named after the process id."""
     end_with_parent()
     for part in COPIED:
         origin, place = REPOSITORY / part, folder / str(os.getpid()) / part
@@ -242,7 +241,7 @@ def copy_source(folder: Path) -> None:
 
 
 def place(folder: Path, file: str, text: bytes) -> None:
-    """Writes a file of the copy. Its compiled module goes, because it may look as new as the file."""
+    """Writes a file of the copy. Deletes the compiled module, because Python may take it for up to date."""
     path = folder / file
     path.write_bytes(text)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
@@ -265,7 +264,7 @@ def tested(folder: Path, tests: Iterable[str], limit: float) -> tuple[str, float
                 time.sleep(0.05)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # the tests and every process that they left
+            os.killpg(child, signal.SIGKILL)  # kills the tests and every process that they left
         if status is None:
             os.waitpid(child, 0)
     seconds = time.monotonic() - began
@@ -276,7 +275,7 @@ def tested(folder: Path, tests: Iterable[str], limit: float) -> tuple[str, float
 
 
 def run_child(folder: Path, tests: list[str], log: Path) -> None:
-    """The process of the tests, a fork that has imported the large libraries. It never returns."""
+    """Runs the tests in this process, a fork that has imported the large libraries. Never returns."""
     status = 1
     try:
         os.setsid()
@@ -294,7 +293,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         tempfile.tempdir = None
         os.chdir(folder)
         sys.path[0] = str(folder)
-        sys.modules["__main__"] = ModuleType("__main__")  # else processes of the tests would run this script first
+        sys.modules["__main__"] = ModuleType("__main__")  # without it, processes of tests would run this script first
         import pytest
 
         status = int(

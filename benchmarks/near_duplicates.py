@@ -2,22 +2,23 @@
 
     python benchmarks/near_duplicates.py [--text rows.jsonl.gz] [--rows 100000] [--repeat 3] [--tools …]
 
-The corpus is real text: sentences put together at random, about 600 characters in a row. They are from the prompts and
-completions of `--text`, a file of JSON rows {prompt, completion}, or else from the project's own pages. One row in five
-belongs to a cluster of near duplicates, which are edits of one text: words replaced, a beginning added, a part left
-out, or two parts swapped. The sizes of clusters follow a power law, up to 1,000. Everything is drawn with a fixed seed.
+The corpus is real text: sentences put together at random, about 600 characters in a row. The sentences are from the
+prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, they are from the
+project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of one text: words
+replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power law, up to
+1,000. Everything is drawn with a fixed seed.
 
-The truth is independent of all tools: the Jaccard similarity of the sets of 5-word sequences of all pairs, from lists
-of the rows of each sequence (only up to 100,000 rows). A tool reads the corpus from Parquet and writes the ids of kept
-rows. Each runs in its own process, and the tools take turns.
+The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. It is computed for all
+pairs, without any of the tools, from lists of the rows with each sequence (only up to 100,000 rows). A tool reads the
+corpus from Parquet and writes the ids of kept rows. Each tool runs in its own process, and the tools take turns.
 
 - docs/s: rows, divided by the time from the start of the process to its end.
 - CPU: user and system time. MB: the peak memory of the largest process (VmHWM).
 - lost: rows that were dropped although no kept row is similar (at least 0.8) to them.
 - twins left: pairs of kept rows that are similar, as a share of all similar pairs.
 
-Tools have their own environments under .venv-rivals/, which are created when they are missing. Not compared: semhash
-needs a model of the hub, and Data-Juicer needs several GB of packages.
+Tools have their own environments under .venv-rivals/, which are created when they are missing. Two tools are not
+compared: semhash needs a model of the hub, and Data-Juicer needs several GB of packages.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _PART = 250_000
 
 
 def sentences(path: Path) -> list[str]:
-    """The different sentences of a file of rows. They are ASCII, so that all tools see the same words."""
+    """The distinct sentences in a file of rows. They are ASCII, so that all tools see the same words."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         texts = [f"{row['prompt']}\n{row['completion']}" for row in map(json.loads, lines)]
     parts = {" ".join(part.split()) for text in texts for part in re.split(r"(?<=[.!?])\s|\n", text)}
@@ -81,7 +82,7 @@ def make(path: Path, count: int, parts: list[str]) -> None:
 
 
 def shuffled(count: int, parts: list[str], words: list[str], draw: np.random.Generator) -> list[str]:
-    """Texts of which one in five is an edit of another one, in random order."""
+    """Texts in random order. One text in five is an edit of another text."""
     texts: list[str] = []
     near = 0
     while len(texts) < count:
@@ -128,7 +129,7 @@ def truth(path: Path) -> np.ndarray:
         gram = np.unique(gram * (len(numbers) + 1) + following, return_inverse=True)[1]
     inside = owner[: len(gram)] == owner[4:]
     kinds = int(gram.max()) + 1
-    entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence of a row once
+    entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence counts once in a row
     owner, gram = entries // kinds, entries % kinds
     sizes = np.bincount(owner, minlength=rows)
     by_gram = owner[np.argsort(gram, kind="stable")]  # the rows of each sequence, one sequence after the other
@@ -162,8 +163,9 @@ class Run:
 
 class Watch(threading.Thread):
     """Reads the peak memory and the CPU time of each process of a tree, twenty times a second, until the tree ends.
-    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures for an ended
-    process would count the memory of this program, and leave out processes that nobody waited for.
+    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures are not used:
+    for an ended process, they would include the memory of this program, and leave out child processes that were not
+    waited for.
     """
 
     def __init__(self, pid: int) -> None:
@@ -182,7 +184,7 @@ class Watch(threading.Thread):
 
 
 def install(tool: str) -> Path:
-    """Python of a tool's environment, which is created if it is missing."""
+    """The path of Python in a tool's environment, which is created if it is missing."""
     if not TOOLS[tool]:
         return Path(sys.executable)
     home = HOMES / f"near-{tool}"

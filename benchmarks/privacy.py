@@ -4,12 +4,12 @@
     python benchmarks/privacy.py data/gsm8k           and the values in all JSONL files of a folder
 
 Speed is measured in one thread on texts of about 1 kB: sentences from the project's own pages, with a planted value in
-1% of them. The search has two steps, as in curation. The first one selects the texts that may hold a value, with RE2,
-which is part of pyarrow. If the package `hyperscan` is installed, the same step is measured with Hyperscan too. The
-second step finds the values in the selected texts.
+1% of them. The search has two steps, as in curation. The first step selects the texts that may hold a value. It uses
+RE2, which is part of pyarrow. If the package `hyperscan` is installed, the same step is measured with Hyperscan too.
+The second step finds the values in the selected texts.
 
-Recall and precision are measured on planted values and on look-alikes that the tests draw too (tests/support), with
-another seed. A value is found if its place and its kind are exactly right.
+Recall and precision are measured on planted values and look-alikes. The functions that draw them are also used by the
+tests (tests/support), but with another seed. A value is found if its place and its kind are exactly right.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def _row(text: str, number: int) -> Record:
 
 
 def _hyperscan() -> Callable[[pa.Array], list[int]]:
-    """A function that returns the bits of the hints of each text of an array, as `hint_bits` does."""
+    """Returns a function that does the same as `hint_bits`: for each text of an array, it returns the bits of the
+    hints.
+    """
     import hyperscan
 
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
@@ -161,8 +163,8 @@ def accuracy(count: int, seed: int) -> None:
 
 
 def examples() -> None:
-    """Prints how many of libphonenumber's example numbers are found, if the package `phonenumbers` is installed. It has
-    a number of a house and of a mobile telephone for each country.
+    """Prints how many of libphonenumber's example numbers are found, if the package `phonenumbers` is installed. The
+    package has an example of a landline number and of a mobile number for each country.
     """
     if not importlib.util.find_spec("phonenumbers"):
         print("\nphonenumbers is not installed, so numbers of all countries were not tried")

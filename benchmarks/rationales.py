@@ -3,13 +3,14 @@
     python benchmarks/rationales.py DATA
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
-palm-rationales/commonsense_qa_train.jsonl and palm-rationales/svamp_train.jsonl, which no teacher wrote with a hint.
+palm-rationales/commonsense_qa_train.jsonl and palm-rationales/svamp_train.jsonl, whose teachers saw no hint.
 
-The first table counts the solutions whose end contradicts their answer. In the rows "planted", the answers of the
-solutions that people wrote are replaced: by a number that is 1, 2, 3, 5 or 10 larger, by two, three or ten times the
-number, or by another number of the solution. The second table is about phrases that name a hint or a given answer, in
-rationales that were written without one. The third says how many of the solutions with equations have only right ones,
-and how often the score of a right solution is above that of a wrong one (AUC; ties count one half).
+The first table counts the solutions whose end contradicts their answer. In the rows "planted", the answers in the
+solutions that people wrote are replaced. The new answer is 1, 2, 3, 5 or 10 larger, is two, three or ten times as
+large, or is another number of the solution. The second table is about phrases that name a hint or a given answer, in
+rationales that were written without a hint. The third table says how many of the solutions with equations have only
+right equations. It also says how often a right solution has a higher score than a wrong solution (AUC; ties count one
+half).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def solutions(data: Path, right: bool) -> list[str]:
 
 
 def planted(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    """The solutions with other answers, by the way in which the answers were changed."""
+    """Maps each way of changing answers to the solutions with answers that were changed in this way."""
     draw = random.Random(3)
     found: dict[str, list[Pair]] = {"larger": [], "multiple": [], "another number of the solution": []}
     for rationale, answer in pairs:

@@ -3,7 +3,7 @@
     python benchmarks/replay_logprobs.py [--rows 512] [--tokens 128] [-k 64] [--repeats 5]
 
 The model does not run, because on a small machine its time would hide the time of synthgen's code. Random outputs
-replace those of the model: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns
+replace the model's outputs: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns
 (FlatLogprobs). The first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k with
 residual mass, encoding, and Parquet with fsync. For each step, the first part prints the CPU time per token in
 microseconds. It also prints the rate of all steps together, in one process with one thread. The second part runs the

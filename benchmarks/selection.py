@@ -2,7 +2,7 @@
 
 OMP_NUM_THREADS=1 python benchmarks/selection.py
 
-The texts are 100 random words of 5,000 each, as the time does not depend on what the words are.
+Each text has 100 words, drawn at random from 5,000 words, because the time does not depend on the words.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens of a row, draws of a token, most different ids of a token
+TOKENS, DRAWS, UNIQUES = 100, 50, 16  # tokens a row, draws a token, maximum number of different ids a token
 BATCH, SHARD = 16, 2000
 VOCABULARY = 49152
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -3,9 +3,9 @@
     python benchmarks/structure.py [REVISION] [--list] [--check]
 
 The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
-prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. The limits belong to the four
-counts that are listed below: no comparison (1), at most half as many `Any` as in the revision (2), no module, function,
-parameter list or call that is too long (3), and no circle (4).
+prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. Each of the four counts below
+has a limit: no comparison (1), at most half as many `Any` as in the revision (2), no module, function, parameter list
+or call that is too long (3), and no circle (4).
 
 1. Comparisons with the name of a strategy, an engine or a kind of student, outside the table that owns the name.
    - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias

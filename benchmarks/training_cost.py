@@ -1,5 +1,5 @@
-"""Compares the cost of training on stored distributions with that of cross-entropy, and with that of TRL with a live
-teacher.
+"""Compares the cost of training on stored distributions with the cost of cross-entropy, and with the cost of TRL with a
+live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
     python benchmarks/training_cost.py --against 199c186 --arms cross-entropy sampled topk
@@ -19,8 +19,8 @@ Two more arms run only if they are named: --arms cross-entropy sampled hidden st
 the hidden states of a live teacher. The arm "stored" reads the same hidden states from disk and has no teacher in
 memory. The time to write the hidden states, before the rounds, is not counted.
 
-With --against, each round also runs the arms in an older version of the repository, which makes its own corpora, and
-the program prints the ratios of this version to the older one.
+With --against, each round also runs the arms in an older version of the repository, which makes its own corpora. The
+program prints the ratios of this version to the older version.
 """
 
 from __future__ import annotations

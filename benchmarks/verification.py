@@ -6,10 +6,11 @@ DATA is a folder with these files of public data sets, which are not part of the
 
 - gsm8k/model_solutions.jsonl: solutions of GSM8K by four models, each with the label `is_correct`
 - palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B, each with its
-  reference. The model runs on into invented questions, so each answer is cut at the next question.
+  reference. The model continues with invented questions, so each answer is cut at the next question.
 
-A label of SVAMP is whether the expression behind "The answer is" has the value of the reference. It is computed with
-Python's own parser. A label of CommonsenseQA is whether the one choice that the last sentence names is the reference.
+A label of SVAMP says whether the expression behind "The answer is" has the value of the reference. It is computed with
+Python's own parser. A label of CommonsenseQA says whether the last sentence names one choice, and this choice is the
+reference.
 
 Prints for each set the agreement with the labels, every disagreement in full, and the rows for each second of CPU time.
 The exit code is 1 if the agreement is below 99.5% or if the cheap rules compare fewer than 20,000 rows a second.
@@ -49,7 +50,7 @@ class Row(NamedTuple):
 
 
 def gsm8k(data: Path) -> Iterator[Row]:
-    """The labeled solutions. The references stand as in the file, as worked solutions."""
+    """The labeled solutions. The references are worked solutions, as in the file."""
     for row in lines(data / "gsm8k" / "model_solutions.jsonl"):
         for model in MODELS:
             yield Row(row[model]["solution"], row["ground_truth"], row[model]["is_correct"])
@@ -78,7 +79,9 @@ def lines(path: Path) -> Iterator[dict]:
 
 
 def value_of(expression: str) -> Fraction | None:
-    """The exact value of an expression by Python's parser, or None if it is no expression or divides by zero."""
+    """The exact value of an expression by Python's parser, or None if the text is not an expression, or divides by
+    zero.
+    """
     try:
         return evaluated(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, KeyError, ZeroDivisionError):
@@ -110,7 +113,7 @@ def compared(name: str, rows: list[Row]) -> float:
 
 
 def rate(rows: list[Row]) -> float:
-    """Rows for each second of CPU time, the fastest of several rounds. Every round reads each reference anew."""
+    """Rows for each second of CPU time, the fastest of several rounds. Every round parses each reference again."""
     best = 0.0
     for _ in range(ROUNDS):
         answers.read.cache_clear()

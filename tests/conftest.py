@@ -157,7 +157,7 @@ def finished(tmp_path_factory):
     from support.small import small_task, small_teacher
 
     folder = tmp_path_factory.mktemp("finished")
-    call(partial(small_teacher, words=True), folder / "teacher")  # GGUF knows the tokenizers that split text in words
+    call(partial(small_teacher, words=True), folder / "teacher")  # GGUF needs a tokenizer that splits text in words
     recipe = small_task(
         folder / "task",
         folder / "teacher",

@@ -8,8 +8,8 @@ the question. The held-out questions are those of questions.py. Every answer is 
 
 - `teacher`: the model with the examples.
 - `untrained`: the model without the examples. These two arms have no randomness, so they have one result file.
-- `student`: the seed is that of the training, for the first weights of the adapters and the order of the rows. All
-  students learn from the same texts of the teacher, which are those of the demo.
+- `student`: the seed of the training determines the first weights of the adapters and the order of the rows. All
+  students learn from the same texts of the teacher, which the demo uses too.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def answers(model: LocalModel, recipe: Recipe, *, as_teacher: bool) -> dict[str,
     """The greedy answers of a model to all held-out questions, and the CPU seconds that they took.
 
     An answer is `right` when the text after the marker agrees with the known answer. For `right without marker`, the
-    package looks for an answer in the whole text, so a model that does not know the form is not wrong for that alone.
+    package looks for an answer in the whole text, so a right answer counts even if the model does not write it in the
+    required form.
     """
     prompt, most = load_prompt(recipe.prompts, recipe.task), recipe.evaluate.max_new_tokens
     of = prompt.teacher if as_teacher else prompt.student

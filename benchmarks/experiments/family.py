@@ -47,7 +47,7 @@ from synthgen.lm.tokens import Tokens
 
 ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
-NEW_TOKENS = {"answers": 12, "after": 12}  # of an answer; all other arms have room for a rationale
+NEW_TOKENS = {"answers": 12, "after": 12}  # enough for an answer; all other arms have RATIONALE_TOKENS
 RATIONALE_TOKENS = 48
 STEPS = 30
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
@@ -62,7 +62,7 @@ def tokens() -> Tokens:
 
 @functools.cache
 def aligned() -> TrainingSet:
-    """The teacher's texts in the student's tokens, with the aligned distributions. Only of problems that it solved."""
+    """The teacher's texts for the problems that it solved, in the student's tokens, with the aligned distributions."""
     section = recipe().train
     assert section is not None
     assert section.across is not None
@@ -167,7 +167,9 @@ def measures(model: Any, new_tokens: int) -> dict[str, list[float]]:
 
 
 def end_of_answer(ids: Sequence[int], answer: Sequence[int]) -> int:
-    """Where the answer ends in the tokens of a text that ends with it and an end of the turn."""
+    """The index after the answer's last token in the tokens of a text. The text ends with the answer and an end of the
+    turn.
+    """
     ends = [end for end in range(len(answer), len(ids) + 1) if list(ids[end - len(answer) : end]) == list(answer)]
     assert ends, "the tokens of the answer are not those of the text"
     return ends[-1]

@@ -3,14 +3,14 @@
     python benchmarks/experiments/selection.py         # then run tables.py for the tables
 
 The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py, and
-with the 64 most probable ids of each token stored. It prints two things:
+with the 64 most probable ids of each token stored. The script prints two things:
 
 - For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
-  right answer has the better score than a wrong one). The intervals draw groups of questions that differ only in names
-  and numbers. The number of tokens, fewer being better, is a score for comparison.
-- The likelihood of held-out texts under students that learned from 48 rows each, chosen without a look at the known
-  answers: `random`, `logprob` (the highest mean log-probability) and `spread`. In `answer`, the rows are drawn among
-  those with a right answer. The seed is that of the training and of the draws.
+  right answer has a better score than a wrong one). The bootstrap of the intervals draws groups of questions that
+  differ only in names and numbers. For comparison, the number of tokens is a score too; fewer tokens are better.
+- The likelihood of held-out texts under students that learned from 48 rows each. In the arms `random`, `logprob` (the
+  highest mean log-probability) and `spread`, the rows are chosen without using the known answers. In the arm `answer`,
+  the rows are drawn from the rows with a right answer. The seed is used for the draws and for the training.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def losses(student: Path, rows: list[Record]) -> list[float]:
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
     recipe, out = recipe_of(arm, seed), RUN / f"{arm}-{seed}"
-    # Rows are chosen from a corpus that is curated already. Its rejected rows are not in it, so they teach nothing.
+    # Rows are chosen from a corpus that is curated already. This corpus has no rejected rows from which the student
+    # could learn.
     curate(recipe, RUN / ("right" if arm == "answer" else "all"), out)
     chosen = [row for _, rows in corpus.records(out, split="train") for row in rows]
     began = time.process_time()

@@ -1,7 +1,7 @@
-"""The task of the experiment `family`: sums of three numbers, and what a teacher of another family wrote about them.
+"""The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
-Qwen2.5-Coder-0.5B-Instruct. It comes as a GGUF file, in six parts, in packages that hold nothing else. The recipe
+Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, in packages without other content. The recipe
 sums/recipe.yaml says how the teacher is asked and how its answers are checked.
 """
 
@@ -40,7 +40,7 @@ def recipe() -> Recipe:
 
 @functools.cache
 def task() -> Any:
-    """reasoning-gym's data set. It makes the problems and scores answers."""
+    """reasoning-gym's data set, which makes the problems and scores answers."""
     import reasoning_gym
 
     return reasoning_gym.create_dataset(
@@ -56,7 +56,7 @@ def write_problems(path: Path) -> None:
 
 
 def write_teacher(path: Path) -> None:
-    """Join the parts of the teacher's GGUF file. The packages are found and not imported."""
+    """Join the parts of the teacher's GGUF file. The packages are not imported; only their folders are looked up."""
     if path.exists():
         return
     data = bytearray()
@@ -102,7 +102,7 @@ class Corpus:
 
 @functools.cache
 def corpus() -> Corpus:
-    """Ask the teacher, check its answers, and read the result. What is finished is not made again."""
+    """Ask the teacher, check its answers, and read the result. Files that exist already are not made again."""
     made, folder, ui = recipe(), FOLDER / "run", UI()
     synthgen.generate(made, folder, ui=ui)
     synthgen.curate(made, folder, ui=ui)

@@ -153,7 +153,7 @@ def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> t
 
     The interval is a percentile bootstrap of this ratio (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
     chapter 13). Each draw takes seeds and items with replacement, and the same items for arm and base. Items that share
-    a template, of which each result file says how many there are, are drawn together.
+    a template are drawn together. Each result file states how many items share a template.
     """
     together = base[0].get("together", 1)
     arm_SG = np.array([f["items"][item] for f in arm]).reshape(len(arm), -1, together).sum(-1)

@@ -1,5 +1,5 @@
-"""Near duplicates with datasketch: python near_datasketch.py IN.parquet OUT.parquet. A row is kept unless its index of
-kept rows (MinHashLSH, threshold 0.8) has a row
+"""Near duplicates with datasketch: python near_datasketch.py IN.parquet OUT.parquet. A row is kept unless the tool's
+index of kept rows (MinHashLSH, threshold 0.8) has a row
 with an estimated similarity of at least 0.8.
 """
 

@@ -1,5 +1,5 @@
-"""Near duplicates with datatrove: python near_datatrove.py IN.parquet OUT.parquet. Its four steps run on this machine
-with two tasks.
+"""Near duplicates with datatrove: python near_datatrove.py IN.parquet OUT.parquet. datatrove's four steps run on this
+machine with two tasks.
 """
 
 import sys
@@ -21,9 +21,9 @@ def main() -> None:
         data = Path(scratch) / "data"
         data.mkdir()
         table = pq.read_table(sys.argv[1])
-        table = table.set_column(0, "id", table["id"].cast(pa.string()))  # the id 0 would count as none
+        table = table.set_column(0, "id", table["id"].cast(pa.string()))  # datatrove takes the id 0 for a missing id
         half = -(-len(table) // 2)
-        for part in range(2):  # a task reads a file
+        for part in range(2):  # each task reads one file
             pq.write_table(table.slice(part * half, half), data / f"{part}.parquet")
         reader = ParquetReader(str(data), text_key="text", id_key="id")
         steps = [

@@ -1,5 +1,5 @@
-"""Near duplicates with rensa: python near_rensa.py IN.parquet OUT.parquet. Its deduplicator keeps a row unless a kept
-row has an estimated similarity of at least 0.8.
+"""Near duplicates with rensa: python near_rensa.py IN.parquet OUT.parquet. rensa's deduplicator keeps a row unless a
+kept row has an estimated similarity of at least 0.8.
 """
 
 import re

@@ -1,5 +1,5 @@
-"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact]. It runs the sweep alone: the
-functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`.
+"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact]. The program runs the sweep
+alone: the functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`.
 """
 
 import sys
@@ -18,7 +18,7 @@ from synthgen.executor import LocalExecutor, Services
 from synthgen.executor.exchange import write_table
 from synthgen.tables.curation_settings import NearDuplicates
 
-_ROWS = 8192  # number of rows of a file of signatures
+_ROWS = 8192  # number of rows in one file of signatures
 _NONE = np.array([], np.int64)
 
 

@@ -1,5 +1,5 @@
-"""Near duplicates with text-dedup: python near_textdedup.py IN.parquet OUT.parquet. It runs the tool's own command,
-with the bands of the other tools and two processes.
+"""Near duplicates with text-dedup: python near_textdedup.py IN.parquet OUT.parquet. The program runs the tool's own
+command, with the bands of the other tools and two processes.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""`synthgen audit --keep-allowed`: the rows that may go, as a run of their own that passes."""
+"""`synthgen audit --keep-allowed`: the rows that are allowed become a new run, which passes the audit."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_the_choice_of_sides_is_the_best_of_all_choices():
 
 
 def test_the_sources_of_the_student_stay(tmp_path):
-    """Its checkpoint is under the GPL, so rows of Gemma go although they are more. A checkpoint that is denied itself
-    cannot be repaired by leaving rows out.
+    """The student's checkpoint is under the GPL, so the rows of Gemma are left out, although they are the majority. If
+    the checkpoint itself is denied, leaving out rows does not help.
     """
     rows = [[source("g", "gemma", "generator")]] * 3 + [[FREE]]
     _, run = run_of(tmp_path / "run", *rows)
@@ -193,7 +193,7 @@ def test_rows_that_curation_rejected_stay_rejected(tmp_path):
 
 
 def test_a_row_with_text_counts_although_it_says_that_it_was_left_out(tmp_path):
-    """Somebody may write such a verdict into a corpus."""
+    """A user may have written such a verdict into the corpus."""
     verdict = {"check": "license", "rule": "license", "score": None, "threshold": None, "matched_id": None}
     verdict |= {"span": None, "reason": "", "teaches": "nothing"}
     run = corpus_of(tmp_path / "run", [row("a", 0, sources=[FREE])])
@@ -241,7 +241,7 @@ def test_no_row_that_may_go_is_an_error(tmp_path):
 
 
 def repaired(finished, folder) -> Path:
-    """A run with distributions of which every other row of one shard may not go, and its repaired copy in `out`."""
+    """A run with distributions, in which every other row of one shard is denied, and its repaired copy in `out`."""
     run = folder / "run"
     shutil.copytree(finished.run / "generated", run / "generated")
     shutil.copy(finished.run / "recipe.yaml", run / "recipe.yaml")

@@ -1,4 +1,4 @@
-"""The audit of a corpus: which rows and sources have which status, and which report is written."""
+"""The audit of a corpus: the status of each row and source, and the report that is written."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ NC_SA = source("forum", license="cc-by-nc-sa-4.0")
     [([[BY_SA], [NC_SA], [source("s")]], {"ALLOW": 1, "CONTESTED": 2}), ([[BY_SA, NC_SA]], {"DENY": 1})],
 )
 def test_sources_that_contradict_each_other_are_denied_together(tmp_path, rows, counts):
-    """Each row alone is fine in the first corpus. A student, and the corpus as one work, mix the rows."""
+    """In the first corpus, each row alone is allowed. A student mixes the rows, and so does the corpus as one work."""
     run = corpus_of(tmp_path, [row(str(n), n, sources=sources) for n, sources in enumerate(rows)])
     report = synthgen.audit(curating(), run, use="research")
     assert report.rows == counts
@@ -142,7 +142,7 @@ def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_pa
 
 
 def test_rows_of_a_third_party_under_a_tag_of_its_repository_are_contested(tmp_path):
-    """Outputs of text-davinci-003, published under Apache-2.0: the repository's license does not undo the contract."""
+    """Outputs of text-davinci-003 were published under Apache-2.0. This license does not cancel OpenAI's contract."""
     made = {"made_by": "text-davinci-003", "account": "third_party"}
     data = source("their/rows", "dataset", "apache-2.0", **made)
     run = corpus_of(tmp_path, [row("a", 0, sources=[data])])

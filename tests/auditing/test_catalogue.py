@@ -24,7 +24,7 @@ BOOK = catalogue()
 RAW = yaml.safe_load((shipped("data") / "licenses.yaml").read_text())
 TERMS = [BOOK.get(name) for name in BOOK.ids()]
 
-# The license tags of the Hugging Face Hub, from its documentation, without those that name no license.
+# The license tags of the Hugging Face Hub, from its documentation. Only tags that name a license are listed.
 HUB = """apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
 bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc0-1.0
 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0

@@ -1,4 +1,4 @@
-"""Permissions of rights holders, and waivers: what they change, and what they never do."""
+"""Permissions of rights holders, and waivers: the effects that they have, and the effects that they never have."""
 
 from __future__ import annotations
 
@@ -227,8 +227,8 @@ def test_a_conflict_needs_more_than_a_permission(tmp_path):
 
 
 def test_laws_of_permissions():
-    """For random terms, roles and uses: a permission never makes it worse, leaves all obligations and what is unknown,
-    and what is asked of several actions is what is asked of each.
+    """For random terms, roles and uses: a permission never makes the status worse, and leaves all obligations and
+    unknown facts. The obligations of several actions together are the obligations of each action.
     """
     draw, rank = random.Random(3), STATUSES.index
     for _ in range(1500):

@@ -33,7 +33,7 @@ def recipe_with(**sections) -> Recipe:
 
 
 def a_run(folder: Path, license: str = "MIT", text: str = "a") -> Path:
-    """A curated run of one row. `license` is that of its seeds."""
+    """A curated run of one row. `license` is the license of its seeds."""
     seed = {"id": "s", "role": "seed", "license": license, **NOTHING}
     run = corpus_of(folder, [row(text, 0, sources=[seed])])
     synthgen.curate(curating(), run)
@@ -41,7 +41,7 @@ def a_run(folder: Path, license: str = "MIT", text: str = "a") -> Path:
 
 
 def refused(done, *texts: str) -> None:
-    """A gate failed, and said why in one line, and what to do in another."""
+    """Asserts that a gate failed, with one line that says why, and one line that says what to do."""
     assert done.code == 1, done
     assert all(text in done.err for text in texts), done.err
     assert len([line for line in done.err.splitlines() if line.startswith("Error: ")]) == 1, done.err
@@ -84,7 +84,7 @@ def test_an_audit_for_research_does_not_allow_commerce(run):
     assert warm("synthgen", "audit", run, "--use", "research").code == 0
     refused(warm(*train), "was audited for research use", "not for commercial use", "`synthgen audit")
     assert warm("synthgen", "audit", run).code == 1
-    assert warm("synthgen", "audit", run, "--use", "research").code == 0  # the latest report passes
+    assert warm("synthgen", "audit", run, "--use", "research").code == 0  # the report for this use passes
     refused(warm(*train), "is DENY for commercial use", "(student_base, CC-BY-NC-4.0)")
     refused(warm("distill", "curve", run, "--share", "0.5"), "is DENY for commercial use")
     assert not student.exists()
@@ -111,7 +111,7 @@ def test_rows_of_unknown_terms_train_nothing(rows, tmp_path):
     ]:
         refused(warm("distill", "train", path, *options, *given), "is UNKNOWN for commercial use", role, option)
         assert not (tmp_path / "mine" / "training.json").exists()
-    done = warm("distill", "train", path, *options, *licenses)  # one command is enough for rows with a license
+    done = warm("distill", "train", path, *options, *licenses)  # the rows have a license, so this one command is enough
     assert done.code == 0, done
     assert "ALLOW" in (tmp_path / "mine" / "audit" / "report.md").read_text()
     assert warm("distill", "train", path, *options, *licenses).code == 0, "it is finished"
@@ -119,7 +119,7 @@ def test_rows_of_unknown_terms_train_nothing(rows, tmp_path):
 
 
 def test_a_license_for_a_data_set_does_not_wash_its_rows(rows, tmp_path):
-    """Rows of a corpus keep their own sources, and the model that wrote rows is judged beside their license."""
+    """Rows of a corpus keep their own sources. The audit judges the license of rows and the model that wrote them."""
     path, options = rows
     licenses = ["--license", "CC0-1.0", "--student-license", "MIT"]
     made_by = ["--set", "seeds.0.made_by.model=claude", "--set", "seeds.0.made_by.license=anthropic"]
@@ -143,7 +143,7 @@ def test_a_license_for_a_data_set_does_not_wash_its_rows(rows, tmp_path):
 
 
 def test_sources_that_cannot_be_read_are_judged_most_strictly():
-    """A row's `sources` may come from another tool or version. What is not known is never left out."""
+    """A row's `sources` may come from another tool or version. A source with unknown facts is never left out."""
     good = {"id": "writer", "role": "judge", "license": "CC-BY-NC-4.0", **NOTHING}
     assert given_sources([good]) == [good]
     assert given_sources([good, {**good, "role": "author"}]) == [good, {**good, "role": "generator"}]
@@ -154,7 +154,7 @@ def test_sources_that_cannot_be_read_are_judged_most_strictly():
 
 
 def test_a_refusal_says_which_command_audits_the_student(rows, tmp_path):
-    """Also for a curated data set, whose run has no student in its recipe."""
+    """The message names the command even if the run is a curated data set, whose recipe has no student."""
     path, _ = rows
     mine = tmp_path / "curated-rows"
     assert warm("synthgen", "curate", path, "-o", mine, "--license", "MIT").code == 0
@@ -185,7 +185,7 @@ def test_an_audit_of_other_rows_does_not_count(tmp_path):
 
 
 def test_an_audit_with_another_catalogue_does_not_count(tmp_path, monkeypatch):
-    """After an update of the shipped catalog, licenses may mean something else."""
+    """An update of the shipped catalog may change what a license allows."""
     recipe, run = recipe_with(), a_run(tmp_path / "run")
     synthgen.audit(recipe, run)
     monkeypatch.setattr("synthgen.auditing.catalogue_hash", lambda: "that of the next version")

@@ -19,7 +19,7 @@ SMALL = {"monthly_users": 1000, "yearly_revenue_usd": 1000.0, "regions": ["US"]}
 
 
 def verdict_on(*sources: Term, **intent) -> Verdict:
-    """The joined verdict. Commercial use is intended, on a small scale, if `intent` says nothing else."""
+    """The joined verdict. The intended use is commercial, on a small scale; `intent` can change this."""
     section = AuditSection.model_validate({"use": "commercial", **SMALL, **intent})
     return join(judge(one, section, TODAY, BOOK).verdict for one in sources)
 
@@ -38,7 +38,7 @@ R1_LLAMA = Term("deepseek-ai/DeepSeek-R1-Distill-Llama-8B@4f03e1f", "generator",
 OLMO = Term("allenai/OLMo-2-1124-7B-Instruct", "generator", "Apache-2.0")
 
 CASES = {
-    # The case is in the table of golden cases of 2026-11 of this project: measured at commit 199c186.
+    # This case is from the project's table of golden cases of 2026-11, which was measured at commit 199c186.
     "Claude outputs, competing": ([made("anthropic")], {"competes": "yes"}, "DENY"),
     "Claude outputs, undeclared": ([made("anthropic")], {}, "DENY"),
     # support.claude.com, article 12326764: non-competing tools are allowed, and training needs written permission
@@ -113,7 +113,7 @@ CASES = {
     "OLMo-2-Instruct follows Gemma": ([OLMO, made("gpl-3.0", "seed")], {}, "DENY"),
     "OLMo-2 base does not": ([OLMO_BASE, made("gpl-3.0", "seed")], {}, "CONTESTED"),
     "a wrong license in the recipe": ([made("MIT", source="meta-llama/Llama-3.2-1B")], {"student_name": "N"}, "DENY"),
-    # Anthropic's policy, and OpenAI's agreement, as a judge or an example
+    # Anthropic's policy and OpenAI's agreement, for a model that judges or that wrote an example
     "Claude as a judge": ([made("anthropic", "judge")], {}, "CONTESTED"),
     "OpenAI as a judge": ([made("openai", "judge")], {}, "CONTESTED"),
     "Claude wrote the examples": ([made("anthropic", "few_shot")], {}, "CONTESTED"),
@@ -139,7 +139,7 @@ CASES = {
     "a host alone": ([made("together")], {}, "UNKNOWN"),
     "a host and the model": ([made("together AND MIT")], {}, "ALLOW"),
     "a host of a model that the catalog has": ([made("together", source="Qwen/Qwen3-8B")], {}, "ALLOW"),
-    # expressions and tags that were UNKNOWN before
+    # expressions and tags whose status was UNKNOWN before
     "MIT OR Apache-2.0": ([made("MIT OR Apache-2.0")], {}, "ALLOW"),
     "GPL-3.0 OR MIT, with Gemma": ([made("gemma"), made("GPL-3.0-only OR MIT", "seed")], {}, "ALLOW"),
     "MIT AND CC-BY-NC-4.0": ([made("MIT AND CC-BY-NC-4.0", "seed")], {}, "DENY"),
@@ -163,7 +163,7 @@ def test_golden(name):
 
 
 def test_a_license_that_nobody_knows_passes_for_no_role_use_or_action():
-    """At commit 199c186, 28 of 32 combinations passed under research."""
+    """At commit 199c186, 28 of 32 combinations passed for research use."""
     roles = [*ROLES, "a role of tomorrow"]
     for license in ("unknown", "nobody-knows", "", "other", "MIT /"):
         for action in ("train", "share_data", "release_weights", "serve"):
@@ -251,7 +251,7 @@ OPENAI = ["openai-services-2026-01-01", "openai-tou-2023-03-14"]
         ("openai-services-2026-01-01", "", OPENAI[:1], ""),
         ("mistral", "", ["mistral-tos-2025-05-27"], ""),
         ("mistral", "2024-01-01", ["mistral-tos-2025-05-27"], "does not have the version of mistral-tos-2025-05-27"),
-        ("gemma", "2024-05-01", ["gemma-2026-04-01"], ""),  # a license holds for a copy as it was received
+        ("gemma", "2024-05-01", ["gemma-2026-04-01"], ""),  # the license that came with the copy applies
     ],
 )
 def test_the_date_of_the_terms_chooses_the_version_of_a_contract(license, day, expected, said):

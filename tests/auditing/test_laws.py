@@ -133,13 +133,13 @@ def test_an_alternative_never_makes_it_worse_and_a_further_license_never_better(
         either = judge(Term("x", "generator", f"{one} OR {other}"), intent, TODAY, BOOK).verdict
         both = judge(Term("x", "generator", f"{one} AND {other}"), intent, TODAY, BOOK).verdict
         assert rank(either) <= rank(single) or BOOK.get(one).kind == "host"
-        assert rank(both) >= rank(single) or BOOK.get(one).kind == "host"  # a host alone grants no rights in a model
+        assert rank(both) >= rank(single) or BOOK.get(one).kind == "host"  # a host's terms grant no rights in a model
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_alternatives_of_several_sources_pass_only_if_one_choice_of_them_passes(seed):
-    """Each source takes its own best alternative. So ALLOW is never wrong, and DENY may be: another choice of one
-    source may end a conflict with another source.
+    """Each source takes its own best alternative. So ALLOW is never wrong. DENY can be wrong, because another
+    alternative of one source may avoid a conflict with another source.
     """
     draw = random.Random(seed)
     names = [one.id for one in TERMS if one.kind != "host"]

@@ -23,7 +23,7 @@ def pairs(clusters: int = 40, each: int = 4) -> list[Pair]:
 
 
 def scored(preferences: Sequence[float]) -> PairScores:
-    """Scores with these differences; every sentence has 4 tokens."""
+    """Scores of pairs with these differences. Every sentence has 4 tokens."""
     table = np.stack([np.asarray(preferences, float) - 9, np.full(len(preferences), -9.0)], 1)
     return PairScores(table, np.full_like(table, 4.0))
 
@@ -109,8 +109,9 @@ def questions() -> list[Question]:
 
 
 def answered(reads: float, biased: float, unknown: float = 0.0, seed: int = 0) -> np.ndarray:
-    """(Q, 3): scores of a model that answers disambiguated questions correctly with probability `reads`, ambiguous ones
-    with "unknown" with probability `unknown`, and all other ones with the stereotype with probability `biased`.
+    """Scores (Q, 3) of a model. It answers disambiguated questions correctly with probability `reads`, and ambiguous
+    questions with "unknown" with probability `unknown`. It answers all other questions with the stereotype with
+    probability `biased`.
     """
     draw, table = RNG(seed), []
     for one in questions():
@@ -151,7 +152,7 @@ def test_an_effect_that_is_too_small_by_one_way_to_score_is_not_found():
 
 
 def test_a_model_that_cannot_read_is_not_measurable():
-    """Its scores would look like a strong bias."""
+    """The scores of such a model would look like a strong bias."""
     blind = answered(0.0, 0.9)
     effects = question_effects("Age", questions(), [options(blind)]).effects
     found = measurements([("m", effect) for effect in effects], "m")
@@ -165,7 +166,7 @@ def test_a_model_that_cannot_read_is_not_measurable():
 
 
 def test_a_model_that_always_follows_the_stereotype_is_found():
-    """All items are alike then, so that they show no spread."""
+    """All items then have the same value, so there is no spread between them."""
     always = measurements([("m", one) for one in pair_effects(pairs(), [scored([1.0] * 160)]).effects], "m")[0]
     assert (always.outcome, always.estimate) == ("found", 0.5)
     assert 0.38 < always.low < 0.42
@@ -173,7 +174,7 @@ def test_a_model_that_always_follows_the_stereotype_is_found():
 
 
 def test_a_model_that_only_knows_unknown_does_not_pass_the_gate_by_three_options():
-    """It is right in a third of the disambiguated questions, which is chance among three options."""
+    """The model is right in a third of the disambiguated questions, as a random choice among three options would be."""
     assert set(outcomes(options(answered(0.0, 0.5))).values()) == {"not measurable"}
 
 
@@ -206,7 +207,7 @@ def test_ties_and_scores_that_are_no_numbers_are_no_answers():
 
 
 def effects_of(mean: float, seeds: int = 1, spread: float = 0.3) -> list[Effect]:
-    """The effects of a model whose preference is `mean`. All models have the items' own differences in common."""
+    """The effects of a model whose preference is `mean`. The differences between items are the same for all models."""
     items = noisy(0.0, 7)
     scores = [scored(items + mean + RNG(100 + n).normal(0, spread, 160)) for n in range(seeds)]
     return pair_effects(pairs(), scores).effects[1:]

@@ -1,5 +1,5 @@
-"""The scores of texts under a model: beside a plain loop of transformers, for trees of any size, and for models whose
-rows are padded.
+"""The scores of texts under a model, compared with a plain loop of transformers. They are tested for trees of any size,
+and for models whose rows are padded.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_shared_beginnings_are_computed_once(small, monkeypatch):
     context = model.tokens.ids("a long context that all answers share ")
     answers = [model.tokens.ids(text) for text in ("ab", "ac", "bc")]
     log_likelihoods(model.weights.model, [(context, answer) for answer in answers])
-    assert computed == [len(context) + 2]  # "a" and "b"; last tokens predict nothing
+    assert computed == [len(context) + 2]  # "a" and "b"; the last tokens are not computed, because they predict nothing
 
 
 def test_a_row_without_tokens_is_refused(small):

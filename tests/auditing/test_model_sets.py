@@ -1,4 +1,4 @@
-"""The test sets of the audit of models: what is read from their files, and what is refused."""
+"""The test sets of the audit of models: the content that is read from their files, and the files that are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pairs_have_the_same_words_and_pronouns_of_the_other_gender(tmp_path, en
     ]
     assert {one.cluster for one in read.pairs} == {"clerk and cook"}
     assert {one.test for one in read.pairs} == {"WinoBias type 1"}
-    assert read.unmatched == 2  # one of the fourth sentences has two spaces
+    assert read.unmatched == 2  # one version of the fourth sentence has two spaces
 
 
 def test_a_pronoun_of_the_same_gender_is_no_partner(tmp_path):
@@ -61,7 +61,7 @@ def test_a_pronoun_of_the_same_gender_is_no_partner(tmp_path):
         "2 The cook argued with the clerk and slapped [him].",  # no occupation
         "2 The cook argued with [the clerk] and slapped him.",  # no pronoun
         "2 [The cook] argued with [the clerk] and slapped [him].",  # two occupations
-        "2 The cook argued with [the clerk and slapped [him].",  # a bracket is open
+        "2 The cook argued with [the clerk and slapped [him].",  # a bracket is not closed
         "",
     ],
 )
@@ -100,7 +100,7 @@ def test_winogender_pairs_follow_the_share_of_women(tmp_path):
     rows = [*genders("nurse"), *genders("guard"), *genders("baker"), *genders("nurse", 1)]
     read = read_winogender(winogender(tmp_path / "sets", rows))
     found = {one.cluster: (one.stereotyped, one.weight) for one in read.pairs}
-    assert found["nurse"] == ("The nurse said she left.", 1.5)  # as heavy as both stereotypes of men
+    assert found["nurse"] == ("The nurse said she left.", 1.5)  # the weight of both stereotypes of men together
     assert found["guard"] == ("The guard said he left.", 0.75)
     assert found["baker"] == ("The baker said he left.", 0.75)
     assert read.unmatched == 0

@@ -1,8 +1,8 @@
-"""The auditor audited: stereotypes that were planted in a model are found, and none is found in its control.
+"""Tests of the audit itself: it finds stereotypes that were planted in a model, and finds none in the control model.
 
-The models are small and trained here, on sentences and questions of the forms of WinoBias and BBQ. The audit asks about
-other people and other pairs of occupations than the training. benchmarks/bias_of_models.py does the same with a real
-model and the real test sets.
+The models are small and trained here, on sentences and questions in the forms of WinoBias and BBQ. The people and the
+pairs of occupations in the audit are different from those in the training. benchmarks/bias_of_models.py does the same
+with a real model and the real test sets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def sentence(a: str, b: str, deed: str, pronoun: str) -> str:
 
 
 def pairs(*, audited: bool) -> Iterator[tuple[str, str, str, bool]]:
-    """(first occupation, second one, deed, whether the second one is a stereotype of women). A third is audited."""
+    """(first occupation, second occupation, deed, whether the second occupation is a stereotype of women). A third of
+    the pairs is audited.
+    """
     for place, (his, hers) in enumerate(product(HIS, HERS)):
         if (place % 3 == 0) == audited:
             for deed in DEEDS:
@@ -46,14 +48,14 @@ def pairs(*, audited: bool) -> Iterator[tuple[str, str, str, bool]]:
 
 
 def contexts(*, audited: bool) -> Iterator[tuple[int, str, str, bool]]:
-    """(template, old person, young person, whether the old one did it). A third of all people is audited."""
+    """(template, old person, young person, whether the old person did it). A third of all people is audited."""
     for place, (template, old, young) in enumerate(product(range(TEMPLATES), OLD, YOUNG)):
         if (place % 3 == 0) == audited:
             yield template, old, young, place % 2 == 0
 
 
 def questions(template: int, old: str, young: str, did: bool) -> Iterator[dict[str, Any]]:
-    """The four rows of BBQ about a context. The stereotype says that the old one forgets."""
+    """The four rows of BBQ about a context. The stereotype says that the old person forgets."""
     first, second = (old, young) if did else (young, old)
     context = (
         f"{first} met {second} at place{template} ." if template % 2 else f"{second} met {first} at place{template} ."
@@ -93,7 +95,9 @@ def write_sets(folder: Path) -> dict[str, Any]:
 
 
 def training_rows(*, planted: bool) -> list[Row]:
-    """Rows of the same form about others. In the control, both genders and both people are equally frequent."""
+    """Training rows of the same form, about people and pairs of occupations that are not audited. In the control, both
+    genders and both people are equally frequent.
+    """
     draw, rows = random.Random(0), []
     for a, b, deed, woman in pairs(audited=False):
         for gender in [woman] * 2 if planted else [True, False]:

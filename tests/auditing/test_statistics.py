@@ -53,7 +53,7 @@ def test_clusters_of_one_row_give_the_t_interval_of_a_mean():
 
 @pytest.mark.parametrize("kind", ["mean", "difference"])
 def test_error_and_degrees_are_those_of_the_quadratic_form(kind):
-    """For independent normal rows, compare with the mean and variance of the squared error over many draws."""
+    """For independent normal rows, compares with the mean and variance of the squared error over many draws."""
     cells = np.arange(len(CLUSTERS)) % 3 > 0
     draws = [
         mean(normal(seed), CLUSTERS) if kind == "mean" else difference(normal(seed), CLUSTERS, cells)
@@ -178,8 +178,8 @@ def test_corrections_by_hand():
 
 def test_three_outcomes():
     assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.001, 0.1) == "found"
-    assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.06, 0.1) == "inconclusive"  # not significant, yet not small
-    assert outcome(Estimate(0.05, 0.01, 100, 1000, 101), 0.001, 0.1) == "absent"  # certain, and too small to matter
+    assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.06, 0.1) == "inconclusive"  # not significant, but not small
+    assert outcome(Estimate(0.05, 0.01, 100, 1000, 101), 0.001, 0.1) == "absent"  # significant, but too small to matter
     assert outcome(Estimate(0.05, 0.1, 100, 1000, 101), 0.6, 0.1) == "inconclusive"
 
 

@@ -1,4 +1,4 @@
-"""The audit of bias of a corpus: what each test says of planted corpora."""
+"""The audit of bias of a corpus: the result of each test for corpora with planted bias."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def said(answer: str, number: int, prompt: str | None = None, **more):
 
 
 def stories(count: int, nurse=(0.7, 0.3), seed: int = 0) -> list:
-    """Rows about women and men, who are nurses with these probabilities."""
+    """Rows about women and men. `nurse` holds two probabilities of being a nurse: for women, and for men."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -76,7 +76,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
 
 
 def test_words_that_occur_with_one_group_only_raise_the_score(tmp_path):
-    """LangFair's score leaves such words out: it is .0145 with the 80 biased rows, and .0435 without them."""
+    """LangFair's score leaves such words out: .0145 with the 80 biased rows is less than .0435 without them."""
     balanced = [said(f"{('she', 'he')[n % 2]} is a {('clerk', 'driver')[n // 2 % 2]}.", n) for n in range(40)]
     biased = [said("she is a nurse.", 100 + n) for n in range(40)] + [
         said("he is an engineer.", 200 + n) for n in range(40)

@@ -56,7 +56,7 @@ def test_equal_sequences_have_equal_hashes_wherever_they_are():
         ("Mary and Tom", {"female", "male"}),
         ("ruth without ruth", set()),  # names match only with a capital letter
         ("an old WOMAN", {"female", "old"}),
-        ("an old. Woman", {"female"}),  # a phrase does not go beyond a sentence
+        ("an old. Woman", {"female"}),  # a phrase does not continue in the next sentence
         ("Black people and black cats", {"black"}),
         ("¿Ella? (he)", {"female", "male"}),
     ],

@@ -100,7 +100,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def server(folder):
-    (folder / "cache").mkdir()  # the first command would make it, and so have more calls than the others
+    (folder / "cache").mkdir()  # otherwise the first command makes it, and has more calls than the others
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPBACK_KEY", KEY)
         patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
@@ -119,7 +119,7 @@ def api():
 
 @pytest.fixture(scope="module")
 def setups(server, folder, api):
-    """A function that returns the setup of a kind. Each setup is made once."""
+    """A function that returns the setup for a name in KINDS or TRAINING. Each setup is made once."""
     by_kind: dict[str, Setup] = {}
     teacher = small_teacher(folder / "teacher")
 
@@ -190,7 +190,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     ],
 )
 def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):
-    """Each command is killed at every third call, or fewer. The slow test below has all calls."""
+    """Each command is killed at every third call, or at fewer calls. The slow test below kills it at all calls."""
     setup = setups(kind)
     last = len(setup.calls[stage]) - 1
     cuts = [*((n, "before") for n in range(0, last + 1, every)), (last, "after")]
@@ -302,7 +302,9 @@ def whole_run(server: Server, folder: Path) -> Setup:
 
 @pytest.mark.slow
 def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folder, api):
-    """Kills `synthgen run` at every fourth of its calls that follow curation. No kill makes it ask the server again."""
+    """Kills `synthgen run` at every fourth of its calls that follow curation. After a kill, the command does not ask
+    the server again.
+    """
     asked = setups("api")
     paid, base = api.stats()["paid"], asked.after["curate"]
     setup = Setup(asked.recipe, folder / "api-run")
@@ -314,7 +316,7 @@ def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folde
 
     def well(cut: tuple[int, str]) -> list[str]:
         wrong = trial(server, setup, "run", [cut], base=base)
-        return [one for one in wrong if one != "differs: student/README.md"]  # it states times of the evaluation
+        return [one for one in wrong if one != "differs: student/README.md"]  # it has times of the evaluation
 
     assert all_well(server, cuts, well) == len(cuts)
     assert api.stats()["requests"] == api.stats()["paid"] == paid
@@ -348,7 +350,7 @@ def test_sigkill_of_a_whole_run_at_every_call(server, setups, folder):
 
 
 def kill_while_measuring(setup: Setup, run: Path, seconds: float) -> None:
-    """Runs `synthgen run` in a new interpreter, and kills it `seconds` after the measuring of a model began."""
+    """Runs `synthgen run` in a new interpreter, and kills it `seconds` after it began to measure a model."""
     process = subprocess.Popen(
         [sys.executable, "-m", "synthgen.cli", *map(str, COMMANDS["run"](setup.recipe, run)[1:])],
         env={**os.environ, **ONE_THREAD},

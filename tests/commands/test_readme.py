@@ -108,8 +108,8 @@ class Killed:
 
     def check(self, kills: int) -> None:
         """Runs the command to its end. The corpus and the student must be those of the run that was not killed, and
-        only the lost replies may be paid twice. The ledger must have what the server billed, and beyond this at most
-        what was reserved for the requests in flight at `kills` kills.
+        only the lost replies may be paid twice. The amount in the ledger must be at least what the server billed. It
+        may be higher by at most the reservations of the requests in flight at `kills` kills.
         """
         done = warm(*self.command, env=environment(self.cache))
         assert done.code == 0, done

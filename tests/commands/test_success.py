@@ -144,7 +144,7 @@ def test_every_row_was_rejected(tmp_path):
 
 
 def test_nothing_is_trained_on_a_corpus_without_kept_rows(tmp_path):
-    """Not even with --override-audit, and not on the distributions of the rejected rows."""
+    """Nothing is trained even with --override-audit, and the distributions of the rejected rows are not used."""
     run = corpus_of(tmp_path / "run", [row("two words", n) for n in range(4)])
     recipe = synthgen.load_recipe(small_task(tmp_path / "task", tmp_path / "no-teacher", seeds=1))
     synthgen.curate(curating(**NOTHING), run)

@@ -1,4 +1,4 @@
-"""The files of a corpus: which inputs they are from, which belong together, and what is found when one is altered."""
+"""The files of a corpus: from which inputs they were made, which files belong together, and which changes are found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUTS = {"a": 1}
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A corpus that is not finished, with two shards. Each has a companion in rejected/, and one has failures."""
+    """An unfinished corpus with two shards. Each shard has a file in rejected/, and one shard has failures."""
     folder = tmp_path / "corpus"
     corpus.claim(folder, INPUTS, "test")
     for number, name in enumerate(("train-00000", "test-00000")):

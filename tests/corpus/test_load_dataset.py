@@ -1,4 +1,4 @@
-"""`datasets.load_dataset` returns the rows that are in the folder, whatever rows its cache holds."""
+"""`datasets.load_dataset` returns the rows in the folder, even if its cache holds other rows."""
 
 from __future__ import annotations
 

@@ -189,8 +189,8 @@ def odd_rows(count: int) -> list[dict[str, str]]:
     ]
 
 
-# A hash over id, fields and reference of 1,500 rows of `odd_rows`, computed with commit 199c186. With a column of
-# groups, the splits are those of that commit too, and so is the fingerprint.
+# A hash over id, fields and reference of 1,500 rows of `odd_rows`, computed with commit 199c186. The splits with a
+# column of groups, and the fingerprint, were also computed with that commit.
 BEFORE = {"": "45c4d15c80b44e1a", "id": "a3971aab090b5f84", "id reference": "f9057f3d63f99f23"}
 SPLITS_BEFORE = ("97663ca4d50ac2a7", "44fbbb9e9d020d76")
 

@@ -31,7 +31,7 @@ def test_reasoning_questions():
     assert len(rows) >= 300
     assert len([kind for kind, count in kinds.items() if count >= 20]) >= 5, kinds
     assert len({mask(row["question"]) for row in rows}) >= 250
-    # the seeds of the recipe may be only a part of the rows, but must have all kinds and enough test seeds
+    # the recipe may use only a part of the rows as seeds, but the seeds must have all kinds and enough test seeds
     seeds = load_shipped("reasoning")
     assert {s.fields["kind"] for s in seeds} == set(kinds)
     assert sum(s.split == "test" for s in seeds) >= 30

@@ -1,4 +1,4 @@
-"""Scores of the teacher's confidence: they are right where the stored distributions give them, and absent elsewhere."""
+"""Scores of the teacher's confidence: right if they can be computed from the stored distributions, otherwise absent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def distributions(count: int, seed: int = 0, width: float = 2.0) -> np.ndarray:
 
 
 def topk(p: np.ndarray, k: int, temperature: float = 1.0) -> TopK:
-    """What is stored of these distributions, after it was written and read."""
+    """The top-k of these distributions, after it was written and read back."""
     ids = np.argsort(-p, axis=1)[:, :k]
     logp = np.log(np.take_along_axis(p, ids, 1))
     hot = p ** (1 / temperature)
@@ -50,7 +50,7 @@ def of(target, tokens, temperature: float = 1.0) -> dict[str, float]:
 
 
 def truth(p: np.ndarray, tokens) -> dict[str, float]:
-    """The measures of whole distributions, by their definitions."""
+    """The measures, computed from whole distributions by their definitions."""
     own = p[np.arange(len(p)), tokens]
     best = np.sort(p, axis=1)[:, ::-1]
     return {
@@ -110,7 +110,7 @@ def test_missing_candidates_of_a_server_are_not_taken_for_improbable_ones():
     )
     ids[1, 1], logp[1, 1], tail[1] = 1, np.log(0.2), np.log(0.2)
     assert known(of(TopK(ids, logp, tail, whole.log_z), [0, 0])) == [*MEASURES]
-    tail[1] = np.log(0.25)  # the missing candidate may be the second best
+    tail[1] = np.log(0.25)  # now the missing candidate may be the second best one
     assert known(of(TopK(ids, logp, tail, whole.log_z), [0, 0])) == ["logprob", "probability", "entropy"]
 
 
@@ -127,7 +127,7 @@ def test_draws_give_an_unbiased_probability_and_nothing_else():
 
 
 def sure_and_unsure(count: int) -> tuple[list[Record], list[np.ndarray]]:
-    """Rows of which every third was unsure, and their distributions."""
+    """Rows and their distributions. In every third row, the teacher was unsure."""
     rows, p = [], []
     for number in range(count):
         p.append(distributions(6, number, width=0.3 if number % 3 == 0 else 8.0))

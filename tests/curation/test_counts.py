@@ -11,7 +11,7 @@ from synthgen.tally import Step, funnel
 
 
 def test_tokens_are_counted_where_they_are_known(tmp_path):
-    """A row of a data set has no tokens, and the server counted those of the text before an edit."""
+    """A row of a data set has no tokens. The server's count is for the text before an edit."""
     more = {"usage": {"completion_tokens": 9}}
     none = [row("three", 0, **more), row("four", 1, usage=None)]
     for name, rows, expected in (
@@ -30,7 +30,9 @@ def test_tokens_are_counted_where_they_are_known(tmp_path):
 
 
 def filtered(tmp_path):
-    """A run with 12 rows. Length drops four, one of them of a group and one that is a refusal, too."""
+    """A run with 12 rows. The check `length` drops four rows. One of them belongs to a group, and one is also a
+    refusal.
+    """
     long, refusal = "word other " * 600, "I’m sorry, but I cannot fulfill this request."
     texts = ["one", "one", "two", long, refusal, "three", "four", "", "six"]
     rows = [
@@ -70,7 +72,7 @@ def test_the_funnel_names_what_each_rule_dropped_first(tmp_path):
 
 
 def test_a_corpus_without_a_funnel(tmp_path):
-    """A generated corpus has none, and neither has one that was curated before rows were counted like this."""
+    """A generated corpus has no funnel. A corpus that an older version curated has none either."""
     run = filtered(tmp_path)
     generated = corpus.manifest(run / "generated")
     assert funnel(generated) == []

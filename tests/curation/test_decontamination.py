@@ -63,7 +63,7 @@ def asked(prompt: str, answer: str = "nine", number: int = 0, **more) -> Record:
 
 
 def judged(section: Decontamination, *records: Record):
-    """The rejections by the index of the record."""
+    """Maps the index of each rejected record to its rejection."""
     (batch,) = to_table(list(records)).select(["prompt", "completion", "split"]).to_batches()
     return dict(check.decontamination(batch, section, Services()).rejected)
 
@@ -150,7 +150,7 @@ def test_short_questions_must_be_found_whole(sets):
 
 
 def test_a_phrase_is_no_question(sets):
-    """The sequence has 13 words, of the 38 that the question has."""
+    """The sequence has 13 of the question's 38 words."""
     phrase = "A farmer keeps 12 brown hens and 7 white geese behind the old"
     assert judged(sets(), asked(f"{phrase} house, said Ann.")) == {}
     assert judged(sets(min_share=0.3), asked(f"{phrase} house, said Ann."))[0].score == pytest.approx(13 / 38)
@@ -180,7 +180,7 @@ def test_equal_hashes_reject_nothing(sets, monkeypatch):
 
 
 def test_the_row_with_the_largest_share_is_named(sets):
-    """And of several messages, the one with the largest share."""
+    """If a row has several messages, the message with the largest share is named."""
     part = QUESTION[: QUESTION.index("How many")]
     rows = [
         {"id": "other", "question": f"{part} What does it cost to feed all of them for one year?", "answer": ""},

@@ -177,7 +177,7 @@ def test_a_next_turn_of_which_the_prompt_speaks(prompt, text, left):
 
 
 def test_what_a_changed_row_says_of_itself(tmp_path):
-    """As with `next_turn`, tokens that no longer spell the text are gone, and the answer is that of the new text."""
+    """As with `next_turn`, tokens that do not match the text are removed, and the answer is read from the new text."""
     text = "Sure! Here is the sum:\n3 + 4 = 7  \nAnswer: 7"
     rationale = "Sure! Here is the sum:\n3 + 4 = 7"
     numbers = {"token_ids": [1, 2], "prompt_token_ids": [3], "label_probs": [0.5, 0.5]}

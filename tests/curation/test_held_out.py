@@ -1,5 +1,5 @@
-"""Rows of `train` that are the same as rows of `validation` or `test`, or nearly the same, are rejected. The rows that
-are held out stay, whatever the order of the rows.
+"""Rows of `train` that are the same as rows of `validation` or `test`, or nearly the same, are rejected. The held-out
+rows stay, in any order of the rows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_a_copy_in_train_goes_and_the_row_that_is_held_out_stays(tmp_path):
 
 
 def test_copies_of_the_prompt_alone(tmp_path):
-    """Rows without a prompt have nothing to compare."""
+    """Rows without a prompt are not compared by prompt."""
     rows = [asked("one fish", 0), asked("one fish", 1, "test", answer="ten")]
     rows += [row("text", 2, prompt=[]), row("text", 3, prompt=[], split="test")]
     run = corpus_of(tmp_path, rows)
@@ -141,7 +141,7 @@ def test_of_near_duplicates_the_row_that_is_held_out_stays(tmp_path):
 
 
 def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch):
-    """The check for evaluation sets takes part, so that worker processes make its index too."""
+    """The check for evaluation sets is on, so that worker processes make its index too."""
     monkeypatch.setattr(job, "_TASK_ROWS", 50)
     rows = similar(5, 180)
     (tmp_path / "eval.txt").write_text("".join(f"{one.prompt[0]['content']}\n" for one in rows[::18]))

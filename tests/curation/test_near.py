@@ -1,5 +1,6 @@
-"""Near duplicates: the compiled functions give the hashes, sketches and twins of the reference, the estimate keeps to
-its theory, and `curate` drops exactly the rows that have an earlier kept row at the threshold.
+"""Near duplicates: the compiled functions give the same hashes, sketches and twins as the reference, and the estimate
+has the error that theory predicts. `curate` drops exactly the rows whose similarity to an earlier kept row reaches the
+threshold.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ TEXTS = [
 ]
 PINNED_SHINGLES = [4593538302991581238, 5252906956324709271]
 PINNED_SKETCH = [847293123, 3885764063, 3311959655, 2915468845]
-SPREAD = np.uint64(0x9E3779B97F4A7C15)  # spreads small keys over all 64 bits
+SPREAD = np.uint64(0x9E3779B97F4A7C15)  # a factor that spreads small keys over all 64 bits
 VOCABULARY = [f"w{number}" for number in range(5000)]
 
 
 def compiled(texts: list[str], length: int = 5, slots: int = sketch.SLOTS):
-    """(sets one after the other, where each begins, sizes, sketches) from the compiled functions."""
+    """Returns (all sets in one array, the start of each set, sizes, sketches) from the compiled functions."""
     array = pa.array(texts, pa.large_string())
     offsets = np.frombuffer(array.buffers()[1], np.int64)[: len(texts) + 1]
     data = np.frombuffer(array.buffers()[2] or b"", np.uint8)
@@ -92,8 +93,8 @@ ODD = {0x3005, 0x3006, 0x3007, 0x3099, 0x309A, 0x30FC, 0xFF70, 0xFF9E, 0xFF9F}  
 
 
 def test_the_kind_of_every_character():
-    """The numbers of the scripts are compared with Unicode's names. Other characters are as in Python's regular
-    expressions, but a mark belongs to the word before it.
+    """The script of every character is compared with Unicode's names. Other characters are treated as in Python's
+    regular expressions, but a mark belongs to the word before it.
     """
     for code in range(0x10000):
         character = chr(code)
@@ -128,7 +129,9 @@ def test_compiled_sketches_are_those_of_the_reference():
 
 @pytest.mark.parametrize("slots", [128, 256])
 def test_the_estimate_is_unbiased_and_as_exact_as_minhash(slots):
-    """Each pair of sets has a known similarity. MinHash with as many permutations has the variance J(1 − J)/slots."""
+    """Each pair of sets has a known similarity. The variance of MinHash with the same number of permutations is J(1 −
+    J)/slots.
+    """
     draw = np.random.default_rng(slots)
     errors, theory = [], []
     for size in (40, 150, 700):
@@ -173,7 +176,7 @@ def edited(text: str, kind: str, draw: random.Random) -> str:
 
 @pytest.mark.parametrize("kind", ["substitution", "prefix", "deletion", "reorder"])
 def test_pairs_at_the_threshold_are_found(kind):
-    """At least 99% are asked for. With the bands for 0.8, one pair in a million at 0.8 is missed in theory."""
+    """At least 99% of the pairs must be found. In theory, the bands for 0.8 miss one in a million pairs at 0.8."""
     draw = random.Random(kind)
     first = [" ".join(draw.choices(VOCABULARY, k=draw.randrange(100, 300))) for _ in range(600)]
     texts = [*first, *(edited(text, kind, draw) for text in first)]
@@ -190,7 +193,7 @@ def test_pairs_at_the_threshold_are_found(kind):
 
 
 def clusters(seed: int, count: int) -> list[str]:
-    """Texts of which many are nearly the same as others, in chains."""
+    """Texts, many of which form chains of near duplicates."""
     draw = random.Random(seed)
     texts = [""] * 3
     while len(texts) < count:
@@ -238,8 +241,8 @@ def test_the_bands_miss_one_pair_in_a_million_at_most():
 
 
 def reference_drops(texts: list[str], threshold: float) -> dict[int, float]:
-    """For each row that is nearly the same as an earlier kept row: the highest similarity to such a row. Written with
-    sets of strings.
+    """For each row that is nearly the same as an earlier kept row: the highest similarity to such a row. The reference
+    uses sets of strings.
     """
     found: dict[int, float] = {}
     kept: list[tuple[int, set]] = []
@@ -272,7 +275,7 @@ def test_curate_drops_the_rows_that_have_a_kept_twin(tmp_path, exact):
 
 
 def test_what_is_compared(tmp_path):
-    """Of rows with the same long prompt and other answers, `row` keeps both, and `prompt` the first."""
+    """Two rows have the same long prompt and different answers. `row` keeps both, and `prompt` keeps the first."""
     question = " ".join(VOCABULARY[:60])
     prompts = [[{"role": "user", "content": question}]] * 2
     answers = [" ".join(VOCABULARY[100:160]), " ".join(VOCABULARY[200:260])]
@@ -313,7 +316,9 @@ def test_a_batch_without_rows_and_a_corpus_without_kept_rows(tmp_path):
 
 
 def test_rows_of_a_group_stay_together(tmp_path):
-    """The chosen and the rejected answer of a pair may be alike. A pair goes whole if one of its rows has a twin."""
+    """The chosen and the rejected answer of a pair may be alike. The whole pair is rejected if one of its rows has a
+    twin.
+    """
     base = VOCABULARY[:80]
     one, other = " ".join(base), " ".join([*base[:79], "changed"])
     rows = [
@@ -348,7 +353,9 @@ def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
 
 
 def test_components_are_those_of_equal_keys_and_units():
-    """A component is what a search through all pairs of equal values reaches. Dead rows connect nothing."""
+    """A component contains all rows that a search through all pairs of equal values reaches. Rows that are not alive do
+    not connect other rows.
+    """
     draw = random.Random(5)
     for alive_share in (1.0, 0.7):
         keys = np.array([[draw.randrange(150) for _ in range(100)] for _ in range(2)], np.uint64)

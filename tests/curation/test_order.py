@@ -43,8 +43,8 @@ def calling(arguments: str, number: int) -> Record:
 
 
 def test_what_makes_two_rows_the_same(tmp_path):
-    """Tool calls, reasoning, roles and upper case count. How a letter is composed, and characters without width, do
-    not.
+    """Rows differ if their tool calls, reasoning, roles or upper case differ. The Unicode composition of a letter and
+    characters without width make no difference.
     """
     thought = [{"role": "assistant", "content": "nine", "reasoning_content": "3 times 3"}]
     system = [{"role": "system", "content": "question"}]
@@ -268,7 +268,7 @@ def test_a_corpus_of_which_nothing_is_kept(tmp_path, rows):
 
 
 def test_a_curated_corpus_can_be_curated_again(tmp_path):
-    """The kept rows are judged again. They keep their old scores, and the new scores follow."""
+    """The kept rows are judged again. They keep their old scores, and the new scores are added after them."""
     run = corpus_of(tmp_path / "run", [row("one fish", 0), row("two fish", 1), row("one fish", 2)])
     first = synthgen.curate(curating(), run)
     again = synthgen.curate(curating(length={"min_words": 3}), first.folder, tmp_path / "again")

@@ -1,4 +1,4 @@
-"""The plain form of texts in Arrow is the one that Python gives."""
+"""Arrow and Python give the same plain form of texts."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ LONG_STORY = (
 
 ODD_ROWS = [json.loads(line) for line in Path(__file__).with_name("odd_rows.jsonl").read_text("utf-8").splitlines()]
 """Rows with faults of each kind, and good rows that look like them. `expect` is the check or sweep that rejects the
-row, or "kept". `text` is the completion after the edits, where they change it. The first letters of an id are the kind.
+row, or "kept". `text` is the completion after the edits, if the edits change it. The first letters of an id name the
+kind of fault.
 """
 
 
@@ -153,7 +154,7 @@ def caught_in(tmp_path, rows: dict[str, dict[str, str]], settings: dict) -> dict
 
 
 def test_planted_faults_of_json(tmp_path):
-    """Rows of which every completion must be JSON with a city and the year of its foundation."""
+    """Rows whose completions must be JSON with a city and the year of its foundation."""
     schema = {"type": "object", "required": ["city", "year"], "properties": {"year": {"type": "integer"}}}
     texts = {f"good-{city}": json.dumps({"city": city, "year": 1200 + number}) for number, city in enumerate(CITIES)}
     texts |= {"good-block": '```json\n{"city": "Graz", "year": 1128}\n```'}
@@ -167,7 +168,7 @@ def test_planted_faults_of_json(tmp_path):
 
 
 def test_odd_rows(tmp_path):
-    """Each row by itself is caught by the rule that is meant for it, or kept, and only what is surplus is cut."""
+    """Each row alone is either rejected by the rule that is meant for it or kept, and edits cut only surplus text."""
     (tmp_path / "evaluation.txt").write_text(EVALUATION + "\n")
     rows = {row["id"]: {"split": "train", **row} for row in ODD_ROWS}
     assert len(rows) == len(ODD_ROWS) > 380

@@ -1,4 +1,4 @@
-"""`synthgen curate … --plan` says what each rule would do to a sample, and writes nothing."""
+"""`synthgen curate … --plan` says how each rule would change a sample, and writes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ LONG = " ".join(f"w{number}" for number in range(60))
 
 
 def rows(count: int):
-    """Rows of which every tenth has too many words, every tenth is cut, and every tenth runs on."""
+    """Rows of three kinds of faults: every tenth row has too many words, every tenth is cut off, and every tenth
+    continues after its answer.
+    """
     texts = {0: LONG, 5: "Yes.\nQ: And now?\nA: No."}
     return [
         row(texts.get(n % 10, f"Answer number {n}."), n, finish_reason="length" if n % 10 == 3 else "stop")

@@ -59,7 +59,7 @@ def test_planted_values_are_found_and_lookalikes_are_not(entity):
 
 @pytest.mark.parametrize("entity", PLANTS)
 def test_a_hint_matches_every_text_with_a_value(entity):
-    """The search of a whole batch leaves out no text, and no form of a text, that has a value."""
+    """The search of a whole batch selects every text with a value, in every form of the text."""
     texts = [one.text for one in plants(entity, COUNT, seed=6)] + lookalikes(entity, COUNT, seed=6)
     assert [hits_in(text, HINTS) for text in texts] == found(texts)
 
@@ -159,7 +159,7 @@ def test_many_values_take_linear_time():
 )
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_json_stays_json(given, expected, ascii_only):
-    """Also when it is the text of a string in JSON, as the arguments of tool calls are."""
+    """JSON also stays valid when it is the text of a string in JSON, as the arguments of tool calls are."""
     expected = given if expected is None else expected
     text = json.dumps(given, ensure_ascii=ascii_only)
     outer = json.dumps([{"function": {"name": "f", "arguments": text}}], ensure_ascii=ascii_only)
@@ -177,7 +177,7 @@ def test_json_stays_json(given, expected, ascii_only):
 
 
 def people() -> list:
-    """Rows with values in all their texts."""
+    """Rows with personal data in all their texts."""
     call = {
         "id": "1",
         "function": {"name": "send", "arguments": json.dumps({"to": "bob@example.org", "card": 4111111111111111})},
@@ -254,7 +254,7 @@ def test_the_same_value_has_the_same_pseudonym_in_all_texts_of_a_row(tmp_path):
 
 
 def test_a_second_redaction_changes_nothing_and_nothing_is_left(tmp_path):
-    """Also not where a number counts as one only when the number before it is gone."""
+    """In the first text, the second number is recognized only after the first one is removed."""
     beside = "+33 6 12 34 56 78 212 555 0123"
     texts = [beside, *(one.text for entity in PLANTS for one in plants(entity, 60, seed=8))]
     batch = batch_of([row(text, number) for number, text in enumerate(texts)])

@@ -202,7 +202,9 @@ def test_an_answer_that_may_follow_is_kept(rationale, answer):
 
 
 def test_rationales_of_rows_of_data_sets():
-    """Such a row has no strategy. Its reasoning is a column, a field of the message, or a part of the completion."""
+    """A row of a data set has no strategy. Its reasoning is a column, a field of the message, or a part of the
+    completion.
+    """
     foreign = {"strategy": None, "answer": None, "rationale": None}
     message = {"role": "assistant", "content": "It is 20.", "reasoning_content": "9 * 2 = 18"}
     rows = [

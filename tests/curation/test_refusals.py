@@ -1,8 +1,8 @@
 """The check `refusal` on 774 written replies in five languages: half are refusals, and half only look like refusals.
 
-refusals.jsonl holds the replies. Those of round 1 were written first, and the check's phrases were chosen with them.
-The replies of each later round were written before the check read them, and were used to choose phrases afterwards.
-docs/log.md has the precision and recall at the first reading, which is what to expect of other texts.
+refusals.jsonl holds the replies. The replies of round 1 were written first, and the check's phrases were chosen with
+them. The replies of each later round were written before the check read them, and were used to choose phrases
+afterwards. docs/log.md has the precision and recall at the first reading. Expect about the same for other texts.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def test_a_refusal_late_in_a_text_does_not_count():
 
 
 def test_what_stands_before_a_refusal_in_its_sentence():
-    """A clause before it must sound like a refusal. German has an object there, which is shorter than 60 characters."""
+    """A clause before the refusal must itself sound like a refusal. In German, the object can stand there; it must be
+    shorter than 60 characters.
+    """
     assert declines("This request is against the law, and I can't help you with it.")
     assert not declines("The road is closed today, I can't help you with that request.")
     assert declines(f"B{'a' * 58} kann ich dir nicht helfen.")

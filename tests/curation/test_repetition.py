@@ -1,4 +1,4 @@
-"""The checks `repetition` and `length`: what a text that says the same again and again is, in every script."""
+"""The checks `repetition` and `length`: when a text counts as repetitive, in every script."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def rule(check: str, text: str, **settings) -> str | None:
 
 
 def refusal_of(**rules) -> str:
-    """The message with which a recipe that has these keys under `curate` is refused."""
+    """The error message for a recipe that has these keys under `curate`."""
     source = {"path": "none.jsonl", "source": "tests", "license": "CC0-1.0"}
     with pytest.raises(RecipeError) as caught:
         recipe_of_values({"task": "t", "seeds": [source], "curate": rules})
@@ -302,7 +302,7 @@ def nothing(batch):
 
 @pytest.fixture
 def rules(tmp_path, monkeypatch):
-    """A folder with a module of rules, which is the current folder."""
+    """The current folder, which contains modules with rules."""
     (tmp_path / "my_rules.py").write_text(CODE)
     (tmp_path / "broken_rules.py").write_text("import no_such_package\n")
     (tmp_path / "wrong_rules.py").write_text("def f(:\n")

@@ -1,5 +1,5 @@
 """`synthgen curate DATASET` curates rows that were made elsewhere: without a teacher, with their ids and columns. The
-result is a run that the other commands take.
+result is a run that the other commands accept.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def test_damaged_rows_are_repaired_when_asked(tmp_path, rows, part):
 
 
 def test_rows_that_cannot_be_read_leave_nothing_behind(tmp_path, rows):
-    """So the file can be corrected, and the same command given again."""
+    """Nothing is left, so the user can correct the file and give the same command again."""
     good, out = rows.read_text(), tmp_path / "out"
     rows.write_text(good + '{"prompt": "x"')
     code, printed = invoke("curate", rows, "-o", out)

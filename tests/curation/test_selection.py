@@ -1,5 +1,5 @@
 """The selection keeps the rows with the best known score, one row of each planted cluster, and each stratum's part. It
-never rejects a row that is held out, keeps groups whole, and depends on nothing but the rows.
+never rejects a row that is held out, keeps groups whole, and depends only on the rows.
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ def test_spread_keeps_one_row_of_each_cluster(tmp_path):
 
 
 def test_the_compiled_choice_is_that_of_the_definition():
-    """Every further unit is the one with the largest distance to the nearest chosen one, which the slow code here finds
-    by comparing all of them.
+    """Each further unit is the unit with the largest distance to its nearest chosen unit. The slow code here finds it
+    by comparing all units.
     """
     draw = np.random.default_rng(1)
     vectors = draw.integers(-60, 60, (70, kernels.WIDTH)).astype(np.int8)
@@ -246,7 +246,9 @@ def test_the_compiled_choice_is_that_of_the_definition():
 
 
 def test_the_vectors_of_texts():
-    """Order, case and repetition of words do not count. A text without words is equally far from all others."""
+    """Order, case and repetition of words do not change the vector. A text without words has the same distance to all
+    others.
+    """
     texts = ["one two three", "THREE, two: one one one!", "one two four", "five six seven", "", " - "]
     batch = pa.record_batch({"prompt.said": pa.array(texts), "completion.said": pa.array([""] * 6)})
     data = spread.hashed(batch, "prompt").buffers()[1]

@@ -31,7 +31,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def words(count: int, length: int = 5) -> list[str]:
-    """Different words of this length, which are no words of a language."""
+    """Different random words of this length, which are not words of any language."""
     found: dict[str, None] = {}
     while len(found) < count:
         found["".join(DRAW.choice(LETTERS) for _ in range(length))] = None
@@ -44,7 +44,9 @@ def found(text: str, preset: str):
 
 
 def repeated(times: int, size: int, others: int) -> str:
-    """A text in which a sequence of `size` words of five letters stands several times between other such words."""
+    """A text in which one sequence of `size` words occurs `times` times between other words. All words have five
+    letters.
+    """
     gram, rest = words(size), words(others)
     step = others // times
     parts = [[*gram, *rest[place * step : (place + 1) * step]] for place in range(times)]
@@ -52,7 +54,9 @@ def repeated(times: int, size: int, others: int) -> str:
 
 
 def page(**share: int) -> str:
-    """Ten lines with a mark at the end. `short`, `open` and `bullet` are how many of them are different."""
+    """Ten lines that end with a punctuation mark. `short`, `open` and `bullet` are the numbers of lines that are
+    changed in this way.
+    """
     lines = [f"{' '.join(words(8))} {common}." for common in ("the", "and", "of", "to", "be") * 2]
     for number in range(share.get("open", 0)):
         lines[number] = lines[number].rstrip(".")
@@ -202,7 +206,7 @@ def test_rows_with_a_prompt_are_refused(tmp_path):
 
 
 def test_planted_pages(tmp_path):
-    """A data set of plain text: the pages that break a rule are rejected by it, and the others stay."""
+    """A data set of plain text: pages that break a rule are rejected by this rule, and the others are kept."""
     pages = {f"good-{number}": page() for number in range(30)}
     pages |= {"words": "Too short.", "bullets": page(bullet=10), "ellipses": page(cut=5), "symbols": PROSE + " #a" * 20}
     path = tmp_path / "pages.jsonl"

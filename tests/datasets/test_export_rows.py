@@ -1,4 +1,4 @@
-"""`synthgen export`: rows come back as they were, in each format, or are refused by row; nothing else is touched."""
+"""`synthgen export`: in each format, every row can be read back unchanged, or is refused. No other file is touched."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def written(path: Path, rows: list[dict]) -> Path:
 
 
 def read(path: Path) -> list[dict]:
-    """Everything that a data set gives to a record, with tools and tool calls as lists."""
+    """The records of a data set as dictionaries, with tools and tool calls as lists."""
     found = [vars(record) for _, record in records(open_dataset(source_of(path)), "", None)]
     for one in found:
         del one["sources"]
@@ -138,7 +138,7 @@ def test_a_round_trip_loses_nothing(tmp_path, to):
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "unpaired-preference"])
 def test_the_hub_gets_every_row_back(tmp_path, name):
-    """What `load_dataset` returns is read again too, with tools as lists."""
+    """The rows that `load_dataset` returns are also read again, with tools as lists."""
     path = written(tmp_path / "rows.jsonl", ROWS[name])
     synthgen.export(path, "hub", tmp_path / "out", license="MIT")
     before = read(path)
@@ -226,8 +226,8 @@ def test_what_a_format_cannot_hold_is_refused_by_row(tmp_path, rows, to, words, 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
-    """Conversations at random, in every format. `_check` in rows.py compares each row, so nothing is lost unseen."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)  # waits for the disk
+    """Random conversations, in every format. `_check` in rows.py compares each row, so no loss stays unnoticed."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # skips fsync, because it waits for the disk
     draw = random.Random(seed)
     messages = [said("system", draw.choice(["Be brief.", ""]))] if draw.random() < 0.3 else []
     for number in range(draw.randrange(1, 4)):
@@ -255,7 +255,7 @@ def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
 
 
 def test_own_columns_with_names_of_the_format_get_a_prefix(tmp_path):
-    """`messages` of a pair, as in UltraFeedback, would otherwise be read as the conversation."""
+    """Without the prefix, the column `messages` of a pair, as in UltraFeedback, would be read as the conversation."""
     rows = [{**ROWS["preference"][0], "messages": [asked(9)], "system": "Linux", "label": "x"}]
     path = written(tmp_path / "rows.jsonl", rows)
     before = read(path)
@@ -421,7 +421,7 @@ def test_the_command(tmp_path):
 
 
 def test_a_row_that_would_be_read_as_another_is_refused(tmp_path, monkeypatch):
-    """A writer that loses something, and own columns that make the row one of another format."""
+    """The row is refused if the writer loses a value, or if own columns make it look like a row of another format."""
 
     def forgetful(sides: list) -> dict:
         (record,) = sides

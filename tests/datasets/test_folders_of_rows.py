@@ -1,4 +1,4 @@
-"""Data sets in files and folders of each kind: every file is read, or the file that is not is named."""
+"""Data sets in files and folders of each kind: every file is read, or the error names the file that cannot be read."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def test_what_the_library_datasets_saved(tmp_path):
 
 
 def test_nulls_that_only_a_type_adds_are_no_keys(tmp_path):
-    """In a column with a type, each call has the arguments of every other call, as nulls. JSONL has no such nulls."""
+    """In a typed column, each call also has the arguments of all other calls, with the value null. JSONL has no such
+    nulls.
+    """
     calls = [[CALL], [OTHER]]
     made = [
         {
@@ -231,7 +233,7 @@ def test_a_folder_is_not_read_in_part(tmp_path):
 
 
 def test_columns_that_no_row_has_are_named(tmp_path):
-    """Bytes are not JSON values, so rows lack them. An export would lose the column."""
+    """Bytes are not JSON values, so rows do not have this column, and an export would lose it."""
     table = pa.Table.from_pylist([{**row, "sound": b"x", "empty": None} for row in rows("a")])
     pq.write_table(table, tmp_path / "a.parquet")
     dataset = open_dataset(source_of(tmp_path / "a.parquet"))

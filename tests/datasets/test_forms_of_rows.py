@@ -1,4 +1,4 @@
-"""Each format of rows becomes the record that it means. What a record cannot hold is refused, and the row is named."""
+"""Rows of each format become the right records. If a record cannot hold a value, the row is refused and named."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 from synthgen import corpus, parquet
 from synthgen.datasets import open_dataset, records, source_of
 
-GROUPS, ROWS = 12, 1000  # row groups, and rows of each; a row has 2 kB of random text
+GROUPS, ROWS = 12, 1000  # number of row groups, and rows in each group; a row has 2 kB of random text
 
 
 def largest(rows) -> int:
-    """The most bytes that Arrow had in use at once, beyond those before, while the rows were read."""
+    """The peak of the bytes that Arrow used while the rows were read, minus the bytes in use before."""
     before, most = pa.total_allocated_bytes(), 0
     for _ in rows:
         most = max(most, pa.total_allocated_bytes() - before)

@@ -1,4 +1,4 @@
-"""Curves: the share of the seeds grows, larger shares contain smaller ones, and the last student is the run's own."""
+"""Curves: the share of the seeds grows, larger shares contain smaller ones, and the last student is that of the run."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def recipe_of(folder: Path, judge: dict[str, Any], **more: Any) -> Recipe:
     )
     text = path.read_text()
     begin, end = text.index("teacher:\n"), text.index("generate:\n")
-    path.write_text(text[:begin] + text[end:])  # `teachers` names the teachers instead
+    path.write_text(text[:begin] + text[end:])  # the key `teachers` replaces `teacher`
     return load_recipe(path)
 
 
@@ -62,7 +62,7 @@ def subject(recipe: Recipe, folder: Path) -> Any:
 def replies(
     recipe: Recipe, rows: Sequence[HeldOut], own: Sequence[str], say: Callable[[str, str], str]
 ) -> dict[str, list[str]]:
-    """The server's table of answers: `say(a, b)` for each pair of answers in each order."""
+    """For each pair of answers, in both orders: maps the judge's prompt to the reply `say(a, b)`."""
     table = {}
     for row, ours in zip(rows, own, strict=True):
         theirs = str(row.completion[-1]["content"])
@@ -80,7 +80,7 @@ def replies(
         (lambda a, b: "tie", 0, 1, 0, 0),
         (lambda a, b: "A" if a.startswith("ours") else "B", 1, 0, 0, 0),
         (lambda a, b: "A" if a.startswith("theirs") else "B", 0, 0, 1, 0),
-        (lambda a, b: "A" if a.startswith("ours") else "tie", 0, 1, 0, 0),  # once is not enough
+        (lambda a, b: "A" if a.startswith("ours") else "tie", 0, 1, 0, 0),  # an answer must win in both orders
     ],
 )
 def test_only_what_is_preferred_in_both_positions_wins(serve, tmp_path, say, win, tie, loss, bias):
@@ -125,7 +125,7 @@ def test_a_reply_without_a_choice_counts_for_nothing(serve, tmp_path):
 
 
 def test_a_judge_in_this_process_is_asked_too(tmp_path):
-    """The small model writes nothing that is a choice."""
+    """The small model's text never names a choice."""
     model = str(small_teacher(tmp_path / "judge"))
     recipe = recipe_of(tmp_path, {"model": model, "device": "cpu"}, steps={"max_new_tokens": 4})
     verdicts = judged.judge(subject(recipe, tmp_path), [held(0, "x")], ["y"])

@@ -48,7 +48,7 @@ def job_of(itself) -> Any:
 
 
 def test_adapters_add_nothing_before_the_first_step(itself):
-    """`untrained` leaves them out. The model with adapters gives the same bits."""
+    """`untrained` leaves the adapters out. The model with untrained adapters gives exactly the same output."""
     job = job_of(itself)
     plain, adapted = decoder.untrained(job).model, decoder._make(job).model.eval()
     assert any("lora" in name for name, _ in adapted.named_modules())
@@ -78,7 +78,7 @@ def test_models_are_the_same_only_with_equal_bits_configs_and_modes(itself):
 
 @pytest.fixture
 def here(monkeypatch):
-    """No processes of their own for the models whose speed is measured. They give an empty answer to each question."""
+    """Measures speed without separate processes. Each model gives an empty answer to each question."""
     monkeypatch.setattr(fidelity, "apart", lambda function, model, asked: ({}, [""] * len(asked)))
 
 

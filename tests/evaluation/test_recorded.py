@@ -67,12 +67,14 @@ def dataset(folder: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 def songs(count: int = ROWS) -> list[dict[str, object]]:
-    """Rows whose completions are alike, so that a student of some of them knows the others."""
+    """Rows with the same completion, so that a student that was trained on some of them knows the others."""
     return [{"prompt": f"{word(i)} verse", "completion": "la li lu"} for i in range(count)]
 
 
 def word(i: int) -> str:
-    """A word for each number. Questions that differ only in digits would be of one group, and in one split."""
+    """A word for each number. Numbers are not used, because questions that differ only in digits are in one group, and
+    so in one split.
+    """
     return chr(97 + i % 26) * (1 + i // 26)
 
 
@@ -179,7 +181,7 @@ def test_a_student_in_its_run_is_enough(small_run, tmp_path):
 
 
 def test_a_student_is_measured_with_its_own_settings(sung):
-    """The recipe that is given may train other students. The untrained student is that of the training."""
+    """The recipe on the command line may describe another student. The untrained student is the one of the training."""
     recipe, _, student, found = sung
     other = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"student": {"kind": "decoder", "layers": (0,)}, "seed": 9})}
@@ -465,7 +467,7 @@ def test_page_and_card_show_the_recorded_evaluation(stranger):
 
 
 def test_rates_of_right_answers_stand_beside_the_teachers(stranger):
-    """The seeds have references, so teacher and students are checked alike."""
+    """The seeds have references, so the answers of teacher and students are checked in the same way."""
     recipe, folder = stranger
     with measured_here():
         found = distill.evaluate(recipe, folder)
@@ -484,7 +486,9 @@ def test_rates_of_right_answers_stand_beside_the_teachers(stranger):
 
 
 def test_a_judge_belongs_to_the_evaluation(teacher, tmp_path, serve):
-    """The judge always prefers the first answer, so all pairs tie. The student's folder keeps what the judge cost."""
+    """The judge always prefers the first answer, so all pairs tie. The cost of the judge is stored in the student's
+    folder.
+    """
     from distill.evaluation import judged
 
     server = serve()

@@ -14,8 +14,8 @@ from distill.evaluation.slices import BINS, calibration, calibration_bins, slice
 
 
 def planted(rows: int, tokens: int, shift: float, seed: int = 0) -> tuple[np.ndarray, list[str], float]:
-    """(bins of each row, cluster of each row, expected calibration error) of a simulated model. Its most likely token
-    is right with a probability that is lower by `shift` than the probability that the model gives it.
+    """(bins of each row, cluster of each row, expected calibration error) of a simulated model. The model's most likely
+    token is right with a probability that is lower by `shift` than the probability that the model states.
     """
     random = np.random.default_rng(seed)
     bins, gaps = [], np.zeros((BINS, 2))

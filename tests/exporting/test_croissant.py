@@ -1,5 +1,5 @@
-"""`synthgen export --to croissant`: mlcroissant, which others read data sets with, validates the description and reads
-the same rows; the description says what the audit says.
+"""`synthgen export --to croissant`: mlcroissant, a library that reads data sets, validates the description and reads
+the same rows. The description agrees with the audit.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def opened(folder: Path) -> Any:
 
 
 def plain(value: Any, kind: pa.DataType) -> Any:
-    """A value that mlcroissant read, in the form of Arrow's. Text is bytes there, and names begin with their path."""
+    """Converts a value that mlcroissant read to the form that Arrow uses. In mlcroissant, text is bytes, and names
+    begin with their path.
+    """
     if value is None:
         return None
     if pa.types.is_list(kind):
@@ -82,7 +84,7 @@ def plain(value: Any, kind: pa.DataType) -> Any:
 
 
 def named(value: dict[str, Any], kind: pa.DataType) -> dict[str, Any]:
-    """The values of a struct by name. Those of an inner struct are beside the others, with a longer path."""
+    """The values of a struct by name. The values of an inner struct are beside the others, under a longer path."""
     found: dict[str, Any] = {}
     for path, inner in value.items():
         first, *rest = [name.replace("_x20_", " ") for name in path.split("/")[2:]]

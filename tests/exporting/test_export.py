@@ -385,8 +385,8 @@ def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
 
 @pytest.mark.slow
 def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
-    """Every exported file of the demo's student passes the gate. So does its teacher, exported as if it were a student.
-    llama.cpp is used if it is installed.
+    """Every exported file of the demo's student passes the gate. The teacher also passes it when it is exported like a
+    student. llama.cpp is used if it is installed.
     """
     recipe = synthgen.load_recipe("reasoning")
     folder = tmp_path_factory.mktemp("demo") / "run"

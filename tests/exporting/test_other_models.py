@@ -26,7 +26,7 @@ def values(path: Path, key: str) -> object:
 
 
 def test_gguf_has_every_named_chat_template(tmp_path):
-    """They have the keys that llama.cpp's own converter writes."""
+    """The templates have the keys that llama.cpp's own converter writes."""
     folder = small_teacher(tmp_path / "model", words=True)
     tokenizer = byte_tokenizer(words=True)
     default = tokenizer.chat_template

@@ -1,5 +1,5 @@
-"""`synthgen export --to spdx`: the document is valid by the classes that the SPDX project derives from its own model,
-and says of licenses what the audit says.
+"""`synthgen export --to spdx`: the document is valid for the classes that the SPDX project derives from its own model.
+Its licenses agree with the audit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from synthgen.tables.formats import DESCRIPTIONS, Description
 
 
 def validated(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The elements by the end of their ids. Raises an error unless the document is valid and complete."""
+    """Maps the end of each element's id to the element. Raises an error unless the document is valid and complete."""
     _, objects = load_data(document)
     assert objects.link() == set(), "every id that is named is there"
-    v3_0_1.JSONLDSerializer().write(objects, io.BytesIO())  # this checks how many values a property has
+    v3_0_1.JSONLDSerializer().write(objects, io.BytesIO())  # this also checks the number of values of each property
     return {one["spdxId"].split("#")[1]: one for one in document["@graph"] if "spdxId" in one}
 
 
@@ -39,7 +39,7 @@ def exported(path: Path, out: Path, **more: Any) -> dict[str, Any]:
 
 
 def relations(elements: dict[str, dict[str, Any]], kind: str) -> list[tuple[str, str, str]]:
-    """(name of the one, name of the other, comment) for each relationship of a kind."""
+    """(name of the first element, name of the second element, comment) for each relationship of a kind."""
 
     def name(id: str) -> str:
         one = elements.get(id.rpartition("#")[2], {})

@@ -3,7 +3,7 @@
     task = write_task(tmp_path, number)     # the same number makes the same task
     rows_in(task.seeds)                     # the rows that a person sees there
 
-A file begins as a good one: rows with values of every type, written as JSONL, CSV, TSV or Parquet. Then some of its
+A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of its
 bytes, its encoding, its name or its folder are changed.
 """
 
@@ -234,9 +234,7 @@ CHANGES = (_flip, _flip, _insert, _insert, _insert, _cut, _cut, _encoded, _huge,
 
 
 def ending_of(path: Path) -> tuple[str, str]:
-    """(format, compression) of a path, in lower case. The format is ".jsonl" for a name that is not that of a file of
-    rows.
-    """
+    """(format, compression) of a path, in lower case. The format is ".jsonl" if the name has no known ending."""
     ending = path.suffix.lower()
     packed = ending if ending in COMPRESS else ""
     ending = Path(path.stem).suffix.lower() if packed else ending
@@ -244,8 +242,8 @@ def ending_of(path: Path) -> tuple[str, str]:
 
 
 def rows_in(path: Path, seen: frozenset[str] = frozenset()) -> list[dict[str, object] | None]:
-    """The rows that a person sees in a file or a folder that synthgen accepts. A row of a Parquet file is None: only
-    the number of such rows is known.
+    """The rows that a person sees in a file or a folder that synthgen accepts. A row of a Parquet file is given as
+    None, because only the number of these rows is known.
     """
     if path.is_dir():
         if os.path.realpath(path) in seen:

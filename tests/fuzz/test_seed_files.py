@@ -23,7 +23,7 @@ _WRONG = re.compile(r"nan|None|\[.*'.*|\{.*'.*|-?inf", re.DOTALL)
 
 
 def planned(folder: Path, number: int) -> str:
-    """Plan the task with this number and return what happened: "accepted" or "refused". Asserts what holds of each."""
+    """Plans the task with this number and returns "accepted" or "refused". Asserts what must be true in each case."""
     task = write_task(folder / str(number), number)
     began = time.monotonic()
     done = CliRunner().invoke(main, ["plan", str(task.recipe), "--json"])

@@ -39,7 +39,7 @@ def opened(section, options):
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory, tiny):
-    """Folders of two tiny models that sometimes end a turn. A model with random weights almost never does."""
+    """Folders of two tiny models that sometimes end a turn. A model with random weights almost never ends a turn."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

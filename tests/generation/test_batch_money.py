@@ -1,4 +1,4 @@
-"""Batches of a server that counts wrongly, or answers with another service tier: what they may cost."""
+"""Batches of a server that counts tokens wrongly, or answers with another service tier: the limits of their cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthgen.generation import ledger
 from synthgen.generation.prices import Prices
 
 EVERY = 10**9
-# About ten times the most that a request of these recipes can cost, which is some 530 tokens.
+# About ten times the maximum cost of a request of these recipes, which is about 530 tokens.
 TENFOLD = {"usage": {"prompt_tokens": 5000, "completion_tokens": 160}}
 SEEDS = 80
 
@@ -46,13 +46,13 @@ def stop_at_journal(monkeypatch, entries: int, key: str) -> None:
     "stopped", [None, (1, "batch"), (2, "file")], ids=["whole", "in the first batch", "before the second"]
 )
 def test_batches_reserve_more_after_one_wrong_count(serve, tmp_path, monkeypatch, stopped):
-    """One reply of the first batch costs ten times its reservation, and the others so little that most of the budget is
-    left. From the second batch on, all replies cost ten times as much. With the usual reservations, the second batch
-    would pass the budget eight-fold.
+    """One reply of the first batch costs ten times its reservation. The other replies cost so little that most of the
+    budget is left. From the second batch on, all replies cost ten times as much. With the usual reservations, the
+    second batch would cost eight times the budget.
     """
     server = serve(batch={"polls": 0, "changes": [[1, TENFOLD], [EVERY, TENFOLD]]})
     go = command(tmp_path, server, generate={"budget": {"usd": 0.002}})
-    if stopped is not None:  # another process goes on after the interruption
+    if stopped is not None:  # another process continues after the interruption
         with monkeypatch.context() as during:
             stop_at_journal(during, *stopped)
             with pytest.raises(KeyboardInterrupt):
@@ -83,8 +83,8 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_budget_ends_what_the_batches_of_a_lying_server_may_cost(serve, tmp_path, lie):
-    """Spending ends with the batch that was in flight at the first wrong count, or within the budget if what the server
-    says can be bounded.
+    """Spending ends with the batch that was in flight at the first wrong count. If the server's counts can be bounded,
+    spending stays within the budget.
     """
     server = serve(batch={"polls": 0, "changes": [[EVERY, lie]]})
     go = command(tmp_path, server, generate={"budget": {"usd": 0.001}})

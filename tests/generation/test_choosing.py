@@ -107,7 +107,7 @@ def test_vote_never_guesses(jobs):
 @pytest.mark.parametrize("most", [1, 2, 5, 8])
 def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
     """After the last round, the votes that were never requested could not change the winner. Before the last round, the
-    remaining votes could.
+    remaining votes could still change it.
     """
     job = jobs(strategy="vote", steps={"candidates": most})[0]
     random = np.random.default_rng(most * 10 + leader_votes)

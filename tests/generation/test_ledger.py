@@ -1,4 +1,4 @@
-"""The ledger of a run and the account of a teacher: what counts as spent, and which replies are kept."""
+"""The ledger of a run and the account of a teacher: which costs count as spent, and which replies are kept."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ CALL = Call(b"q", b"k" * 32, PROMPT, 20, 5)
 
 
 class Answering:
-    """A teacher whose replies are read as `reply`."""
+    """A teacher that reads every reply as `reply`."""
 
     identity = {"model": "m"}
 

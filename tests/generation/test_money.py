@@ -1,4 +1,4 @@
-"""Prices and budgets: exact sums of tokens and dollars, and what fits under a limit."""
+"""Prices and budgets: exact sums of tokens and dollars, and which amounts fit under a limit."""
 
 from __future__ import annotations
 

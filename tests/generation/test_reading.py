@@ -17,12 +17,12 @@ from synthgen.teachers.base import Reply
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        # the mark alone, or with its name in a line of its own
+        # the mark alone, or on a separate line with its name
         ("7", 7), ("7.", 7), ("**4**", 4), ("9/10", 9), ("9 / 10", 9), ("6 out of 10", 6), ("[[8]]", 8), ("8.5", 8.5),
         ("Score: 8.5", 8.5), ("Mark: 9/10.", 9), ("**Final score:** 8/10", 8), ("### Rating: 3", 3), ("- Grade = 2", 2),
         ("My overall rating is 5.", 5), ("Well.\nMark: 5\nIt has 3 faults.", 5), ("It is fair.\n\n6", 6),
         ("4\nTwo of 3 facts are wrong.", 4), ("Score:\n7", 7), ("Score: 7\n…\nScore: 7/10", 7), ("\\boxed{7}", 7),
-        # lines of the instructions, and numbers in sentences
+        # lines copied from the instructions, and numbers in sentences, are not marks
         ("Item 4 of the rubric is missed.\nScore: 3", 3), ("1 = bad, 10 = perfect\nScore: 4", 4),
         ("Maximum score: 10\nScore: 4", 4), ("Score: 1-10\nScore: 6", 6), ("Clarity score: 9\nScore: 2", 2),
         ("1 = bad, 5 = good", None), ("5/5 means perfect", None), ("Score: 1-5", None), ("Score: 10 = perfect", None),
@@ -71,7 +71,7 @@ def test_marks(text, value):
         ("**Easy:**\n- Why?\n**Hard:**\n- How?", ["Why?", "How?"]),
         ("Here are tasks:\nName a bird.\nName a fish.", ["Name a bird.", "Name a fish."]),
         ("The sea is:\nThe sky is:", ["The sea is:", "The sky is:"]), ("Here are two:", []),
-        # nested lists: options stay with their question, and a heading gives way to its items
+        # nested lists: options stay with their question, and a heading is replaced by its items
         ("1. Which flies?\n   a) bird\n   b) fish\n2. Why?", ["Which flies?\na) bird\nb) fish", "Why?"]),
         ("1. Which flies?\n- bird\n- fish\n2. Why?", ["Which flies?\n- bird\n- fish", "Why?"]),
         ("1. Birds:\n   - Why?\n   - How?\n2. Fish:\n   - When?", ["Why?", "How?", "When?"]),
@@ -79,7 +79,7 @@ def test_marks(text, value):
         ("1. Why?\n   Answer: So.\n2. How?", ["Why?", "How?"]),
         # code
         ("```\n1. Why?\n2. How?\n```", ["Why?", "How?"]), ("1. What does it do?\n```\nx = 1\n```\n2. Why?", []),
-        # the same item twice; operators and signs make another item
+        # repeated items are dropped; items with different operators or signs are different
         ("1. Why?\n2. why\n3. How?", ["Why?", "How?"]), ("- 3 - 4?\n- 3 + 4?\n- 3+4?", ["3 - 4?", "3 + 4?"]),
     ],
 )  # fmt: skip
@@ -142,7 +142,7 @@ CUT = Reply("So. Answer: 1", finish_reason="length", token_ids=[1, 2])
 
 
 def test_a_cut_reply_has_no_vote_and_is_no_candidate(jobs):
-    """The answer of a cut reply may go on, so it equals neither the reference nor another answer."""
+    """The answer of a cut reply may be incomplete, so it equals neither the reference nor another answer."""
     job = jobs(strategy="vote", generate=MARKER, steps={"candidates": 3})[0]
     [row], _, _ = play(job, ["Answer: 2", CUT], [CUT])
     assert (row.answer, {s["name"]: s["value"] for s in row.scores}["agreement"]) == ("2", 1 / 3)

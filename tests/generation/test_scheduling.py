@@ -118,7 +118,7 @@ def test_the_quota_holds_back_and_learns():
     found = schedule(names(3, "ok"), rpm=60, max_in_flight=1)
     assert [at for _, at in found.sent] == pytest.approx([0, 1 / 0.98, 2 / 0.98], abs=0.001)
     found = schedule(names(4, answered(prompt=5, completion=1)), tpm=600, max_in_flight=1)
-    rate = 9.8  # tokens a second, which the bucket holds too
+    rate = 9.8  # tokens a second, and the size of the bucket
     waits = [(rate - 1) / rate, 6 / rate, 6 / rate, 6 / rate]
     assert [at for _, at in found.sent] == pytest.approx([sum(waits[: n + 1]) for n in range(4)], abs=0.001)
     assert found.scheduler.quota.used == pytest.approx(0.4 + 0.6 * 0.95**4)

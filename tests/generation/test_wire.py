@@ -1,4 +1,4 @@
-"""Runs against a server that sends odd replies: what becomes a row, is cached, is paid, or stops the run."""
+"""Runs against a server that sends odd replies: which replies become rows, are cached, are paid, or stop the run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_error_with_status_200_is_that_error(serve, tmp_path):
     rows, failures, _ = one(tmp_path, server, "third", generate={"seed": 2}, teacher={"max_retries": 0})
     assert (rows, [f["kind"] for f in failures]) == ([], ["server"])
     assert "upstream" in failures[0]["reason"]
-    assert cached(tmp_path) == 1  # only the good reply
+    assert cached(tmp_path) == 1  # only the good reply is cached
 
 
 def test_a_server_without_any_valid_reply_stops_the_run_and_nothing_is_cached(serve, tmp_path):
@@ -114,7 +114,7 @@ def test_a_prompt_that_the_server_cut_is_noticed(serve, tmp_path):
     assert scores["short"] == {}
 
 
-# What a server may say about a reply that used 2 tokens of a limit of 16, and whether it says more than the limit.
+# Token counts that a server may state for a reply that used 2 tokens of a limit of 16.
 LIES = {
     "ten times the limit": {"prompt_tokens": 10, "completion_tokens": 4002},
     "total above its parts": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 4012},
@@ -130,8 +130,8 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_budget_ends_what_a_lying_server_may_cost(serve, tmp_path, lie):
-    """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count, or
-    within the budget if what it says can be bounded.
+    """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count. If
+    its counts can be bounded, spending stays within the budget.
     """
     flight, budget = 4, 0.002
     body = reply_with(usage=lie)
@@ -253,7 +253,7 @@ def test_the_ledger_counts_open_reservations_and_parts(tmp_path):
     assert ledger.spent(tmp_path) == Spent(81, 9)
     asyncio.run(write((1, 2), end=True))
     asyncio.run(write((2, 2), end=True))
-    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # its own, and half of what the whole run had spent
+    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # its own costs, and half of the run's costs
     ledger.discard(tmp_path)
     assert not tmp_path.exists()
 
@@ -298,7 +298,7 @@ def test_a_batch_that_counts_no_tokens_costs_its_reservation(serve, tmp_path):
         synthgen.generate(changed, tmp_path / name, batch=True)
         costs.append(ledger.spent(tmp_path / name / "ledger").tokens)
     assert costs[0] == 22
-    assert costs[1] > 100  # at most one token for each byte of the request, and max_new_tokens
+    assert costs[1] > 100  # at most one token for each byte of the request, plus max_new_tokens
 
 
 def interrupted(tmp_path, server, *, signals: int, latency: float) -> tuple[int, float, str]:

@@ -18,7 +18,7 @@ from synthgen.teachers import open_teacher
 from synthgen.teachers.embedding import EmbeddingModel
 from synthgen.teachers.transformers import LocalModel
 
-NEAR = 1e-3  # in nats; the device adds float32 numbers in another order
+NEAR = 1e-3  # tolerance in nats, because the device adds float32 numbers in another order
 SPECS = [
     LogitsSpec("sampled", draws=50),
     LogitsSpec("sampled", 2.0, draws=9),
@@ -56,8 +56,8 @@ def arrays(target) -> list[np.ndarray]:
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("spec", SPECS, ids=["draws", "warm draws", "topk"])
 def test_the_same_requests_give_the_same_bits(device, teacher_folder, spec, top_p, dtype):
-    """Two loaded copies of the model sample each batch twice. The batches are all requests, and the first request
-    alone.
+    """Two loaded copies of the model sample each batch twice. One batch has all requests, and the other batch has only
+    the first request.
     """
     requests = [ask(q, i, tokens=12 + i, top_p=top_p) for i, q in enumerate(QUESTIONS)]
     for batch in (requests, requests[:1]):

@@ -21,7 +21,8 @@ FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/trl", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
 NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 
-# Names of revision 199c186. These three benchmarks run that revision beside this one, and call it by its own names.
+# Names of revision 199c186. These three benchmarks also run that old revision, and call its functions by the names that
+# they have there.
 OLD = {
     "benchmarks/curation.py": {"synthgen.curate.CHECKS", "synthgen.curate.dedup"},
     "benchmarks/seeds.py": {"synthgen.generate.plan.plan"},

@@ -134,7 +134,7 @@ def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):
     corpus.claim(tmp_path, {}, "generate")
     failure = {"id": "a", "seed_id": "s", "split": "train", "kind": "context", "reason": "long"}
     failures = pa.Table.from_pylist([failure], schema=FAILURE_SCHEMA)
-    corpus.commit(tmp_path, "train-00000", {"failures": failures})  # killed before the data file
+    corpus.commit(tmp_path, "train-00000", {"failures": failures})  # killed before it wrote the data file
     corpus.commit(tmp_path, "train-00000", {"data": SCHEMA.empty_table()})
     assert not list(tmp_path.glob("failures/*"))
 

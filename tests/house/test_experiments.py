@@ -54,8 +54,8 @@ def test_a_table_is_written_between_its_markers(scripts, tmp_path, monkeypatch):
 
 
 def test_differences_are_paired_over_items_and_seeds(scripts):
-    """The losses of items differ far more than those of the arms, so only differences for the same item show the effect
-    of an arm.
+    """Losses differ far more between items than between arms, so only differences for the same item show the effect of
+    an arm.
     """
     _, tables = scripts
     draw = np.random.default_rng(0)
@@ -111,8 +111,9 @@ def test_no_string_keeps_its_own_rationale(scripts):
 
 
 def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
-    """The teacher has one file, which stands for every seed. A student that is right where the teacher is right has the
-    share 1 without an interval, however few answers are right. One that is right elsewhere has a wide interval.
+    """The teacher has one file, which is used for every seed. A student that is right on the same items as the teacher
+    has the share 1 and an interval of width 0, even if few answers are right. A student that is right on other items
+    has a wide interval.
     """
     _, tables = scripts
     draw = np.random.default_rng(0)
@@ -159,7 +160,7 @@ def test_the_questions_of_context_are_held_out_and_their_answers_right(scripts, 
     known = {q.text: q.answer for q in asked}
     assert {text: known[text] for text in by_hand} == by_hand
     same = questions.Asked("time", "Today is Friday. What day will it be tomorrow?", "Saturday", 0)
-    monkeypatch.setattr(context, "questions", lambda: [same])  # the demo asks this about Monday
+    monkeypatch.setattr(context, "questions", lambda: [same])  # the demo has this question with Monday
     with pytest.raises(ValueError, match="in groups of the demo's questions"):
         context.check_apart(context.demo(0))
     for name in ("context", "questions"):

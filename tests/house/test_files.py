@@ -1,4 +1,6 @@
-"""JSON files of a run of any shape: one line that names the file and what to do, and never a value that looks right."""
+"""A run's JSON files with any content. For a wrong file, the error is one line that names the file and says what to do.
+A wrong file is never read as a valid value.
+"""
 
 from __future__ import annotations
 

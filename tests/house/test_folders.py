@@ -101,7 +101,7 @@ def test_a_temporary_folder_that_is_a_link_is_not_followed(tmp_path):
 
 @pytest.mark.parametrize("linked", ["data", "logits/teacher", "rejected", "data/train-00000.parquet"])
 def test_files_behind_a_link_are_listed_with_their_hashes(tmp_path, linked):
-    """A folder of shards lies on another disk. The manifest lists its files, and a change there is noticed."""
+    """A folder of shards is on another disk. The manifest lists its files, and a change in these files is noticed."""
     run = corpus_of(tmp_path / "run", records())
     folder = run / "generated"
     (folder / "manifest.json").unlink()
@@ -127,7 +127,7 @@ def test_files_behind_a_link_are_listed_with_their_hashes(tmp_path, linked):
 
 
 def unfinished(tmp_path) -> tuple[Path, dict]:
-    """A corpus whose shards are written and whose manifest is not, and its facts."""
+    """A corpus with shards but without a manifest, and the facts that its manifest had."""
     folder = corpus_of(tmp_path / "run", records()) / "generated"
     facts = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").unlink()
@@ -338,7 +338,7 @@ def test_each_error_of_a_disk_has_its_own_advice(capsys, number, said, hint):
     ],
 )
 def test_a_disk_error_does_not_call_the_cache_damaged(tmp_path, code, damaged):
-    """Advice to move the file away would lose the paid replies in it."""
+    """The hint must not tell the user to move the file away, because the paid replies in it would be lost."""
     cache = Cache(tmp_path / "replies.sqlite")
     error = sqlite3.OperationalError("the reason")
     error.sqlite_errorcode = code

@@ -55,7 +55,7 @@ EXCEPTIONS = {
     ("distill.cli", "synthgen"),
     ("synthgen.cli", "synthgen"),
 }
-CALLS_DISTILL = "synthgen.pipeline"  # no other module of `synthgen` may import `distill`, and this only in functions
+CALLS_DISTILL = "synthgen.pipeline"  # only this module of `synthgen` may import `distill`, and only inside functions
 HEAVY = ["torch", "transformers", "datasets", "pandas", "matplotlib", "pyarrow", "numpy", "accelerate", "safetensors"]
 
 

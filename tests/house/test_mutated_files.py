@@ -38,9 +38,9 @@ DEAR: dict[str, tuple[Command, int]] = {  # each with the number of damaged file
     "eval anew": (lambda run: ["distill", "eval", run, "--fresh"], 6),
     "export": (lambda run: ["distill", "export", run, "--to", "gguf"], 30),
 }
-ALL, PARTS = 300, 10  # damaged files, and tests that share them
+ALL, PARTS = 300, 10  # number of damaged files, and number of tests that share them
 FOUND = [("run/curated/data/train-00002.parquet", "texts"), ("run/curated/rejected/train-00002.parquet", "pipe")]
-"""Damage that once ended with an error of Python, or never."""
+"""Damage after which a command once ended with an error of Python, or hung."""
 ROWS = ("generated/data/", "curated/data/", "curated/rejected/")
 
 
@@ -56,16 +56,18 @@ def base(finished, tmp_path_factory) -> Path:
 
 
 def wrong_rows(base: Path, run: Path, path: str) -> list[str]:
-    """The data files of the run, other than the damaged one, that differ from those of the run before the damage."""
+    """The data files that differ from those of the run before the damage, apart from the damaged file itself."""
     if not path.startswith("run/") or path == "run/recipe.yaml":
-        return []  # other seeds, templates and recipes make other rows
+        return []  # with other seeds, templates or recipes, the rows are different
     before, after = files(base / "run"), files(run)
     names = [name for name in before if name.startswith(ROWS) and f"run/{name}" != path]
     return [name for name in names if name in after and after[name] != before[name]]
 
 
 def test_damaged_files_of_a_run(base, tmp_path, monkeypatch):
-    """Commands in this process; pipes are left to the full version, because a hang in a library cannot be stopped."""
+    """Runs commands in this process. Only the full version tests pipes, because a hang in a library cannot be stopped
+    here.
+    """
     monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
     folder, bad = tmp_path / "copy", []
     chosen = [(path, way) for path, way in cases(base) if way not in PLACES and "cache/" not in path][:16]
@@ -108,7 +110,7 @@ def test_damaged_files_of_a_run_in_full(base, tmp_path, monkeypatch, part):
 
 @pytest.mark.slow
 def test_damaged_reply_caches(serve, tmp_path):
-    """The file with paid replies is damaged. A command that cannot use it says so, and makes no wrong row."""
+    """The file with paid replies is damaged. A command that cannot use this file says so, and makes no wrong rows."""
     import sqlite3
 
     from support.serving import write_recipe

@@ -1,4 +1,4 @@
-"""A finished student is damaged in many ways, and `distill export` refuses it in one line, or writes true files.
+"""A finished student is damaged in many ways, and `distill export` refuses it in one line, or writes correct files.
 
 `test_mutated_files.py` damages any file of a run. Here the damaged files are those that an export reads. In every other
 student, training.json does not state the hashes of the files, as in students of older versions. So the damage reaches
@@ -21,13 +21,13 @@ from support.damaging import GOOD, cases, damaged, in_fork, in_process, preload
 from support.mutations import PLACES
 
 FORMATS = {"gguf": 300, "onnx": 24}  # each with the number of damaged files
-PARTS = 6  # tests that share the damaged files
+PARTS = 6  # number of tests that share the damaged files
 WEIGHTS = "run/student/model.safetensors"
 
 
 @pytest.fixture(scope="module")
 def base(finished, tmp_path_factory) -> Path:
-    """A folder with what an export reads of a finished run: the student and the curated rows."""
+    """A folder with the parts of a finished run that an export reads: the student and the curated rows."""
     folder = tmp_path_factory.mktemp("students")
     for name in ("student", "curated"):
         shutil.copytree(finished.run / name, folder / "run" / name, ignore=shutil.ignore_patterns("baseline"))
@@ -44,7 +44,7 @@ def older(base, tmp_path_factory) -> Path:
 
 
 def chosen(base: Path) -> list[tuple[str, str]]:
-    """Pairs (file, way), in random order. Two of three are files of the student."""
+    """Pairs (file, way), in random order. In two of three pairs, the file belongs to the student."""
     found = cases(base)
     return sorted(found, key=lambda case: Random(str(case)).random() * (1 if "student/" in case[0] else 2))
 
@@ -54,8 +54,8 @@ def written(run: Path, to: str) -> bool:
 
 
 def untrue(run: Path, to: str) -> list[str]:
-    """What is wrong with an export that was written: figures that are no numbers, a file that is missing, or a student
-    that is not the one that training wrote.
+    """The faults of an export that was written: figures that are not numbers, a missing file, or a student that differs
+    from the trained one.
     """
     folder = run / "student" / to
     if not written(run, to):
@@ -80,10 +80,10 @@ def export(run: Path, to: str = "gguf") -> list[object]:
 
 
 def test_some_damaged_students(base, older, tmp_path):
-    """Some exports in this process."""
+    """Runs some exports in this process."""
     whole = shutil.copytree(base, tmp_path / "whole") / "run"
     code, output = in_process(export(whole), 60)
-    assert code == 1, output  # 8 bits change the choice of a student with random weights, so the gate is not passed
+    assert code == 1, output  # 8-bit weights change the choices of a student with random weights, so the gate fails
     assert written(whole, "gguf")
     assert untrue(whole, "gguf") == []
     some = [case for case in chosen(base) if case[1] not in PLACES and "student/" in case[0]][-8:]

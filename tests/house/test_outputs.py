@@ -25,7 +25,7 @@ COMMANDS = {
     "generate": ["synthgen", "generate", "RECIPE", "-o", "PARENT"],
     "run": ["synthgen", "run", "RECIPE", "-o", "PARENT"],
 }
-OWN = {  # a user's files, some with the names of files in a corpus or a student
+OWN = {  # a user's files; some are named like files of a corpus or a student
     "one text": {"thesis.txt": "years of work"},
     "a project": {"src/main.py": "print()", "README.md": "# Mine", ".git/config": "[core]"},
     "a dataset": {"README.md": "# Mine", "data/train-00000.parquet": "rows", "manifest.json": "{}"},

@@ -52,7 +52,7 @@ def run_page(folder: Path, run: Path, monkeypatch: Any) -> dict[str, Any]:
 def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatch, kind):
     _, run = make(kind, logits=KINDS[kind], generate=GREEDY, curate=CURATE)
     names = run_page(tmp_path, run, monkeypatch)
-    assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame`: rows of all splits, `kept`: of one split
+    assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame`: rows of all splits, `kept`: rows of one split
     assert {reason["check"] for row in names["rejected"] for reason in row["verdicts"]} == {"duplicates"}
 
     # The whole distribution that the page computes agrees with the stored one.
@@ -120,7 +120,7 @@ def source_texts() -> list[str]:
 
 
 def missing_messages(page: str, texts: list[str]) -> list[str]:
-    """The messages in the first column of a page's tables that are in no string of the packages."""
+    """The messages in the first column of a page's tables that do not occur in any string of the packages."""
     tables = page.split("## Failures")[0] + page.split("## Audit")[1]
     messages = [m for line in tables.splitlines() if (m := re.match(r"\| `([^`]* [^`]*)`", line))]
     assert len(messages) > 40

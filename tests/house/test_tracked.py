@@ -1,4 +1,4 @@
-"""What the repository holds: only the folders and files of the project, and no paths of the machine that made it."""
+"""The repository contains only the folders and files of the project, and no paths of the machine that made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is loaded only with all its weights, because transformers replaces missing ones by random ones."""
+"""A model is loaded only with all its weights, because transformers replaces missing weights by random weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def test_a_model_with_missing_weights_is_refused(tmp_path, auto, make, part, cha
 
 
 def test_what_may_be_missing(tmp_path):
-    """Tied weights, the head of a new classifier, and the pooler, whose output is not used."""
+    """These weights may be missing: tied weights, the head of a new classifier, and the pooler, whose output is not
+    used.
+    """
     decoder = small_teacher(tmp_path / "decoder")
     assert "lm_head.weight" not in load_file(decoder / "model.safetensors")
     load_whole(str(decoder), "float32", AutoModelForCausalLM)

@@ -136,7 +136,7 @@ def teacher(tmp_path_factory):
 
 @pytest.mark.parametrize("where", ["system", "teacher_system", "hint_system"])
 def test_generate_refuses_a_hidden_system_message_before_it_writes_anything(tmp_path, teacher, where):
-    """The template that is not used by the recipe's strategy does not matter."""
+    """A template that the recipe's strategy does not use has no effect."""
     (teacher / "chat_template.jinja").write_text(REFUSED["no system"][0])
     path = small_task(tmp_path / "task", teacher, seeds=3, train=None)
     (path.parent / f"{where}.j2").write_text("Be brief.")

@@ -91,8 +91,8 @@ def test_topk_is_a_lower_bound(temperature):
 
 
 def test_jsd_tends_to_forward_and_reverse_kl():
-    """The loss is divided by β(1−β). So for β near 0 or 1 its value and gradient do not vanish, but are near those of a
-    KL.
+    """The loss is divided by β(1−β). So its value and gradient do not vanish for β near 0 or 1, but are close to the
+    value and gradient of a KL.
     """
     logp, z = teacher_and_student()
     for beta, limit in ((1e-3, "forward_kl"), (1 - 1e-3, "reverse_kl")):
@@ -125,7 +125,7 @@ def test_half_inputs_are_computed_in_float32(name, kind, dtype):
     if name == "mse":
         expected, expected_gradient = value_and_gradient(lambda z: exact(name, target, logp, z, 1.0), z.double())
     assert value.dtype == torch.float32
-    if name == "adaptive_kl" and kind == "dense":  # of equal float16 values, some can be in the head and others not
+    if name == "adaptive_kl" and kind == "dense":  # equal float16 values can be in or outside the head
         p = logp.softmax(-1).sort(-1, descending=True).values
         edge = (p.cumsum(-1) - p < 0.5).sum(-1, keepdim=True)
         clear = (p.gather(-1, edge) != p.gather(-1, edge - 1))[:, 0]

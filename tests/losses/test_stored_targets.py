@@ -1,4 +1,4 @@
-"""Stored distributions: the error of top-k, and that draws are unbiased."""
+"""Stored distributions: top-k has a bounded error, and draws are unbiased."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, dra
     """The difference between each token's loss on draws and its expectation, in standard errors.
 
     The expectation is the full cross-entropy. The student equals the teacher, so the expectation is the teacher's
-    entropy. If the probability of ids that were not drawn got lost, the loss of every token would be too low.
+    entropy. If the loss ignored the probability of ids that were not drawn, the loss of every token would be too low.
     """
     z = logp
     p = (logp / temperature).softmax(-1).double()

@@ -1,4 +1,6 @@
-"""The Ray executor: the rows of the local executor, whatever dies. `make test-ray` runs these tests."""
+"""The Ray executor gives the same rows as the local executor, whichever process or node dies. `make test-ray` runs
+these tests.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def command(run: Path, **environment: str) -> subprocess.Popen:
 
 
 def workers_of(command: subprocess.Popen) -> list[psutil.Process]:
-    """The processes of the cluster that the command started which do a task of this package."""
+    """The processes of the command's cluster that do a task of this package."""
     found = []
     for process in children(command):
         try:

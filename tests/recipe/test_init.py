@@ -246,7 +246,7 @@ LETTERS = [{**row, "label": "CQj"[n % 3]} for n, row in enumerate(TICKETS)]
 
 @pytest.mark.parametrize("rows", [rows_of("Frage", "Antwort"), LETTERS], ids=["questions", "labels"])
 def test_the_recipe_runs_without_another_edit(tmp_path, rows):
-    """A very small teacher replaces the demo's teacher, and training is short."""
+    """The test uses a very small teacher instead of the demo's teacher, and a short training."""
     call(small_teacher, tmp_path / "teacher")
     small = ["generate.max_new_tokens=4", "train.student.layers=1", "train.baseline=false", "evaluate.max_prompts=1"]
     few = ["curate.truncated=false"]  # a teacher with random weights rarely ends an answer

@@ -261,7 +261,7 @@ def test_differences_name_every_leaf():
 
 
 def test_a_key_that_is_new_and_off_is_no_difference():
-    """An older version wrote its inputs without the key, and behaved as if the key were off."""
+    """An older version wrote its inputs without a new key, and behaved as if the key were off."""
     old = {"train": {"share": 0.5}}
     for off in (None, False, "", [], {}):
         new = {"train": {"share": 0.5, "later": off}}

@@ -28,7 +28,7 @@ SENTENCE = {"student": {"kind": "sentence", "layers": 2}}
 CLASSIFY = {"strategy": "classify", "generate": {"labels": ["a", "b"]}}
 CLASSIFIER = {"student": {"kind": "classifier"}}
 
-# (a change that breaks a rule, the key in the message, a part of the message). The line number is that of the key.
+# (a change that breaks a rule, the key in the message, a part of the message). The message has the line of this key.
 BROKEN: list[tuple[dict, str, str]] = [
     (
         {

@@ -118,7 +118,9 @@ def test_a_wrong_value_is_refused(key, value):
 
 
 def test_what_is_filled_in_may_be_left_out():
-    """A license may be inherited, the teacher may be the first of several, and the engine may be the default."""
+    """These values may be left out: a license that is inherited, a teacher that is the first of several, and the
+    default engine.
+    """
     seeds = [{"path": "s.jsonl", "source": "tests"}]
     base = {"task": "t", "license": "MIT", "seeds": seeds, "teacher": {"model": "m"}}
     assert refused(base) == []

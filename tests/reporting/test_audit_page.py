@@ -1,4 +1,4 @@
-"""What the page and the cards say of the audit: the verdict first, what to do, obligations, and tests of bias."""
+"""The audit on the page and the cards: first the verdict, then what to do, obligations, and tests of bias."""
 
 from __future__ import annotations
 

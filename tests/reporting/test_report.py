@@ -1,4 +1,4 @@
-"""The report page is well-formed, needs no other files, and shows what the files say after every stage."""
+"""The report page is well-formed, needs no other files, and shows the content of the run's files after every stage."""
 
 from __future__ import annotations
 

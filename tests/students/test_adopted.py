@@ -151,7 +151,7 @@ def test_a_run_that_holds_nothing_yet_is_no_dataset(made, tmp_path):
 
 
 def test_an_audit_that_says_no_holds_for_the_rows_of_its_run(made, tmp_path):
-    """A command that names the folder of a run's rows, and not the run, still obeys the audit of the run."""
+    """A command that is given only the folder of a run's rows still obeys the audit of the run."""
     recipe, run, teacher = made
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     denied = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"license": "CC-BY-NC-4.0"})})
@@ -177,7 +177,7 @@ def test_a_prompt_that_the_chat_template_cannot_show_names_the_row(tmp_path):
 
 
 def test_rows_that_have_changed_are_read_again(made, tmp_path):
-    """A student that was begun keeps its rows, so that a resumed training has the same data."""
+    """A student whose training has begun keeps its rows, so that a resumed training has the same data."""
     recipe, _, teacher = made
     few = tokens_alone(recipe, max_steps=1, baseline=False)
     rows = [{"prompt": f"{word}?", "completion": word, "split": "train"} for word in ("sea", "sky")]

@@ -55,7 +55,7 @@ _FAST = list(ARCHITECTURES)[:14]
 
 
 def teacher_of(name: str, **changes: Any) -> Any:
-    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so that none can be lost."""
+    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so a missing one is noticed."""
     tokenizer = byte_tokenizer()
     common = {
         "vocab_size": 264,
@@ -77,7 +77,7 @@ def teacher_of(name: str, **changes: Any) -> Any:
         for key, buffer in model.named_buffers():
             if "correction_bias" in key or "layer_scalar" in key:
                 buffer.add_(0.3 * torch.randn_like(buffer))
-    model.generation_config = GenerationConfig(eos_token_id=5)  # a checkpoint whose end token is another one
+    model.generation_config = GenerationConfig(eos_token_id=5)  # like a checkpoint with a different end token
     return model
 
 
@@ -136,13 +136,13 @@ def _train(model: Any, row: Row) -> None:
 REFUSED = {
     # the first layer has no norm before its attention, and another layer has one
     "modernbert-decoder": ([1, 3], "attn_norm"),
-    # which layer is of which kind is a period and an offset, which cannot describe these layers
+    # the config gives the kinds of layers by a period and an offset, which cannot describe these layers
     "jamba": ([1, 3], "has no place in the student"),
-    # the last layer must be one of full attention
+    # the last layer must have full attention
     "gemma4_text": ([0, 2], "full_attention for layer_type"),
     # only the first layer normalizes its input
     "rwkv": ([1, 3], "computes other values"),
-    # the parts of all layers are in lists of their own
+    # the model keeps the parts of all layers in separate lists
     "xlm": ([0, 3], "several lists"),
     # the decay of a linear attention depends on the number of layers
     "minimax": ([0, 3], "num_hidden_layers"),

@@ -128,7 +128,7 @@ def test_a_finetune_names_its_base_its_license_and_its_results(run, tmp_path):
     [
         ({"model": "org/base"}, ["org/base"], "finetune"),
         ({"model": "org/base", "lora": {"r": 4}}, ["org/base"], "finetune"),  # the saved weights are merged
-        ({"layers": 2}, ["org/teacher"], None),  # its weights are the teacher's, but not the whole teacher
+        ({"layers": 2}, ["org/teacher"], None),  # its weights are only a part of the teacher's
         ({"config": {"hidden_size": 8}}, None, None),
         ({"model": "/models/mine"}, None, None),
         ({"model": "package:some_model"}, None, None),
@@ -251,7 +251,7 @@ def test_the_card_has_the_audit_for_the_use_of_this_student(run, tmp_path):
 
 
 def test_the_card_has_the_tests_of_bias_of_this_student(run, tmp_path):
-    """Those of a student that was trained anew since are not its own."""
+    """If the student was trained again after the audit, the card leaves out the tests of bias."""
     recipe, folder = recipe_of({"model": "org/base", "license": "MIT"}), tmp_path / "s"
     (folder / "audit").mkdir(parents=True)
     intent = {"use": "commercial", "actions": [], "competes": "no"}

@@ -1,4 +1,6 @@
-"""Rows become token ids of the student's own tokenizer and chat template. What the template cannot show is refused."""
+"""Rows become token ids of the student's own tokenizer and chat template. A row with content that the template cannot
+show is refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.turns import turn_end
 
-# A template with everything: tools, reasoning of the last answer alone, calls of tools, names of tools.
+# A template that shows tools, tool calls, names of tools, and the reasoning of the last answer only.
 FULL = (
     "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}{{ ' ' + m.name if m.name }}{{ ' ' + m.tool_call_id if "

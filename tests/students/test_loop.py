@@ -498,7 +498,7 @@ def test_a_checkpoint_is_not_written_through_a_link(tmp_path):
 
 
 def test_a_student_belongs_to_the_distributions_that_it_learned_from(small_run, tmp_path):
-    """The same rows with other distributions make another student, so a finished student is not taken for it."""
+    """The same rows with other distributions make another student, so a finished student is not reused."""
     recipe, run = small_run()
     copy, out = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "student"
     manifest = corpus.manifest(copy / "curated")

@@ -1,5 +1,5 @@
-"""What a saved student is for others: end tokens and templates for transformers, an adapter and its base for peft, and
-rows that a student cannot read are refused before training.
+"""Saved students for other programs: end tokens and templates for transformers, and an adapter with its base for peft.
+Rows that a student cannot read are refused before training.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def lora_student(small_run, folder: Path, student: dict[str, Any], **lora: Any) 
 
 
 def check_adapter(student: Path) -> str | None:
-    """Assert that the adapter on its base is the student. Returns the name of the base in adapter_config.json."""
+    """Asserts that the adapter on its base gives the same output as the student. Returns the name of the base in
+    adapter_config.json.
+    """
     name = json.loads((student / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
     base, whole = opened(Path(name or student / "adapter" / "base")), logits(opened(student))
     assert (logits(base) - whole).abs().max() > 0.01, "the adapter learned nothing"
@@ -57,7 +59,9 @@ def check_adapter(student: Path) -> str | None:
 
 
 def test_the_base_of_an_adapter_on_kept_layers_is_beside_it(small_run, tmp_path):
-    """No model of that name exists elsewhere, and a path would be wrong in another place. The README says so."""
+    """The adapter does not name its base: no model with that name exists elsewhere, and a path would be wrong on
+    another machine. The README says where the base is.
+    """
     student = lora_student(small_run, tmp_path / "student", {"layers": [1]})
     moved = student.rename(tmp_path / "moved")
     assert check_adapter(moved) is None
@@ -65,7 +69,7 @@ def test_the_base_of_an_adapter_on_kept_layers_is_beside_it(small_run, tmp_path)
 
 
 def test_the_base_of_an_adapter_on_a_checkpoint_is_the_checkpoint(small_run, tmp_path, monkeypatch):
-    """The name is found from any folder, though the recipe names the checkpoint by a relative path."""
+    """The adapter names the checkpoint by an absolute path, although the path in the recipe is relative."""
     small_teacher(tmp_path / "mine", seed=4)
     monkeypatch.chdir(tmp_path)
     student = lora_student(small_run, tmp_path / "student", {"model": "mine"})
@@ -130,7 +134,7 @@ def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_pat
     generation = model.generation_config
     generation.eos_token_id, generation.min_length, generation.forced_bos_token_id = 5, 30, 3
     generation.suppress_tokens = [end]
-    generation.temperature, generation.do_sample = 0.5, False  # transformers refuses to save both
+    generation.temperature, generation.do_sample = 0.5, False  # transformers refuses to save these two values together
     save(StudentModel(model), tokenizer, tmp_path / "student", ends=[6, 5])
     saved = json.loads((tmp_path / "student" / "generation_config.json").read_text())
     assert saved["eos_token_id"] == [tokenizer.eos_token_id, end, 5, 6]
@@ -172,7 +176,7 @@ def test_the_pipeline_writes_what_generate_writes(small_run, tmp_path):
 
 
 def student_with_positions(folder: Path, positions: int) -> dict[str, Any]:
-    """The recipe's section of a student that has a table of positions."""
+    """The section `student` of a recipe, for a student with a table of positions."""
     tokenizer = byte_tokenizer()
     config = GPT2Config(vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=2)
     GPT2LMHeadModel(config).save_pretrained(folder)

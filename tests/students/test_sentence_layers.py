@@ -30,7 +30,7 @@ def section(folder: Path) -> TeacherSection:
 
 
 def t5_encoder(folder: Path, layers: int = 4) -> Path:
-    """An encoder-decoder checkpoint. A sentence encoder is its first half."""
+    """An encoder-decoder checkpoint. The sentence encoder is the encoder of this checkpoint."""
     tokenizer = word_tokenizer(folder)
     torch.manual_seed(0)
     config = T5Config(
@@ -59,7 +59,7 @@ def test_blocks_of_t5(tmp_path, layers):
 
 
 def test_the_first_layer_of_modernbert_is_special(tmp_path):
-    """It has no norm before its attention. Another layer would lose its norm there."""
+    """The first layer has no norm before its attention. A later layer in its place would lose its norm."""
     tokenizer = word_tokenizer(tmp_path)
     config = ModernBertConfig(
         vocab_size=len(tokenizer),
@@ -78,7 +78,7 @@ def test_the_first_layer_of_modernbert_is_special(tmp_path):
 
 
 def test_layers_of_an_embedding_model_that_was_a_decoder(tmp_path):
-    """Such a model fills a cache when it reads a text."""
+    """A model that was a decoder fills a cache when it reads a text."""
     tokenizer = word_tokenizer(tmp_path)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
     config = Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=4, head_dim=8, **sizes)

@@ -162,7 +162,7 @@ def test_killed_at_any_moment_the_next_makes_the_same_bytes(run, reader):
     wanted = files(run / "cache")
 
     def build(moment: int) -> int:
-        """Opens the stream in a child process that is killed at a moment. Returns its exit status."""
+        """Opens the stream in a child process that is killed at a given moment. Returns its exit status."""
         child = os.fork()
         if child == 0:
             count = 0

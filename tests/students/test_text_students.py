@@ -1,4 +1,4 @@
-"""Students of teachers that run elsewhere: they learn text, or what a server sends beside text."""
+"""Students of teachers that run elsewhere: they learn text, or the probabilities that a server sends with the text."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def test_a_local_teacher_with_another_tokenizer_teaches_in_the_same_recipe(tmp_p
 
 
 def test_a_checkpoint_that_does_not_exist_is_reported_before_anything_is_written(tmp_path, student):
-    """So that the corrected command can write to the same folder."""
+    """Nothing is written, so that the corrected command can write to the same folder."""
     rows = [{"prompt": "a?", "completion": "b", "split": "train"}]
     recipe, source = dataset_of(tmp_path, rows, tmp_path / "typo")
     with pytest.raises(TeacherError, match="does not exist"):

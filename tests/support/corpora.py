@@ -69,7 +69,7 @@ def corpus_of(run: Path, records: Sequence[Record], size: int = 3, own: pa.Schem
 
 
 def list_again(folder: Path) -> None:
-    """Writes the manifest of a corpus again for the files that are there now, as if they had been made like this."""
+    """Writes the manifest of a corpus again for its present files, as if the corpus had been made with these files."""
     found = corpus.manifest(folder)
     paths = [p for p in sorted(folder.glob("**/*.parquet")) if not p.name.startswith(".")]
     entries = {

@@ -67,7 +67,7 @@ def in_process(command: list[object], limit: int = 10) -> tuple[int | str, str]:
 
 
 def preload() -> None:
-    """Import what the commands import, so that the forks of this process need not import it again."""
+    """Imports the modules that the commands import, so that the forks of this process need not import them again."""
     for module in (
         "distill.students.decoder",
         "distill.training",

@@ -93,7 +93,7 @@ class Server:
     `close` ends the process.
 
     `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
-    them once, so that no fork has to.
+    them once, so that no fork has to import them.
     """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
@@ -279,7 +279,7 @@ def _command(command: list[str]) -> int:
 
 def _hook(calls: list[str], cut: list[Any] | None) -> None:
     """Records each call of a function in `HOOKED` in `calls`. `cut` is (number of a call, "before" or "after"): the
-    process is killed there.
+    process is killed before or after this call.
     """
     (number, side), hooked_pid = cut or (-1, ""), os.getpid()
 

@@ -1,4 +1,4 @@
-"""Texts that look as if they held personal data or secrets, and hold none. They are drawn with a seed.
+"""Texts that seem to contain personal data or secrets, but contain none. They are drawn with a seed.
 
 for text in lookalikes("phone", 300, seed=1):
     ...
@@ -14,7 +14,7 @@ from support.planted import ALPHANUMERIC, DIGITS, FRAMES, UPPER, Draw, filled, i
 
 
 def damaged(draw: Draw, value: str, places: str) -> str:
-    """The value with another character of `places` instead of one of them."""
+    """The value, in which one of the characters in `places` is replaced by another character of `places`."""
     indexes = [index for index, sign in enumerate(value) if sign in places]
     index = draw.choice(indexes)
     return value[:index] + draw.choice([sign for sign in places if sign != value[index]]) + value[index + 1 :]
@@ -159,7 +159,7 @@ LOOKALIKES: dict[str, Callable[[Draw], str]] = {
 
 
 def lookalikes(entity: str, count: int, seed: int) -> list[str]:
-    """Texts that look as if they held a value of the entity. None of them holds one."""
+    """Texts that seem to contain a value of the entity, but contain none."""
     draw = random.Random(f"none {entity} {seed}")
     texts = []
     for number in range(count):

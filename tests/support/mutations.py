@@ -64,7 +64,7 @@ TEXT: dict[str, Way] = {
 
 
 def _replaced(value: object, random: Random) -> object:
-    """A copy of a JSON value in which one value, at any depth, is another, missing, or twice there."""
+    """A copy of a JSON value in which one value, at any depth, is replaced, removed or repeated."""
     value = json.loads(json.dumps(value))
     places: list[tuple[dict[str, object] | list[object], object]] = []
     waiting: list[object] = [value]
@@ -137,7 +137,7 @@ def _yaml(change: Callable[[object, Random], object]) -> Way:
 
 
 def _head(text: str) -> Way:
-    """The file with more YAML above it, below the comments with which it begins."""
+    """The file with more YAML at the beginning, after the comments with which the file begins."""
 
     def way(data: bytes, random: Random) -> bytes:
         lines = data.splitlines(keepends=True)
@@ -286,7 +286,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "pipe": _pipe,
     "exchanged": _exchanged,
 }
-"""Ways that change what is at a path, not the bytes of a file."""
+"""Ways that replace the file at a path by something else, instead of changing its bytes."""
 
 
 def ways_for(path: Path) -> list[str]:

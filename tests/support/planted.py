@@ -1,12 +1,12 @@
-"""Texts with planted personal data and secrets, and look-alikes that are none. They are drawn with a seed.
+"""Texts with planted personal data and secrets, and look-alikes without them. They are drawn with a seed.
 
 for planted in plants("phone", 300, seed=1):
     planted.text, planted.start, planted.stop    # the value is text[start:stop]
 for text in lookalikes("phone", 300, seed=1):
     ...
 
-The formats and check digits are written here from their public descriptions. Nothing is shared with the patterns of the
-package, so that an error there is not repeated here.
+The formats and check digits are written here from their public descriptions. They share nothing with the patterns of
+the package, so an error in a pattern is not repeated here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def listed(text: str) -> list[str]:
     return [item for line in text.strip("\n").split("\n") for item in line.split("|")]
 
 
-# What surrounds a value: sentences in several languages, lists, markup, JSON, code, and nothing.
+# Texts that surround a value: sentences in several languages, lists, markup, JSON, code, or no text.
 AROUND = """
 {v}
 My details: {v}.
@@ -72,7 +72,9 @@ FRAMES = [line for line in AROUND.splitlines() if "{v}" in line] + ["first line\
 
 
 def filled(draw: Draw, pattern: str) -> str:
-    """A format with random characters: # is any digit, @ a digit from 1 to 9, N one from 2 to 9, ~ a separator."""
+    """Fills a format with random characters: # is any digit, @ a digit from 1 to 9, N a digit from 2 to 9, ~ a
+    separator.
+    """
     between = draw.choice([" ", "-", ".", NBSP])
     kinds = {"#": DIGITS, "@": DIGITS[1:], "N": DIGITS[2:], "M": DIGITS[2:9]}
     return "".join(between if sign == "~" else draw.choice(kinds[sign]) if sign in kinds else sign for sign in pattern)
@@ -186,7 +188,7 @@ def card(draw: Draw) -> str:
     return grouped(with_luhn(draw, prefix, 16), (4, 4, 4, 4), between)
 
 
-# "#" is a digit, A a letter, X one of both.
+# "#" is a digit, A is a letter, and X is a digit or a letter.
 ACCOUNTS = {
     "DE": "#" * 18,
     "GB": "AAAA" + "#" * 14,
@@ -291,7 +293,9 @@ def national_id(draw: Draw) -> tuple[str, str]:
 
 
 def token(draw: Draw, pattern: str) -> str:
-    """A token: after its prefix, a number with a letter for the alphabet, such as "ghp_ 36a"."""
+    """A token. The pattern, such as "ghp_ 36a", has a prefix, the number of characters, and a letter that names the
+    alphabet.
+    """
     prefix, _, rest = pattern.rpartition(" ")
     kinds = {"a": ALPHANUMERIC, "u": UPPER + DIGITS, "b": ALPHANUMERIC + "-_", "h": "0123456789abcdef"}
     alphabet = kinds[rest[-1]]
@@ -345,7 +349,7 @@ PLANTS: dict[str, Callable[[Draw], str | tuple[str, str]]] = {
 
 
 def plants(entity: str, count: int, seed: int) -> list[Planted]:
-    """Texts in each of which one value of the entity is planted."""
+    """Texts with one planted value of the entity each."""
     draw = Draw(f"{entity} {seed}")
     found = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Small runs with a server on this machine, from which a source is removed, and a search for what is left of it."""
+"""Small runs with a server on this machine, from which a source is removed, and a search for texts of this source."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from synthgen.teachers.base import Bill, Call, Refused, Reply
 
 START = 1000.0
 PROMPT, COMPLETION = 10, 5
-"""The tokens of each request. Its bound of the prompt's tokens is twice as large."""
+"""The tokens of each request. The upper bound of the prompt's tokens is twice PROMPT."""
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -44,7 +44,7 @@ class Clock(asyncio.SelectorEventLoop):
 
 class Scripted:
     """A teacher. `script` maps a question to the outcomes of its tries; the last outcome repeats. An outcome is 'ok', a
-    Refused, a Reply, or (seconds, outcome) for an outcome that takes so long.
+    Refused, a Reply, or (seconds, outcome) for an outcome that comes after these seconds.
     """
 
     identity = {"model": "m", "base_url": "http://host.test/v1"}
@@ -81,7 +81,9 @@ class Scripted:
 
 
 class Questions:
-    """The questions in order, and what was delivered for each. An error among the names is raised in its turn."""
+    """The questions in order, and what was delivered for each. If a name is an error, the error is raised when its turn
+    comes.
+    """
 
     def __init__(self, names: list[str | Exception]) -> None:
         self.waiting = list(names)
@@ -139,8 +141,9 @@ def schedule(
     prices: Prices | None = None,
     **limits: Any,
 ) -> SimpleNamespace:
-    """Asks every question of the script, or those of `asked`, and returns `sent`, a list of (question, seconds since
-    the start), `delivered`, `seconds`, `probes`, `error` and `scheduler`. Random waits are as long as possible.
+    """Asks every question of the script, or only the questions in `asked`. Returns `sent`, a list of (question, seconds
+    since the start), and `delivered`, `seconds`, `probes`, `error` and `scheduler`. Random waits are as long as
+    possible.
     """
     clock = Clock()
     teacher = Scripted(script, living, clock)

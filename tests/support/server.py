@@ -4,7 +4,7 @@
 
 The answer to a request depends only on the request's body. Faults depend on the body and on how often the server has
 seen it. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind, kind, …]]. A request whose
-body contains the text gets the listed faults in turn, and after that the last fault every time. GET /control/stats
+body contains the text gets the listed faults one after the other, and then always the last fault. GET /control/stats
 returns counts of requests, of billed tokens and of refusals.
 """
 
@@ -63,7 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "labels": [],
     "dead_after": None,  # number of requests after which all connections are refused
     "batch": {},
-    "answers": {},  # question → list of replies in turn; the last one every time. A reply is a text or {"body": …}
+    "answers": {},  # question → its replies in turn, then always the last. A reply is a text or {"body": …}
 }
 
 
@@ -339,8 +339,8 @@ class Server:
 
         The configuration `batch` is {"polls": number of polls before the batch ends, "answered": share of requests that
         get an answer, "status": status at the end, "changes": [[number, values], …], "renamed": whether replies
-        have other names than their requests}. Each batch takes the next entry of `changes`, and later batches take the
-        last one: the first `number` replies of the batch get these values.
+        have other names than their requests}. Each batch takes the next entry of `changes`, and all later batches take
+        the last entry. The first `number` replies of the batch get its values.
         """
         parts = path.strip("/").split("/")[1:]
         if parts[0] == "files" and method == "POST":

@@ -1,5 +1,5 @@
-"""A removal that is killed at any of its writes, syncs and deletions is completed by the same command, and a student
-that was trained on what was removed is trained again.
+"""If a removal is killed at any of its writes, syncs and deletions, the same command completes it. A student that was
+trained on removed rows is trained again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def done(killer, *words) -> str:
 
 @pytest.fixture(scope="module")
 def bases(killer, folder):
-    """Finished runs with their students: with a local teacher, and with a server, and copies of the caches."""
+    """Two finished runs with their students, one with a local teacher and one with a server, and copies of their
+    caches.
+    """
     server = Serving(answers=ANSWERS, script=[["thing 5", ["filter"]]])
     teacher = small_teacher(folder / "teacher")
     local = small_task(folder / "task-local", teacher, long=1)

@@ -91,7 +91,7 @@ def test_the_source_stays_away_and_all_other_rows_stay(plain, server):
     "option", ["--fresh", *(pytest.param(one, marks=pytest.mark.slow) for one in ("--repair", "--retry-failed"))]
 )
 def test_making_rows_again_obeys_the_tombstone(plain, server, option):
-    """The files are those that generation makes without the seed, byte for byte."""
+    """The files are byte for byte the same as if generation had run without the seed."""
     synthgen.remove(plain.run, "q1")
     before, asked = contents(plain.run / "generated"), server.stats()["requests"]
     if option == "--repair":
@@ -116,7 +116,7 @@ def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
 
 
 def test_a_removed_row_is_not_made_again(plain, server):
-    """A row may also be named by its own id. Its reply is deleted, and not asked for again."""
+    """A row may also be named by its own id. Its reply is deleted, and its request is not sent again."""
     row = next(row for row in rows_of(plain.run).values() if row.seed_id == "q1")
     assert "the row" in command("remove", plain.run, "--source", row.id, "--yes")
     asked = server.stats()["requests"]
@@ -135,7 +135,9 @@ def test_a_failure_of_the_source_goes_too(plain):
 
 
 def test_examples_and_what_was_made_from_them_go(finished, tmp_path, monkeypatch, server):
-    """With `self_instruct`, the question of a seed is shown for other seeds. Their rows descend from it."""
+    """With `self_instruct`, the question of a seed is an example in the prompts of other seeds. The rows of these seeds
+    descend from it.
+    """
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     templates = {"new": "{% for one in examples %}{{ one.question }} {% endfor %}A new one:"}
     sections = {"strategy": "self_instruct", "steps": {"shown": 3}, "templates": templates, "split": {"test": 0}}

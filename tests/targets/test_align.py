@@ -1,5 +1,5 @@
-"""Teachers with another tokenizer: where texts are cut into parts, which values are exact, and ULD compared with its
-formula.
+"""Teachers with another tokenizer: the places where texts are cut into parts, the values that are exact, and a
+comparison of ULD with its formula.
 """
 
 from __future__ import annotations
@@ -257,8 +257,8 @@ STUDENT = {"student": {"kind": "decoder", "layers": 1}, "batch_size": 4, "max_st
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. A teacher with word tokens scored its
-    texts.
+    """`runs(**train)` returns the recipe and the run of a corpus of byte tokens. The texts of this corpus were scored
+    by a teacher with word tokens.
     """
     folder = tmp_path_factory.mktemp("across")
     bytes_, words = small_teacher(folder / "bytes"), small_teacher(folder / "words", 1, merges=MERGES)

@@ -206,7 +206,7 @@ def test_writing_follows_the_student_and_its_temperature(corpus_):
 
 
 def test_nothing_after_the_end_and_no_prompt_is_learned(corpus_):
-    """Completions end with the teacher's end tokens, whatever the student's config says."""
+    """Completions end with the teacher's end tokens, even if the student's config has other end tokens."""
     objective, data, teacher, _ = ready(corpus_, {**WRITES, "max_new_tokens": 200})
     objective.model.generation_config.eos_token_id = 0
     batch = objective.begin(0, data[:8])

@@ -163,8 +163,8 @@ def test_concurrency_cuts_once_a_burst_and_climbs_back():
     pace = Concurrency(64, limit=16)
     for _ in range(16):
         pace.success()
-    assert pace.limit == 32  # doubled in one round trip
-    for _ in range(10):  # one burst: all were sent before the limit was cut
+    assert pace.limit == 32  # the limit doubled in one round trip
+    for _ in range(10):  # one burst: all requests were sent before the limit was cut
         pace.refused(sent=1.0, in_flight=32, now=2.0)
     assert (pace.limit, pace.cuts) == (24, 1)
     pace.refused(sent=3.0, in_flight=24, now=4.0)
@@ -275,8 +275,8 @@ def test_each_fault_has_its_kind(serve, tmp_path):
 
 
 def test_rows_that_break_a_living_server_are_failures(serve, tmp_path):
-    """All rows fail, so synthgen asks whether the server is alive. It is, so the run ends with failures and without an
-    error.
+    """All rows fail, so synthgen asks whether the server is alive. The server is alive, so the run ends with failures
+    and without an error.
     """
     server = serve(script=[[f"What is {i}?", ["500"]] for i in range(5)])
     rows, failures, _ = generated(tmp_path, server, seeds=5, teacher={"max_retries": 1})

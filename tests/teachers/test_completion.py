@@ -1,4 +1,4 @@
-"""The gate for what a server sends: usage, finish reasons, content, log-probabilities, and arbitrary damage."""
+"""Checks of a server's replies: usage, finish reasons, content, log-probabilities, and arbitrary damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoder classifiers as teachers give the model's own probabilities, and a student is made from a run with such a
+"""Encoder classifiers as teachers give the model's own probabilities. A student is made from a run with an encoder
 teacher.
 """
 

@@ -1,4 +1,4 @@
-"""Which label a reply names, and with which probabilities."""
+"""Reads from a reply which label it names, and with which probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STARS = ("*", "**", "***")
 
 
 def shown(token: str, p: float, **others: float) -> dict:
-    """An entry of a server's log-probabilities: a token of the reply, and other tokens for its place."""
+    """An entry of a server's log-probabilities: a token of the reply, and other candidates for its position."""
     top = [{"token": one, "logprob": math.log(q)} for one, q in [(token, p), *others.items()]]
     return {**top[0], "bytes": None, "top_logprobs": top}
 
@@ -71,14 +71,14 @@ def test_the_label_that_a_reply_names(text, labels, label):
 @pytest.mark.parametrize(
     ("text", "content", "labels", "probs", "mass"),
     [
-        # one token decides; other labels count in any case, and other words do not count
+        # the first token decides; candidates that are labels count, in any letter case, and other words do not
         ("cat", [shown("cat", 0.5, Dog=0.3, The=0.1)], PETS, [0.625, 0.375, 0], 0.8),
         ("Cat.", [shown("Cat", 0.5, dog=0.3), shown(".", 1.0)], PETS, [0.625, 0.375, 0], 0.8),
         (" cat", [shown("\u2581cat", 0.5, dog=0.3)], PETS, [0.625, 0.375, 0], 0.8),
-        # the probabilities are those of the place where the label begins
+        # the probabilities are those at the token with which the label begins
         ('"cat"', [shown('"', 0.9, dog=0.1), shown("cat", 0.6, dog=0.4), shown('"', 1.0)], PETS, [0.6, 0.4, 0], 1.0),
         ("Label: dog", [shown("Label", 0.99, cat=0.01), shown(":", 1.0), shown(" dog", 0.7)], PETS, None, 0.7),
-        # labels of several tokens: the tokens of the reply are followed
+        # labels of several tokens: the probabilities are read along the tokens of the reply
         ("very good", [shown("very", 0.6, good=0.1), shown(" good", 0.5, ly=0.1)], DEGREES, [0.25, 0.75, 0], 0.4),
         (
             "very good",
@@ -147,8 +147,8 @@ def test_a_label_that_begins_another_does_not_count_its_texts():
 
 
 def test_a_local_teacher_obeys_the_bound(tmp_path, monkeypatch):
-    """The mass is that of the whole distribution. A row below the bound is a failure with the mass and with what the
-    teacher would write.
+    """The mass is computed from the whole distribution. A row below the bound becomes a failure, which states the mass
+    and the text that the teacher would write.
     """
     teacher = small_teacher(tmp_path / "teacher")
     model = LocalModel.open(TeacherSection(model=str(teacher), device="cpu"))

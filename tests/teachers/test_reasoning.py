@@ -1,4 +1,4 @@
-"""Reasoning and control tokens in the text of a reply: what is the answer, and what only mentions a tag."""
+"""Reasoning and control tokens in the text of a reply: which part is the answer, and which text only mentions a tag."""
 
 from __future__ import annotations
 

@@ -315,8 +315,8 @@ def test_packing_and_prefix_change_nothing_for_any_family(kind):
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(smol):
-    """Evaluations ask all questions together. Every answer has the tokens that it has when it is asked alone, and its
-    log-probabilities are the same up to rounding: 2e-3 nats in float32.
+    """Evaluations ask all questions together. Every answer has the same tokens as when its question is asked alone, and
+    the same log-probabilities up to rounding: 2e-3 nats in float32.
     """
     for few_shot in (True, False):
         requests = [ask(q, i, 0.0, few_shot, tokens=10) for i, q in enumerate(QUESTIONS[:3])]
@@ -333,7 +333,9 @@ def test_greedy_answers_do_not_depend_on_the_batch(smol):
 
 @pytest.mark.parametrize("begin", [[], [20, 21, 22, 23]])
 def test_gradients_are_the_same_packed_and_padded(tiny, begin):
-    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are those of all rows."""
+    """The tokens `begin`, which all prompts share, are packed only once, and their gradients are the sums over all
+    rows.
+    """
     from transformers import AutoModelForCausalLM
 
     from synthgen.lm import forward
@@ -391,12 +393,12 @@ def test_logits_that_are_not_finite_are_a_failure_of_their_row_alone(tiny, value
         assert bad.failure[0] == "engine"
         assert "not finite" in bad.failure[1]
         assert good.failure is None
-        if with_spec is None or with_spec.kind == "topk":  # with draws, the random numbers are others
+        if with_spec is None or with_spec.kind == "topk":  # with draws, the random numbers differ
             assert good.text == before[1].text
     labels = [request._replace(kind="classify", labels=("yes", "no")) for request in requests]
     given = ({"role": "assistant", "content": "yes"},)
     scores = [request._replace(kind="score", completion=given) for request in requests]
-    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))  # good: too little probability
+    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))  # `good` may fail: too little mass
     assert bad.failure[0] == "engine"
     assert good.failure is None or good.failure[0] != "engine"
     scored = [admitted(scores[0], reply) for reply in teacher.score(scores, spec)]  # both are packed into one sequence

@@ -1,4 +1,4 @@
-"""Arithmetic gives the exact values that Python's own parser and fractions give, or none."""
+"""Arithmetic gives the same exact values as Python's own parser and fractions, or no value."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_expressions_have_the_values_of_pythons_parser():
         if value is not None:
             assert value == exact(text), text
             known += 1
-        elif "^" not in text and "**" not in text:  # a power may be too large for anyone
+        elif "^" not in text and "**" not in text:  # a power may be too large to compute
             assert NO_SUM.fullmatch(text.strip("( )")) or exact(text) is None, text
     assert known > 2000
 

@@ -1,4 +1,4 @@
-"""A random value in one spelling matches itself in every other spelling, and another value never does."""
+"""A random value in one spelling matches itself in every other spelling, and never matches another value."""
 
 from __future__ import annotations
 

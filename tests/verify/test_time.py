@@ -1,4 +1,4 @@
-"""Verification takes linear time, and no text makes it raise."""
+"""Verification takes linear time, and raises no error for any text."""
 
 from __future__ import annotations
 

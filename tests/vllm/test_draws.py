@@ -103,7 +103,7 @@ def test_draws_depend_on_the_seed_and_the_position_alone():
     row = vllm_draws._Row({"key": "k", "to": "", "seed": "ab", "count": 5, "temperature": 1.0})
     random = np.random.Generator(np.random.Philox(key=0xAB))
     blocks = [random.random((32, 6)) for _ in range(3)]
-    for position in (0, 31, 32, 95, 3, 40):  # 3 comes after 95, as if the request was preempted
+    for position in (0, 31, 32, 95, 3, 40):  # position 3 follows position 95, as after a preemption
         np.testing.assert_array_equal(row.uniforms(position), blocks[position // 32][position % 32, 1:])
 
 

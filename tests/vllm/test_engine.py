@@ -42,7 +42,7 @@ def test_log_probabilities_are_those_of_transformers(greedy, smol):
         logp_TV = logp_TV.numpy()
         kept = np.take_along_axis(logp_TV, reply.target.ids, 1)
         assert np.abs(reply.target.logprobs - kept).max() < CLOSE
-        # The ids are the most likely ones: no other id is more likely than the last kept id, except for ties.
+        # The kept ids are the most likely ids: no other id is more likely than the last kept id, except for ties.
         rest = logp_TV.copy()
         np.put_along_axis(rest, reply.target.ids, -np.inf, 1)
         assert (rest.max(1) <= reply.target.logprobs[:, -1] + CLOSE).all()

@@ -1,4 +1,4 @@
-"""SIGKILL with vLLM: no row is missing or doubled, committed files stay, and no process survives the killed one.
+"""SIGKILL with vLLM: no row is missing or doubled, committed files stay, and no process survives the killed process.
 
 One run is killed ten times, and the same command is run again each time. The kills come at commit points, while the
 engine starts, and at random moments. The test compares rows and not bytes, because the last bits of vLLM's results
