@@ -183,14 +183,14 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
 @pytest.mark.parametrize(
     ("kind", "stage", "every"),
     [
-        *(("sampled", stage, 6 if stage == "train" else 3) for stage in STAGES),
-        *((kind, stage, 9) for kind in ("topk", "classify") for stage in ("generate", "train")),
-        *((kind, "train", 18) for kind in TRAINED),
-        *((kind, "train", 24) for kind in OTHERS),
+        *(("sampled", stage, 11 if stage == "train" else 5) for stage in STAGES),
+        *((kind, stage, 17) for kind in ("topk", "classify") for stage in ("generate", "train")),
+        *((kind, "train", 29) for kind in TRAINED),
+        *((kind, "train", 37) for kind in OTHERS),
     ],
 )
 def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):
-    """Each command is killed at every third call, or at fewer calls. The slow test below kills it at all calls."""
+    """Each command is killed at every fifth call, or at fewer calls. The slow test below kills it at all calls."""
     setup = setups(kind)
     last = len(setup.calls[stage]) - 1
     cuts = [*((n, "before") for n in range(0, last + 1, every)), (last, "after")]
@@ -403,14 +403,14 @@ def test_no_process_outlives_a_run_killed_later(server, setups, seconds):
         ("plain write", "generate", 1.0, "the same command ended with"),
         ("plain write", "train", 1.0, "differs: student"),
         ("data first", "generate", 1.0, "the same command ended with"),
-        ("no sweep", "train", 0.83, "too many"),
+        pytest.param("no sweep", "train", 0.83, "too many", marks=pytest.mark.slow),
         ("forgets shards", "generate", 1.0, "made again"),
-        ("forgets shards", "curate", 1.0, "made again"),
+        pytest.param("forgets shards", "curate", 1.0, "made again", marks=pytest.mark.slow),
         ("manifest first", "generate", 1.0, "missing: generated/README.md"),
         ("no moments", "train", 0.56, "differs: student/model.safetensors"),
-        ("no checkpoints", "train", 0.86, "was not used"),
+        pytest.param("no checkpoints", "train", 0.86, "was not used", marks=pytest.mark.slow),
         ("forgets texts", "train", 0.23, "differs: student/model.safetensors"),
-        ("leaves a child", "curate", 1.0, "left behind"),
+        pytest.param("leaves a child", "curate", 1.0, "left behind", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_promise_is_seen(server, setups, fault, stage, begin, seen):

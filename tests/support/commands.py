@@ -136,8 +136,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def curated_files(folder: Path) -> dict[str, bytes]:
-    """The same for a curated corpus, without NOTICE.md, which the audit adds."""
-    return {name: data for name, data in files(folder).items() if name != "NOTICE.md"}
+    """The same for a curated corpus, without NOTICE.md and the card, which the audit writes."""
+    return {name: data for name, data in files(folder).items() if name not in ("NOTICE.md", "README.md")}
 
 
 def mistake(done: Done, *words: str, code: int = 2) -> Done:

@@ -47,7 +47,7 @@ def direct(smol, prompt_ids, token_ids) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("samples", "least"), [(2, 300), pytest.param(6, 1000, marks=pytest.mark.slow)], ids=["hundreds", "a thousand"]
+    ("samples", "least"), [(1, 150), pytest.param(6, 1000, marks=pytest.mark.slow)], ids=["hundreds", "a thousand"]
 )
 def test_top64_of_many_tokens_equals_a_direct_computation(smol, samples, least):
     """Stored ids and log-probabilities are compared with a plain forward pass. Batches have padding and a shared
