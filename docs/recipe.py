@@ -83,14 +83,14 @@ def _table(section: dict[str, Json], prefix: str) -> Iterator[str]:
 
 def _default(field: dict[str, Json]) -> str:
     value = field.get("default")
-    if "default" not in field or (isinstance(value, dict) and value):  # the section's own table has the defaults
+    if "default" not in field or (isinstance(value, dict) and value):  # the defaults are in the section's own table
         return "–"
     text = json.dumps(value, ensure_ascii=False)
     return f"`{text[1:-1] if isinstance(value, str) and value else text}`"
 
 
 def _type(field: dict[str, Json]) -> str:
-    """A JSON Schema type in words."""
+    """The type of a JSON Schema in words."""
     if "$ref" in field or "allOf" in field:
         return "section"
     if "anyOf" in field or "oneOf" in field:
@@ -137,8 +137,8 @@ def _cell(text: str) -> str:
 
 
 def _reference(field: dict[str, Json]) -> str:
-    """Name of the section that is the value of a key, or of the sections in its value if that is a list; '' if there is
-    none.
+    """The name of the section that is the value of a key. If the value is a list of sections, the name of these
+    sections. Returns '' if the value has no section.
     """
     for part in (field, *(field.get("anyOf") or []), field.get("items") or {}):
         if isinstance(part, dict) and isinstance(part.get("$ref"), str):
