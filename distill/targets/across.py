@@ -385,9 +385,7 @@ def _own_ids(tokens: Tokens, record: Record, *, of_teacher: bool) -> tuple[list[
 
 
 def facts(data: TrainingSet, section: Across) -> training.Across:
-    """Count the tokens that are learned by divergence, the tokens that are learned by ULD, and the tokens without a
-    target.
-    """
+    """Count the tokens learned by divergence, the tokens learned by ULD, and the tokens without a target."""
     assert data.meta is not None
     tokens = sum(len(e.completion) for e in data.examples)
     differently = sum(part.end - part.begin for e in data.examples for part in e.parts)
