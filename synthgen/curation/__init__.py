@@ -39,8 +39,8 @@ _WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting 
 class Curation:
     """The result of `curate`: the folder of the curated corpus, its counts (`kept`, `rejected`, `tokens_kept`, …), and
     the number of reasons that each check or sweep gave. `summaries` are further counts of some checks, such as the
-    counts for each evaluation set. `funnel` has the rows that each rule was the first to reject, in the order of the
-    rules.
+    counts for each evaluation set. `funnel` lists the rules in their order; for each rule, it holds the number of rows
+    that this rule was the first to reject.
     """
 
     folder: Path
@@ -131,7 +131,9 @@ def _curate(
 
 
 def _hashes(section: CurateSection) -> dict[str, dict[str, str]]:
-    """The hash of each file or folder that the rules read, except for the corpus. Empty if there is none."""
+    """The hash of each file or folder that the rules read, except for the corpus. The result is empty if the rules read
+    no other file.
+    """
     found = {str(path): content_hash(path) for path in files_read(section)}
     return {"files_sha256": found} if found else {}
 

@@ -1,10 +1,10 @@
-"""Writes the rows that may be used as intended to a new run, for `synthgen audit --keep-allowed`.
+"""Writes a new run with those rows of a corpus that may be used as intended, for `synthgen audit --keep-allowed`.
 
     done = keep_allowed(recipe, "runs/first", "runs/first-allowed")
     done.report.status                # "ALLOW": the corpus that was written passes
 
 OUT is a run: recipe.yaml, curated/ and audit/. Its corpus has the same shards as the corpus that was audited. Rows that
-may be used stay in data/, or in rejected/ if curation had rejected them. Each other row is withheld: it stays in
+may be used stay in data/, or in rejected/ if curation had rejected them. Every other row is withheld: it stays in
 rejected/ with its id, its sources and the reason, but without its text, so that the folder may be shared. The stored
 distributions of withheld rows are left out, too. `synthgen.auditing.allowed` decides which rows may be used. Rows of
 one group are kept or withheld together.
@@ -109,8 +109,8 @@ def keep_allowed(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> KeptAllowed:
-    """Write the rows of a corpus that may be used as the recipe's section `audit` says, and audit them. `use` replaces
-    the key `audit.use`. `out` becomes a run with this recipe. A repeated call resumes.
+    """Write the allowed rows of a corpus, and audit them. Allowed rows may be used as the recipe's section `audit`
+    says. `use` replaces the key `audit.use`. `out` becomes a run with this recipe. A repeated call resumes.
 
     Raises GateDenied when no row may be used, or when the student's own sources do not pass. Also raises the errors of
     `synthgen.audit`. Raises RunChanged when `out` was made from other rows or for another use.
@@ -293,8 +293,8 @@ def _entries(reasons: Sequence[str]) -> pa.Array:
 
 
 def _facts(before: Manifest, written: _Written) -> Facts:
-    """The facts about the new corpus for its manifest: the facts about the audited corpus with new counts. Only the
-    sources remain whose role and license occur in a row that was not left out. Names are not compared, because a
+    """The facts about the new corpus for its manifest: the facts about the audited corpus with new counts. A source
+    remains only if its role and its license occur in a row that was not left out. Names are not compared, because a
     manifest and its rows may name the same model differently.
     """
     counts, rejected_by = facts_of(written.tally)

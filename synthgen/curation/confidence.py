@@ -137,7 +137,7 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
         return _UNKNOWN
     logp = target.logprobs.astype(np.float64)
     missing = np.zeros(logp.shape, bool)
-    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # slots are free if a server sent fewer candidates
+    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # a server may send fewer candidates
     tail = _tail(target, logp, missing, temperature)
     p = np.where(missing, 0.0, np.exp(logp))
     own = (target.ids == chosen[:, None]) & ~missing & (logp > logits.FLOOR)
@@ -149,9 +149,9 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
 
 
 def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
-    """The mean margin; NaN if the second best token is not known at some position. A missing candidate could be the
-    best or second best token, unless all ids that are not stored are together no more probable than the second stored
-    token.
+    """The mean margin; NaN if the second best token is not known at some position. A missing candidate cannot be the
+    best or second best token if the probability of the second stored token is at least the sum of the probabilities of
+    all ids that are not stored.
     """
     if p.shape[1] < 2:
         return np.nan

@@ -43,7 +43,7 @@ def _unlabelled(texts: pa.Array) -> pa.Array:
 
 
 def _last(prompts: pa.Array) -> pa.Array:
-    """The content of the last message of each prompt. It is empty if there is none."""
+    """The content of the last message of each prompt. It is empty if the prompt has no message."""
     offsets = numbers(prompts.offsets)
     contents = pc.struct_field(prompts.values, "content")
     empty = np.diff(offsets.astype(np.int64)) == 0

@@ -50,7 +50,7 @@ def _document(text: str, in_block: bool) -> tuple[str | None, str]:
     behind = text[opened[0].end() :]
     if "```" not in behind:
         return None, "the block of JSON is not closed"
-    # A string in the document, or the text after the block, may hold the marks too.
+    # A string in the document, or the text after the block, may also contain three backticks.
     first, last = behind.split("```", 1)[0], behind.rsplit("```", 1)[0]
     document = last if _error(first) and not _error(last) else first
     error = _error(document)

@@ -20,9 +20,9 @@ _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
 _SAID = ("content", "name", "tool_calls", "reasoning_content")  # without the random ids of tool calls
 _INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # characters without width, which join or separate letters
-# Matches a character that `canonical` may have to change. All other characters are written in one way only and change
-# no letter before them: those below U+0300 except for U+00AD, Cyrillic letters, dashes, quotes, common signs, Kana,
-# Chinese characters and Hangul.
+# Matches a character that `canonical` may have to change. The expression leaves out characters that are written in one
+# way only and change no letter before them: characters below U+0300 except for U+00AD, Cyrillic letters, dashes,
+# quotes, common signs, Kana, Chinese characters and Hangul.
 _NOT_CANONICAL = (
     r"[^\x00-\x{ac}\x{ae}-\x{2ff}\x{400}-\x{482}\x{48a}-\x{52f}\x{2010}-\x{2027}\x{20ac}\x{2190}-\x{2193}\x{2212}\x{2248}"
     r"\x{2260}\x{2264}\x{2265}\x{2500}-\x{257f}\x{2713}-\x{2717}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30a1}-\x{30fe}"

@@ -50,8 +50,8 @@ def rationale(batch: pa.RecordBatch, section: Section, services: Services) -> Ve
 
 
 def _place(rationale: str, found: Span, completion: str) -> Span | None:
-    """The place in the completion that equals the place `found` in the rationale. None if the completion does not hold
-    the rationale.
+    """The place in the completion that corresponds to the place `found` in the rationale. The result is None if the
+    completion does not contain the rationale.
     """
     start = completion.find(rationale)
     return {"start": start + found["start"], "stop": start + found["stop"]} if start >= 0 else None

@@ -10,8 +10,8 @@ A sweep consists of four functions. Each function gets the sweep's settings and 
                                 →  a table of `row` (rejected) and `twin` (kept), optionally with `score`,
                                 `threshold` and `rule`
 
-A sweep that would have too many pairs decides by itself. It has two functions: `signature`, whose tables have `row` and
-any other columns, and
+A sweep that would have too many pairs has two other functions instead: `signature`, whose tables have `row` and any
+other columns, and
 
     decide(paths, lost, order, settings, executor)   the files with the signatures of each task in corpus order, and the
                                 numbers of the rows that an earlier step rejected  →  the same table as `resolve`;

@@ -22,7 +22,8 @@ _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
-_SENTENCES, _WORDS = 3, 3  # after this many sentences, this many words without a mark at the end are a cut sentence
+# After `_SENTENCES` sentences with a mark, a last sentence of `_WORDS` words or more without a mark counts as cut off.
+_SENTENCES, _WORDS = 3, 3
 _CHARACTERS = 6  # this many Chinese or Japanese letters count like `_WORDS` words
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")

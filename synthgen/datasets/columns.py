@@ -123,8 +123,8 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 _LARGE = pa.dictionary(pa.int32(), pa.int64())
-"""In a survey: the type of a column of whole numbers, some of which a float cannot hold. No JSON value has this
-type."""
+"""During the first reading, this type marks a column of whole numbers some of which a float cannot hold. No JSON value
+has this type."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:

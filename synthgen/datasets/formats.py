@@ -200,7 +200,7 @@ def _messages(row: Row, column: str, role: str) -> list[Said]:
 
 
 def _is_list_of(value: object, key: str) -> bool:
-    """Whether a value is a list of objects that have this key, or JSON text of one."""
+    """Whether a value is a list of objects that have this key, or JSON text of such a list."""
     try:
         each = listed(value, "")
     except ValueError:

@@ -1,6 +1,6 @@
 """Converts the messages of a data set to messages of a record, and checks the conversation that they form.
 
-Raises ValueError for content that a record cannot hold; the error says what it is. The caller names the row.
+Raises ValueError for content that a record cannot hold; the error names this content. The caller names the row.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
 def turns(
     prompt: Sequence[Said], completion: Sequence[Said], row: Row, several: Literal["last", "all"] = "last"
 ) -> Turns:
-    """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt has turns
-    of the assistant too and the row does not say it.
+    """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt also has
+    turns of the assistant and the row does not say which turns are learned.
 
     A completion may have several messages, such as a tool call, its result and the answer. All but the last are then
     added to the prompt, and all turns of the assistant are learned.

@@ -152,7 +152,7 @@ def _start(ray: ModuleType, settings: dict[str, object]) -> None:
 
 def _reach(address: str) -> None:
     """Raise OSError when nothing listens at an address such as `ray://head:10001` or `head:6379`, and ValueError when
-    it is not an address.
+    the text is not an address.
     """
     parts = urlsplit(address if "://" in address else f"//{address}")
     if not parts.hostname or not parts.port:

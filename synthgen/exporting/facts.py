@@ -44,7 +44,7 @@ def limitations(about: About) -> list[str]:
 
 
 def duties(audit: StoredAudit | None) -> list[str]:
-    """What people must do when they pass the rows or the student on, and whose licenses ask for it."""
+    """What people must do when they pass the rows or the student on, and the sources whose licenses ask for it."""
     asked = audit_text.obligations(audit) if audit else {}
     return [f"Obligation: {duty}. Asked for by {audit_text.listed(sources)}." for duty, sources in asked.items()]
 

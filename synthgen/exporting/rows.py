@@ -31,8 +31,8 @@ Row = dict[str, object]
 class Columns:
     """The columns of an export. `entry` is the format. `own` maps the names of the user's own columns in the corpus to
     their names in the export. `kinds` are the types of these columns by their names in the export. `carried` are the
-    columns of a record that are written beside the columns of the format. For a row of a run, they include its sources
-    or, in a format that keeps everything, all columns that say how the row was made.
+    columns of a record that are written beside the columns of the format. For a row of a run, these columns include its
+    sources or, in a format that keeps everything, all columns that say how the row was made.
     """
 
     to: str

@@ -109,7 +109,7 @@ def _is_kept(letter: str) -> bool:
 
 
 _LEFT_OUT = {code: None for code in range(128) if not (chr(code) in _OPERATORS or _is_kept(chr(code)))}
-"""The ASCII characters that a mask does not have."""
+"""The ASCII characters that `mask` removes."""
 
 
 def side(group: str, split: Split) -> str:

@@ -324,8 +324,8 @@ def _is_made(path: str) -> bool:
 
 
 def _mark_students(job: _Job) -> None:
-    """Write into the card of each student that the student was trained on something that was removed. The text is the
-    same at each call.
+    """For each student, state in its card that it was trained on something that was removed. The text is the same at
+    each call.
     """
     for name in job.tombstone.students:
         card = job.run / name / "README.md"

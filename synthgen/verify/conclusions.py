@@ -18,7 +18,8 @@ from synthgen.verify.texts import words
 from synthgen.verify.words import to_digits
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-_SCALES = (Fraction(100), Fraction(1, 100))  # for dollars and cents, and for percentages
+# Dollars and cents, or a percentage and a share, differ by one of these factors.
+_SCALES = (Fraction(100), Fraction(1, 100))
 _SHORT = 8  # the most words of an answer that is compared by its words
 
 

@@ -21,7 +21,7 @@ _EQUAL = re.compile(
     rf"(?<![<>!=:~])[=≈](?!=) *(?P<minus>-?) ?[$€£]? ?(?P<number>{_NUMBER})"
     r"(?P<part> \d{1,4}/\d{1,4}|/\d+)?(?P<percent> ?%)?"
 )
-_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # the characters of an expression, which is read from its end
+_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # characters of an expression, read from its end
 _BREAK = re.compile(r"[.,]\s+|^\s*\d{1,2}\)\s*")
 _TIMES = re.compile(r"(?<=[\d)%]) ?[xX] ?(?=[\d($€£.])")
 _SIGN = re.compile(r"\*\*|[-+*/^]")

@@ -94,7 +94,7 @@ def _ask(line: bytes) -> bool | None:
 
 
 def _running() -> subprocess.Popen[bytes] | None:
-    """The running process. If there is none, it is started; None if it does not start."""
+    """The running process. If no process runs, one is started. The result is None if it does not start."""
     global _process, _owner
     if _process is not None and _owner == os.getpid() and _process.poll() is None:
         return _process

@@ -19,7 +19,7 @@ from synthgen.verify.units import (
     words_behind,
 )
 
-_LONG = 14  # a computer may have printed a decimal of at least this many significant digits for a shorter number
+_LONG = 14  # a decimal with so many significant digits may be a shorter number as a computer printed it
 _SHORT = 12
 _PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and perhaps a zero before the point
 
@@ -39,8 +39,8 @@ class Quantity:
     name: str = ""
 
     def same(self, other: Quantity) -> bool:
-        """Whether two quantities are equal. A unit, a variable's name or a percent sign does not count if one of them
-        leaves it out: "12" and "0.12" both equal "12%".
+        """Whether two quantities are equal. A unit, a variable's name or a percent sign does not count if one of the
+        quantities leaves it out: "12" and "0.12" both equal "12%".
         """
         if self.unit and other.unit and self.unit != other.unit:
             return False
@@ -179,8 +179,8 @@ def _end_of_word(text: str, at: int) -> int:
 
 
 def _signed(text: str, at: int) -> tuple[Fraction | None, str, int]:
-    """The number at `at` with its sign and currency, as (value, currency, end). The value is None if there is no
-    number.
+    """The number that begins at the place `at`, with its sign and currency, as (value, currency, end). The value is
+    None if there is no number.
     """
     negative, unit = False, ""
     for _ in range(2):  # "-$5" and "$-5"

@@ -212,7 +212,7 @@ def _checked(text: str) -> Quantity | None:
 
 
 def _tail_agrees(text: str, number_end: int, unit_end: int) -> bool:
-    """Whether the words after a quantity do not give another answer."""
+    """Whether the words after a quantity give no other answer."""
     tail = text[unit_end:]
     if _TAIL_REFUSED.match(tail) or (unit_end == number_end and not _NUMBER_ENDS.match(tail)):
         return False

@@ -131,8 +131,8 @@ class Index:
         yield from best.items()
 
     def _shares(self, groups: Rows, texts: Rows, places: Rows, lengths: Rows) -> npt.NDArray[np.float64]:
-        """For each group of matches: the share that they hold of the counted words of their text. `groups` are the
-        first matches of the groups. The matches of a group belong to one text, and their places are ascending.
+        """For each group of matches: the share of the counted words of their text that these matches cover. `groups`
+        are the first matches of the groups. The matches of a group belong to one text, and their places are ascending.
         """
         ends = places + lengths
         begins = np.maximum(places, np.concatenate([[0], ends[:-1]]))  # do not count words of the previous match twice
@@ -193,7 +193,7 @@ def index_of(sets: Sequence[tuple[str, Sequence[Item]]], ngram: int) -> Index:
 
 
 def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """Whether each value differs from the value before it. The first value is new."""
+    """Whether each value differs from the value before it. The first value always counts as different."""
     return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
 
 

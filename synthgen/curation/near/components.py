@@ -38,9 +38,9 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 @compiled
 def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
-    """Divide the rows that are alive by the highest 8 bits of their keys. Returns the rows and their keys, part by
-    part, with the rows of a part in their order. Also returns the index where each part begins, and at last the number
-    of rows.
+    """Divide the rows that are alive into parts, by the highest 8 bits of their keys. Returns the rows and their keys,
+    part by part, with the rows of a part in their order. Also returns the index where each part begins, and at last the
+    number of rows.
     """
     begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):
@@ -60,8 +60,8 @@ def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
 @compiled
 def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array) -> None:
     """Put two rows that are alive and have the same key into one component if their marks agree in at least `least`
-    places. `keys` holds a key for each row, whose highest bits are as good as random. `marks` holds several numbers for
-    each row.
+    places. `keys` holds a key for each row; the highest bits of the keys are as good as random. `marks` holds several
+    numbers for each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
     time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one

@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Sets = tuple[Array, Array, Array]
 """The shingles of all rows (uint64), and for each row the index of its first shingle and their number (int64)."""
 Marks = tuple[Array, Array]
-"""The sketch of each row, or 8 bits of each slot, and the result of `band_keys`."""
+"""Two arrays: the sketches of all rows (or only 8 bits of each slot), and the result of `band_keys`."""
 Found = tuple[Array, Array]
 """A search fills these arrays: for each row the index of its twin (int64, -1 before the search) and their similarity
 (float64)."""
@@ -305,7 +305,7 @@ def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
     Kaushik, ICDE 2006).
 
     The result is right with any order of the elements that is the same for all rows. This order counts how often the
-    lower 22 bits of a hash occur, so it may take a rare element for a common one.
+    lower 22 bits of a hash occur, so it may treat a rare element as a common one.
     """
     lists, starts, sizes = sets
     rows = len(sizes)

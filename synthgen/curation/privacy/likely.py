@@ -22,7 +22,7 @@ _SETS = [frozenset(name for bit, name in enumerate(_NAMES) if bits >> bit & 1) f
 
 
 def hint_bits(texts: pa.Array) -> Bits:
-    """For each text, a number whose bits say which hints match it; see `hint_names`. A null text has no bits."""
+    """For each text, a number whose bits say which hints match it; see `hint_names`. The number of a null text is 0."""
     bits = np.zeros(len(texts), np.uint16)
     likely = pc.fill_null(pc.match_substring_regex(texts, pattern=_EVERY), False)
     rows = np.flatnonzero(numbers(likely))

@@ -1,8 +1,9 @@
 """The check `refusal` rejects completions that decline the request, in English, German, Spanish, French and Chinese.
 
 A completion is a refusal if one of its first sentences declines, as in "I can't help with that", and no answer follows.
-The check does not reject a completion that declines one part and answers the rest, quoted words, a dialogue or a letter
-in which somebody declines, or a completion whose prompt asked to translate or repeat a refusal.
+The check keeps a completion that declines one part of the request and answers the rest. It also keeps a completion in
+which somebody else declines (in a quote, a dialogue or a letter), and a completion whose prompt asked to translate or
+repeat a refusal.
 
 Most texts are settled by one search of Arrow over the whole batch. The other texts are read sentence by sentence. The
 phrases of each language are in a module of this package.
@@ -34,7 +35,7 @@ LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last, beca
 
 _WITHIN = 300  # the sentence that declines begins within this many characters
 _READ = 1500  # this many characters are read to see whether an answer follows
-_SENTENCES = 4  # the sentence that declines is one of this many first sentences
+_SENTENCES = 4  # only the first sentences, up to this number, may decline
 _ANSWER = 150  # an answer has this many characters at least; a Chinese character counts as three
 _QUOTED = 80  # a reason quotes at most this many characters of the sentence
 

@@ -44,15 +44,15 @@ class Language:
     """Expressions that begin like an expression of `declines` and mean something else. They are matched at the place
     where `declines` matched."""
     openers: str
-    """The words before the refusal in its sentence, and the beginning of a sentence that may stand before this
-    sentence."""
+    """The words that may stand before the refusal in the same sentence, and the beginnings of sentences that may stand
+    before this sentence."""
     everything: str
     """Words that decline the whole request and not a part of it. They are matched at the place where the sentence
     declines."""
     although: str
     """Words that begin a subordinate clause before the main clause."""
     contrast: str
-    """Words after which a clause or sentence still answers."""
+    """Words after which a clause or sentence still gives an answer."""
     weak: str
     """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. It counts only
     if `support` is found in the same sentence or in the next two.
@@ -62,7 +62,7 @@ class Language:
     closing: str
     """A sentence after a refusal that does not answer: a reason, an offer, advice to ask somebody else."""
     free_order: bool = False
-    """Whether an object may stand before the verb. If so, a refusal may follow a few words of any kind."""
+    """Whether an object may stand before the verb. If so, a few words of any kind may stand before a refusal."""
 
     @cached_property
     def found(self) -> re.Pattern[str]:

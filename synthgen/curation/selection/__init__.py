@@ -6,10 +6,10 @@ all rows that are left. It chooses units: a group is a unit, and each row withou
 unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
 settings.
 
-The units of each stratum are put into an order. They are taken in this order as long as they fit into the stratum's
-part of the number. For `random`, units are ordered by a hash of the seed and the id of the row or group. So a row that
-is drawn for one number is also drawn for any larger number. For `score`, this hash orders the rows with the same score.
-For `spread`, see the module `spread`.
+The units of each stratum are put into an order. Units are taken in this order as long as they fit into the number of
+rows that the stratum may keep. For `random`, units are ordered by a hash of the seed and the id of the row or group. So
+a row that is kept when few rows are selected is also kept when more rows are selected. For `score`, this hash orders
+the rows with the same score. For `spread`, see the module `spread`.
 """
 
 from __future__ import annotations

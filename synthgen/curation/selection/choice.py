@@ -82,7 +82,7 @@ def by_order(units: Units, members: Rows, number: int, section: Select) -> Choic
 
 
 def by_spread(units: Units, members: Rows, number: int, section: Select) -> Choice:
-    """Take the unit that is farthest from all taken units, as long as units fit into `number` rows."""
+    """Repeatedly take the unit that is farthest from all taken units, as long as units fit into `number` rows."""
     from synthgen.curation.selection import spread
 
     taken, distance, nearest, radius = spread.farthest(

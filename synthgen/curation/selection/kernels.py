@@ -30,8 +30,9 @@ def add_words(words: Array, sizes: Array, counts: Array) -> None:
 
 @compiled
 def approach(vectors: Array, chosen: int, distance: Array, nearest: Array) -> None:
-    """Make the text `chosen` the nearest chosen text of all texts that are closer to it than to each text chosen
-    before. `distance` holds the squared distance of each text to its nearest chosen text.
+    """Update `nearest` and `distance` after the text `chosen` was chosen: it becomes the nearest chosen text of each
+    text that is closer to it than to all earlier chosen texts. `distance` holds the squared distance of each text to
+    its nearest chosen text.
     """
     for text in range(len(vectors)):
         total = int32(0)
