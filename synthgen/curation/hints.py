@@ -1,7 +1,7 @@
 """Finds rationales that mention an answer which their reader does not see, as in "as given in the hint".
 
 A teacher that was shown the answer should explain it as if it had not seen it. The phrases are English. A phrase is
-ignored if the prompt itself mentions a hint or an answer, because the rationale may then mean what the prompt says.
+ignored if the prompt itself mentions a hint or an answer, because the rationale may then refer to this hint or answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_ANSWER = (
     r"(?! (?:choices?|options?|sheets?|format|sets?|space|booklet|by|as|to be|that|if|"
     r"in the (?:table|text|passage|question|problem|paragraph)))"
 )
-_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # the next word must be an answer, as in "is 42", and not describe it
+_VALUE = r"(?=[\"'“(\d$\-]|(?-i:[A-E])\b)"  # an answer must follow, as in "is 42", not a description
 
 HINTS = (
     r"\b(?:the|this|that|your|our|a) (?:\w+ )?hint (?:says?|said|states?|tells?|told|gives?|gave|suggests?|suggested|"

@@ -47,10 +47,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Preview:
-    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` the number that curation would
-    keep. `of` is the number of all rows, or None when the sample is the first rows of a data set that has more.
-    `unusable` is the number of further rows of a data set that cannot be used. `note` says how curating a sample
-    differs from curating all rows.
+    """The result of `preview`. `rows` is the number of rows of the sample, and `kept` is the number of these rows that
+    curation would keep. `of` is the number of all rows, or None when the sample is the first rows of a data set that
+    has more. `unusable` is the number of further rows of a data set that cannot be used. `note` says how curating a
+    sample differs from curating all rows.
     """
 
     rows: int
@@ -111,8 +111,8 @@ def preview(recipe: Recipe, source: Path, *, partial: bool = False) -> Preview:
 
 
 def _in_proportion(recipe: Recipe, rows: int, whole: int | None) -> tuple[Recipe, str]:
-    """The recipe for a sample of `rows` rows, and a note. A selection of a number of rows selects the same share of the
-    sample. If the number of all rows is not known (None), nothing is selected.
+    """The recipe for a sample of `rows` rows, and a note. If the recipe selects a number of rows, this number is
+    reduced to the same share of the sample. If the number of all rows is not known (None), nothing is selected.
     """
     section = recipe.curate.settings("select")
     if not isinstance(section, Select) or section.rows is None or rows == whole:

@@ -132,10 +132,10 @@ def _number_of_each(names: pa.Array) -> Counter[str]:
 
 
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
-    """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited,
-    and the counts of answers when no answer was checked. The counts of tokens are left out when no row has one, as in
-    rows of data sets. `rows_without_tokens` is the number of rows without a count of tokens, if only some rows have
-    none.
+    """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited.
+    The counts of answers are left out when no answer was checked. The counts of tokens are left out when no row has a
+    count of tokens, as in data sets. `rows_without_tokens` is the number of rows without a count of tokens, if only
+    some rows have none.
     """
     tokens = total.counts["tokens_kept"] + total.counts["tokens_rejected"] > 0
     names = ["kept", "rejected"]

@@ -22,10 +22,10 @@ from synthgen.values import is_blank
 
 
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
-    """Write all rows of a data set, even equal rows, to `run`/generated, and return that folder. A row that a record
-    cannot hold, such as one without a completion, is written to the failures with its reason. If the folder already
-    holds the rows, it is not changed. With `repair`, rows in damaged files are written again. Rows that `synthgen
-    remove` took out of the run are left out.
+    """Write all rows of a data set, including equal rows, to `run`/generated, and return that folder. A row that a
+    record cannot hold, such as one without a completion, is written to the failures with its reason. If the folder
+    already holds the rows, it is not changed. With `repair`, rows in damaged files are written again. Rows that
+    `synthgen remove` took out of the run are left out.
 
     Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, other rows are
     replaced.
@@ -90,9 +90,7 @@ def content_hash(path: Path) -> str:
 
 
 def facts_of(source: SeedSource, recipe: Recipe, counts: dict[str, int]) -> Facts:
-    """The facts for the manifest of a corpus that holds a data set's rows. Nothing is known about the teacher of the
-    rows.
-    """
+    """The facts for the manifest of a corpus that holds a data set's rows. The rows' teacher is unknown."""
     return {
         "description": f"Rows of {source.source}",
         "task": recipe.task,

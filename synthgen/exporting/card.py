@@ -42,11 +42,12 @@ _UNKNOWN = "unknown"
 
 @dataclass
 class About:
-    """What a card says about an export. `rows` are the rows of each split, and `files` their paths. `license` is the
-    license that the user stated, or null. `sources` are the sources of a run with their terms. `languages` are codes of
-    ISO 639. `has_notice` says whether the export has NOTICE.md, which lists the obligations of the sources' licenses.
-    `described` is the entry of DESCRIPTIONS that describes the files, or "". `manifest` is the manifest of the run's
-    corpus, `audit` the corpus's latest audit, and `rejected` the number of rejected rows; a data set has none of these.
+    """What a card says about an export. `rows` holds the number of rows of each split, and `files` holds the path of
+    each split's file. `license` is the license that the user stated, or null. `sources` are the sources of a run with
+    their terms. `languages` are codes of ISO 639. `has_notice` says whether the export has NOTICE.md, which lists the
+    obligations of the sources' licenses. `described` is the entry of DESCRIPTIONS that describes the files, or "".
+    `manifest` is the manifest of the run's corpus, `audit` is the corpus's latest audit, and `rejected` is the number
+    of rejected rows. A data set has none of these three.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""`export` to a format of DESCRIPTIONS that has no rows. It writes one document about a run and its student.
+"""`export` to a format of DESCRIPTIONS: it writes one document about a run and its student, and no rows.
 
 described = describe(Path("runs/first"), "spdx", Path("exports/bill"))
 described.file                   # exports/bill/spdx.json

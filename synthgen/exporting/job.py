@@ -32,9 +32,10 @@ _LINES = ".jsonl"
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of `export`. `rows` are the rows of each split, and `files` their paths below `out`, or the path `out`
-    itself. `rejected` is the number of rejected rows of a run, which are not exported. `license` is the license that
-    the card states. `read_as` says how the rows of a data set were read; it is empty for a run.
+    """The result of `export`. `rows` holds the number of rows of each split. `files` holds the path of each split's
+    file below `out`, or the path `out` itself if all rows are in one file. `rejected` is the number of rejected rows of
+    a run, which are not exported. `license` is the license that the card states. `read_as` says how the rows of a data
+    set were read; it is empty for a run.
     """
 
     out: Path
@@ -114,8 +115,8 @@ def export(
     fresh: bool = False,
     ui: UI | None = None,
 ) -> Exported | Described:
-    """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS, or
-    describe a run for others in a format of DESCRIPTIONS.
+    """Write the kept rows of a run, or the rows of a data set, to the folder `out` in a format of ROW_FORMATS. With a
+    format of DESCRIPTIONS, describe a run instead.
 
     The folder gets a file for each split and a card. Rows without a split are written to the file `train`. If the name
     of `out` ends in `.jsonl`, all rows are written to this file, and no card is written. `license` is the license of
@@ -256,8 +257,8 @@ def _run(path: Path, fields: Mapping[str, str] | None) -> _Rows:
 
 
 def _check_out(out: Path, path: Path, to: str, fresh: bool) -> None:
-    """Raise an error when the output cannot be written to `out`: `out` is or holds an input, or it holds files that
-    `export` did not write.
+    """Raise an error when the output cannot be written to `out`: `out` is an input or contains an input, or it contains
+    files that `export` did not write.
     """
     outputs.not_around(out, path)
     if path.is_dir():

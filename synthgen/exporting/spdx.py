@@ -1,5 +1,5 @@
-"""Writes spdx.json, which describes a run in SPDX 3.0.1 (JSON-LD). The corpus is a DatasetPackage, and the student an
-AIPackage. https://spdx.github.io/spdx-spec/v3.0.1/
+"""Writes spdx.json, which describes a run in SPDX 3.0.1 (JSON-LD). The corpus is a DatasetPackage, and the student is
+an AIPackage. https://spdx.github.io/spdx-spec/v3.0.1/
 
 The elements conform to the profiles Core, Software and SimpleLicensing. The profiles AI and Dataset also ask for a
 supplier, a place to download from and a time of release. A run does not state them, so the document does not claim

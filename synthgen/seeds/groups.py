@@ -49,9 +49,9 @@ def mask(text: str) -> str:
 
 
 def _without_hyphens(text: str) -> str:
-    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. They are not operators between
-    two words if one of the words has several letters; then the white space around them is replaced too. Stars around a
-    word in bold are not operators either.
+    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. Between two words, they are
+    not operators if one of the words has several letters; in this case, the white space around them is replaced too.
+    Stars around a word in bold are not operators either.
     """
     parts, done = [], 0
     for match in _OPERATOR_RUN.finditer(text):

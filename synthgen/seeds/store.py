@@ -87,8 +87,8 @@ class Seeds(Sequence[Seed]):
         self._sources.append(source)
 
     def mark_copy(self, place: int, number: int) -> None:
-        """Note that the seed with index `place` is a copy of an identical earlier seed. The copies of a seed get the
-        numbers 2, 3 and so on. The `number` becomes a part of its id. No seed may be added afterwards.
+        """Record that the seed with index `place` is a copy of an identical earlier seed. The copies of a seed get the
+        numbers 2, 3 and so on. The `number` becomes a part of the copy's id. No seed may be added afterwards.
         """
         if not self._copies:
             self._copies.frombytes(bytes(self._copies.itemsize * len(self)))

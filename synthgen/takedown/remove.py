@@ -64,7 +64,7 @@ _MARK = "> **Out of date.**"
 class _Job:
     """One removal: its tombstone, the manifest that the corpus had (None for an unfinished corpus), and what is known
     about the rows, the seeds and the cached replies. `resumed` says that an earlier process was killed, and `judged`
-    that evaluations of the run's student ask a judge.
+    says that evaluations of the run's student ask a judge.
     """
 
     run: Path
@@ -89,10 +89,10 @@ class _Job:
 def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     """Delete everything in a run that descends from `source`, and keep it from coming back.
 
-    `source` is the id of a source as rows state it (a seed file or data set, a template, a model), of one seed, or of
-    one row. All rows of a group are removed together. Curated rows, audits, the training cache and the page are deleted
-    and can be made again. A student that was trained on the rows stays, and is marked as out of date. With `plan`,
-    nothing is changed. The same call completes an interrupted call.
+    `source` is the id of a seed, the id of a row, or the id of a source as rows state it (a seed file, a data set, a
+    template or a model). All rows of a group are removed together. Curated rows, audits, the training cache and the
+    page are deleted and can be made again. A student that was trained on the rows stays, and is marked as out of date.
+    With `plan`, nothing is changed. The same call completes an interrupted call.
 
     Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
     when a file of the run is damaged.
@@ -363,7 +363,7 @@ def _finish(job: _Job, manifest: Manifest) -> None:
 
 
 def _sources(job: _Job, manifest: Manifest) -> list[SourceTerms]:
-    """The sources of the corpus that are left when whole sources were removed. The models that wrote only removed
+    """The sources that are left in the corpus after whole sources were removed. The models that wrote only removed
     sources are left out too.
     """
     gone = set(job.tombstone.sources)

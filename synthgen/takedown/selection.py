@@ -20,9 +20,9 @@ _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 
 @dataclass
 class _Known:
-    """What a run knows about a name. `sources` are the ids of whole sources, `files` the ids of the sources that hold
-    seeds, and `seeds` the ids of seeds that the name may mean. `is_row` says whether a row has the name, and `others`
-    are some other ids of seeds.
+    """What a run knows about a name. `sources` are the ids of whole sources, and `files` are the ids of the sources
+    that hold seeds. `seeds` are the ids of the seeds that the name may mean. `is_row` says whether a row has the name,
+    and `others` are some other ids of seeds.
     """
 
     sources: dict[str, None] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class _Known:
 
 
 def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[str, Tombstone]:
-    """What `name` means in the generated corpus `folder`: (in words, a tombstone without counts).
+    """What `name` means in the generated corpus `folder`, as (description in words, tombstone without counts).
 
     A name is tried as the id of a source, then of a seed (also as "SOURCE#SEED"), then of a row. `inputs` are the seeds
     of the run, if they are known. They are searched too, because a seed may have no row yet. Raises UserError when no

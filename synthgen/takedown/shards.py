@@ -17,9 +17,9 @@ from synthgen.removed import Removed
 
 @dataclass(frozen=True)
 class Rewriting:
-    """Which rows and failures of the corpus `folder` stay. `ids` are the ids of the removed rows, and `staying` returns
-    the places of the failures that stay in a table of failures. `resumed` says that an earlier process was killed, so
-    that files of a shard may not match.
+    """Which rows and failures of the corpus `folder` stay. `ids` are the ids of the removed rows, and `staying` takes a
+    table of failures and returns the places of the failures that stay. `resumed` says that an earlier process was
+    killed, so that files of a shard may not match.
     """
 
     folder: Path

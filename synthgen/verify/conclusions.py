@@ -48,8 +48,8 @@ def contradiction(rationale: str, answer: str) -> str | None:
 
 
 def _close(answer: Quantity, stated: Quantity, line: str) -> bool:
-    """Whether the number of an answer may be the number that the rationale states, or is another number of the
-    rationale's last line.
+    """Whether the number of an answer may be the number that the rationale states, or another number in the rationale's
+    last line.
     """
     if answer.unit and stated.unit and answer.unit != stated.unit:
         return True

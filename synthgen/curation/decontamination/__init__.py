@@ -41,8 +41,8 @@ def files(section: Decontamination) -> list[Path]:
 
 def decontamination(batch: pa.RecordBatch, section: Decontamination, services: Services) -> Verdicts:
     """Reject rows of `train` that hold a question or a long answer of an evaluation set. The score is the share of the
-    words of this question or answer that were found. `matched_id` is the id of its row in the evaluation set, and
-    `rule` is the name of the set.
+    words of this question or answer that were found. `matched_id` is the id of the row of the evaluation set that holds
+    the question or answer, and `rule` is the name of the set.
     """
     index = _index(section, _state(section))
     learnt = np.flatnonzero(~numbers(is_held_out(batch["split"])).astype(bool))

@@ -62,7 +62,7 @@ class Hit:
 @dataclass(frozen=True)
 class _Sequences:
     """All sequences of one length, ascending by their hashes. For each sequence, `texts` holds the index of its text,
-    and `places` the index of its first word among all words. `present` has a cell for the highest bits of a hash.
+    and `places` holds the index of its first word among all words. `present` has a cell for the highest bits of a hash.
     """
 
     length: int

@@ -90,7 +90,7 @@ def _redact_row(row: Row, hints: frozenset[str], entities: frozenset[Entity]) ->
             else:
                 edits += [_entry(hit.start + start, hit.stop + start) for hit in hits]
             text = names.replace(text, hits)
-            start = None  # places of values that are found now are not places in the text before the edit
+            start = None  # from here on, places refer to the edited text, not to the text before the edit
             put(text)
     return [*edits, _entry(None, None)] if elsewhere else edits
 
@@ -104,7 +104,7 @@ class _Names:
 
     def __init__(self, row: Row) -> None:
         self._labels: dict[tuple[Entity, str], str] = {}
-        self._last: Counter[str] = Counter()  # the last number of each label; other tools may have used some labels
+        self._last: Counter[str] = Counter()  # the highest number of each label; the row may have labels of other tools
         for _, text, _ in texts_of(row):
             for found in _LABEL.finditer(text):
                 self._last[found[1]] = max(self._last[found[1]], int(found[2]))

@@ -26,8 +26,8 @@ from synthgen.tables.curation_settings import Entity
 class Kind:
     """A kind of personal data or secret.
 
-    `label` is its pseudonym without the number, and `title` its name in reasons. `same` maps a value to a text that is
-    equal for two spellings of the same value.
+    `label` is its pseudonym without the number, and `title` is its name in reasons. `same` maps a value to a text that
+    is equal for two spellings of the same value.
     """
 
     label: str
