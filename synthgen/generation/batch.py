@@ -117,8 +117,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # A round does not count if the budget allowed only a part of its requests and some of these were answered.
-            # Their actual cost is less than the reserved cost, so some of the budget is left for another round.
+            # If the budget allowed only a part of the requests, and some of these were answered, the round does not
+            # count. The answers cost less than the reserved amount, so some of the budget is left for another round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -318,8 +318,9 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         if other["digest"] == entry["digest"]:
             other |= {"done": True, "status": batch.status, "answered": answered, "excess": batches.budget.excess}
     batches.save(entries)
-    # If the process is killed here, the batch's maximum cost still counts as spent. If the ledger were changed before
-    # the journal, the difference would be taken from the ledger twice after a kill in between.
+    # If the process is killed here, the batch's maximum cost still counts as spent. The journal is changed before the
+    # ledger. In the opposite order, a kill between the two changes would make the next process take the difference from
+    # the ledger a second time.
     await batches.ledger.add(difference)
     if batch.status == "failed":
         problems = batch.errors.data if batch.errors and batch.errors.data else []

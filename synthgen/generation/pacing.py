@@ -44,9 +44,9 @@ class Quota:
     """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
     quota. When the reply arrives, the actual number replaces the estimate.
 
-    The estimate is the maximum number of tokens of the request, times the average share of this maximum that earlier
-    requests used. If the whole maximum were reserved and replies used half of it, half of the quota would be unused
-    while requests are in flight.
+    The estimate is the request's maximum number of tokens, multiplied by the share of their own maximum that earlier
+    requests used on average. If the whole maximum were reserved and replies used half of it, half of the quota would be
+    unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:

@@ -60,8 +60,8 @@ def too_little(mass: float, said: str) -> tuple[str, str] | None:
 
 
 def most_likely(labels: Sequence[str], masses: Sequence[float], said: str) -> Reply:
-    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No two of them
-    count the same text, so their total is at most 1. `said` is what the engine would write.
+    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No text counts
+    for two labels, so the total is at most 1. `said` is what the engine would write.
     """
     mass = math.fsum(masses)
     if (failed := too_little(mass, said)) is not None:
@@ -81,7 +81,7 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        if shorter:  # subtract only from the next shorter label, since still shorter labels subtract that label's mass
+        if shorter:  # subtract from one label only, because the mass that still shorter labels lose contains this mass
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
 
@@ -252,8 +252,8 @@ def _pair(entry: object) -> tuple[bytes, float]:
 
 
 def _place(shown: Sequence[Shown], text: str, label: str) -> int | None:
-    """The index of the token in which `label` begins; without a label, the token in which `text` begins. None when the
-    server shows no such token. Raises ValueError when the tokens do not spell the text.
+    """The index of the token in which `label` begins. If `label` is empty, the index of the token in which `text`
+    begins. None when the server shows no such token. Raises ValueError when the tokens do not spell the text.
     """
     joined, wanted = b"".join(token.piece for token in shown), text.encode(errors="replace")
     if not joined.strip():
