@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request of the open batches, by its key, if the server counts tokens correctly. Empty
-    until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. It assumes that the server
+    counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property
@@ -87,8 +87,8 @@ class Batches:
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run. With it, a batch of another run with the same requests is not mistaken for a batch of this
-    run. The name is created once, and deleted with the corpus.
+    """A name of the run. It distinguishes the batches of this run from the batches of another run with the same
+    requests. The name is created once, and deleted with the corpus.
     """
     path = folder / _RUN_ID
     if not path.exists():
@@ -100,8 +100,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
     """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
     requests, the batches of one round are sent when the batches of the previous round have ended.
 
-    Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
-    last round, and TeacherError when the provider does not accept a batch.
+    Raises BudgetReached when the budget allows no further request. Raises UserError when requests have no answer after
+    the last round, and TeacherError when the provider does not accept a batch.
     """
     journal, usual = wanted.folder / "batches.json", prices(teacher.section)
     batches = Batches(

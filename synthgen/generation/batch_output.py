@@ -24,7 +24,7 @@ class Output:
     reason to stop the run, or None.
 
     `entry` is the batch's entry in the journal. `expected` holds the maximum cost of each known request, by the
-    request's key, if the server counts tokens correctly.
+    request's key. It assumes that the server counts tokens correctly.
     """
 
     def __init__(

@@ -8,7 +8,9 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer with preallocated room. A decoding step writes one position and does not copy the earlier ones."""
+    """A cache layer with preallocated room. A decoding step writes one position and does not copy the earlier
+    positions.
+    """
 
     def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
         super().__init__()

@@ -124,8 +124,8 @@ def batches(
 @dataclass(frozen=True)
 class _Pack:
     """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` is the index of the first
-    shared token in the row's bin, and `start_R` is the index of the row's first own token. Both index the flat sequence
-    of all B·S tokens.
+    shared token in the row's bin, and `start_R` is the index of the row's first own token. Both indices count in the
+    flat sequence of all B·S tokens.
     """
 
     ids_BS: Tensor

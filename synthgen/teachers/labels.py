@@ -103,8 +103,8 @@ def classified(request: Request, text: str, content: Sequence[object], usage: Us
     """The reply to a request of kind 'classify'. `text` is what the server wrote, and `content` its log-probabilities.
 
     The text must name one label. The labels' probabilities come from the tokens that the server showed at the place
-    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the label gets
-    probability 1, and the score `label_from_answer` is 1.
+    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the named
+    label gets probability 1, and the score `label_from_answer` is 1.
     """
     labels, said = request.labels, named(text, request.labels)
     try:
@@ -153,9 +153,9 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     `said` is the label that the reply names, or None when it names none. Returns None when `shown` is empty or does not
     spell the label.
 
-    The tokens of the reply are read until only one label begins with them. At each step, the probability of every other
-    token is added to the label that this token begins. A token that begins several labels, or that could also begin
-    another word, is unclear.
+    The tokens of the reply are read until only one label begins with them. At each step, the server also showed other
+    tokens. The probability of each is added to the label that the token begins. A token that begins several labels, or
+    that could also begin another word, is unclear.
     """
     masses, unclear, reach, before = [0.0] * len(labels), 0.0, 1.0, b""
     for token in shown:
@@ -193,7 +193,7 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     return _found(masses, unclear=1.0)  # no further tokens are shown, but a longer label was still possible
 
 
-_UNDECIDED = -1  # the text may begin several labels, or either a label or another word
+_UNDECIDED = -1  # the text may be the beginning of several labels, or of a label or another word
 
 
 def _owner(text: str, labels: Sequence[str], others: Collection[str]) -> int | None:

@@ -146,7 +146,7 @@ def _without_blocks(text: str) -> tuple[str, list[str], bool]:
         next_close[index] = tags[index] if tags[index]["close"] else next_close[index + 1]
     kept: list[str] = []
     thoughts: list[str] = []
-    place, begun, fences, counted = 0, False, 0, 0  # `place` is the end of the text that is in `kept` or `thoughts`
+    place, begun, fences, counted = 0, False, 0, 0  # `kept` and `thoughts` hold the text up to `place`
     mentioned = 0  # number of opening tags that are part of the answer; their closing tags are part of it too
     for index, tag in enumerate(tags):
         if begun:
@@ -191,8 +191,8 @@ def _closes(text: str, tag: re.Match[str]) -> bool:
 
 
 def _harmony(text: str) -> Parts | None:
-    """Split a text in the harmony format. The channel `final` is the answer, and every other channel is reasoning.
-    None when the text is not in this format.
+    """Split a text in the harmony format. The channel `final` is the answer, and all other channels are reasoning. None
+    when the text is not in this format.
     """
     channels = list(_CHANNEL.finditer(text))
     if channels:
