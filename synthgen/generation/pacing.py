@@ -14,7 +14,7 @@ _CUT = 0.75  # factor by which the limit of requests in flight is reduced after 
 # `Concurrency.ceiling`, and `_FAST` if it is lower.
 _SLOW = 25
 _FAST = 5
-_SHARE = 0.98  # share of the quota that is used, because clocks differ and a refusal costs more than 2% of the quota
+_SHARE = 0.98  # share of the quota that is used; less than 1, because clocks differ and a refusal costs more than 2%
 _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 

@@ -16,7 +16,7 @@ from synthgen.requests import Query
 from synthgen.teachers.base import Reply
 
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
-# Two patterns: the first line of a reply that announces a question, and a title such as "Question:" before the text.
+# Two patterns: a first line that only announces the question, and a title such as "Question:" before the text.
 _ANNOUNCED = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely|great)\b[^\n:?]{0,40})?"
     r"(?:here(?:'s|’s|\sis|\sare)|below\s(?:is|are)|this\sis|the\sfollowing\sis)\b[^\n:?]{0,80}:[ \t*_]*\n\s*",
