@@ -15,7 +15,8 @@ from synthgen.generation.prices import PICO, Prices
 from synthgen.generation.work import Item
 from synthgen.teachers.base import Call, RemoteTeacher, Reply
 
-_MARGIN = 1.25  # when a reply costs r times its maximum, later requests reserve r × this factor times their maximum
+# When a reply has cost r times its maximum, every later request reserves r × `_MARGIN` times its own maximum.
+_MARGIN = 1.25
 
 
 class Account:
@@ -100,12 +101,12 @@ class Account:
         return f"the server at {identity.get('base_url', identity['model'])}"
 
     def overspent(self, spent: Spent, most: Spent, excess: float) -> str | None:
-        """Take into account that a request cost `spent`, and that `most` was reserved for it when `budget.excess` was
-        `excess`.
+        """Take the cost `spent` of a request into account. `most` is the amount that was reserved for the request, and
+        `excess` is the value that `budget.excess` had at that time.
 
-        When the request cost more than was reserved, later requests reserve more. Returns the reason to stop when a
-        request with such an increased reservation still cost more than its reservation, because the server's counts
-        then have no limit.
+        When the request cost more than was reserved, later requests reserve more. If the reservation was already
+        increased and the request still cost more, returns the reason to stop, because the server's counts then have no
+        limit.
         """
         if spent.tokens <= max(1, most.tokens) and (spent.usd <= most.usd or not most.usd):
             return None
@@ -119,7 +120,7 @@ class Account:
         return None
 
     def unpriced(self, reply: Reply) -> str | None:
-        """The service tier of a reply whose price is unknown and may be above the usual price. None for other
+        """The service tier of a reply, if the tier's price is unknown and may be above the usual price. None for other
         replies.
         """
         bill = reply.bill
@@ -172,8 +173,8 @@ class Account:
             self.ledger.settle(reserved, spent)
         if self.cache is not None and entry is not None and self.teacher.paid:
             await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
-        # The key is added only after the commit. Otherwise a `read_ahead` during the commit would remove the key, and
-        # would not find the entry either.
+        # The key is added only after the commit. If it were added before, a `read_ahead` during the commit would remove
+        # the key, although it cannot find the entry in the cache yet.
         if entry is not None:
             self._since.add(entry[0])
 

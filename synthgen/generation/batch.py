@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request of the open batches, by its key, if the server counts tokens correctly. Empty
-    until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. It assumes that the server
+    counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property
@@ -87,8 +87,8 @@ class Batches:
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run. With it, a batch of another run with the same requests is not mistaken for a batch of this
-    run. The name is created once, and deleted with the corpus.
+    """A name of the run. It distinguishes the batches of this run from the batches of another run with the same
+    requests. The name is created once, and deleted with the corpus.
     """
     path = folder / _RUN_ID
     if not path.exists():
@@ -100,8 +100,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
     """Put the reply to every request of the shards into the cache. For a strategy whose jobs have several rounds of
     requests, the batches of one round are sent when the batches of the previous round have ended.
 
-    Raises BudgetReached when the budget allows no further request, UserError when requests have no answer after the
-    last round, and TeacherError when the provider does not accept a batch.
+    Raises BudgetReached when the budget allows no further request. Raises UserError when requests have no answer after
+    the last round, and TeacherError when the provider does not accept a batch.
     """
     journal, usual = wanted.folder / "batches.json", prices(teacher.section)
     batches = Batches(
@@ -117,8 +117,8 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # A round does not count if the budget allowed only a part of its requests and some of these were answered.
-            # Their actual cost is less than the reserved cost, so some of the budget is left for another round.
+            # If the budget allowed only a part of the requests, and some of these were answered, the round does not
+            # count. The answers cost less than the reserved amount, so some of the budget is left for another round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -318,8 +318,9 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
         if other["digest"] == entry["digest"]:
             other |= {"done": True, "status": batch.status, "answered": answered, "excess": batches.budget.excess}
     batches.save(entries)
-    # If the process is killed here, the batch's maximum cost still counts as spent. If the ledger were changed before
-    # the journal, the difference would be taken from the ledger twice after a kill in between.
+    # If the process is killed here, the batch's maximum cost still counts as spent. The journal is changed before the
+    # ledger. In the opposite order, a kill between the two changes would make the next process take the difference from
+    # the ledger a second time.
     await batches.ledger.add(difference)
     if batch.status == "failed":
         problems = batch.errors.data if batch.errors and batch.errors.data else []

@@ -24,7 +24,7 @@ class Output:
     reason to stop the run, or None.
 
     `entry` is the batch's entry in the journal. `expected` holds the maximum cost of each known request, by the
-    request's key, if the server counts tokens correctly.
+    request's key. It assumes that the server counts tokens correctly.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Output:
         return Spent(count * usd, count * tokens)
 
     def _read(self, response: Mapping[str, Any]) -> tuple[Entry | None, Bill | None]:
-        """Return (entry for the cache, bill) of a response. The entry is None for an error that might not occur again
-        if the request is repeated, because such an error is not cached. The bill is None when nothing is billed.
+        """Return (entry for the cache, bill) of a response. The entry is None for an error that may be gone when the
+        request is repeated. Such an error is not cached. The bill is None when nothing is billed.
         """
         status = response.get("status_code")
         body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")

@@ -254,8 +254,8 @@ def count(path: Path, keys: Sequence[bytes]) -> int:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """Merge statements into fewer ones, because each statement costs a switch between the interpreter's threads. Up to
-    `_ROWS` replies are stored with one statement.
+    """Merge the statements into fewer statements, because each costs a switch between the interpreter's threads. One
+    statement stores up to `_ROWS` replies.
     """
     puts = [values for _, values in statements]
     for start in range(0, len(puts), _ROWS):

@@ -72,7 +72,7 @@ class Claim:
             return changed
         before = RowHashes.read(self.folder)
         rows = changed_rows(before, self.inputs.seeds.rows) if before else []
-        if rows or changed:  # other changes (split, template) also change the hash of the seeds, which contains splits
+        if rows or changed:  # a change of the split or of a template also changes the hash of the seeds
             return [*rows, *changed]
         return ["the seeds have changed"]
 
@@ -114,8 +114,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 
 
 def keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two recipes differ when a
-    key that may change, such as the budget, was changed, or when the recipe was moved.
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two recipes can differ,
+    because some keys, such as the budget, may be changed, and because the recipe may be moved.
     """
     path = run / "recipe.yaml"
     if not path.exists() or load_recipe(path) != recipe:

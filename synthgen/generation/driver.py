@@ -49,9 +49,9 @@ def generate(
 
     `fresh` discards existing rows. Rows that `synthgen remove` took out of the run are never made again, even with
     `fresh`. `repair` makes damaged shards again. `retry_failed` makes shards with failures again. Replies that were
-    already paid are read from the cache. With `part` (i, n), only every n-th shard is made, beginning with the i-th.
-    The manifest is written by the process that finds all shards complete. With `batch`, requests whose replies are not
-    in the cache are sent through the provider's Batch API.
+    already paid are read from the cache. With `part` (i, n), only the i-th shard and every n-th shard after it are
+    made. The manifest is written by the process that finds all shards complete. With `batch`, requests whose replies
+    are not in the cache are sent through the provider's Batch API.
 
     The folder is claimed after all teachers are open, so an error before that leaves the folder unchanged. Raises
     RunChanged when the folder was begun with other inputs, CorpusError when a shard is damaged, and RecipeError or

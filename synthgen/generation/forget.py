@@ -98,7 +98,7 @@ def _remote(recipe: Recipe) -> tuple[dict[str, RemoteTeacher], bool]:
         keyless = {"api_key_env": None} if hasattr(section, "api_key_env") else {}
         try:
             teachers[name] = open_remote(section.model_copy(update=keyless), options)
-        except SynthgenError:  # for example, because the tokenizer was deleted
+        except SynthgenError:  # the teacher cannot be opened, for example because its tokenizer was deleted
             complete = False
     return teachers, complete
 

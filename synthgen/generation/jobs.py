@@ -109,8 +109,8 @@ class Job:
         reference: list[str] | None = None,
     ) -> Query:
         """A query whose reply can become a row. `student` is the row's prompt, and `asked` is the prompt that the
-        teacher gets. By default, both ask the seed's own question. `number` is the sample index. The default is the
-        job's index.
+        teacher gets. By default, both ask the seed's own question. `number` is the sample index, which is the job's
+        index by default.
         """
         generate = self.recipe.generate
         sampling: Sampling = {
@@ -251,8 +251,8 @@ class Job:
         return self.setting.source(role, teacher)
 
     def example_sources(self, seed: Seed) -> list[Source]:
-        """The entries in a row's sources for a seed that is used as an example, and for the model that wrote it. The
-        example's name contains the seed's id.
+        """The entries in a row's sources for a seed that is used as an example, and for the model that wrote the seed.
+        The name of the example contains the seed's id.
         """
         return stated_sources(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
 

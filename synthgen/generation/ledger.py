@@ -52,8 +52,8 @@ class Spent(NamedTuple):
 
 
 class Ledger:
-    """The ledger in `folder`, for a process that makes part `part` (i, n) of a run. Use the object in only one event
-    loop at a time, and close it after use.
+    """The ledger in `folder`, for the process that makes the i-th of n parts of a run. `part` is (i, n). Use the object
+    in only one event loop at a time, and close it after use.
 
     `before` is the amount that this part of the run had spent when the object was created. When the ledger's files have
     been deleted, the costs of the rows in `shards` are used instead.
@@ -86,8 +86,8 @@ class Ledger:
         await asyncio.shield(self._durable())  # others wait for the same future, so a canceled task must not cancel it
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
-        """Replace a reservation by the amount spent. The change is written soon. Raises the OSError of an earlier
-        write.
+        """Replace a reservation by the amount spent. A thread writes the change soon afterwards. If an earlier write
+        failed, raises the OSError of that write.
         """
         self.held -= reserved
         self.spent += spent
@@ -165,7 +165,9 @@ def discard(folder: Path) -> None:
 
 
 def _look(waiting: asyncio.Future[None]) -> None:
-    """Mark the error of a future as seen, so that asyncio prints no warning. The next call raises the error."""
+    """Mark the error of a future as seen, so that asyncio prints no warning. The next call of a method of `Ledger`
+    raises this error.
+    """
     if not waiting.cancelled():
         waiting.exception()
 
@@ -175,9 +177,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def spent(folder: Path, part: tuple[int, int] = (1, 1)) -> Spent:
-    """The amount that a part of a run has spent, according to the ledger in `folder`. If the run was divided
-    differently before, the amount spent then is divided equally among the parts. Raises CorpusError when a file is
-    damaged.
+    """The amount that a part of a run has spent, according to the ledger in `folder`. If the run had another number of
+    parts before, the amounts that those parts spent are divided equally among the present parts. Raises CorpusError
+    when a file is damaged.
     """
     usd = tokens = other_usd = other_tokens = 0
     for path in _files(folder):

@@ -14,7 +14,7 @@ _CUT = 0.75  # factor by which the limit of requests in flight is reduced after 
 # `Concurrency.ceiling`, and `_FAST` if it is lower.
 _SLOW = 25
 _FAST = 5
-_SHARE = 0.98  # share of the quota that is used, because clocks differ and a refusal costs more than 2% of the quota
+_SHARE = 0.98  # share of the quota that is used; less than 1, because clocks differ and a refusal costs more than 2%
 _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
@@ -44,9 +44,9 @@ class Quota:
     """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
     quota. When the reply arrives, the actual number replaces the estimate.
 
-    The estimate is the maximum number of tokens of the request, times the average share of this maximum that earlier
-    requests used. If the whole maximum were reserved and replies used half of it, half of the quota would be unused
-    while requests are in flight.
+    The estimate is the request's maximum number of tokens, multiplied by the share of their own maximum that earlier
+    requests used on average. If the whole maximum were reserved and replies used half of it, half of the quota would be
+    unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:

@@ -45,7 +45,7 @@ class Prices:
         )
 
     def covers(self, tier: str | None) -> bool:
-        """Whether the prices are at least as high as the prices of this service tier."""
+        """Whether the prices are at least as high as the prices of the service tier `tier`."""
         return tier == self.tier or (self.tier is None and not self.halved and tier in CHEAPER_TIERS)
 
     def cost(self, usage: Usage) -> int:
@@ -68,7 +68,7 @@ def prices(section: AnyTeacher) -> Prices | None:
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The prices in the teacher's section, or else in data/prices.yaml. None when neither of them has prices for the
+    """The prices in the teacher's section, or else in data/prices.yaml. None when neither place has prices for the
     model.
     """
     asked = unusual_tier(section.extra.get("service_tier"))

@@ -41,9 +41,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answer:
-    """The cost of a reply. `other` is the source entry of the model that answered, or None if this is the model that
-    was asked.
-    """
+    """The cost of a reply. If another model answered in place of the requested model, `other` is its source entry."""
 
     cost_usd: float | None
     other: Source | None = None
@@ -109,7 +107,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 
 def answer_of(query: Query, reply: Reply) -> Answer:
-    """The cost of a reply, and the model that answered instead of the model that was asked. The job's rows must state
+    """The cost of a reply, and the model that answered if it is not the model that was asked. The job's rows must state
     both.
     """
     if reply.substitute is None:
@@ -122,7 +120,7 @@ def settled(outcomes: list[Outcome], answers: Sequence[Answer]) -> list[Outcome]
     """The outcomes of a job, with costs and sources added to its rows.
 
     The cost of all requests of the job is divided equally among its rows. The cost of a row is None when the cost of
-    any request is unknown. Models that answered instead of the models asked are added to the sources."""
+    any request is unknown. A model that answered in place of the requested model is added to the sources."""
     rows = [one for one in outcomes if isinstance(one, Row)]
     found = [answer.other for answer in answers if answer.other is not None]
     others = list({str(other): other for other in found}.values()) if found else []

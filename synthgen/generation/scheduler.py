@@ -3,7 +3,7 @@ failed requests.
 
 The loop takes a request that is due for a retry, or else a new request. If the cache has the reply, the request is not
 sent. Otherwise the loop sends the request as soon as the limit of requests in flight, the quota and the budget allow
-this, and any time for which the server asked to wait is over. A slow answer delays only its own shard. A reply is
+this, but not before the end of a wait that the server asked for. A slow answer delays only its own shard. A reply is
 delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
 most the requests in flight are lost.
 
@@ -30,10 +30,10 @@ from synthgen.generation.pacing import Concurrency, Quota, backoff
 from synthgen.generation.work import BudgetReached, Item, Live, Work
 from synthgen.teachers.base import Refused, Reply
 
-# The run stops when a server has only refused requests for this many seconds, or when it asks to wait longer than this.
+# The run stops when a server has refused every request for this many seconds, or when it asks for a longer wait.
 _PATIENCE = 600.0
 _DOUBT = 3  # the server is probed when this many requests in a row have used up their tries without any answer
-_DEAD = 20  # when this many in a row have used up their tries, the run stops even if the server responds to the probe
+_DEAD = 20  # the run stops when this many requests in a row have used up their tries, whatever the probe shows
 _HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
 _PAID_TRIES = 3  # a request whose replies cannot be used is tried at most this many times, because each reply is paid
 _LOOK = 0.5  # seconds between checks for free budget while the rest of the budget is reserved
@@ -221,7 +221,7 @@ class Scheduler:
         self.live.sent += 1
         noted = await self.account.reserve(most)
         try:
-            # This timeout is 5 seconds longer than the teacher's own, which should end the attempt first.
+            # This timeout is 5 seconds longer than the teacher's own timeout, which should end the attempt first.
             async with asyncio.timeout(self.limits.timeout + 5):
                 body = await self.teacher.send(item.call)
         except (Refused, TimeoutError) as problem:

@@ -65,7 +65,7 @@ class Setting:
         return self._sources[role, teacher]
 
     def seed_sources(self, seed: Seed) -> list[Source]:
-        """The entries in a row's sources for a seed's file or data set, and for the model that wrote it."""
+        """The entries in a row's sources for the file or data set of a seed, and for the model that wrote the seed."""
         stated = seed.source
         key = (stated.source, stated.license, stated.made_by)
         if key not in self._seeds:

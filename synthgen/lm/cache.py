@@ -8,7 +8,9 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """A cache layer with preallocated room. A decoding step writes one position and does not copy the earlier ones."""
+    """A cache layer with preallocated room. A decoding step writes one position and does not copy the earlier
+    positions.
+    """
 
     def __init__(self, layer: DynamicLayer, select: torch.Tensor, room: int) -> None:
         super().__init__()
@@ -36,14 +38,14 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep only the rows `indices` of the batch, in this order."""
+        """Keep only the rows `indices` of the batch, in the order of `indices`."""
         self._slabs = [slab[indices] for slab in self._slabs]
         self._show()
 
 
 def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
-    """Keep only the rows `select` of the cache, in this order. Every layer of type `DynamicLayer` is replaced by a
-    `GrowingLayer` with room for `room` more tokens.
+    """Keep only the rows `select` of the cache, in the order of `select`. Every layer of type `DynamicLayer` is
+    replaced by a `GrowingLayer` with room for `room` more tokens.
     """
     for number, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:

@@ -1,8 +1,8 @@
 """Keeps control tokens out of texts: when a text contains `<|im_end|>`, its characters are tokenized as ordinary text.
 
 Wherever the text of a special token occurs, a tokenizer converts it to this token. In a prompt, only the chat template
-may write such tokens. If a message could write them too, a seed could end its own turn and begin another one, and a
-student would learn an end token in the middle of an answer.
+may write such tokens. If messages could write control tokens too, a seed could end its own turn and begin another turn,
+and a student would learn an end token in the middle of an answer.
 
 Texts without such characters are tokenized as usual. All other texts are tokenized by a copy of the tokenizer, in which
 every special token has a random name that occurs in no text.
@@ -29,8 +29,8 @@ from synthgen.records import Message
 @dataclass(frozen=True)
 class Control:
     """The special tokens of one tokenizer. `ids` are their ids. `names` maps the text of each special token to a random
-    name. `marks` maps it to a random word, which replaces this text in a message while the chat template is rendered.
-    All marks begin with `word`. `backend` is the tokenizer without transformers, or None when there is none.
+    name. `marks` maps the same text to a random word, which replaces the text in a message while the chat template is
+    rendered. All marks begin with `word`. `backend` is the tokenizer without transformers, or None when there is none.
     """
 
     backend: Tokenizer | None

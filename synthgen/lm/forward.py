@@ -123,8 +123,9 @@ def batches(
 
 @dataclass(frozen=True)
 class _Pack:
-    """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` holds the flat index in
-    B·S of the first shared token of the row's bin, and `start_R` holds the flat index of the row's first own token.
+    """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` is the index of the first
+    shared token in the row's bin, and `start_R` is the index of the row's first own token. Both indices count in the
+    flat sequence of all B·S tokens.
     """
 
     ids_BS: Tensor
@@ -143,7 +144,7 @@ def _pack(begin: Sequence[int], rows: Sequence[Sequence[int]], before: int, devi
     # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
     # waits for them in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
-    ids, positions, owners = host  # token ids; positions in the row; index of the row plus 1 (0 is padding, −1 `begin`)
+    ids, positions, owners = host  # token ids; positions in rows; owners: r + 1 is row r, 0 is padding, −1 is `begin`
     ids[:, :shared], owners[:, :shared] = begin, -1
     positions[:, :shared] = np.arange(before, before + shared)
     begins, starts = [0] * len(rows), [0] * len(rows)

@@ -55,7 +55,7 @@ def load_weights(
     """Load the model that `section` names. Returns (model in eval mode, tokenizer, exact revision).
 
     `auto_class` is the transformers class that loads the model. `changes` are further keyword arguments of its
-    `from_pretrained`, such as config values. Raises TeacherError, whose message says in one line what is wrong.
+    `from_pretrained`, such as config values. Raises TeacherError with a message of one line.
     """
     files = ModelFiles.find(section.model, section.revision)
     name, arguments = files.whole()
@@ -75,7 +75,7 @@ def load_whole(name: str, dtype: str, auto_class: type, **arguments: object) -> 
     """Load a model by its folder or hub id, with the weights of all its modules. `arguments` are further keyword
     arguments of `from_pretrained`. With `ignore_mismatched_sizes`, a new classification head has random weights.
 
-    Raises TeacherError. It is also raised when weights are missing, because transformers would replace them by random
+    Raises TeacherError, also when weights are missing, because transformers would replace missing weights by random
     weights.
     """
     auto: type[AutoModelForCausalLM] = auto_class
@@ -174,8 +174,8 @@ def is_embedder(section: TeacherSection) -> bool:
 
 
 def _architectures(section: TeacherSection) -> list[str]:
-    """The model classes that the model's config lists under `architectures`. Empty for a GGUF file, and when the config
-    cannot be read. In the second case, loading the weights later reports the reason.
+    """The model classes that the model's config lists under `architectures`. Empty for a GGUF file. Also empty when the
+    config cannot be read; the reason is reported later, when the weights are loaded.
     """
     if section.model.startswith("package:") or section.model.endswith(".gguf"):
         return []

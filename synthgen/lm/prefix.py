@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-WORTH_SHARING = 16  # tokens; a separate pass over a shorter prefix costs more time than sharing saves
+WORTH_SHARING = 16  # least number of tokens; with fewer, the separate pass takes more time than sharing saves
 
 _NAME = "synthgen_shared_prefix"
 # The `model_type` of decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP,
@@ -56,7 +56,7 @@ def enabled(model: PreTrainedModel) -> bool:
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
     """The length of the longest common prefix that leaves at least one further token in every prompt."""
-    low, high = min(prompts), max(prompts)  # a prefix that the least and the greatest prompt share is common to all
+    low, high = min(prompts), max(prompts)  # first and last in sorted order, so their common prefix is common to all
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 

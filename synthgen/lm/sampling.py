@@ -16,7 +16,7 @@ from synthgen import logits
 from synthgen.logits import LogitsSpec
 
 # Top-p first sorts only this many of the most probable ids. If their mass is less than `top_p`, it sorts 16 times as
-# many, and then all.
+# many ids. If this is not enough either, it sorts all ids.
 _NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]
@@ -76,7 +76,7 @@ def cumulative(z_BV: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def nucleus(z_BV: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The smallest set of most probable ids whose mass reaches `top_p`. Returns ids (B, n), most probable first, and
-    their probabilities. The probabilities are not renormalized, and those of ids outside the set are zero.
+    their probabilities. The probabilities are not renormalized, and the ids outside the set have probability zero.
     """
     lse = (z_BV / temperature).logsumexp(-1, keepdim=True)
     size = _NUCLEUS_FIRST
@@ -99,7 +99,8 @@ def invert(cdf_BV: torch.Tensor, u_BN: torch.Tensor) -> torch.Tensor:
 
 def top_k(z_NV: torch.Tensor, k: int, temperature: float) -> tuple[torch.Tensor, ...]:
     """The arrays of `logits.TopK`: ids (N, k), log-probabilities (N, k), the log of the remaining mass (N,) and the
-    log-normalizer (N,). The log-probabilities are at temperature 1, and the last two arrays are at `temperature`.
+    log-normalizer (N,). The log-probabilities are computed at temperature 1, and the remaining mass and the
+    log-normalizer at `temperature`.
     """
     logp_NV = z_NV.log_softmax(-1)
     logp, ids = logp_NV.topk(k, dim=-1)

@@ -153,8 +153,8 @@ _TOOL = "probe_tool_of_a_chat_template"
 
 
 def _probe(message: dict[str, object], number: int) -> dict[str, object]:
-    """The message with known texts. A template may leave out the reasoning of earlier turns, as many templates do on
-    purpose.
+    """A copy of the message with known texts in place of its own. A template may leave out the reasoning of earlier
+    turns, as many templates do on purpose.
     """
     filler = "of a chat template " * 8
     probe = dict(message)

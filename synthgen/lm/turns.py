@@ -99,8 +99,8 @@ def completion_ids(
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text without the characters of a token that ends a turn, if the text ends with them. Rows of data sets that
-    were written for one model often have such an end, and the answer would then have two end tokens.
+    """The text without the characters of a token that ends a turn, if the text ends with them. Texts in data sets for
+    one model often end with such a token. If it were kept, the answer would have two end tokens.
     """
     cut = text.rstrip()
     for token in (turn_end(tokenizer), tokenizer.eos_token_id):

@@ -1,7 +1,9 @@
 """Opens teachers. The table ENGINES names the function that opens the teachers of each engine.
 
-teacher = open_teacher(recipe.teacher)        # local: a `Teacher`
-teacher = open_remote(section, options)       # not local: a `RemoteTeacher`
+Example:
+
+    teacher = open_teacher(recipe.teacher)        # local: a `Teacher`
+    teacher = open_remote(section, options)       # not local: a `RemoteTeacher`
 """
 
 from __future__ import annotations

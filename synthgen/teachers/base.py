@@ -90,11 +90,11 @@ class Reply:
     """The reply to one request: an answer, or `failure` = (kind, reason). A reply is never changed; `replace` makes a
     changed copy. The class is not frozen, because making an object of a frozen class would take four times as long.
 
-    `label_probs` sums to 1 over the request's labels (kind 'classify' only). `answer` is the label that the text names,
-    when the text contains more than the label. `token_logprobs` are the log-probabilities of the given completion's
+    `label_probs` sums to 1 over the request's labels (kind 'classify' only). If the text names a label and contains
+    more than this label, `answer` is the label. `token_logprobs` are the log-probabilities of the given completion's
     tokens, in nats (kind 'score' only). `finish_reason` is one of `records.FINISH_REASONS`. `tool_calls` is JSON text.
     `usage` holds the token counts that a server reports. `served_model` is the model name that the server reports.
-    `sampling` and `tools` (JSON text) hold values only if the values that were sent differ from those in the request.
+    `sampling` and `tools` (JSON text) hold the values that were sent, if these differ from the values in the request.
     `cost_usd` is None when the price is unknown. `batched` means that the reply is from a batch, which costs less.
     `bill` is what the server says about the cost. `invalid` means that the server's response is not a chat completion
     at all, so it is not cached. `substitute` is the name of the model that answered instead of the model that was
@@ -186,7 +186,7 @@ class Call:
     `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the number of prompt
     tokens. `most_prompt` and `most_completion` are upper bounds of the numbers of prompt and completion tokens.
     `alternatives` is the number of the most probable tokens that the server returns for each position of the reply.
-    With `token_ids`, the server is asked to write tokens as ids, if it supports this.
+    With `token_ids`, a server that supports it is asked to write tokens as ids.
     """
 
     payload: bytes

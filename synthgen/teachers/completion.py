@@ -22,7 +22,7 @@ _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token
 _MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
 _MOST_NAME = 300  # maximum number of characters of a model's name
 _MOST_ERROR = 500  # maximum number of characters of an error's message
-# Codes of errors without a number, and the HTTP status with the same meaning.
+# Error codes that are words, and the HTTP status with the same meaning.
 _STATUSES = {
     "resource_exhausted": 429,
     "rate_limit_exceeded": 429,

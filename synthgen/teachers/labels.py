@@ -60,8 +60,8 @@ def too_little(mass: float, said: str) -> tuple[str, str] | None:
 
 
 def most_likely(labels: Sequence[str], masses: Sequence[float], said: str) -> Reply:
-    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No two of them
-    count the same text, so their total is at most 1. `said` is what the engine would write.
+    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No text counts
+    for two labels, so the total is at most 1. `said` is what the engine would write.
     """
     mass = math.fsum(masses)
     if (failed := too_little(mass, said)) is not None:
@@ -81,7 +81,7 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        if shorter:  # subtract only from the next shorter label, since still shorter labels subtract that label's mass
+        if shorter:  # subtract from one label only, because the mass that still shorter labels lose contains this mass
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
 
@@ -103,8 +103,8 @@ def classified(request: Request, text: str, content: Sequence[object], usage: Us
     """The reply to a request of kind 'classify'. `text` is what the server wrote, and `content` its log-probabilities.
 
     The text must name one label. The labels' probabilities come from the tokens that the server showed at the place
-    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the label gets
-    probability 1, and the score `label_from_answer` is 1.
+    where the label begins. When these tokens do not determine the probabilities, or no tokens are shown, the named
+    label gets probability 1, and the score `label_from_answer` is 1.
     """
     labels, said = request.labels, named(text, request.labels)
     try:
@@ -153,9 +153,9 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     `said` is the label that the reply names, or None when it names none. Returns None when `shown` is empty or does not
     spell the label.
 
-    The tokens of the reply are read until only one label begins with them. At each step, the probability of every other
-    token is added to the label that this token begins. A token that begins several labels, or that could also begin
-    another word, is unclear.
+    The tokens of the reply are read until only one label begins with them. At each step, the server also showed other
+    tokens. The probability of each is added to the label that the token begins. A token that begins several labels, or
+    that could also begin another word, is unclear.
     """
     masses, unclear, reach, before = [0.0] * len(labels), 0.0, 1.0, b""
     for token in shown:
@@ -193,7 +193,7 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     return _found(masses, unclear=1.0)  # no further tokens are shown, but a longer label was still possible
 
 
-_UNDECIDED = -1  # the text may begin several labels, or either a label or another word
+_UNDECIDED = -1  # the text may be the beginning of several labels, or of a label or another word
 
 
 def _owner(text: str, labels: Sequence[str], others: Collection[str]) -> int | None:
@@ -252,8 +252,8 @@ def _pair(entry: object) -> tuple[bytes, float]:
 
 
 def _place(shown: Sequence[Shown], text: str, label: str) -> int | None:
-    """The index of the token in which `label` begins; without a label, the token in which `text` begins. None when the
-    server shows no such token. Raises ValueError when the tokens do not spell the text.
+    """The index of the token in which `label` begins. If `label` is empty, the index of the token in which `text`
+    begins. None when the server shows no such token. Raises ValueError when the tokens do not spell the text.
     """
     joined, wanted = b"".join(token.piece for token in shown), text.encode(errors="replace")
     if not joined.strip():

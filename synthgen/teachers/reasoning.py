@@ -1,9 +1,9 @@
 """Separates an answer from the reasoning and the control tokens that a model or a server left in its text.
 
 Reasoning models write their thoughts before the answer. Servers should return the thoughts in a separate field, but
-often leave them in the text. There, the thoughts are between tags (`<think>…</think>`), or have only a closing tag
-because the chat template opened the block, or are in the channels of OpenAI's harmony format. In the text, servers also
-leave tokens that end a turn or name a role.
+often leave them in the text. There, the thoughts are between tags (`<think>…</think>`), or before a closing tag alone
+because the chat template wrote the opening tag, or in the channels of OpenAI's harmony format. In the text, servers
+also leave tokens that end a turn or name a role.
 
 A tag is recognized only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code,
 is part of the answer.
@@ -146,7 +146,7 @@ def _without_blocks(text: str) -> tuple[str, list[str], bool]:
         next_close[index] = tags[index] if tags[index]["close"] else next_close[index + 1]
     kept: list[str] = []
     thoughts: list[str] = []
-    place, begun, fences, counted = 0, False, 0, 0  # `place` is the end of the text that is in `kept` or `thoughts`
+    place, begun, fences, counted = 0, False, 0, 0  # `kept` and `thoughts` hold the text up to `place`
     mentioned = 0  # number of opening tags that are part of the answer; their closing tags are part of it too
     for index, tag in enumerate(tags):
         if begun:
@@ -191,8 +191,8 @@ def _closes(text: str, tag: re.Match[str]) -> bool:
 
 
 def _harmony(text: str) -> Parts | None:
-    """Split a text in the harmony format. The channel `final` is the answer, and every other channel is reasoning.
-    None when the text is not in this format.
+    """Split a text in the harmony format. The channel `final` is the answer, and all other channels are reasoning. None
+    when the text is not in this format.
     """
     channels = list(_CHANNEL.finditer(text))
     if channels:

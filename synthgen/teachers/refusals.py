@@ -14,7 +14,7 @@ _CONTEXT = ("context length", "context_length", "context window", "maximum conte
 _FILTER = ("content_filter", "content_policy", "content management policy")
 _MOST = 500  # maximum number of characters of a reason
 # The HTTP status that fits an error without a status, by phrases in its message. The message may quote the prompt, so
-# no phrase leads to a status that would stop the run.
+# no phrase is mapped to a status that stops the run.
 _STATUS = (
     (429, ("rate limit", "too many requests")),
     (400, (*_FILTER, *_CONTEXT)),
@@ -38,7 +38,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
     if status == 429:
         return Refused("server", reason, retry=True, pace=True, after=retry_after(headers))
     if status in (408, 409, 425) or status >= 500:
-        unknown = status in (408, 504, 524)  # a gateway timed out while the model may have continued
+        unknown = status in (408, 504, 524)  # a gateway timed out, but the model may have finished the answer
         return Refused("server", reason, retry=True, after=retry_after(headers), billed=unknown)
     if status == 413:
         return Refused("too_large", reason)

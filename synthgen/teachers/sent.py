@@ -13,7 +13,7 @@ LABEL_TOKENS = 16
 """The maximum number of tokens that the model may generate when the answer is a label."""
 LIMITS = ("max_tokens", "max_completion_tokens")
 """The names that servers use for the maximum number of tokens of a completion."""
-_UNLIMITED = 1 << 20  # an upper bound of the tokens of a completion without a limit
+_UNLIMITED = 1 << 20  # taken as the maximum when a request sets no limit for the completion
 # Names in the request's body, and the matching keys of `Sampling`.
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 
@@ -26,8 +26,8 @@ class Sent(TypedDict):
 
 
 def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
-    """The sampling parameters and tools that were sent instead of the request's own: the values in `extra`, and the
-    fixed values for requests for labels.
+    """The sampling parameters and tools that were sent instead of the request's own: the values in `extra` and, for a
+    request of kind 'classify', fixed values.
     """
     if not extra and request.kind != "classify":
         return {"sampling": None, "tools": None}

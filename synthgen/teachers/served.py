@@ -1,4 +1,4 @@
-"""Compares the name of the requested model with the name of the model that answered according to the server."""
+"""Compares the name of the requested model with the name that the server gives for the model that answered."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _CACHED = (
     ("", "num_cached_tokens"),  # SGLang
 )
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
-# Service tiers with the usual price. Every other tier has a different price.
+# Service tiers with the usual price. All other tiers have different prices.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
 _BATCH = "batch"
 CHEAPER_TIERS = ("flex", _BATCH)
@@ -163,8 +163,8 @@ def _count(value: object, name: str) -> int | None:
 
 
 def _usd(given: Mapping[str, object]) -> float | None:
-    """The cost in US dollars that the server states: OpenRouter's `cost`, with the upstream provider's cost if it is
-    billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
+    """The cost in US dollars that the server states. It is OpenRouter's `cost`, plus the upstream provider's cost if
+    that is billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
     """
     value = given.get("estimated_cost") if given.get("cost") is None else given["cost"]
     if isinstance(value, dict):

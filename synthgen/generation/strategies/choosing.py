@@ -33,7 +33,7 @@ from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
-_YES_NO = ("Yes", "No")  # spelled as at the beginning of an answer; local teachers count only this spelling
+_YES_NO = ("Yes", "No")  # with a capital, as at the beginning of an answer; local teachers count only this spelling
 
 
 def rationalize(job: Job) -> Rounds:
@@ -252,7 +252,7 @@ def _ranking(job: Job) -> Generator[list[Query], list[Reply], Ranking]:
     ranking.asked += [query.id for query in judging]
     verdicts = (yield judging) if judging else []
     for (query, reply), judged, verdict in zip(answered, judging, verdicts, strict=True):
-        # The score of a given completion is complete even when the completion has no end token.
+        # A reply of kind 'score' is complete, even when the scored completion has no end token.
         broken = judged.request.kind != "score" and unfinished(judged, verdict)
         if verdict.failure or broken:
             ranking.failed.append(broken or failure(judged, *(verdict.failure or ("", ""))))

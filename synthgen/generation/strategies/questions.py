@@ -16,7 +16,7 @@ from synthgen.requests import Query
 from synthgen.teachers.base import Reply
 
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
-# Two patterns: the first line of a reply that announces a question, and a title such as "Question:" before the text.
+# Two patterns: a first line that only announces the question, and a title such as "Question:" before the text.
 _ANNOUNCED = re.compile(
     r"(?:(?:sure|certainly|of course|okay|ok|absolutely|great)\b[^\n:?]{0,40})?"
     r"(?:here(?:'s|’s|\sis|\sare)|below\s(?:is|are)|this\sis|the\sfollowing\sis)\b[^\n:?]{0,80}:[ \t*_]*\n\s*",
@@ -76,7 +76,9 @@ def sameness(text: str) -> str:
 
 
 def _counts(before: str, part: str, after: str, text: str) -> bool:
-    """Whether a part of a question distinguishes it from others. `before` and `after` are the parts around it."""
+    """Whether a part of a question distinguishes this question from other questions. `before` and `after` are the
+    neighboring parts.
+    """
     if part in _ARTICLES:
         return not after[:1].isalpha()  # in "a + b", the letter is a variable
     if part == "-":  # in "well-known", the hyphen joins two words
@@ -137,8 +139,8 @@ def items(text: str, *, whole: bool = True) -> list[str]:
 
 
 def _lines(raw: Sequence[str]) -> list[_Line]:
-    """The lines that contain a word or a number. A number above 1 is text, not a marker, if neither the next lower nor
-    the next higher number is in the list.
+    """The lines that contain a word or a number. A number above 1 is a marker only if the next lower or the next higher
+    number is in the list too. Otherwise it is text.
     """
     found: list[_Line] = []
     spaced = False
@@ -209,8 +211,8 @@ def _marked(heads: Sequence[_Line]) -> list[str]:
 
 
 def _is_new(line: _Line, before: _Line) -> bool:
-    """Whether a line is a new item, and not an option of the item before it, although its marker differs from the
-    list's.
+    """Whether a line is a new item, and not an option of the item before it. The marker of this line differs from the
+    markers of the list.
     """
     return line.kind != "letter" and not before.text.endswith(":") and bool(_QUESTION_END.search(line.text))
 

@@ -1,7 +1,7 @@
 """Runs vLLM's engine, keeps it busy, and restarts it when it dies.
 
 A separate thread has an event loop that calls the engine, so plain functions and other event loops can use the engine.
-The number of requests in flight is at most 10% larger than the number that the engine generates at a time. A waiting
+The number of requests in flight is at most 10% larger than the number that the engine processes at a time. A waiting
 request is sent as soon as another request is answered.
 
 When the engine dies, every request in flight is a suspect. A new engine is started, and the suspects are retried. Each
@@ -37,10 +37,10 @@ from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
 from synthgen.teachers.vllm.probe import known, missing, version
 
-# The number of requests in flight, as a multiple of the number that the engine can generate at a time. It is more than
+# The number of requests in flight, as a multiple of the number that the engine can process at a time. It is more than
 # 1, so that the engine never waits for the next request.
 _FILL = 1.1
-_GIVE_UP = 3  # when this many requests in a row have killed the engine, the requests cannot be the cause
+_GIVE_UP = 3  # when this many requests in a row have killed the engine, the cause must be something else
 
 Result = TypeVar("Result")
 

@@ -34,9 +34,9 @@ def positions(flat: Any, first: int = 0) -> tuple[Ints, Floats]:
 def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
     """The k most probable tokens of each position, at temperature 1, from the result of `positions` with k > 0.
 
-    The tail mass is the probability of all other ids: one minus the probability of these tokens. To limit rounding
-    errors, the tail mass is never zero, and at most as large as if every other id were as probable as the last of the k
-    tokens.
+    The tail mass is the probability of all other ids: one minus the probability of these tokens. Because of rounding
+    errors, it is kept above zero, and at or below the mass that the other ids would have if each were as probable as
+    the last of the k tokens.
     """
     best, logp = ids[:, 1:], logprobs[:, 1:]
     if (logp[:, 1:] > logp[:, :-1]).any():

@@ -146,7 +146,7 @@ class VllmModel:
 
     async def start(self) -> int:
         """Start the engine. Returns the number of requests to keep in flight. It is 10% larger than the number that the
-        engine generates at a time, so that the engine never waits for the next request.
+        engine processes at a time, so that the engine never waits for the next request.
         """
         return await self.engine.ask(self.engine.ready())
 
@@ -245,8 +245,8 @@ class VllmModel:
         return replace(reply, prompt_token_ids=prompt, token_ids=list(best))
 
     async def _next(self, prompt: list[int], before: tuple[int, ...], ids: list[int]) -> dict[tuple[int, ...], float]:
-        """The log-probability that each of `ids` is the next token after `prompt` and the tokens `before`, and the
-        log-probability of the most probable next token. The key of each log-probability is (*before, id).
+        """For each of `ids`, the log-probability that it is the next token after `prompt` and the tokens `before`; also
+        the log-probability of the most probable next token. The key of each log-probability is (*before, id).
         """
         params = SamplingParams(
             temperature=0.0,

@@ -73,8 +73,8 @@ def require(feature: str) -> None:
 
 
 def known(values: dict[str, Any], kind: type) -> dict[str, Any]:
-    """The items of `values` whose keys are fields or parameters of the class `kind`. Other items are silently left out,
-    so `values` may contain only options that do not change rows.
+    """The items of `values` whose keys are fields or parameters of the class `kind`. Other items are left out without a
+    message, so `values` must not contain an option that changes rows.
     """
     return {name: value for name, value in values.items() if name in _fields(kind)}
 
