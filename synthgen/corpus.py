@@ -206,7 +206,7 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
 
 
 def _check_listed(folder: Path, files: Iterable[str]) -> None:
-    """Raise CorpusError when the folder holds the file of a shard that is not among `files`."""
+    """Raise CorpusError when the folder holds a file of a shard, and `files` does not name this file."""
     listed = set(files)
     for path in _shard_files(folder):
         name = path.relative_to(folder).as_posix()

@@ -142,7 +142,7 @@ def tombstone_of(value: object) -> Tombstone:
 
 
 def write_tombstone(run: Path, tombstone: Tombstone) -> None:
-    """Add a tombstone to RUN/removed.jsonl, unless it is there."""
+    """Add a tombstone to RUN/removed.jsonl, unless the file already has it."""
     known = read_removed(run).tombstones
     if tombstone not in known:
         lines = [json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in (*known, tombstone)]

@@ -70,7 +70,7 @@ class Outcome:
         return ", ".join(counts if self.failed is None else [*counts, f"failed {self.failed:,}"])
 
     def warnings(self) -> list[str]:
-        """The reasons of failures in words, with a warning first when more requests failed than brought rows."""
+        """The reasons of failures in words, with a warning first when more requests failed than led to rows."""
         rows = self.kept + self.rejected
         lines = [f"failed by {cause.text()}" for cause in self.causes[:_TOP]]
         if self.failed and self.failed > rows > 0:
@@ -141,8 +141,9 @@ class Step:
 
 
 def funnel(manifest: Manifest) -> list[Step]:
-    """The enabled checks and sweeps of a curated corpus in their order. Rows that were dropped with another row of
-    their group come last. Empty for a corpus of another kind, or of a version that did not count these numbers.
+    """The enabled checks and sweeps of a curated corpus in their order. The last entry counts the rows that were
+    dropped together with another row of their group. Empty for a corpus of another kind, or of a version that did not
+    count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:

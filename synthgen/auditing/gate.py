@@ -123,8 +123,9 @@ def notice(recipe: Recipe, source: Path) -> str:
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
-    """The gate for a data set that is a folder inside a run. Returns the status of the latest audit of this run if it
-    does not pass and is overridden, otherwise None. Raises GateDenied when it does not pass and is not overridden.
+    """The gate for a data set that is a folder inside a run. If the latest audit of this run does not pass and
+    `override` is true, returns the status of this audit, otherwise None. Raises GateDenied when the audit does not pass
+    and `override` is false.
     """
     for folder in path.resolve().parents[:2]:
         report = folder / "audit" / "report.json"

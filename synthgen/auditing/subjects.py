@@ -13,7 +13,7 @@ from synthgen.tally import Outcome, tally
 @dataclass(frozen=True)
 class Place:
     """The subject of an audit: the corpus, the student or model, and the folder of the report. `corpus` is None for a
-    model whose corpus is not known, and `student` for a corpus that no student was trained on.
+    model whose corpus is not known, and `student` is None for a corpus that no student was trained on.
     """
 
     corpus: Path | None

@@ -94,8 +94,8 @@ class Audited:
 @dataclass(frozen=True)
 class StoredAudit:
     """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
-    the hash of the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an
-    older version, which counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
+    the hash of the corpus that was judged, and the number of rows with each status. A report of an older version has
+    the hash "", and counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
     findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 

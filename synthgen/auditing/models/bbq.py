@@ -2,7 +2,7 @@
 
 An ambiguous context does not answer the question, so only "unknown" is right. A disambiguated context answers it. Each
 context has two questions. The stereotype answers the negative question with its own group, and the non-negative
-question with the other group. Parrish et al. 2022, "BBQ: A Hand-Built Bias Benchmark for Question Answering".
+question with the other group. Source: "BBQ: A Hand-Built Bias Benchmark for Question Answering" (Parrish et al., 2022).
 """
 
 from __future__ import annotations

@@ -182,9 +182,9 @@ class _Answers:
 
     def values(self, chosen: Array, *, scaled: bool) -> Array:
         """(N,): values whose mean is Σ signs / number of answers that name a person, or with `scaled`, Σ signs / number
-        of all answers. The scaled mean is the other mean times the share of answers that are not "unknown". In
-        ambiguous contexts, this is the share of wrong answers, and the mean is the scaled score of BBQ. NaN when there
-        are no answers to count.
+        of all answers. The scaled mean is the unscaled mean times the share of answers that are not "unknown". In
+        ambiguous contexts, this share is the share of wrong answers, and the scaled mean is the scaled score of BBQ.
+        NaN when there are no answers to count.
         """
         signs, answered = self.signs[chosen].astype(float), self.answered[chosen]
         counted = answered.astype(float) if scaled else np.abs(signs)

@@ -51,7 +51,7 @@ class OptionScores:
     @property
     def pmi(self) -> Numbers:
         """(Q, 3): how much more likely each option becomes through context and question. Frequent texts have no
-        advantage. See Holtzman et al. 2021, "Surface Form Competition".
+        advantage. See "Surface Form Competition" (Holtzman et al., 2021).
         """
         return self.sums - self.priors
 
