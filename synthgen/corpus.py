@@ -4,12 +4,12 @@
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
 A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its other files, in
-logits/, failures/ and rejected/, are its companions. They are written before the data file. Renaming the data file to
-its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged companion
-is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made, such as the
-recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its number of
-rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no counter is
-stored.
+logits/, failures/ and rejected/, are its companions. The companions are written before the data file. Renaming the data
+file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
+companion is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made,
+such as the recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its
+number of rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no
+counter is stored.
 """
 
 from __future__ import annotations
@@ -319,8 +319,8 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
     """Names of the shards that have a file in the subfolder `part` ('data', 'rejected' or 'failures').
 
-    They are ordered by split and number. Files with other names are not shards. With `split`, only shards of this split
-    are named.
+    The names are ordered by split and number. Files with other names are not shards. With `split`, the result has only
+    shards of this split.
     """
     names = [p.stem for p in (folder / part).glob("*.parquet") if re.fullmatch(SHARD, p.name)]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]

@@ -201,7 +201,7 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
 
 
 def _checked(folder: Path, path: str, finished: bool) -> Path:
-    """The path of a file in a corpus. In a finished corpus, it is compared with its hash."""
+    """The path of a file in a corpus. In a finished corpus, the file is compared with its hash."""
     return corpus.check_file(folder, corpus.manifest(folder), path) if finished else folder / path
 
 

@@ -67,7 +67,9 @@ class Run:
 
 @dataclass
 class _Stages:
-    """Runs the stages one after another. Keeps their durations, and writes them to the log of the run."""
+    """Runs the stages one after another. It keeps the duration of each stage, and writes the durations to the log of
+    the run.
+    """
 
     folder: Path
     fresh: bool
@@ -76,7 +78,7 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Run a stage. `act` does the work of the stage. Its argument is True when the stage must start over.
+        """Run a stage. `act` does the work of the stage. The argument of `act` is True when the stage must start over.
 
         With `fresh` and a recipe that equals the run's recipe (`same`), every stage starts over. With `fresh` and a
         changed recipe, a stage starts over only if its inputs changed.

@@ -1,4 +1,5 @@
-"""The gate of training: a student is trained only if an audit of its corpus passed for its own intended use.
+"""The gate of training: a student is trained only if an audit of its corpus passed for the intended use of this
+student.
 
     passage = check(recipe, Path("runs/first/curated"))  # raises GateDenied
     passage.status, passage.overridden                   # "ALLOW", False

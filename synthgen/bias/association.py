@@ -1,9 +1,9 @@
 """Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
 
-Only sentences that mention exactly one group of a dimension count. The words that name its groups do not count. The
-effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall
-shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with only one
-group counts like any other word.
+Only sentences that mention exactly one group of a dimension count. The words that name the groups of the dimension do
+not count. The effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the
+words' overall shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs
+with only one group counts like any other word.
 
 The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
@@ -146,8 +146,8 @@ class Compared:
 
 
 def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that is found in 80 of 100 cases among `words` words, if no other word differs. For several
-    words, it is the median of their smallest effects.
+    """The smallest effect that a scan of `words` words finds in 80 of 100 cases, if no other word differs. If `error`
+    has entries for several words, the result is the median of the smallest effects of these words.
     """
     from scipy import special
 

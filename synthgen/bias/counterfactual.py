@@ -31,8 +31,8 @@ class _Measure:
 
 
 def counterfactual(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """The tests of refusals, lengths and scores, for all pairs of a group and the other groups of its dimension. They
-    are one family.
+    """The tests of refusals, lengths and scores, for all pairs of a group and the other groups of its dimension. All
+    these tests are one family.
     """
     measures = [
         _Measure("refusals", facts.refused.astype(float), "share of answers", 0.02),

@@ -153,7 +153,9 @@ def hashes_of(entries: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def or_of(masks: Hashes, first: Places) -> Hashes:
-    """The bits that are set in any mask of each run. `first` are the indexes where the runs begin."""
+    """For each run of masks: the bits that are set in at least one of them. `first` are the indexes where the runs
+    begin.
+    """
     return np.bitwise_or.reduceat(masks, first) if len(first) else np.zeros(0, np.uint64)
 
 

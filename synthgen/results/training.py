@@ -31,8 +31,8 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """How the distributions of several teachers were merged. `merge` names the formula, and `by` the source of the
-    weights.
+    """How the distributions of several teachers were merged. `merge` names the formula, and `by` names the source of
+    the weights.
 
     `weights` maps a teacher to its mean weight over the rows. If each row has its own weights, `deviations` maps a
     teacher to the standard deviation of its weight over the rows.

@@ -94,9 +94,9 @@ def _common(some: Sequence[int], others: Sequence[int]) -> int:
 
 
 def _beginning(tokens: Tokens) -> list[int]:
-    """The tokens before a sentence, which are needed to predict its first token. They are the tokens that the tokenizer
-    puts before a text. If it puts no tokens there, a new line is used, or an end token if the tokenizer has no new
-    line.
+    """The tokens before a sentence, which are needed to predict its first token. These are the tokens that the
+    tokenizer puts before a text. If it puts none there, a new line is used, or an end token if the tokenizer has no
+    token for a new line.
     """
     return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
