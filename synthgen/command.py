@@ -65,7 +65,7 @@ STALE = click.option(
     callback=_list_stale,
     help="List the licenses and terms whose text must be read again, and stop.",
 )
-"""An option of `audit`, which then needs no RUN."""
+"""An option of `audit`. With this option, `audit` needs no RUN."""
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from synthgen.records import SCHEMA_VERSION
 _REPAIR = "repeat the command and add --repair"
 Kind = Literal["generated", "curated"]
 Summaries = dict[str, dict[str, dict[str, int]]]
-"""Counts of some checks: name of the check → name of a part, such as an evaluation set → name of a count → count."""
+"""Counts of some checks, as nested mappings: check → part, such as an evaluation set → name of a count → count."""
 
 
 class FileEntry(TypedDict):

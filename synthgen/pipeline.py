@@ -166,9 +166,9 @@ def curate_dataset(
     `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
     holds the rules; without it, the default rules apply. A repeated call resumes.
 
-    Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be read,
-    nothing is written. A row that a record cannot hold is a failure.
+    Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`. Also raises UserError when `out`
+    is inside the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be
+    read, nothing is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")

@@ -54,7 +54,7 @@ def given_sources(value: object) -> list[Source]:
 
 
 def terms_of(one: Source) -> SourceTerms:
-    """The entry of a manifest for a source of a row."""
+    """The manifest's entry for a source of a row."""
     terms: SourceTerms = {"role": one["role"], "source": one["id"], "license": one["license"]}
     if one["account"] is not None:
         terms["account"] = one["account"]

@@ -131,8 +131,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` the
-    number of rows that were left after it.
+    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` is
+    the number of rows that remain after it.
     """
 
     rule: str

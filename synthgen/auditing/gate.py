@@ -202,7 +202,7 @@ def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:
-    """The command that makes the report. It uses the run's own recipe if that recipe leads to this intent."""
+    """The command that makes the report. The command uses the run's own recipe if that recipe leads to this intent."""
     command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
     student = recipe.train.student if recipe.train else None
     stated = {key: getattr(student, key, None) for key in ("model", "license")}

@@ -107,7 +107,9 @@ def ratio(numerators: Array, denominators: Array, clusters: Array) -> Estimate:
 
 
 def paired(first: Array, second: Array, clusters: Array) -> Estimate:
-    """The mean of first − second: the same rows under two conditions, such as two models or two names in a prompt."""
+    """The mean of first − second, which are values of the same rows under two conditions, such as two models or two
+    names in a prompt.
+    """
     return mean(np.asarray(first, float) - np.asarray(second, float), clusters)
 
 

@@ -1,4 +1,6 @@
-"""Finds out what an audit of a path judges: a corpus, a student with the corpus of its training, or any model."""
+"""Finds out what an audit judges when it gets a path: a corpus, a student with the corpus of its training, or any
+model.
+"""
 
 from __future__ import annotations
 

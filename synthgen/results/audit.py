@@ -75,7 +75,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
-    for it, or "".
+    for it ("" if there is none).
     """
 
     text: str

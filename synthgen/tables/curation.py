@@ -101,8 +101,8 @@ class Check(RowRule):
     enables such a check.
     """
     summary: Reference | None = None
-    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest: name of a
-    part of the check → name of a count → count.
+    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest, as nested
+    mappings: part of the check → name of a count → count.
     """
 
 

@@ -156,8 +156,8 @@ ROW_FORMATS: dict[str, RowFormat] = {
 
 @dataclass(frozen=True)
 class Description:
-    """One format in which `synthgen export` describes a run for others: a JSON document with what the manifest and the
-    audit say.
+    """One format in which `synthgen export` describes a run for others: a JSON document with the facts in the manifest
+    and in the audit.
 
     `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
     ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the
