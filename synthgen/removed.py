@@ -34,7 +34,7 @@ _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 
 @dataclass(frozen=True)
 class Tombstone:
-    """One removal. `name` is the id that the user gave, and `date` the day in UTC.
+    """One removal. `name` is the id that the user gave, and `date` is the day in UTC.
 
     `sources`, `seeds` and `rows` are ids. A row is removed if it has one of the `sources`, was made from one of the
     `seeds`, or is one of the `rows`. `counts` are the numbers of seeds, rows, failures and cached replies that were

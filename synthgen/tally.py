@@ -51,9 +51,9 @@ class Cause:
 @dataclass(frozen=True)
 class Outcome:
     """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
-    `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or sweep rejected.
-    Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to have read
-    only a part of the prompt.
+    `causes` are the reasons of the failures, and `rejected_by` has the number of rows that each check or sweep
+    rejected. Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to
+    have read only a part of the prompt.
     """
 
     folder: Path

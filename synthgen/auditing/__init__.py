@@ -33,10 +33,10 @@ class Report:
     """The results of all audits of a corpus for one intended use.
 
     `status` is the worst status of all audits. `passed` is true when this status is ALLOW or CONTESTED, or when waivers
-    cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each
-    audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent`
-    holds the recipe's section `audit`, and, under the key `student`, the student's sources that are not sources of its
-    rows. `corpus_sha256` is the hash of the list of the corpus's files.
+    cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` holds the result of
+    each audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources.
+    `intent` holds the recipe's section `audit`, and, under the key `student`, the student's sources that are not
+    sources of its rows. `corpus_sha256` is the hash of the list of the corpus's files.
     """
 
     status: Status

@@ -46,8 +46,9 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: the number of completion tokens for which the loss was the divergence, the
-    number for which it was the distance between sorted probabilities (ULD), and the number of tokens without a target.
+    """How a student learned from a teacher with another tokenizer. `tokens_by_divergence` is the number of completion
+    tokens whose loss was the divergence. `tokens_by_uld` is the number of tokens whose loss was the distance between
+    sorted probabilities (ULD).
     """
 
     teacher: str

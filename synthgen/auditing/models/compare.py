@@ -112,8 +112,9 @@ def _minus(a: Effect, b: Effect) -> Effect:
 
 def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher: Sequence[Effect]) -> list[Measurement]:
     """ρ = (b(student) − b(untrained)) / (b(teacher) − b(untrained)) for each effect: 0 when training changes nothing, 1
-    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. ρ is measurable
-    only if the 95% interval of the denominator excludes 0. For BBQ, the interval must exclude 0 in both ways to score.
+    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. The ratio is
+    measurable only if the 95% interval of the denominator excludes 0. For BBQ, the interval must exclude 0 in both ways
+    to score.
     """
     gained = {one.name: one for one in differences(student, untrained)}
     apart = {one.name: one for one in differences(teacher, untrained)}

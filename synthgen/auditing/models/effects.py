@@ -32,7 +32,7 @@ class Effect:
 
     BBQ is scored in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
     `why_not` says why the model cannot be measured, and is "" otherwise. `span` is the greatest possible effect minus
-    the smallest possible effect, and 0 if there is no limit.
+    the smallest possible effect; it is 0 if effects have no limits.
     """
 
     name: str
