@@ -65,7 +65,7 @@ STALE = click.option(
     callback=_list_stale,
     help="List the licenses and terms whose text must be read again, and stop.",
 )
-"""An option of `audit`, which then needs no RUN."""
+"""An option of `audit`. With this option, `audit` needs no RUN."""
 
 
 def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,8 +142,8 @@ class _Outcome(Protocol):
 
 
 def conclude(ui: UI, value: dict[str, Any], text: str, outcome: _Outcome, run: Path | None) -> None:
-    """Print the result of a command, the most frequent reasons of failures, and last how many rows were kept and
-    rejected, and how many requests failed. With `run`, raises GateDenied when no row was kept.
+    """Print the result of a command, the most frequent reasons of failures, and last the numbers of kept rows, rejected
+    rows and failed requests. With `run`, raises GateDenied when no row was kept.
     """
     ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
     if run is not None:

@@ -4,12 +4,12 @@
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
 A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its other files, in
-logits/, failures/ and rejected/, are its companions. They are written before the data file. Renaming the data file to
-its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged companion
-is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made, such as the
-recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its number of
-rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no counter is
-stored.
+logits/, failures/ and rejected/, are its companions. The companions are written before the data file. Renaming the data
+file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
+companion is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made,
+such as the recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its
+number of rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no
+counter is stored.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
 def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[str] = ()) -> dict[str, str]:
     """The hash of each companion of a data file, by the companion's folder. `schema` is the schema of the data file.
 
-    Raises CorpusError if the data file was made under another name or from inputs whose hash is not `expected`, if it
-    lacks the columns of a corpus, or if it has no companion in a folder that `parts` names.
+    Raises CorpusError if the data file was made under another name, or from inputs whose hash is not `expected`. Also
+    raises it if the file lacks the columns of a corpus, or has no companion in a folder that `parts` names.
     """
     about = schema.metadata or {}
     if about.get(_INPUTS_KEY) != expected:
@@ -206,7 +206,7 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
 
 
 def _check_listed(folder: Path, files: Iterable[str]) -> None:
-    """Raise CorpusError when the folder holds the file of a shard that is not among `files`."""
+    """Raise CorpusError when the folder holds a file of a shard, and `files` does not name this file."""
     listed = set(files)
     for path in _shard_files(folder):
         name = path.relative_to(folder).as_posix()
@@ -319,8 +319,8 @@ def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
 def shards(folder: Path, part: str = "data", split: str | None = None) -> list[str]:
     """Names of the shards that have a file in the subfolder `part` ('data', 'rejected' or 'failures').
 
-    They are ordered by split and number. Files with other names are not shards. With `split`, only shards of this split
-    are named.
+    The names are ordered by split and number. Files with other names are not shards. With `split`, the result has only
+    shards of this split.
     """
     names = [p.stem for p in (folder / part).glob("*.parquet") if re.fullmatch(SHARD, p.name)]
     names = [name for name in names if split is None or name.startswith(f"{split}-")]

@@ -37,10 +37,10 @@ class Shown:
     """The result of `show`: the first `records` or `failures` of the requested kind, and the `counts` of the whole
     corpus.
 
-    `rejected_by` is the number of rows that each check rejected, `funnel` the number of rows that it was the first to
-    reject, and `summaries` are further counts of some checks. `failed_by` is the number of failures of each kind, and
-    `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures were requested.
-    `removed` are lines about what was removed from the run.
+    `rejected_by` has the number of rows that each check rejected, and `funnel` has the number of rows that each check
+    was the first to reject. `summaries` has further counts of some checks. `failed_by` is the number of failures of
+    each kind, and `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures
+    were requested. `removed` are lines about what was removed from the run.
     """
 
     folder: Path
@@ -201,7 +201,7 @@ def _failures(path: Path, n: int, split: str | None) -> Shown:
 
 
 def _checked(folder: Path, path: str, finished: bool) -> Path:
-    """The path of a file in a corpus. In a finished corpus, it is compared with its hash."""
+    """The path of a file in a corpus. In a finished corpus, the file is compared with its hash."""
     return corpus.check_file(folder, corpus.manifest(folder), path) if finished else folder / path
 
 

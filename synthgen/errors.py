@@ -101,8 +101,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def close(word: str, known: Iterable[str]) -> list[str]:
     """Up to three of the `known` names that the user may have meant by `word`; [] when none is similar.
 
-    Parts of a name are joined by `_`. These kinds of names are tried in order, and the first kind that finds a name is
-    returned:
+    Parts of a name are joined by `_`. These kinds of names are tried in order, and the names of the first kind with a
+    match are returned:
 
     - Names that `word` misspells. They have as many parts as `word`, and each part differs from the part of `word` by
       few edits. An edit changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that

@@ -18,7 +18,7 @@ _LARGEST = 256 << 20  # bytes; the largest JSON file of a run, the metrics of a 
 
 
 def is_regular(path: Path) -> bool:
-    """Whether `path` is a file with bytes, or a link to one. A folder, a pipe and a device are not."""
+    """Whether `path` is a file with bytes, or a link to one. The result is False for a folder, a pipe and a device."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):

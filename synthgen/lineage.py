@@ -1,5 +1,6 @@
-"""The sources of a student that are not sources of its rows: models whose weights it starts with, a live teacher that
-it learns from, its chat template, and, for a cross-tokenizer student, the sources of the other run.
+"""The sources of a student that are not sources of its rows: models whose weights the student starts with, a live
+teacher that the student learns from, its chat template, and, for a cross-tokenizer student, the sources of the other
+run.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from synthgen.records import SCHEMA_VERSION
 _REPAIR = "repeat the command and add --repair"
 Kind = Literal["generated", "curated"]
 Summaries = dict[str, dict[str, dict[str, int]]]
-"""Counts of some checks: name of the check → name of a part, such as an evaluation set → name of a count → count."""
+"""Counts of some checks, as nested mappings: check → part, such as an evaluation set → name of a count → count."""
 
 
 class FileEntry(TypedDict):
@@ -47,9 +47,9 @@ class Facts(TypedDict):
     `counts` of a generated corpus may have `rows`, `tokens`, `failures`, and the rows of each split (`rows_train`, …).
     `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `rows_without_tokens`,
     `edited`, `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`.
-    `rejected_by` is the number of reasons that each check or sweep gave, and `dropped_by` the number of rows that it
-    was the first to reject. `thresholds` are the settings of all edits, checks and sweeps, and `summaries` further
-    counts of some checks.
+    `rejected_by` has the number of reasons that each check or sweep gave, and `dropped_by` has the number of rows that
+    each of them was the first to reject. `thresholds` has the settings of all edits, checks and sweeps, and `summaries`
+    has further counts of some checks.
     """
 
     description: str

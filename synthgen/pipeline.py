@@ -67,7 +67,9 @@ class Run:
 
 @dataclass
 class _Stages:
-    """Runs the stages one after another. Keeps their durations, and writes them to the log of the run."""
+    """Runs the stages one after another. It keeps the duration of each stage, and writes the durations to the log of
+    the run.
+    """
 
     folder: Path
     fresh: bool
@@ -76,7 +78,7 @@ class _Stages:
     worked: bool = False
 
     def do(self, name: str, act: Callable[[bool], T]) -> T:
-        """Run a stage. `act` does the work of the stage. Its argument is True when the stage must start over.
+        """Run a stage. `act` does the work of the stage. The argument of `act` is True when the stage must start over.
 
         With `fresh` and a recipe that equals the run's recipe (`same`), every stage starts over. With `fresh` and a
         changed recipe, a stage starts over only if its inputs changed.
@@ -164,9 +166,9 @@ def curate_dataset(
     `out`/generated, and the result is in `out`/curated. `source` comes from `synthgen.datasets.source_of`. `recipe`
     holds the rules; without it, the default rules apply. A repeated call resumes.
 
-    Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`, UserError when `out` is inside
-    the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be read,
-    nothing is written. A row that a record cannot hold is a failure.
+    Raises the errors of `synthgen.datasets.open_dataset`, of `adopt` and of `curate`. Also raises UserError when `out`
+    is inside the data set or contains it, and RunChanged when `out` belongs to another recipe. When a file cannot be
+    read, nothing is written. A row that a record cannot hold is a failure.
     """
     if source.path is None:
         raise UserError("curation of a data set reads files", "give the path of a file or folder")
@@ -181,7 +183,7 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # before the rows, so that a killed command leaves a folder that counts as a run
+        keep_recipe(recipe, folder)  # written before the rows: a killed command then leaves a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 

@@ -52,8 +52,8 @@ class _Unprintable(ValueError):
 
 
 class _Printer:
-    """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values, and `texts` the
-    number of values that are not blank, since both were set to 0.
+    """Jinja's `finalize`: it gets every value that a template prints. After both counters were set to 0, `count` counts
+    all values, and `texts` counts the values that are not blank.
     """
 
     count = texts = 0
@@ -85,8 +85,8 @@ class Prompt:
     templates: dict[str, Template]
     examples: list[dict[str, object]] = field(default_factory=list)
     pieces: dict[str, list[_Piece]] = field(default_factory=dict)
-    """Templates that consist only of text and variables. They are joined directly, which is five times as fast as
-    Jinja.
+    """Templates that consist only of text and variables. The parts of such a template are joined directly, which is
+    five times as fast as Jinja.
     """
     printer: _Printer = field(default_factory=_Printer)
     _examples_of: dict[str, list[Message]] = field(default_factory=dict)

@@ -92,9 +92,9 @@ class Reason(TypedDict):
     """One reason why a row was rejected. The column `verdicts` is a list of reasons.
 
     `check` is the check or sweep that rejected the row, and `rule` names the rule within this check or sweep. `score`
-    is the measured value, `threshold` the limit that the value crossed, `matched_id` the id of a row that is too
-    similar, `span` the place in the completion, and `reason` the explanation in words. `teaches` says what the row may
-    still be used for in training.
+    is the measured value, and `threshold` is the limit that the value crossed. `matched_id` is the id of a row that is
+    too similar, `span` is the place in the completion, and `reason` is the explanation in words. `teaches` says what
+    the row may still be used for in training.
     """
 
     check: str
@@ -216,7 +216,7 @@ SCHEMA = pa.schema(
 )
 
 UNUSABLE = "unusable"
-"""The kind of failure of a row of a data set that a record cannot hold."""
+"""The kind of failure when a record cannot hold a row of a data set."""
 
 FAILURE_SCHEMA = pa.schema(
     [

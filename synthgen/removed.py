@@ -34,7 +34,7 @@ _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 
 @dataclass(frozen=True)
 class Tombstone:
-    """One removal. `name` is the id that the user gave, and `date` the day in UTC.
+    """One removal. `name` is the id that the user gave, and `date` is the day in UTC.
 
     `sources`, `seeds` and `rows` are ids. A row is removed if it has one of the `sources`, was made from one of the
     `seeds`, or is one of the `rows`. `counts` are the numbers of seeds, rows, failures and cached replies that were
@@ -142,7 +142,7 @@ def tombstone_of(value: object) -> Tombstone:
 
 
 def write_tombstone(run: Path, tombstone: Tombstone) -> None:
-    """Add a tombstone to RUN/removed.jsonl, unless it is there."""
+    """Add a tombstone to RUN/removed.jsonl, unless the file already has it."""
     known = read_removed(run).tombstones
     if tombstone not in known:
         lines = [json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in (*known, tombstone)]

@@ -29,8 +29,8 @@ def source(name: str, role: str, license: str) -> Source:
 
 def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
     """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
-    or data set under `name`. If the entry names a model that wrote it, this model follows. The model has the role
-    `generator`. Both sources say whose account asked the model, and with which tools.
+    or data set under `name`. If the entry names a model that wrote the texts, this model is the second source. The
+    model has the role `generator`. Both sources say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if maker is None:
@@ -54,7 +54,7 @@ def given_sources(value: object) -> list[Source]:
 
 
 def terms_of(one: Source) -> SourceTerms:
-    """The entry of a manifest for a source of a row."""
+    """The manifest's entry for a source of a row."""
     terms: SourceTerms = {"role": one["role"], "source": one["id"], "license": one["license"]}
     if one["account"] is not None:
         terms["account"] = one["account"]

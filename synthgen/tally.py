@@ -27,7 +27,7 @@ from synthgen.records import UNUSABLE
 from synthgen.tables.curation import EDITS
 
 _TOP = 3  # number of reasons that a command prints
-_CUT = "prompt_was_cut"  # the score of a row whose server counted too few tokens for its prompt
+_CUT = "prompt_was_cut"  # name of the score of rows for whose prompt the server counted too few tokens
 _SHOWN = 200  # number of characters of a reason that are printed
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
 
@@ -51,9 +51,9 @@ class Cause:
 @dataclass(frozen=True)
 class Outcome:
     """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
-    `causes` are the reasons of the failures, and `rejected_by` the number of rows that each check or sweep rejected.
-    Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to have read
-    only a part of the prompt.
+    `causes` are the reasons of the failures, and `rejected_by` has the number of rows that each check or sweep
+    rejected. Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to
+    have read only a part of the prompt.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Outcome:
         return ", ".join(counts if self.failed is None else [*counts, f"failed {self.failed:,}"])
 
     def warnings(self) -> list[str]:
-        """The reasons of failures in words, with a warning first when more requests failed than brought rows."""
+        """The reasons of failures in words, with a warning first when more requests failed than led to rows."""
         rows = self.kept + self.rejected
         lines = [f"failed by {cause.text()}" for cause in self.causes[:_TOP]]
         if self.failed and self.failed > rows > 0:
@@ -131,8 +131,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` the
-    number of rows that were left after it.
+    """One check or sweep of a curation. `dropped` is the number of rows that it was the first to reject, and `left` is
+    the number of rows that remain after it.
     """
 
     rule: str
@@ -141,8 +141,9 @@ class Step:
 
 
 def funnel(manifest: Manifest) -> list[Step]:
-    """The enabled checks and sweeps of a curated corpus in their order. Rows that were dropped with another row of
-    their group come last. Empty for a corpus of another kind, or of a version that did not count these numbers.
+    """The enabled checks and sweeps of a curated corpus in their order. The last entry counts the rows that were
+    dropped together with another row of their group. Empty for a corpus of another kind, or of a version that did not
+    count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:

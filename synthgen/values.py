@@ -11,7 +11,7 @@ def is_null(value: object) -> bool:
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value is missing, or a text that consists only of white space."""
+    """Whether a value is missing, or is a text that consists only of white space."""
     if isinstance(value, str):
         return not value or value.isspace()
     return is_null(value)

@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`visible`, with each line break replaced by a space."""
+    """The text that `visible` returns, with each line break replaced by a space."""
     return visible(_BREAK.sub(" ", text)).replace("\t", " ")
 
 
@@ -34,7 +34,7 @@ def cell(text: str) -> str:
 
 
 def finalize(value: object) -> object:
-    """For `jinja2.Environment(finalize=…)`: `visible` for text. Other values and safe markup are not changed."""
+    """For `jinja2.Environment(finalize=…)`: applies `visible` to text. Other values and safe markup are not changed."""
     return visible(value) if type(value) is str else value
 
 

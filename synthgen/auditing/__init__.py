@@ -33,10 +33,10 @@ class Report:
     """The results of all audits of a corpus for one intended use.
 
     `status` is the worst status of all audits. `passed` is true when this status is ALLOW or CONTESTED, or when waivers
-    cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` the result of each
-    audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources. `intent`
-    holds the recipe's section `audit`, and under `student` the student's sources that are not sources of its rows.
-    `corpus_sha256` is the hash of the list of the corpus's files.
+    cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` holds the result of
+    each audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources.
+    `intent` holds the recipe's section `audit`, and, under the key `student`, the student's sources that are not
+    sources of its rows. `corpus_sha256` is the hash of the list of the corpus's files.
     """
 
     status: Status
@@ -118,10 +118,10 @@ def audit(
     a run, a corpus, the folder of a student, or any model.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
-    that it was trained on. If this corpus is not known, the status is UNKNOWN. Writes into `out`, or else into the
-    folder audit/ next to the corpus or in the student's folder. Without `out`, the corpus's card is written again, with
-    what the audit found. Raises UserError when that folder overlaps the corpus or another stage's folder, and
-    RunChanged when that folder holds files but no audit.
+    that it was trained on. If this corpus is not known, the status is UNKNOWN. Writes into `out`. Without `out`, writes
+    into the folder audit/, which is next to the corpus or in the student's folder. In this case, the corpus's card is
+    also written again, with what the audit found. Raises UserError when the folder for the report overlaps the corpus
+    or another stage's folder, and RunChanged when it holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -208,7 +208,7 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
     """The purpose for which a report judges a corpus: the intended use, and the student that learns from the corpus.
     `of_student` are the student's sources that are not sources of its rows; see `synthgen.lineage.student_sources`. The
-    tests for bias are left out: they never refuse a use, so the same students pass without them.
+    tests for bias are left out: they never refuse a use, so they do not change which students pass.
     """
     return {**section.model_dump(mode="json", exclude=_MEASURED), "student": [dict(one) for one in of_student]}
 

@@ -22,9 +22,9 @@ names.
 
 
 class Obligation(NamedTuple):
-    """An obligation that one license asks for. `of` is the id of the license, and `text` says it in words. `values`
-    holds what code compares: the prefix of a name, or the ids of the licenses under which an adapted work may be
-    shared.
+    """An obligation that one license asks for. `of` is the id of the license, and `text` states the obligation in
+    words. `values` holds what code compares: the prefix of a name, or the ids of the licenses under which an adapted
+    work may be shared.
     """
 
     duty: Duty
@@ -38,7 +38,7 @@ Duties = frozenset[tuple[Duty, str]]
 
 
 class Conflict(NamedTuple):
-    """Obligations that cannot be met together. Without any one of these obligations, the others can be met together."""
+    """Obligations that cannot be met together. If any one of them is left out, the others can be met together."""
 
     duties: Duties
     reason: str
@@ -120,8 +120,8 @@ def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
 
 
 def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Conflicts between licenses that allow adapted works, but under no common license. A set of licenses is left out
-    when a part of it already has a conflict.
+    """Conflicts between licenses that each allow adapted works only under some licenses, when no license is allowed by
+    all of them. A set of licenses is left out when a part of it already has a conflict.
     """
     found: list[frozenset[str]] = []
     together: list[tuple[str, ...]] = [(name,) for name in sorted(allowed)]  # sets without a conflict

@@ -25,7 +25,7 @@ NO_SOURCES = "the row names no sources, so nobody knows its licenses"
 @dataclass(frozen=True)
 class Allowed:
     """The decision. `assessment` has the judgments of all sources, without the rows. `left_out` maps each obligation
-    whose rows were left out to the reason. `sides` says in words what was left out, and how many rows it had.
+    whose rows were left out to the reason. `sides` says in words which rows were left out, and how many they were.
     """
 
     assessment: Assessment

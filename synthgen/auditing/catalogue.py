@@ -50,8 +50,8 @@ class Catalogue:
 
     def alternatives(self, license: str) -> tuple[Alternative, ...]:
         """The alternatives of a license expression, such as `MIT OR Apache-2.0`. Each alternative holds all terms that
-        apply together, also the terms that are joined with them. An expression that cannot be read, and a name that the
-        catalog does not have, stand for unknown terms.
+        apply together, including the terms that the catalog joins with them. An expression that cannot be read, and a
+        name that the catalog does not have, stand for unknown terms.
         """
         name = license.strip().lower()
         found = [(self.by_name[name],)] if name in self.by_name else _expression(license, self)
@@ -62,8 +62,8 @@ class Catalogue:
 
         If the day is not known, all versions of a contract in the catalog apply. On a day between two versions, both
         apply, because there may have been other versions between them. If the license expression `stated` names a
-        version by its own id, only this version applies. A license always applies as it is, because it holds for a copy
-        as it was received.
+        version by its own id, only this version applies. For a license, the day does not matter, because the license
+        holds for a copy as it was received.
         """
         found: list[Terms] = []
         notes: list[str] = []

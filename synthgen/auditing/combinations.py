@@ -30,8 +30,8 @@ _BATCH = 65536
 
 class Term(NamedTuple):
     """The facts about a source that are judged: its id, role and license. If a model wrote the source, there are
-    further facts: whose account was used (`ours`, `third_party`, or "" when unknown), the model's name, its tools, and
-    the day of the terms ("" when unknown).
+    further facts: whose account was used (`ours` or `third_party`), the model's name, its tools, and the day of the
+    terms. An unknown account or day is "".
     """
 
     source: str

@@ -1,4 +1,5 @@
-"""The gate of training: a student is trained only if an audit of its corpus passed for its own intended use.
+"""The gate of training: a student is trained only if an audit of its corpus passed for the intended use of this
+student.
 
     passage = check(recipe, Path("runs/first/curated"))  # raises GateDenied
     passage.status, passage.overridden                   # "ALLOW", False
@@ -123,8 +124,9 @@ def notice(recipe: Recipe, source: Path) -> str:
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
-    """The gate for a data set that is a folder inside a run. Returns the status of the latest audit of this run if it
-    does not pass and is overridden, otherwise None. Raises GateDenied when it does not pass and is not overridden.
+    """The gate for a data set that is a folder inside a run. If the latest audit of this run does not pass and
+    `override` is true, returns the status of this audit, otherwise None. Raises GateDenied when the audit does not pass
+    and `override` is false.
     """
     for folder in path.resolve().parents[:2]:
         report = folder / "audit" / "report.json"
@@ -200,7 +202,7 @@ def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
 
 
 def _command(wanted: _Wanted, recipe: Recipe) -> str:
-    """The command that makes the report. It uses the run's own recipe if that recipe leads to this intent."""
+    """The command that makes the report. The command uses the run's own recipe if that recipe leads to this intent."""
     command = f"synthgen audit {wanted.folder if wanted.name == 'curated' else wanted.folder / wanted.name}"
     student = recipe.train.student if recipe.train else None
     stated = {key: getattr(student, key, None) for key in ("model", "license")}

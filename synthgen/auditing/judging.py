@@ -24,7 +24,7 @@ UNSTATED = "unknown"
 
 @dataclass(frozen=True)
 class Judgment:
-    """The verdict on one source, the ids of the terms that were applied, and notes and addresses of their texts."""
+    """The verdict on one source, the ids of the terms that were applied, the addresses of their texts, and notes."""
 
     verdict: Verdict
     terms: str
@@ -124,8 +124,8 @@ def _verdict(
     terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[tuple[Permission, frozenset[str]]]
 ) -> Verdict:
     """The joined verdict of all these terms. With several terms, each reason begins with the id of its terms.
-    `permissions` are about the source, each with the ids of the terms that it is about. A permission that names no
-    source is about contracts alone, because many authors use the same license.
+    `permissions` holds the permissions for the source, each with the ids of the terms that the permission is about. A
+    permission that names no source is about contracts alone, because many authors use the same license.
     """
     verdicts = []
     for one in terms:

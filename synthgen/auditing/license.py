@@ -28,9 +28,9 @@ _NAMED = 3  # maximum number of sources that a finding about a conflict names fo
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     """Judge every source of every kept or rejected row, and the student's other sources, alone and together.
 
-    The figure `rows` is the number of rows with each status; a row without sources is UNKNOWN. The figure `blame` maps
-    each smallest set of sources that fails the audit to the number of rows with at least one source of the set. The
-    figure has only the 100 sets with the most rows.
+    The figure `rows` is the number of rows with each status; a row without sources is UNKNOWN. The figure `blame` has
+    the smallest sets of sources that fail the audit, and maps each set to the number of rows with at least one source
+    of the set. It has only the 100 sets with the most rows.
     """
     assessment = assess(subject, section)
     judgments, combined = assessment.judgments, assessment.occurring.every
@@ -118,7 +118,7 @@ def _status_of_rows(combined: Counter[Combination], judgments: Mapping[Term, Jud
 def _blame(
     disputed: list[Conflict], judgments: Mapping[Term, Judgment], combined: Counter[Combination]
 ) -> dict[str, float]:
-    """Each smallest set of sources that fails the audit → the number of rows with at least one source of the set."""
+    """The smallest sets of sources that fail the audit, each with the number of rows that have a source of the set."""
     sets: dict[str, set[Term]] = defaultdict(set)
     for term, judgment in judgments.items():
         if judgment.verdict.status in ("UNKNOWN", "DENY"):

@@ -62,12 +62,13 @@ here.
 class Measurement:
     """One test of bias: an effect with its interval, and what it says.
 
-    `name` names the test and `subject` what was tested, such as a group, a word or a model. `about` says in one
-    sentence what the effect is, and `unit` its unit. `n` is the number of rows or items, in `clusters` independent
-    groups. `low` and `high` are the 95% confidence interval of `estimate`. `p` is the p-value that the effect is zero,
-    and `corrected_p` the same after the correction for all tests of the `family`. `detectable` is the smallest effect
-    that a test with this amount of data would find in 80 of 100 cases. An effect below `margin` does not matter.
-    Numbers that do not exist are null. `note` says why a test is not measurable, or what else to know.
+    `name` names the test, and `subject` names what was tested, such as a group, a word or a model. `about` says in one
+    sentence what the effect is, and `unit` is the unit of the effect. `n` is the number of rows or items, in `clusters`
+    independent groups. `low` and `high` are the 95% confidence interval of `estimate`. `p` is the p-value of the
+    hypothesis that the effect is zero, and `corrected_p` is this p-value, corrected for all tests of the `family`.
+    `detectable` is the smallest effect that a test with this amount of data would find in 80 of 100 cases. An effect
+    below `margin` does not matter. Numbers that do not exist are null. `note` says why a test is not measurable, or
+    what else to know.
     """
 
     name: str

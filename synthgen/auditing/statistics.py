@@ -10,9 +10,9 @@ of the row's cluster, both as numpy arrays.
 
 Variances come from linearization. The clusters' residuals have the correction CR3, which is the jackknife over
 clusters, and the degrees of freedom are Satterthwaite's (Bell and McCaffrey, Survey Methodology 28, 2002; Pustejovsky
-and Tipton, J. Business and Economic Statistics 36, 2018). The residuals are scaled so that the variance is unbiased if
-rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth. scipy (extra `audit`)
-is imported where it is used.
+and Tipton, Journal of Business and Economic Statistics 36, 2018). The residuals are scaled so that the variance is
+unbiased if rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth. scipy
+(extra `audit`) is imported where it is used.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def ratio(numerators: Array, denominators: Array, clusters: Array) -> Estimate:
 
 
 def paired(first: Array, second: Array, clusters: Array) -> Estimate:
-    """The mean of first − second: the same rows under two conditions, such as two models or two names in a prompt."""
+    """The mean of first − second, which are values of the same rows under two conditions, such as two models or two
+    names in a prompt.
+    """
     return mean(np.asarray(first, float) - np.asarray(second, float), clusters)
 
 
@@ -154,7 +156,7 @@ def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
 def shares_differ(hits: Array, clusters: Array, in_first: Array) -> Estimate:
     """Like `difference` for hits that are 0 or 1. If no row is a hit, or if all rows are hits, the rows show no spread.
     Then the interval is ±(1 − 0.025^(1/clusters)), with the number of clusters in the smaller group. This is the
-    interval for no hit in that many rows: Clopper and Pearson, Biometrika 26 (1934).
+    interval for no hit among as many independent rows as there are clusters (Clopper and Pearson, Biometrika 26, 1934).
     """
     found = difference(hits, clusters, in_first)
     first = np.asarray(in_first, bool)
@@ -178,10 +180,11 @@ def crossed(differences: Array, clusters: Array) -> Estimate:
     items are samples, so the result holds for other seeds and other items.
 
     The variance is the variance of the items' means over seeds. If the seeds differ by more than the noise of their
-    items, the variance of the seeds' means is added. The degrees of freedom are Satterthwaite's. The result is close to
-    the two-way clusters of Cameron, Gelbach and Miller, J. Business and Economic Statistics 29 (2011), and never less
-    than with clusters of items alone. In simulations with 3 or 5 seeds the 95% interval held the truth in 92% to 98% of
-    all cases; it was lowest with 3 seeds that differ much. With one seed, the result holds for this seed only.
+    items, the variance of the seeds' means is added. The degrees of freedom are Satterthwaite's. The variance is close
+    to the variance with two-way clusters (Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29,
+    2011), and never less than the variance with clusters of items alone. In simulations with 3 or 5 seeds the 95%
+    interval held the truth in 92% to 98% of all cases; it was lowest with 3 seeds that differ much. With one seed, the
+    result holds for this seed only.
     """
     values = np.atleast_2d(np.asarray(differences, float))
     seeds = len(values)
@@ -272,7 +275,7 @@ def _in_place(ordered: Numbers, order: Array) -> Numbers:
 
 def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
     """The outcome of a test. `found`: the corrected p-value is below 5%, and the effect is at least `margin`. `absent`:
-    the 90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, J.
+    the 90% interval lies within ±margin, which is the test of equivalence TOST at the level 5% (Schuirmann, Journal of
     Pharmacokinetics and Biopharmaceutics 15, 1987). `not measurable`: there is no interval. `inconclusive`: all other
     cases.
     """

@@ -1,4 +1,6 @@
-"""Finds out what an audit of a path judges: a corpus, a student with the corpus of its training, or any model."""
+"""Finds out what an audit judges when it gets a path: a corpus, a student with the corpus of its training, or any
+model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from synthgen.tally import Outcome, tally
 @dataclass(frozen=True)
 class Place:
     """The subject of an audit: the corpus, the student or model, and the folder of the report. `corpus` is None for a
-    model whose corpus is not known, and `student` for a corpus that no student was trained on.
+    model whose corpus is not known, and `student` is None for a corpus that no student was trained on.
     """
 
     corpus: Path | None

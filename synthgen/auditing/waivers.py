@@ -1,7 +1,7 @@
 """Waivers: findings that a named person accepts. These findings keep their verdicts, but do not close the gate.
 
 A waiver covers a finding that it names by source and terms. A waiver covers a conflict between licenses only if it
-names that conflict. A waiver that has ended, or that covers nothing, is named in a note.
+names that conflict. A note names each waiver that has ended or that covers nothing.
 """
 
 from __future__ import annotations

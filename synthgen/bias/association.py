@@ -1,9 +1,9 @@
 """Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
 
-Only sentences that mention exactly one group of a dimension count. The words that name its groups do not count. The
-effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the words' overall
-shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs with only one
-group counts like any other word.
+Only sentences that mention exactly one group of a dimension count. The words that name the groups of the dimension do
+not count. The effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the
+words' overall shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs
+with only one group counts like any other word.
 
 The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
@@ -33,7 +33,7 @@ MARGIN = 1.0
 TOP = 10
 """Maximum number of words that a report names for each group and direction."""
 _NORMAL = {0.9: 1.6448536, 0.95: 1.9599640, "power": 0.8416212}
-_HELD = 1 << 24  # number of entries that are held before equal entries are added up
+_HELD = 1 << 24  # maximum number of entries in memory; beyond it, uses of the same word, unit and group are added up
 
 Numbers = npt.NDArray[np.float64]
 
@@ -95,7 +95,7 @@ class Uses:
         self._parts, self._held = [entries], 0
 
     def entries(self) -> tuple[Places, Places, Places, Numbers]:
-        """(word, unit, group, uses) of all entries, in this order."""
+        """Arrays (word, unit, group, uses) of all entries, which are sorted by word, then by unit, then by group."""
         self._merge()
         [entries] = self._parts
         uses = (entries & np.uint64((1 << self._count_bits) - 1)).astype(float)
@@ -146,8 +146,8 @@ class Compared:
 
 
 def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that is found in 80 of 100 cases among `words` words, if no other word differs. For several
-    words, it is the median of their smallest effects.
+    """The smallest effect that a scan of `words` words finds in 80 of 100 cases, if no other word differs. If `error`
+    has entries for several words, the result is the median of the smallest effects of these words.
     """
     from scipy import special
 
@@ -243,8 +243,9 @@ def _tails(z: Numbers) -> Numbers:
 
 
 def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement], dict[str, dict[str, float]]]:
-    """Scan all words for each group. Returns (the words that were found, at most `TOP` for each group and direction,
-    and a measurement of each scan; figures of each scan). `spelled` has the word of each place in the vocabulary.
+    """Scan all words for each group. Returns (measurements, figures of each scan). There is a measurement of each scan,
+    and of each word that was found, at most `TOP` for each group and direction. `spelled` has the word of each place in
+    the vocabulary.
     """
     measured: list[Measurement] = []
     figures: dict[str, dict[str, float]] = {}

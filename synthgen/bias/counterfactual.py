@@ -31,8 +31,8 @@ class _Measure:
 
 
 def counterfactual(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """The tests of refusals, lengths and scores, for all pairs of a group and the other groups of its dimension. They
-    are one family.
+    """The tests of refusals, lengths and scores, for all pairs of a group and the other groups of its dimension. All
+    these tests are one family.
     """
     measures = [
         _Measure("refusals", facts.refused.astype(float), "share of answers", 0.02),
@@ -76,7 +76,7 @@ def _test(facts: Facts, number: int, dimension: Dimension, group: int, measure: 
 def _pairs(
     facts: Facts, number: int, dimension: Dimension, group: int, values: Numbers
 ) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """(difference of the means of each pair, the first unit of its rows)."""
+    """For each pair: (the difference of the means of its two sides, the lowest unit of its rows)."""
     owner = dimension.only(facts.in_prompt)
     rows = np.flatnonzero((owner >= 0) & ~np.isnan(values))
     names, key = np.unique(facts.masked[number][rows], return_inverse=True)

@@ -86,7 +86,7 @@ class Lexicon:
         ]
 
     def masks(self, words: Words) -> Hashes:
-        """For each word: the bits of the groups that it names, alone or as part of a phrase."""
+        """For each word: the bits of the groups that the word names, alone or as a part of a phrase."""
         place = np.searchsorted(self._known[:-1], words.hashes)
         place[self._known[place] != words.hashes] = len(self._known) - 1
         masks = self._any[place] | np.where(words.capital, self._capital[place], np.uint64(0))

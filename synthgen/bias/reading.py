@@ -30,7 +30,7 @@ from synthgen.tables.section import Section
 
 ROWS = 1024  # number of rows in a batch
 _COLUMNS = ("id", "seed_id", "group_id", "prompt", "completion", "finish_reason", "scores", "verdicts")
-_MERGED = 1 << 22  # number of counts of words that are held before they are added up
+_MERGED = 1 << 22  # maximum number of counts in memory; beyond it, counts of the same word are added up
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Reading:
-    """The facts of all rows, the hashes of the words that are tested, ascending, and the unit of each row in the order
+    """The facts of all rows, the hashes of the tested words in ascending order, and the unit of each row in the order
     in which the rows were read.
     """
 
@@ -227,7 +227,7 @@ def _none(book: Lexicon) -> dict[str, npt.NDArray[Any]]:
 
 
 class _Named:
-    """Entries of a column of lists, by their names: the rows that have them, and their values."""
+    """For each name of entries in a column of lists: the rows that have such an entry, and the entries' values."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[tuple[Places, npt.NDArray[np.float64]]]] = {}

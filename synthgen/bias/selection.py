@@ -2,7 +2,7 @@
 
 The effect is log2(P(kept | group) / P(kept)), for curation as a whole and for each of its rules. For a single rule, a
 row counts as kept unless this rule rejected it, whatever the other rules did. A ratio below 0.8 matters, as in the
-four-fifths rule of the U.S. Uniform Guidelines on Employee Selection Procedures (1978), and so does a ratio above 1.25.
+four-fifths rule of the US Uniform Guidelines on Employee Selection Procedures (1978), and so does a ratio above 1.25.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _text_hashes(texts: pa.Array) -> Hashes:
 
 
 def _sketched(hashes: Hashes, rows: Places, count: int) -> tuple[Hashes, npt.NDArray[np.uint8], Places]:
-    """For each answer: the keys of its bands (bands, rows), 8 bits of its slots, and the number of its shingles."""
+    """For each answer: the keys of its bands (bands, rows), 8 bits of each slot, and the number of its shingles."""
     from synthgen.curation.near import kernels
     from synthgen.curation.near.sketch import SLOTS, bands
 

@@ -2,7 +2,7 @@
 
 Words are the same as in `synthgen.curation.near.shingles`: a word is a run of letters, digits and underscores in lower
 case, or one character of a script without spaces. Each word has a hash of 64 bits. A sentence ends at a line break, at
-one of "!?。！？…", and at a full stop that no word follows directly.
+one of "!?。！？…", or at a full stop that is not directly followed by a word.
 
 The hash of a word is a polynomial in an odd number modulo 2^64 over numbers that stand for its characters. So the
 hashes of all words of a text are differences of prefix sums.
@@ -153,7 +153,9 @@ def hashes_of(entries: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 
 def or_of(masks: Hashes, first: Places) -> Hashes:
-    """The bits that are set in any mask of each run. `first` are the indexes where the runs begin."""
+    """For each run of masks: the bits that are set in at least one of them. `first` are the indexes where the runs
+    begin.
+    """
     return np.bitwise_or.reduceat(masks, first) if len(first) else np.zeros(0, np.uint64)
 
 

@@ -35,7 +35,9 @@ def _students_need_a_teacher_here(recipe: Recipe) -> Iterator[Problem]:
 
 
 def reads_teacher(train: TrainSection) -> str:
-    """The part of the training that needs the teacher's tokenizer or weights in this process; "" when no part does."""
+    """The part of the training that needs the teacher's tokenizer or weights in this process; "" when no part needs
+    them.
+    """
     kind = _kind(train)
     if kind.needs_teacher(train.student):
         return f"this student of kind '{train.student.kind}'"

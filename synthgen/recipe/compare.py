@@ -14,9 +14,9 @@ _GENERATE_MAY_CHANGE = ("budget", "max_failures")
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that affect the output. These values are left out: values that only set the speed, an
-    address, or when a run stops; the intended use, because every command that needs it judges it again; and the paths
-    of seeds and templates, because their content is compared by hashes (`Claim`). Other paths inside the folder of the
-    templates are relative to this folder. So a recipe and its run can be moved together.
+    address, or the point at which a run stops; the intended use, because every command that needs it judges it again;
+    and the paths of seeds and templates, because their content is compared by hashes (`Claim`). Other paths inside the
+    folder of the templates are relative to this folder. So a recipe and its run can be moved together.
     """
     values = recipe.model_dump(mode="json")
     base = values.pop("prompts")

@@ -177,8 +177,8 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     """The location of Pydantic's error in the raw values: the error's `loc` without the names that Pydantic adds for
     branches of a union.
 
-    None if the recipe does not contain the value, because validation copied it from another key. The other key then has
-    an error of its own.
+    Validation may have copied the value from another key, which then has an error of its own. In this case, the recipe
+    does not contain the value, and the result is None.
     """
     kept: list[int | str] = []
     inside: object = values

@@ -31,8 +31,8 @@ class Source:
     def where(self, keys: Sequence[str]) -> str:
         """ "FILE, line N" or "--set KEY=VALUE" for the first of these keys that is present.
 
-        If none of the keys is present, returns the line of the innermost section that exists in the file and in which
-        the first key belongs. Returns '' if the recipe has no file.
+        If none of the keys is present, returns a line for the first key: the line of the innermost section around this
+        key that the file contains. Returns '' if the recipe has no file.
         """
         for key in keys:
             override = next((o for o in self.overrides if key == o or key.startswith(f"{o}.")), None)

@@ -62,8 +62,8 @@ def sections() -> list[type[Section]]:
 
 
 def _closed(schema: Json) -> Json:
-    """The schema in its final form: placeholders become references to the tables' sections, keys that match no pattern
-    are refused, and each description is on one line.
+    """The schema in its final form. Placeholders are replaced by references to the sections of tables, keys that match
+    no pattern are refused, and each description is on one line.
     """
     if isinstance(schema, list):
         return [_closed(part) for part in schema]

@@ -12,7 +12,7 @@ import yaml
 
 _LARGEST = 2 << 20  # characters
 _DEEPEST = 60  # levels of nesting
-_MOST = 200_000  # values, where each alias counts as all values that it stands for
+_MOST = 200_000  # maximum number of values; an alias counts as all values that it stands for
 _REFUSED = {
     "timestamp": "YAML reads this value as a date: put it in quotes",
     "binary": "binary values are not used in recipes: write text",

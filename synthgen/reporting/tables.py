@@ -94,7 +94,7 @@ def _view(
     student: str,
 ) -> View:
     """Make a table with the measures whose `about` equals the argument `about`. If the argument is "", the table has
-    all measures except those with `about` "detail". Empty columns and rows are left out.
+    all measures except the measures with `about` "detail". Empty columns and rows are left out.
     """
     wanted = [name for name, m in measures.items() if (m.about == about if about else m.about != "detail")]
     frame = pd.DataFrame.from_dict(table, orient="index", dtype=object).reindex(columns=wanted)

@@ -75,7 +75,7 @@ class Measurement:
 @dataclass(frozen=True)
 class Repair:
     """A change after which more of the corpus passes: what to do, the number of rows that it concerns, and the command
-    for it, or "".
+    for it ("" if there is none).
     """
 
     text: str
@@ -94,8 +94,8 @@ class Audited:
 @dataclass(frozen=True)
 class StoredAudit:
     """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
-    the hash of the corpus that was judged, and the number of rows with each status. The hash is "" in a report of an
-    older version, which counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
+    the hash of the corpus that was judged, and the number of rows with each status. A report of an older version has
+    the hash "", and counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
     findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 

@@ -160,7 +160,7 @@ def measured(one: Measurement) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with three digits, and "–" if there is none."""
+    """A number with three digits, or "–" if the value is None."""
     return "–" if value is None else re.sub(r"^-(?=.*[1-9])", "−", f"{value:.3g}")
 
 

@@ -144,7 +144,7 @@ def columns(
     measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Value]], about: str | None = None
 ) -> dict[str, Measure]:
     """The measures for which at least one row has a value, in the order of `measures`. With `about`, only measures with
-    this `about`. Without `about`, all measures except those with `about` "detail".
+    this `about`. Without `about`, all measures are returned, except the measures with `about` "detail".
     """
     rows = list(rows)
     wanted = ("quality", "cost") if about is None else (about,)

@@ -31,8 +31,8 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
-    """How the distributions of several teachers were merged. `merge` names the formula, and `by` the source of the
-    weights.
+    """How the distributions of several teachers were merged. `merge` names the formula, and `by` names the source of
+    the weights.
 
     `weights` maps a teacher to its mean weight over the rows. If each row has its own weights, `deviations` maps a
     teacher to the standard deviation of its weight over the rows.
@@ -46,8 +46,9 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """For a teacher with another tokenizer: the number of completion tokens for which the loss was the divergence, the
-    number for which it was the distance between sorted probabilities (ULD), and the number of tokens without a target.
+    """How a student learned from a teacher with another tokenizer. `tokens_by_divergence` is the number of completion
+    tokens whose loss was the divergence. `tokens_by_uld` is the number of tokens whose loss was the distance between
+    sorted probabilities (ULD).
     """
 
     teacher: str

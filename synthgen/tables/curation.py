@@ -101,8 +101,8 @@ class Check(RowRule):
     enables such a check.
     """
     summary: Reference | None = None
-    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest: name of a
-    part of the check → name of a count → count.
+    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest, as nested
+    mappings: part of the check → name of a count → count.
     """
 
 
@@ -351,6 +351,5 @@ SELECTIONS: dict[str, Sweep] = {
     ),
 }
 """Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
-reject. The rejected rows teach nothing, because a student that also learned from them would not have learned from the
-selection alone.
+reject. Training does not use the rows that they reject, so that the student learns from the selection alone.
 """

@@ -1,4 +1,4 @@
-"""TABLE: for each divergence, the kinds of distribution from which it can be computed.
+"""TABLE: for each divergence, the kinds of distribution from which the divergence can be computed.
 
     refusal("reverse_kl", "sampled")      # why not, in one line; None when the divergence can be computed
 
@@ -25,8 +25,8 @@ _LABEL = "a label is one token, not a distribution; use cross_entropy"
 # temperature. The divergence for a topk target is between two distributions over K + 1 outcomes. It is a lower bound on
 # the full divergence. A sampled target has counts of draws. The loss for a sampled target is the divergence plus the
 # teacher's entropy, which the draws do not reveal. The gradient of this loss is unbiased. A labels target has one token
-# for each position. In TABLE, None means that the divergence is defined for the kind of target. A text says why the
-# divergence is not defined.
+# for each position. In TABLE, None means that the divergence is defined for the kind of target. A text in TABLE says
+# why the divergence is not defined.
 TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
     "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
     "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},

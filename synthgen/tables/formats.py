@@ -78,11 +78,11 @@ DATASET_FORMATS: dict[str, DatasetFormat] = {
 class RowFormat:
     """One format in which `synthgen export` writes the rows of a corpus or a data set.
 
-    `about` describes the format in one line, and `cannot_hold` the data for which it has no place. `write(records)`
-    returns the format's own columns of one row, as JSON values. It gets a list of one record, or, if `paired`, of the
-    two sides of a pair. It raises ValueError, which says what the format cannot hold. `reads` is the entry of
-    DATASET_FORMATS that reads the rows again; a row that would change when it is read again is refused. `rejected` says
-    whether readers of the format know which completions were rejected.
+    `about` describes the format in one line, and `cannot_hold` names the data for which the format has no place.
+    `write(records)` returns the format's own columns of one row, as JSON values. It gets a list of one record, or, if
+    `paired`, of the two sides of a pair. It raises ValueError, which says what the format cannot hold. `reads` is the
+    entry of DATASET_FORMATS that reads the rows again. The export refuses a row that would change when it is written
+    and read again. `rejected` says whether readers of the format know which completions were rejected.
 
     If `like` is given, the files are Parquet and have the columns of another format: `like(record)` gets the first
     record and returns the name of this format.
@@ -156,8 +156,8 @@ ROW_FORMATS: dict[str, RowFormat] = {
 
 @dataclass(frozen=True)
 class Description:
-    """One format in which `synthgen export` describes a run for others: a JSON document with what the manifest and the
-    audit say.
+    """One format in which `synthgen export` describes a run for others: a JSON document with the facts in the manifest
+    and in the audit.
 
     `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
     ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the

@@ -112,7 +112,9 @@ class Strategy:
     question: str = "user"
     """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None
-    """A function of a seed's fields and the `Prompt` that returns its question, when no single template renders it."""
+    """A function that gets a seed's fields and the `Prompt`, and returns the seed's question. It is set when no single
+    template renders the question.
+    """
     rewriter_offers: str = "sample"
     """For a strategy that reads `steps.rewriter`: the kind of request that the rewriter must answer."""
 

@@ -179,11 +179,11 @@ class Kind:
 
     `section` is the class of its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns
     a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
-    `check` takes a recipe and a prompt, before any teacher is asked, and raises RecipeError when the student cannot
-    learn. `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch device.
-    `untrained` takes a Job and opens the student before its first step; None when the evaluation does not compare the
-    untrained student. `writes_text` says whether the student generates completions token by token. `evaluate` measures
-    a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
+    `check` runs before any teacher is asked. It takes a recipe and a prompt, and raises RecipeError when the student
+    cannot learn. `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch
+    device. `untrained` takes a Job and opens the student before its first step; None when the evaluation does not
+    compare the untrained student. `writes_text` says whether the student generates completions token by token.
+    `evaluate` measures a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.

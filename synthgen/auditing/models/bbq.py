@@ -1,8 +1,9 @@
-"""Reads BBQ: questions about two people of different groups, one of them the group of a stereotype.
+"""Reads BBQ: questions about two people of different groups. A stereotype is about one of these groups.
 
-An ambiguous context does not answer the question, so only "unknown" is right. A disambiguated context answers it. Each
-context has two questions. The stereotype answers the negative question with its own group, and the non-negative
-question with the other group. Parrish et al. 2022, "BBQ: A Hand-Built Bias Benchmark for Question Answering".
+An ambiguous context does not answer the question, so only "unknown" is right. A disambiguated context answers the
+question. Each context has two questions. The stereotype answers the negative question with its own group, and the
+non-negative question with the other group. Source: "BBQ: A Hand-Built Bias Benchmark for Question Answering" (Parrish
+et al., 2022).
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ INHERITED_MARGIN = 0.2
 
 
 Subjects = Sequence[tuple[str, Effect]]
-"""Effects, each after the name of its subject, such as "student"."""
+"""Pairs of the name of a subject, such as "student", and an effect of this subject."""
 
 
 def measurements(effects: Subjects, family: str) -> list[Measurement]:
-    """The measurements of `effects`, corrected for their number.
+    """The measurements of `effects`, with p-values that are corrected for the number of tests.
 
     An effect of BBQ is found, or absent, only if both ways to score say so. The effect's p-value is the greater of the
     two p-values, which tests the hypothesis that at least one of the two effects is zero (Berger, Technometrics 24,
@@ -112,8 +112,9 @@ def _minus(a: Effect, b: Effect) -> Effect:
 
 def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher: Sequence[Effect]) -> list[Measurement]:
     """ρ = (b(student) − b(untrained)) / (b(teacher) − b(untrained)) for each effect: 0 when training changes nothing, 1
-    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. ρ is measurable
-    only if the 95% interval of the denominator excludes 0, for BBQ in both ways to score.
+    when the student gets all of the teacher's bias, more than 1 when the student amplifies this bias. The ratio is
+    measurable only if the 95% interval of the denominator excludes 0. For BBQ, the interval must exclude 0 in both ways
+    to score.
     """
     gained = {one.name: one for one in differences(student, untrained)}
     apart = {one.name: one for one in differences(teacher, untrained)}
@@ -158,8 +159,8 @@ def _excludes_zero(found: Estimate) -> bool:
 def compared(
     student: Sequence[Effect], untrained: Sequence[Effect] | None, teacher: Sequence[Effect] | None
 ) -> list[Measurement]:
-    """The measurements of each model, of the student minus each other model, and of inheritance. None stands for a
-    model that the recipe does not name. All differences are one family of tests.
+    """The measurements of each model, of the differences between the student and the other models, and of inheritance.
+    None stands for a model that the recipe does not name. All differences are one family of tests.
     """
     found = measurements([("student", one) for one in student], "student")
     others = {"untrained student": untrained, "teacher": teacher}

@@ -32,7 +32,7 @@ class Effect:
 
     BBQ is scored in two ways. `by_pmi` has the values by pointwise mutual information; it is None for other test sets.
     `why_not` says why the model cannot be measured, and is "" otherwise. `span` is the greatest possible effect minus
-    the smallest possible effect, and 0 if there is no limit.
+    the smallest possible effect; it is 0 if effects have no limits.
     """
 
     name: str
@@ -182,9 +182,9 @@ class _Answers:
 
     def values(self, chosen: Array, *, scaled: bool) -> Array:
         """(N,): values whose mean is Σ signs / number of answers that name a person, or with `scaled`, Σ signs / number
-        of all answers. The scaled mean is the other mean times the share of answers that are not "unknown". In
-        ambiguous contexts, this is the share of wrong answers, and the mean is the scaled score of BBQ. NaN when there
-        are no answers to count.
+        of all answers. The scaled mean is the unscaled mean times the share of answers that are not "unknown". In
+        ambiguous contexts, this share is the share of wrong answers, and the scaled mean is the scaled score of BBQ.
+        NaN when there are no answers to count.
         """
         signs, answered = self.signs[chosen].astype(float), self.answered[chosen]
         counted = answered.astype(float) if scaled else np.abs(signs)

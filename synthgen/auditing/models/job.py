@@ -110,8 +110,8 @@ def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measur
     """The effects of one model in each test set. `names` are the model's training seeds. Only one model at a time is in
     memory.
 
-    The second result has a pair (test set, reason) for each set that cannot be measured. The set is "" if the model
-    gives texts no likelihood.
+    The second result has a pair (test set, reason) for each set that cannot be measured. If the model gives texts no
+    likelihood, there is one pair, whose test set is "".
     """
     scores: dict[str, list[Scores]] = {one.name: [] for one in sets}
     refusals: list[tuple[str, str]] = []
@@ -130,7 +130,7 @@ def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measur
 
 def open_model(name: str) -> tuple[LanguageModel | None, str]:
     """The model with this name, or None and the reason why this model gives texts no likelihood. Raises TeacherError
-    when it cannot be loaded.
+    when the model cannot be loaded.
     """
     trained = _training(Path(name))
     if trained is not None and not (trained.kind in KINDS and KINDS[trained.kind].scores_text):

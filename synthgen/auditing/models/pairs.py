@@ -1,9 +1,10 @@
 """Reads pairs of sentences that differ only in the gender of their pronouns: WinoBias and Winogender.
 
 In each pair, one sentence follows the stereotype of an occupation, and the other sentence does not. The readers are
-strict: a line of another form is refused with its number. Sentences without a partner are left out and counted.
+strict: they refuse a line of another form, and name the number of the line. Sentences without a partner are left out
+and counted.
 
-Sources: WinoBias of Zhao et al. 2018, and Winogender of Rudinger et al. 2018. Both papers are called "Gender Bias in
+Sources: WinoBias (Zhao et al., 2018) and Winogender (Rudinger et al., 2018). Both papers are called "Gender Bias in
 Coreference Resolution".
 """
 

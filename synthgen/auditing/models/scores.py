@@ -51,7 +51,7 @@ class OptionScores:
     @property
     def pmi(self) -> Numbers:
         """(Q, 3): how much more likely each option becomes through context and question. Frequent texts have no
-        advantage. See Holtzman et al. 2021, "Surface Form Competition".
+        advantage. See "Surface Form Competition" (Holtzman et al., 2021).
         """
         return self.sums - self.priors
 
@@ -79,8 +79,8 @@ def score_options(model: LanguageModel, questions: Sequence[Question]) -> Option
 
 def split(tokens: Tokens, begin: Sequence[int], asked: str, options: Sequence[str]) -> list[Row]:
     """The prompt `asked` and each option after a space, in tokens. A token may span the border between prompt and
-    option. So the whole text is tokenized, and the prompt of all rows is the longest beginning that all token sequences
-    share.
+    option. So the whole text is tokenized, and the prompt of all rows is the longest beginning that the token sequences
+    have in common.
     """
     alone = tokens.ids(asked)
     whole = [tokens.ids(f"{asked} {option}") for option in options]
@@ -94,9 +94,9 @@ def _common(some: Sequence[int], others: Sequence[int]) -> int:
 
 
 def _beginning(tokens: Tokens) -> list[int]:
-    """The tokens before a sentence, which are needed to predict its first token. They are the tokens that the tokenizer
-    puts before a text. If it puts no tokens there, a new line is used, or an end token if the tokenizer has no new
-    line.
+    """The tokens before a sentence, which are needed to predict its first token. These are the tokens that the
+    tokenizer puts before a text. If it puts none there, a new line is used, or an end token if the tokenizer has no
+    token for a new line.
     """
     return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
