@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Makes the garbage collector, which every training runs, skip all objects that exist before the first test of a
-    file.
+    """Tells the garbage collector to skip all objects that exist before the first test of a file, because every
+    training runs the collector.
     """
     gc.collect()
     gc.freeze()

@@ -353,8 +353,8 @@ def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
 
 
 def test_components_are_those_of_equal_keys_and_units():
-    """A component contains all rows that a search through all pairs of equal values reaches. Rows that are not alive do
-    not connect other rows.
+    """The reference compares all pairs of rows, and finds the components by following the pairs with equal values. Rows
+    that are not alive do not connect other rows.
     """
     draw = random.Random(5)
     for alive_share in (1.0, 0.7):

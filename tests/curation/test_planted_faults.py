@@ -168,7 +168,9 @@ def test_planted_faults_of_json(tmp_path):
 
 
 def test_odd_rows(tmp_path):
-    """Each row alone is either rejected by the rule that is meant for it or kept, and edits cut only surplus text."""
+    """Each faulty row is rejected by the rule that is meant for it, each good row is kept, and edits cut only surplus
+    text.
+    """
     (tmp_path / "evaluation.txt").write_text(EVALUATION + "\n")
     rows = {row["id"]: {"split": "train", **row} for row in ODD_ROWS}
     assert len(rows) == len(ODD_ROWS) > 380

@@ -1,4 +1,4 @@
-"""Small runs with a server on this machine, from which a source is removed, and a search for texts of this source."""
+"""Makes small runs with a server on this machine for tests of `synthgen remove`, and searches their files for a text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthgen import corpus
 from synthgen.records import Record
 
 SECRET = "Zanzibarish"
-"""A word that only the seed q1 has, and the reply to it."""
+"""A word that occurs only in the seed q1 and in the reply to it."""
 
 
 def questions(count: int = 12) -> list[dict[str, Any]]:

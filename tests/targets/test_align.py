@@ -86,8 +86,8 @@ def stored(logp: torch.Tensor, k: int) -> logits.TopK:
 
 
 def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
-    """(a row with the student's tokens `a` and targets of a random teacher whose tokens are `b`, the teacher's
-    log-probabilities, the parts).
+    """(row, the teacher's log-probabilities, parts). The row has the student's tokens `a`, and targets of a random
+    teacher, whose tokens are `b`.
     """
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
