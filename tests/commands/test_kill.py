@@ -239,7 +239,9 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """Returns (a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
+    """Cuts one file of a copied run short, and deletes another one. Returns (the copy, the names of the shards of both
+    files).
+    """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))

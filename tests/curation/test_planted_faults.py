@@ -59,7 +59,7 @@ def good_rows(count: int) -> list[dict[str, str]]:
 
 
 def faults() -> dict[str, dict[str, str]]:
-    """Maps the id of a row, which begins with the name of the rule that rejects it, to the row."""
+    """Maps ids to rows. An id begins with the name of the rule that rejects the row."""
     copied = {"prompt": "Name the harbor.", "completion": "It is the old harbor of the lower town.", "split": "train"}
     told = {"prompt": "Tell a story about the river.", "completion": LONG_STORY, "split": "train"}
     near = {**told, "completion": LONG_STORY.replace("the current", "the flood")}

@@ -1,4 +1,4 @@
-"""Makes small runs with a server on this machine for tests of `synthgen remove`, and searches their files for a text."""
+"""Makes small runs with a server on this machine for tests of `synthgen remove`, and searches files for a text."""
 
 from __future__ import annotations
 
