@@ -34,7 +34,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer, which answers in milliseconds."""
+    """The folder of a 2-layer Llama with random weights and SmolLM2's tokenizer. The model answers in milliseconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -21,7 +21,7 @@ SPEC = LogitsSpec("topk", k=4)
 
 
 class Timed:
-    """An engine that needs 10 ms for a batch, and 4 ms more for each request by which the batch size exceeds 16. It
+    """An engine that needs 10 ms for a batch at a batch size of up to 16, and 4 ms more for each unit above 16. It
     raises an out-of-memory error for batches larger than `most`.
     """
 

@@ -65,7 +65,7 @@ def rows_of(run: Path, part: str = "generated") -> dict[str, Record]:
 
 
 def places_of(text: str, *folders: Path) -> list[str]:
-    """The files below the folders that hold a text: in their bytes, or in a value of a Parquet file."""
+    """All files below these folders in which a text occurs, either in the bytes or in a value of a Parquet file."""
     return [str(path) for folder in folders for path in sorted(folder.rglob("*")) if _holds(path, text)]
 
 
