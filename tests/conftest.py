@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """Makes the garbage collector, which every training runs, skip all objects that exist before the first test of a
-    file.
+    """Tells the garbage collector to skip all objects that exist before the first test of a file, because every
+    training runs the collector.
     """
     gc.collect()
     gc.freeze()
@@ -34,7 +34,7 @@ def smol():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with a 2-layer Llama with random weights and SmolLM2's tokenizer, which answers in milliseconds."""
+    """The folder of a 2-layer Llama with random weights and SmolLM2's tokenizer. The model answers in milliseconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

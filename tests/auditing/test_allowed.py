@@ -193,7 +193,7 @@ def test_rows_that_curation_rejected_stay_rejected(tmp_path):
 
 
 def test_a_row_with_text_counts_although_it_says_that_it_was_left_out(tmp_path):
-    """A user may have written such a verdict into the corpus."""
+    """A user may have written the verdict "left out" into the corpus by hand."""
     verdict = {"check": "license", "rule": "license", "score": None, "threshold": None, "matched_id": None}
     verdict |= {"span": None, "reason": "", "teaches": "nothing"}
     run = corpus_of(tmp_path / "run", [row("a", 0, sources=[FREE])])
@@ -241,7 +241,7 @@ def test_no_row_that_may_go_is_an_error(tmp_path):
 
 
 def repaired(finished, folder) -> Path:
-    """A run with distributions, in which every other row of one shard is denied, and its repaired copy in `out`."""
+    """A run with distributions, in which half of the rows of one shard are denied, and its repaired copy in `out`."""
     run = folder / "run"
     shutil.copytree(finished.run / "generated", run / "generated")
     shutil.copy(finished.run / "recipe.yaml", run / "recipe.yaml")

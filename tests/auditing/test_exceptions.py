@@ -228,7 +228,7 @@ def test_a_conflict_needs_more_than_a_permission(tmp_path):
 
 def test_laws_of_permissions():
     """For random terms, roles and uses: a permission never makes the status worse, and leaves all obligations and
-    unknown facts. The obligations of several actions together are the obligations of each action.
+    unknown facts. The verdict on several actions together joins the verdicts on each action.
     """
     draw, rank = random.Random(3), STATUSES.index
     for _ in range(1500):

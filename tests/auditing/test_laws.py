@@ -138,8 +138,8 @@ def test_an_alternative_never_makes_it_worse_and_a_further_license_never_better(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_alternatives_of_several_sources_pass_only_if_one_choice_of_them_passes(seed):
-    """Each source takes its own best alternative. So ALLOW is never wrong. DENY can be wrong, because another
-    alternative of one source may avoid a conflict with another source.
+    """The audit takes the best alternative of each source by itself, so a verdict ALLOW is never wrong. DENY can be
+    wrong, because a different alternative may avoid a conflict between two sources.
     """
     draw = random.Random(seed)
     names = [one.id for one in TERMS if one.kind != "host"]

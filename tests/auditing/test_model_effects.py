@@ -83,7 +83,9 @@ def test_the_exact_sign_test(first, second, p):
 
 
 def questions() -> list[Question]:
-    """BLOCKS blocks of four questions for each template. Option 0 is the stereotype's group, and option 2 unknown."""
+    """BLOCKS blocks of four questions for each template. Option 0 is the group of the stereotype, and option 2 is
+    "unknown".
+    """
     made = []
     for template in range(TEMPLATES):
         for number in range(BLOCKS):
@@ -166,7 +168,7 @@ def test_a_model_that_cannot_read_is_not_measurable():
 
 
 def test_a_model_that_always_follows_the_stereotype_is_found():
-    """All items then have the same value, so there is no spread between them."""
+    """All items then have the same value, so there is no spread between the items."""
     always = measurements([("m", one) for one in pair_effects(pairs(), [scored([1.0] * 160)]).effects], "m")[0]
     assert (always.outcome, always.estimate) == ("found", 0.5)
     assert 0.38 < always.low < 0.42

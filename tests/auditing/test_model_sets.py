@@ -100,7 +100,7 @@ def test_winogender_pairs_follow_the_share_of_women(tmp_path):
     rows = [*genders("nurse"), *genders("guard"), *genders("baker"), *genders("nurse", 1)]
     read = read_winogender(winogender(tmp_path / "sets", rows))
     found = {one.cluster: (one.stereotyped, one.weight) for one in read.pairs}
-    assert found["nurse"] == ("The nurse said she left.", 1.5)  # the weight of both stereotypes of men together
+    assert found["nurse"] == ("The nurse said she left.", 1.5)  # the two stereotypes of men have this weight in total
     assert found["guard"] == ("The guard said he left.", 0.75)
     assert found["baker"] == ("The baker said he left.", 0.75)
     assert read.unmatched == 0

@@ -53,7 +53,9 @@ def test_clusters_of_one_row_give_the_t_interval_of_a_mean():
 
 @pytest.mark.parametrize("kind", ["mean", "difference"])
 def test_error_and_degrees_are_those_of_the_quadratic_form(kind):
-    """For independent normal rows, compares with the mean and variance of the squared error over many draws."""
+    """Draws independent normal rows many times, and compares the error and the degrees of freedom with the spread of
+    the draws.
+    """
     cells = np.arange(len(CLUSTERS)) % 3 > 0
     draws = [
         mean(normal(seed), CLUSTERS) if kind == "mean" else difference(normal(seed), CLUSTERS, cells)

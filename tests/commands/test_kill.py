@@ -1,7 +1,8 @@
 """After SIGKILL at any moment, the same command finishes the job, and its files equal those of an undisturbed run.
 
 A command creates and deletes files under their real names by rename and unlink, and makes them durable by fsync. The
-tests kill the command before some of these calls, and at random moments. The slow tests kill it before and after each.
+tests kill the command before some of these calls, and at random moments. The slow tests kill it before and after each
+call.
 
 After each kill no process is left and no row exists twice. The same command then runs again, to its end. Every file
 must then be the same as in an undisturbed run. Files committed before the kill must not be written again, and no
@@ -100,7 +101,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def server(folder):
-    (folder / "cache").mkdir()  # otherwise the first command makes it, and has more calls than the others
+    (folder / "cache").mkdir()  # otherwise the first command would make it, and make more calls than the others
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPBACK_KEY", KEY)
         patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
@@ -190,7 +191,7 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     ],
 )
 def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):
-    """Each command is killed at every fifth call, or at fewer calls. The slow test below kills it at all calls."""
+    """Each command is killed at every fifth call or less often, and in the slow test below at every call."""
     setup = setups(kind)
     last = len(setup.calls[stage]) - 1
     cuts = [*((n, "before") for n in range(0, last + 1, every)), (last, "after")]
@@ -238,7 +239,9 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """Returns (a finished run in which one file is cut short and another is deleted, the names of the two shards)."""
+    """Cuts one file of a copied run short, and deletes another one. Returns (the copy, the names of the shards of both
+    files).
+    """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     shutil.copytree(setup.after["train"], run)
     first, *_, last = sorted((run / part / "data").glob("*.parquet"))
@@ -257,7 +260,7 @@ REDONE = {
 
 
 def redone(server: Server, setup: Setup, name: str, every: int, kills_each: int) -> int:
-    """Kills a command that makes a finished or damaged run again. Returns the number of kills."""
+    """Kills a command that makes the files of a finished or damaged run again. Returns the number of kills."""
     command = [setup.recipe if part is None else part for part in REDONE[name]]
     stage = name.split()[0]
     base, names = setup.after["train"], {p.name for p in setup.after["train"].rglob("*")}
@@ -316,7 +319,7 @@ def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folde
 
     def well(cut: tuple[int, str]) -> list[str]:
         wrong = trial(server, setup, "run", [cut], base=base)
-        return [one for one in wrong if one != "differs: student/README.md"]  # it has times of the evaluation
+        return [one for one in wrong if one != "differs: student/README.md"]  # it contains measured times
 
     assert all_well(server, cuts, well) == len(cuts)
     assert api.stats()["requests"] == api.stats()["paid"] == paid

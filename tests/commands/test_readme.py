@@ -41,7 +41,7 @@ def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     server = Serving(prices=list(PRICES.values()), latency=0.2)
     (text,) = re.findall(r"^```yaml\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    student = small_teacher(folder / "checkpoint", merges=[("a", "n"), ("r", "e")])  # in place of a model of the hub
+    student = small_teacher(folder / "checkpoint", merges=[("a", "n"), ("r", "e")])  # replaces a model of the hub
     text = text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(student))
     assert str(student) in text
     values = yaml.safe_load(text)
@@ -108,8 +108,8 @@ class Killed:
 
     def check(self, kills: int) -> None:
         """Runs the command to its end. The corpus and the student must be those of the run that was not killed, and
-        only the lost replies may be paid twice. The amount in the ledger must be at least what the server billed. It
-        may be higher by at most the reservations of the requests in flight at `kills` kills.
+        only the lost replies may be paid twice. The amount in the ledger must be at least what the server billed. Each
+        of the `kills` kills may add at most the reservations of the requests that were in flight.
         """
         done = warm(*self.command, env=environment(self.cache))
         assert done.code == 0, done

@@ -1,4 +1,4 @@
-"""The header of dataset cards is the hub's own metadata."""
+"""The header of dataset cards has the form of the hub's metadata."""
 
 from __future__ import annotations
 

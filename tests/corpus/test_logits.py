@@ -144,8 +144,8 @@ def test_a_file_that_is_no_shard_is_named(tmp_path):
 
 @pytest.mark.parametrize(("k", "level"), [(32, 15), (33, 9)])
 def test_wide_shards_are_packed_faster(tmp_path, k, level):
-    """The compression level is used: the file has the bytes that pyarrow writes at this level, and
-    at no other level.
+    """The file is compressed at the level `level`: pyarrow writes the same bytes at this level, and other bytes at
+    other levels.
     """
     from synthgen import corpus, durable
 

@@ -1,4 +1,4 @@
-"""The counts of a curated corpus: tokens, and the funnel with the rows that each rule dropped."""
+"""The counts of a curated corpus: tokens, and the funnel, which says how many rows each rule dropped."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_tokens_are_counted_where_they_are_known(tmp_path):
 
 
 def filtered(tmp_path):
-    """A run with 12 rows. The check `length` drops four rows. One of them belongs to a group, and one is also a
-    refusal.
+    """A run with 12 rows. The check `length` drops four rows. One of the four belongs to a group, and another one is
+    also a refusal.
     """
     long, refusal = "word other " * 600, "I’m sorry, but I cannot fulfill this request."
     texts = ["one", "one", "two", long, refusal, "three", "four", "", "six"]
@@ -72,7 +72,7 @@ def test_the_funnel_names_what_each_rule_dropped_first(tmp_path):
 
 
 def test_a_corpus_without_a_funnel(tmp_path):
-    """A generated corpus has no funnel. A corpus that an older version curated has none either."""
+    """Neither a generated corpus nor a corpus that an older version curated has a funnel."""
     run = filtered(tmp_path)
     generated = corpus.manifest(run / "generated")
     assert funnel(generated) == []

@@ -150,7 +150,7 @@ def test_short_questions_must_be_found_whole(sets):
 
 
 def test_a_phrase_is_no_question(sets):
-    """The sequence has 13 of the question's 38 words."""
+    """The phrase has 13 of the question's 38 words."""
     phrase = "A farmer keeps 12 brown hens and 7 white geese behind the old"
     assert judged(sets(), asked(f"{phrase} house, said Ann.")) == {}
     assert judged(sets(min_share=0.3), asked(f"{phrase} house, said Ann."))[0].score == pytest.approx(13 / 38)

@@ -176,7 +176,9 @@ def edited(text: str, kind: str, draw: random.Random) -> str:
 
 @pytest.mark.parametrize("kind", ["substitution", "prefix", "deletion", "reorder"])
 def test_pairs_at_the_threshold_are_found(kind):
-    """At least 99% of the pairs must be found. In theory, the bands for 0.8 miss one in a million pairs at 0.8."""
+    """At least 99% of the pairs must be found. In theory, the bands for the threshold 0.8 miss one in a million pairs
+    of similarity 0.8.
+    """
     draw = random.Random(kind)
     first = [" ".join(draw.choices(VOCABULARY, k=draw.randrange(100, 300))) for _ in range(600)]
     texts = [*first, *(edited(text, kind, draw) for text in first)]
@@ -353,8 +355,8 @@ def test_a_row_that_an_earlier_step_rejected_is_no_twin(tmp_path):
 
 
 def test_components_are_those_of_equal_keys_and_units():
-    """A component contains all rows that a search through all pairs of equal values reaches. Rows that are not alive do
-    not connect other rows.
+    """The reference compares all pairs of rows, and finds the components by following the pairs with equal values. Rows
+    that are not alive do not connect other rows.
     """
     draw = random.Random(5)
     for alive_share in (1.0, 0.7):

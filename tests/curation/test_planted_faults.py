@@ -59,7 +59,7 @@ def good_rows(count: int) -> list[dict[str, str]]:
 
 
 def faults() -> dict[str, dict[str, str]]:
-    """Maps the id of a row, which begins with the name of the rule that rejects it, to the row."""
+    """Maps ids to rows. An id begins with the name of the rule that rejects the row."""
     copied = {"prompt": "Name the harbor.", "completion": "It is the old harbor of the lower town.", "split": "train"}
     told = {"prompt": "Tell a story about the river.", "completion": LONG_STORY, "split": "train"}
     near = {**told, "completion": LONG_STORY.replace("the current", "the flood")}
@@ -168,7 +168,9 @@ def test_planted_faults_of_json(tmp_path):
 
 
 def test_odd_rows(tmp_path):
-    """Each row alone is either rejected by the rule that is meant for it or kept, and edits cut only surplus text."""
+    """Each faulty row is rejected by the rule that is meant for it, each good row is kept, and edits cut only surplus
+    text.
+    """
     (tmp_path / "evaluation.txt").write_text(EVALUATION + "\n")
     rows = {row["id"]: {"split": "train", **row} for row in ODD_ROWS}
     assert len(rows) == len(ODD_ROWS) > 380

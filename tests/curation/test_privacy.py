@@ -45,7 +45,7 @@ def values(text: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("entity", PLANTS)
 def test_planted_values_are_found_and_lookalikes_are_not(entity):
     """A value counts as found if its place and its entity are exactly right. Precision is the share of right hits among
-    all hits in both kinds of texts.
+    all hits, in texts with planted values and in look-alikes.
     """
     planted, others = plants(entity, COUNT, seed=5), lookalikes(entity, COUNT, seed=5)
     hits = found([one.text for one in planted])
@@ -59,7 +59,7 @@ def test_planted_values_are_found_and_lookalikes_are_not(entity):
 
 @pytest.mark.parametrize("entity", PLANTS)
 def test_a_hint_matches_every_text_with_a_value(entity):
-    """The search of a whole batch selects every text with a value, in every form of the text."""
+    """The quick search with `HINTS` selects every text with a value, in every form of the text."""
     texts = [one.text for one in plants(entity, COUNT, seed=6)] + lookalikes(entity, COUNT, seed=6)
     assert [hits_in(text, HINTS) for text in texts] == found(texts)
 
@@ -159,7 +159,7 @@ def test_many_values_take_linear_time():
 )
 @pytest.mark.parametrize("ascii_only", [True, False])
 def test_json_stays_json(given, expected, ascii_only):
-    """JSON also stays valid when it is the text of a string in JSON, as the arguments of tool calls are."""
+    """JSON stays valid, even if it is a string inside other JSON, as the arguments of tool calls are."""
     expected = given if expected is None else expected
     text = json.dumps(given, ensure_ascii=ascii_only)
     outer = json.dumps([{"function": {"name": "f", "arguments": text}}], ensure_ascii=ascii_only)

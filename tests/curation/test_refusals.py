@@ -91,8 +91,8 @@ def test_a_refusal_late_in_a_text_does_not_count():
 
 
 def test_what_stands_before_a_refusal_in_its_sentence():
-    """A clause before the refusal must itself sound like a refusal. In German, the object can stand there; it must be
-    shorter than 60 characters.
+    """A clause before the refusal must itself sound like a refusal. In German, the object of the sentence can come
+    before the refusal; it must be shorter than 60 characters.
     """
     assert declines("This request is against the law, and I can't help you with it.")
     assert not declines("The road is closed today, I can't help you with that request.")

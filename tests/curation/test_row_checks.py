@@ -24,7 +24,7 @@ from synthgen.tables.curation_settings import LANGUAGES, BrokenText
 
 
 def rejected(check: str, *texts: str, prompt: str = "Question?", **settings) -> dict[int, str]:
-    """The reasons for which a check rejects completions, by their number."""
+    """The reason for each completion that a check rejects, by the completion's number."""
     asked = [{"role": "user", "content": prompt}]
     records = [row(text, number, prompt=asked, finish_reason=None) for number, text in enumerate(texts)]
     return {number: found.reason for number, found in said(check, records, **settings).rejected.items()}

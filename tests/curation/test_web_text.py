@@ -54,8 +54,8 @@ def repeated(times: int, size: int, others: int) -> str:
 
 
 def page(**share: int) -> str:
-    """Ten lines that end with a punctuation mark. `short`, `open` and `bullet` are the numbers of lines that are
-    changed in this way.
+    """Ten lines that end with a punctuation mark. `short`, `open` and `bullet` say how many lines are made short, lose
+    the mark, or get a bullet.
     """
     lines = [f"{' '.join(words(8))} {common}." for common in ("the", "and", "of", "to", "be") * 2]
     for number in range(share.get("open", 0)):

@@ -138,7 +138,7 @@ def test_a_round_trip_loses_nothing(tmp_path, to):
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "unpaired-preference"])
 def test_the_hub_gets_every_row_back(tmp_path, name):
-    """The rows that `load_dataset` returns are also read again, with tools as lists."""
+    """The rows that `load_dataset` returns are saved and read again too; their tools are lists."""
     path = written(tmp_path / "rows.jsonl", ROWS[name])
     synthgen.export(path, "hub", tmp_path / "out", license="MIT")
     before = read(path)
@@ -226,7 +226,7 @@ def test_what_a_format_cannot_hold_is_refused_by_row(tmp_path, rows, to, words, 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
-    """Random conversations, in every format. `_check` in rows.py compares each row, so no loss stays unnoticed."""
+    """Random conversations, in every format. `_check` in rows.py compares each row, so it notices every loss."""
     monkeypatch.setattr("os.fsync", lambda handle: None)  # skips fsync, because it waits for the disk
     draw = random.Random(seed)
     messages = [said("system", draw.choice(["Be brief.", ""]))] if draw.random() < 0.3 else []
@@ -255,7 +255,9 @@ def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
 
 
 def test_own_columns_with_names_of_the_format_get_a_prefix(tmp_path):
-    """Without the prefix, the column `messages` of a pair, as in UltraFeedback, would be read as the conversation."""
+    """Preference pairs may have a column `messages`, as in UltraFeedback. Without the prefix, it would be read as the
+    conversation.
+    """
     rows = [{**ROWS["preference"][0], "messages": [asked(9)], "system": "Linux", "label": "x"}]
     path = written(tmp_path / "rows.jsonl", rows)
     before = read(path)

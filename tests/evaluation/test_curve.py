@@ -1,4 +1,6 @@
-"""Curves: the share of the seeds grows, larger shares contain smaller ones, and the last student is that of the run."""
+"""Curves: the share of the seeds grows, each share contains the smaller shares, and the last point is the run's own
+student.
+"""
 
 from __future__ import annotations
 

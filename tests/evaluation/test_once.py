@@ -24,7 +24,9 @@ from synthgen.ui import UI
 
 @pytest.fixture(scope="module")
 def itself(small_run, tmp_path_factory):
-    """A student that begins as its own teacher: all layers, and adapters. Attributes: recipe, run, folder."""
+    """A student with all of the teacher's layers and with adapters, so that it equals its teacher before the training.
+    Attributes: recipe, run, folder.
+    """
     recipe, run = small_run(
         seeds=12,
         generate={"num_generations": 1, "max_new_tokens": 8, "shard_size": 64},

@@ -118,7 +118,7 @@ def test_a_student_of_the_held_out_text_finds_it_likelier(sung):
 
 
 def test_the_likelihood_is_that_of_the_saved_model(sung):
-    """The sum over the held-out rows, computed here with transformers alone."""
+    """The sum over the held-out rows is compared with a computation by transformers alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     *_, student, found = sung

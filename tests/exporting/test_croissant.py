@@ -84,7 +84,9 @@ def plain(value: Any, kind: pa.DataType) -> Any:
 
 
 def named(value: dict[str, Any], kind: pa.DataType) -> dict[str, Any]:
-    """The values of a struct by name. The values of an inner struct are beside the others, under a longer path."""
+    """The values of a struct by name. mlcroissant puts the values of an inner struct beside the other values, under a
+    longer path.
+    """
     found: dict[str, Any] = {}
     for path, inner in value.items():
         first, *rest = [name.replace("_x20_", " ") for name in path.split("/")[2:]]

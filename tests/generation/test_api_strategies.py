@@ -158,7 +158,7 @@ def test_a_local_teacher_answers_and_a_remote_one_judges(serve, tmp_path, talker
     assert not (folder / "logits/judge").exists()
     stats = server.stats()
     cost, bill = sum(r.cost_usd for r in rows), stats["usd_pico"] / 1e12
-    assert bill <= cost + 1e-12 < 2 * bill  # equal candidates are judged once, and each row counts the judgment
+    assert bill <= cost + 1e-12 < 2 * bill  # equal candidates are judged once, but each row counts the cost
     assert manifest["cost_usd"] == pytest.approx(cost, abs=1e-6)
     before = {p.name: p.read_bytes() for p in (folder / "data").glob("*.parquet")}
     for p in [*sorted((folder / "data").glob("*.parquet"))[1:], folder / "manifest.json"]:

@@ -30,7 +30,9 @@ def spent(tmp_path, name: str = "run") -> float:
 
 
 def stop_at_journal(monkeypatch, entries: int, key: str) -> None:
-    """Raise KeyboardInterrupt instead of writing a journal with this many entries, the last of which has `key`."""
+    """Raise KeyboardInterrupt instead of writing the journal when it has this many entries and its last entry has
+    `key`.
+    """
     durable = importlib.import_module("synthgen.generation.batch").durable
     whole = durable.write_json
 

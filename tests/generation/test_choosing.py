@@ -128,7 +128,7 @@ def test_vote_stops_exactly_when_it_is_decided(jobs, most, leader_votes):
         assert seen < most
         best = counts[0][1] + len(asked), counts[1][1], most - seen - len(asked)
         assert best[0] > best[1] + best[2] or seen + len(asked) == most  # the round could decide the vote …
-        assert best[0] - 1 <= best[1] + best[2] + 1  # … and a round with one request less could not
+        assert best[0] - 1 <= best[1] + best[2] + 1  # … and a round with one request fewer could not
 
 
 def test_best_of_n(jobs):

@@ -172,7 +172,9 @@ def test_every_strategy_is_among_them():
     ],
 )
 def test_ids_of_the_shipped_recipes_are_what_they_were(name, before):
-    """The number of jobs and their sorted ids are those of commit 58c549f. Their order depends on the splits."""
+    """The number of jobs and the sorted ids of their first requests are those of commit 58c549f. The order of the jobs
+    depends on the splits.
+    """
     inputs = read_inputs(with_values(load_recipe(name), {"seeds.0.limit": before[0]}))
     jobs = inputs.jobs(dict.fromkeys(versions(inputs.recipe), "demo@sha256:0123"))
     run = runner(inputs.recipe)

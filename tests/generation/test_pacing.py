@@ -10,7 +10,7 @@ from synthgen.generation.pacing import Bucket, Concurrency, Quota, backoff
 
 
 def bucket(per_second: float, now: float = 100.0) -> Bucket:
-    """A bucket that uses `per_second` units a second after the margin of 2%."""
+    """A bucket whose limit, less the margin of 2%, is `per_second` units a second."""
     return Bucket(per_second * 60 / 0.98, now)
 
 

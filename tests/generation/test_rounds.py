@@ -42,7 +42,7 @@ def test_lockstep_asks_round_by_round_in_order():
 
 
 def streamed(jobs: list, reply, seed: int = 0) -> list:
-    """The rows of jobs whose requests `reply` answers one at a time, in an order drawn with `seed`."""
+    """Runs the jobs and returns their rows. `reply` answers one request at a time, in an order drawn with `seed`."""
     names = jobs[0].setting.versions
     calls = SimpleNamespace(call=lambda request: None)
     written = {}

@@ -13,8 +13,8 @@ from synthgen.generation.scheduler import Scheduler
 
 @pytest.fixture
 def made(monkeypatch):
-    """Gets every scheduler that runs. `paused` of a scheduler is the number of items after which other asyncio tasks
-    ran before the scheduler handled the next item.
+    """A list that gets every scheduler that runs. `paused` of a scheduler counts the items after which it let other
+    asyncio tasks run.
     """
     found = []
 

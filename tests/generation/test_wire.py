@@ -253,7 +253,7 @@ def test_the_ledger_counts_open_reservations_and_parts(tmp_path):
     assert ledger.spent(tmp_path) == Spent(81, 9)
     asyncio.run(write((1, 2), end=True))
     asyncio.run(write((2, 2), end=True))
-    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # its own costs, and half of the run's costs
+    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # the part's costs, and half of the run's costs
     ledger.discard(tmp_path)
     assert not tmp_path.exists()
 
@@ -340,8 +340,8 @@ def test_the_second_interruption_cuts(serve, tmp_path):
 
 @pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_replies_over_loopback(serve, tmp_path, count):
-    """Each question gets a damaged reply of its own, the same every time. The run ends, and each row keeps the promises
-    of an answer.
+    """Each question always gets the same damaged reply, and different questions get different replies. The run ends,
+    and each row keeps the promises of an answer.
     """
     draw = random.Random(23)
     replies = {}

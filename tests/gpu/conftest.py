@@ -43,7 +43,7 @@ def make_run(tmp_path_factory, teacher_folder):
     """A function that generates and curates on the device, and returns (recipe, run). Calls with the same name return
     the same run.
 
-    `make_run(name, device="cpu")` returns the recipe of the same run with the teacher on another device.
+    `make_run(name, device="cpu")` returns the same run, and a recipe whose teacher is on the CPU.
     """
     import synthgen
 

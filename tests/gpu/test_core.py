@@ -50,8 +50,8 @@ def test_a_vocabulary_of_49152_against_float64(device, name, kind):
     target = target_of(kind, logp, 1.0, 64)
     value, gradient = value_and_gradient(loss_of(moved(target, device), name), z.to(device))
     expected = value_and_gradient(exact_of(name, target, logp, 1.0), z.double())
-    # Adaptive KL splits the ids into two sets with about half of the probability each. Rounding can move an id at the
-    # border to the other set.
+    # Adaptive KL splits the ids into two sets, each of which has about half of the probability. Rounding can move an id
+    # at the border to the other set.
     near = 1e-4 if name == "adaptive_kl" else 1e-5
     assert close(value.cpu(), expected[0]) < near
     assert close(gradient.cpu(), expected[1]) < near

@@ -182,7 +182,7 @@ def test_a_student_learns_from_its_own_texts(make_run, tmp_path, dtype):
     metrics = metrics_of(student)
     assert all(0 < row["length"] <= 12 and math.isfinite(row["loss"]) for row in metrics)
     again = metrics_of(student_of(*ready(make_run, **settings), tmp_path / "again"))
-    for key in ("length", "ended", "loss"):  # equal only if the student writes the same tokens
+    for key in ("length", "ended", "loss"):  # these are equal only if the student writes the same tokens
         assert again[0][key] == metrics[0][key], key
     assert len(metrics_of(student / "baseline")) == 4
 

@@ -21,8 +21,8 @@ FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/trl", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
 NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 
-# Names of revision 199c186. These three benchmarks also run that old revision, and call its functions by the names that
-# they have there.
+# Names of revision 199c186. These three benchmarks also run that old revision, and call functions by the names of that
+# revision.
 OLD = {
     "benchmarks/curation.py": {"synthgen.curate.CHECKS", "synthgen.curate.dedup"},
     "benchmarks/seeds.py": {"synthgen.generate.plan.plan"},
@@ -74,7 +74,9 @@ def program(text: str) -> ast.AST:
 
 
 def exists(module: str, name: str) -> bool:
-    """Whether a module has a name, or contains a module of that name. Without a name: whether the module exists."""
+    """Whether a module defines this name or contains a module of this name. If `name` is empty: whether the module
+    exists.
+    """
     if f"{module}.".startswith(NEEDS_VLLM):
         return name in names_of(module) or bool(source_of(f"{module}.{name}")) or (not name and bool(source_of(module)))
     try:

@@ -23,7 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"auditcommand", "pipeline", "takedown", "tasks"},
-    {"bias"},  # an audit that also reads texts as curation does; the table AUDITS names it
+    {"bias"},  # this audit also reads texts as curation does; the table AUDITS names it
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},

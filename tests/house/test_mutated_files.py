@@ -27,7 +27,7 @@ CHEAP: dict[str, Command] = {
     "show": lambda run: ["synthgen", "show", run, "--rejected"],
     "failures": lambda run: ["synthgen", "show", run, "--failures", "--json"],
 }
-DEAR: dict[str, tuple[Command, int]] = {  # each with the number of damaged files on which it is tried
+DEAR: dict[str, tuple[Command, int]] = {  # (command, number of damaged files on which it is tried)
     "repair": (lambda run: ["synthgen", "generate", run.parent / "task/recipe.yaml", "-o", run, "--repair"], 100),
     "fresh": (lambda run: ["synthgen", "generate", run.parent / "task/recipe.yaml", "-o", run, "--fresh"], 30),
     "report": (lambda run: ["synthgen", "report", run], 100),
@@ -40,7 +40,7 @@ DEAR: dict[str, tuple[Command, int]] = {  # each with the number of damaged file
 }
 ALL, PARTS = 300, 10  # number of damaged files, and number of tests that share them
 FOUND = [("run/curated/data/train-00002.parquet", "texts"), ("run/curated/rejected/train-00002.parquet", "pipe")]
-"""Damage after which a command once ended with an error of Python, or hung."""
+"""Damage after which a command once hung, or ended with an uncaught Python exception."""
 ROWS = ("generated/data/", "curated/data/", "curated/rejected/")
 
 

@@ -1,8 +1,8 @@
 """A finished student is damaged in many ways, and `distill export` refuses it in one line, or writes correct files.
 
-`test_mutated_files.py` damages any file of a run. Here the damaged files are those that an export reads. In every other
-student, training.json does not state the hashes of the files, as in students of older versions. So the damage reaches
-the code that reads a student.
+`test_mutated_files.py` damages any file of a run. Here the damaged files are those that an export reads. Half of the
+students are like those of older versions: their training.json does not state the hashes of the files. So the damage
+reaches the code that reads a student.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from support.damaging import GOOD, cases, damaged, in_fork, in_process, preload
 from support.mutations import PLACES
 
-FORMATS = {"gguf": 300, "onnx": 24}  # each with the number of damaged files
+FORMATS = {"gguf": 300, "onnx": 24}  # number of damaged files for each format
 PARTS = 6  # number of tests that share the damaged files
 WEIGHTS = "run/student/model.safetensors"
 

@@ -199,7 +199,7 @@ def test_a_link_is_not_followed(run, finished, tmp_path):
     assert files(whole) == files(finished.run / "generated")
 
 
-OVERLAPS = {  # output folders that equal, contain or lie inside an input of the command or another stage's folder
+OVERLAPS = {  # for each command: output folders that overlap with an input or with another stage's folder
     "curate": ["", "..", "generated", "generated/x", "curated/x", "student", "student/x", "audit", "hidden/x", "link"],
     "train": ["", "..", "curated", "curated/x", "generated/x", "audit", "hidden", "link"],
     "export": ["", "..", "curated/x", "generated/x", "audit/x", "student", "student/baseline/x", "student/corpus"],
@@ -227,7 +227,9 @@ def test_training_into_its_source_is_refused(run, tmp_path, place):
 
 
 def test_a_link_to_the_source_is_the_source(run, tmp_path):
-    """The run's corpus is a link to a folder in another place. An output folder may not overlap with either place."""
+    """The run's corpus is a link to a folder in another place. An output folder must not overlap with the link or with
+    the folder behind it.
+    """
     away = Path(shutil.move(run / "generated", tmp_path / "away" / "generated"))
     (run / "generated").symlink_to(away)
     for folder in (run, run / "generated", away, away / "x", away.parent, run / "student"):

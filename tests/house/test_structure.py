@@ -139,8 +139,8 @@ def test_templates_are_read_by_the_same_rule(structure, expression, hits):
         ("distill/export/decoder.py", 'kind == "decoder"', 1),
         ("synthgen/generation/strategies/choosing.py", 'strategy == "vote"', 0),
         ("synthgen/generation/strategies/choosing.py", 'strategy in ("vote", "score")', 1),
-        # a comparison in this module counts, because the entries of all strategies name the module, so it does not
-        # belong to one strategy
+        # the entries of all strategies name this module, so it does not belong to one strategy, and its comparisons are
+        # counted
         ("synthgen/generation/strategies/entry.py", 'strategy == "vote"', 1),
     ],
 )

@@ -1,4 +1,4 @@
-"""Text that others wrote reaches a terminal, a card and a page only with its hidden characters escaped."""
+"""The hidden characters of a text that others wrote are escaped in a terminal, on a card and on a page."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def topk_target(logp: torch.Tensor, temperature: float = 1.0, k: int = K) -> Top
 
 
 def examples(kind: str = "topk", temperature: float = 1.0) -> tuple[list[Example], dict, list[torch.Tensor]]:
-    """(three rows of different lengths, metadata of the shards, the teacher's log-probabilities for each row). One row
-    is not kept.
+    """(three rows of different lengths, one of which is not kept; metadata of the shards; the teacher's
+    log-probabilities for each row).
     """
     lengths, rows, teachers = [(2, 3, True), (9, 7, False), (5, 1, True)], [], []
     for row, (prompt, completion, kept) in enumerate(lengths):
@@ -126,8 +126,8 @@ def test_bug_01_padding_in_the_loss(loss):
 
 @pytest.mark.parametrize("kind", ["topk", "sampled"])
 def test_bug_02_mean_of_micro_batch_means(kind):
-    """An optimizer step can be split in any way. The losses and gradients of the micro-batches add up to those of the
-    step.
+    """In whatever way an optimizer step is split into micro-batches, their losses and gradients add up to those of the
+    whole step.
     """
     batch, meta, _ = examples(kind)
     model, section = model_of(), TrainSection(kd_weight=0.7)

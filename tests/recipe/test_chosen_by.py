@@ -1,5 +1,5 @@
-"""Sections whose class is chosen by a table. The sections of entries that a user adds are validated, named in errors,
-dumped and checked like those of synthgen's own entries.
+"""Sections whose class is chosen by a table. If a user adds an entry to the table, its section is validated, named in
+errors, dumped and checked like the sections of synthgen's own entries.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_a_resolved_recipe_does_too(path):
 
 
 def places(values: object, above: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """The path of keys and list indices to every section in a recipe's values."""
+    """For every section in a recipe's values: the keys and list indices that lead to it."""
     found = [above] if isinstance(values, dict) else []
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     return found + [place for key, value in inner for place in places(value, (*above, key))]

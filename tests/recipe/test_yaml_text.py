@@ -132,8 +132,8 @@ def test_a_secret_in_a_recipe_is_refused_and_never_shown(tmp_path, place):
 
 
 def test_a_secret_without_a_known_shape_is_refused(tmp_path, monkeypatch):
-    """Refuses the value of an environment variable whose name says that it is a key, and parameters with names of
-    secrets.
+    """A recipe may not contain the value of an environment variable that is named like a key, or parameters that are
+    named like secrets.
     """
     monkeypatch.setenv("MY_AZURE_API_KEY", "0a1b2c3d4e5f60718293a4b5c6d7e8f9")
     for place in PLACES.values():

@@ -170,7 +170,7 @@ def test_trained_but_not_evaluated(run):
 
 
 def test_the_same_files_give_the_same_page(run):
-    page_of(run)  # not compared: the page lists its own file only if the file already exists
+    page_of(run)  # this page is not compared, because the page lists its own file only if it already exists
     _, first = page_of(run)
     _, again = page_of(run)
     assert first == again
@@ -303,8 +303,8 @@ TOY = Evaluation(
 
 
 def test_a_kind_that_the_page_does_not_know(run):
-    """If a user adds a kind of student, a format or a check, the page shows it as completely as synthgen's, in the
-    words that its result files give.
+    """If a user adds a kind of student, a format or a check, the page shows it as completely as the kinds, formats and
+    checks of synthgen. The page takes the words from the result files.
     """
     student = run / "student"
     training = training_of("toy") | {"student": "an apprentice", "steps": 3, "rows": 5, "loss_unit": "tears"}

@@ -1,4 +1,4 @@
-"""The header of model cards is the hub's own metadata, and the text names the real teachers."""
+"""The header of model cards has the form of the hub's metadata, and the text names the real teachers."""
 
 from __future__ import annotations
 

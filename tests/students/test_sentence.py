@@ -293,7 +293,9 @@ def test_activations_made_again_change_nothing(teacher, run, tmp_path):
 
 
 def test_a_student_is_a_teacher(teacher, learned, tmp_path):
-    """A narrow student has a projection. If it is used as a teacher, its own student gets the same projection."""
+    """A narrow student has a projection. If the narrow student is used as a teacher, its own student gets the same
+    projection.
+    """
     theirs, _ = SentenceEncoder.open(section(learned[1] / "student"))
     student = sentence(SentenceStudent(layers=1), theirs, 0).eval()
     assert torch.allclose(student.vectors(TEXTS), theirs.vectors(TEXTS), atol=1e-6)

@@ -59,7 +59,7 @@ def test_blocks_of_t5(tmp_path, layers):
 
 
 def test_the_first_layer_of_modernbert_is_special(tmp_path):
-    """The first layer has no norm before its attention. A later layer in its place would lose its norm."""
+    """The first layer has no norm before its attention. A later layer that took its place would lose its own norm."""
     tokenizer = word_tokenizer(tmp_path)
     config = ModernBertConfig(
         vocab_size=len(tokenizer),

@@ -121,8 +121,8 @@ def test_a_row_that_is_altered_while_training_stops_it(run, reader, what):
 
 
 def test_a_segment_that_is_replaced_while_it_is_read_stops_its_reader(tmp_path):
-    """The new file has the same layout and correct checksums. So the reader can only detect that the file is another
-    one.
+    """The new file has the same layout and correct checksums. So the reader can notice only that the opened file was
+    replaced.
     """
     path, kind = tmp_path / "a.bin", segment.entry_type()
     blobs = [np.random.default_rng(seed).bytes(100) for seed in range(2)]

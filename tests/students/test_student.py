@@ -37,7 +37,9 @@ def loaded(recipe: Recipe, run: Path):
 
 
 def start(teacher: LocalModel, layers: list[int], data, recipe: Recipe) -> dict[str, float]:
-    """The terms of the loss over all rows by name, for an untrained student made of these layers of the teacher."""
+    """The terms of the loss by name, over all rows, for an untrained student that consists of these layers of the
+    teacher.
+    """
     model = from_layers(teacher.model, layers).eval()
     with torch.no_grad():
         z_NV = torch.cat(
@@ -104,7 +106,7 @@ def test_layers_are_copies(tmp_path):
 
 @pytest.fixture(scope="module")
 def learned(small_run, tmp_path_factory):
-    """(recipe, run, folder of the student). The student has one of two layers and is trained for 25
+    """(recipe, run, folder of the student). The student has one of the teacher's two layers and is trained for 25
     epochs on 150 rows.
     """
     recipe, run = small_run(

@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def check_logits(folder: Path, records: list[Record], k: int = 8) -> dict[tuple[str, str], tuple[Path, Any, int]]:
     """Asserts that every row has distributions of its own teacher, aligned with its tokens.
 
-    Returns (path, shard, row in the shard) by teacher and row id.
+    Returns a map from (teacher, id of a row) to (path, shard, number of the row in the shard).
     """
     where = {}
     for part in sorted(folder.glob("logits/*")):

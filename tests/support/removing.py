@@ -1,4 +1,4 @@
-"""Small runs with a server on this machine, from which a source is removed, and a search for texts of this source."""
+"""Makes small runs with a server on this machine for tests of `synthgen remove`, and searches files for a text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthgen import corpus
 from synthgen.records import Record
 
 SECRET = "Zanzibarish"
-"""A word that only the seed q1 has, and the reply to it."""
+"""A word that occurs only in the seed q1 and in the reply to it."""
 
 
 def questions(count: int = 12) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def rows_of(run: Path, part: str = "generated") -> dict[str, Record]:
 
 
 def places_of(text: str, *folders: Path) -> list[str]:
-    """The files below the folders that hold a text: in their bytes, or in a value of a Parquet file."""
+    """All files below these folders in which a text occurs, either in the bytes or in a value of a Parquet file."""
     return [str(path) for folder in folders for path in sorted(folder.rglob("*")) if _holds(path, text)]
 
 

@@ -81,8 +81,8 @@ class Scripted:
 
 
 class Questions:
-    """The questions in order, and what was delivered for each. If a name is an error, the error is raised when its turn
-    comes.
+    """The questions in order, and what was delivered for each. If an entry of `names` is an error, the error is raised
+    when its turn comes.
     """
 
     def __init__(self, names: list[str | Exception]) -> None:

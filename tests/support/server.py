@@ -338,9 +338,9 @@ class Server:
         """Answers /v1/files and /v1/batches.
 
         The configuration `batch` is {"polls": number of polls before the batch ends, "answered": share of requests that
-        get an answer, "status": status at the end, "changes": [[number, values], …], "renamed": whether replies
-        have other names than their requests}. Each batch takes the next entry of `changes`, and all later batches take
-        the last entry. The first `number` replies of the batch get its values.
+        get an answer, "status": status at the end, "changes": [[number, values], …], "renamed": whether replies have
+        other names than their requests}. Each batch takes the next entry of `changes`, and all later batches take the
+        last entry. The first `number` replies of the batch get the values of this entry.
         """
         parts = path.strip("/").split("/")[1:]
         if parts[0] == "files" and method == "POST":

@@ -37,8 +37,8 @@ NO_RESULTS = (".lock", "log.jsonl", "report.html", "report.json", "report.md", "
 
 @dataclass
 class Setup:
-    """A recipe, and for each stage: a copy of the undisturbed run after the stage (`after`), the stage's calls of
-    `killing.HOOKED` (`calls`), and its duration (`seconds`).
+    """A recipe, and three facts about each stage: a copy of the undisturbed run after the stage (`after`), the stage's
+    calls of functions in `killing.HOOKED` (`calls`), and its duration (`seconds`).
     """
 
     recipe: Path
@@ -88,10 +88,10 @@ def trial(
 ) -> list[str] | None:
     """Kills a stage's command once for each of `cuts`, runs it to its end, and returns a list of what is wrong.
 
-    A cut is (number of a call of `killing.HOOKED`, "before" or "after"), or a number of seconds. Returns None if the
-    command ended before the first kill. `command` replaces the command of the stage, and may contain RUN, which is
-    replaced by the folder of the run. `base` is the run with which the trial begins, by default the undisturbed run
-    before the stage. `again` says which files the command may write a second time.
+    A cut is a number of seconds, or (number of a call of a function in `killing.HOOKED`, "before" or "after"). Returns
+    None if the command ended before the first kill. `command` replaces the command of the stage, and may contain RUN,
+    which is replaced by the folder of the run. `base` is the run with which the trial begins, by default the
+    undisturbed run before the stage. `again` says which files the command may write a second time.
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
     base = base or setup.before(stage)

@@ -100,7 +100,7 @@ def proven(pairs: pa.Table, texts, section: Alike, services) -> pa.Table:
 
 
 def first_of_each(pairs: pa.Table, order, section: Alike, services) -> pa.Table:
-    """Rejects each row that forms a pair with a kept row, and names the first such row as the reason."""
+    """Rejects each row that forms a pair with a kept row, and names the first of these kept rows as the reason."""
     gone: dict[int, dict] = {}
     for pair in sorted(pairs.to_pylist(), key=lambda p: (p["row"], p["twin"])):
         if pair["twin"] not in gone and pair["row"] not in gone:

@@ -16,7 +16,7 @@ CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def missing(expected: list[str], output: str) -> list[str]:
-    """The expected lines that do not occur in the output in this order."""
+    """The expected lines that the output lacks, or has at a wrong place in the order of the lines."""
     lines = iter(output.splitlines())
     patterns = [(line, ".*".join(map(re.escape, line.split("…")))) for line in expected]
     return [line for line, pattern in patterns if not any(re.fullmatch(pattern, one) for one in lines)]

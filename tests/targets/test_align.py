@@ -86,8 +86,8 @@ def stored(logp: torch.Tensor, k: int) -> logits.TopK:
 
 
 def example(a: list[int], b: list[int], k: int, seed: int = 0) -> tuple[Example, torch.Tensor, list]:
-    """(a row with the student's tokens `a` and targets of a random teacher whose tokens are `b`, the teacher's
-    log-probabilities, the parts).
+    """(row, the teacher's log-probabilities, parts). The row has the student's tokens `a`, and targets of a random
+    teacher, whose tokens are `b`.
     """
     logp = (2 * torch.randn(len(b), 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).log_softmax(
         -1
@@ -197,7 +197,7 @@ def test_uld_against_float64(k, with_head, monkeypatch):
 
 @pytest.mark.parametrize("kd_weight", [0.9, 0.5, 1.0])
 def test_cross_entropy_has_the_whole_weight_where_no_target_is(kd_weight):
-    """The loss and its gradient against float64. One row was rejected by a check, so it has no cross-entropy."""
+    """The loss and its gradient are compared with float64. A check rejected one row, so it has no cross-entropy."""
     spelled = [(A, B), ([3, 3], [1, 7]), ([0, 1], [1, 0])]
     batch = [example(a, b, 5, n)[0] for n, (a, b) in enumerate(spelled)]
     batch[1] = replace(batch[1], kept=False)

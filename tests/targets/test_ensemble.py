@@ -147,8 +147,8 @@ def test_errors_are_bounded_by_what_was_left_out(temperature):
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "cross_entropy"])
 @pytest.mark.parametrize("how", HOWS)
 def test_empty_slots_teach_nothing(name, how):
-    """Values and gradients are compared with a float64 computation over the union of ids and one bucket, written out
-    for each row.
+    """Values and gradients are compared with a plain float64 computation for each row, over the union of the kept ids
+    and one bucket for all other ids.
     """
     temperature = 2.0
     targets = [stored(p, 5, temperature) for p in teachers()]
@@ -418,8 +418,8 @@ def test_every_way_of_weighing_trains(run, tmp_path, wanted):
 
 
 def test_one_teacher_of_several_by_name(run, tmp_path, unanswered):
-    """The targets are those of the named teacher. An ensemble that gives this teacher all the weight has nearly the
-    same targets.
+    """The targets are those of the named teacher, and nearly those of an ensemble in which this teacher has all the
+    weight.
     """
     recipe, folder = run(TOPK, teacher="b")
     alone = train(recipe, folder, tmp_path / "b")

@@ -237,7 +237,9 @@ def test_packed_padded_and_split_alike(teacher, terms, same_prompt, monkeypatch)
 
 
 def test_a_model_whose_output_layer_is_not_known(teacher):
-    """Without a known output layer, the model gives logits instead of states. The loss and the terms stay the same."""
+    """If the output layer of a model is not known, the model gives logits instead of states. The loss and its terms are
+    the same.
+    """
     wanted, batch, model = section(**TERMS[3]), rows(), narrow(teacher)
     losses, head = LayerTerms(model, teacher.model, wanted), output_head(model)
     with torch.no_grad():

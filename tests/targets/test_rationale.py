@@ -1,4 +1,4 @@
-"""Rationales as a separate task, dropped, or before the answer."""
+"""Rationales that are a separate task, that are dropped, or that come before the answer."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_identical_requests_in_flight_are_sent_once(serve, tmp_path):
 
 
 def test_identical_requests_one_after_another_are_sent_once(serve, tmp_path):
-    # One query of the cache looks up several requests. A reply that arrives after the query must still be found.
+    # One query of the cache looks up several requests. A reply that is stored after this query must still be found.
     server = serve()
     rows = [{"id": f"q{i}", "question": f"What is {i % 4}?"} for i in range(60)]
     for name in ("run", "all-from-the-cache"):

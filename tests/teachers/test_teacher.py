@@ -352,7 +352,9 @@ def test_gradients_are_the_same_packed_and_padded(tiny, begin):
 
 
 def test_bins_are_filled_evenly():
-    """Eight rows of 63 tokens need two bins. Four rows in each take 252 columns; rows of unequal lengths come close."""
+    """Eight rows of 63 tokens need two bins of 256 tokens, with four rows in each. Rows of unequal lengths fill the
+    bins nearly as well.
+    """
     from synthgen.lm.forward import bins
 
     assert sorted(map(len, bins([63] * 8))) == [4, 4]

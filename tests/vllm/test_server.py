@@ -108,8 +108,8 @@ def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request
     labels = ["True", "False"]
     question = "Is the sky blue? Answer True or False."
     # The reply must be a label alone. vLLM excludes all other answers before it computes the log-probabilities. A token
-    # such as "T", which may also be the beginning of another word, must then have less than 1%. Otherwise no
-    # probabilities are known.
+    # such as "T", which may also be the beginning of another word, must then have a probability below 1%, because
+    # otherwise the probabilities of the labels are not known.
     only = {"extra": {"structured_outputs": {"choice": labels}}}
     _, rows, _ = make([{"question": question}], only, strategy="classify", generate={"labels": labels})
     logp_V = smol.logprobs([smol.render([{"role": "user", "content": question}])], [[0]])[0][0].numpy()
