@@ -86,7 +86,7 @@ def one_word(text: str, draw: random.Random) -> str:
 
 
 def without_punctuation(text: str, draw: random.Random) -> str:
-    """The text without punctuation, except inside numbers, and with line feeds for some spaces."""
+    """The text without punctuation, except inside numbers, and with line feeds in place of some spaces."""
     text = re.sub(r"(?<!\d)[^\w\s$%]|[^\w\s$%](?!\d)", " ", text)
     return "".join(draw.choice("    \n") if letter == " " else letter for letter in text)
 

@@ -272,7 +272,7 @@ def install() -> Path:
 
 
 def interval(ratios: list[float]) -> str:
-    """A text with the mean of `ratios`, which has a ratio for each round, and its 95% bootstrap interval."""
+    """A text with the mean of `ratios` and the mean's 95% bootstrap interval. `ratios` has one ratio for each round."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
     low, high = np.quantile(drawn, [0.025, 0.975])

@@ -1,7 +1,7 @@
 """The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
-Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, in packages without other content. The recipe
+Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, which are in packages without other content. The recipe
 sums/recipe.yaml says how the teacher is asked and how its answers are checked.
 """
 
