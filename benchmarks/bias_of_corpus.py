@@ -123,7 +123,9 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
 
 
 def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
-    """The effects that the tests estimate. They are computed from a corpus of `many` stories with different passages."""
+    """The effects that the tests estimate. They are computed on a corpus of `many` stories that all have different
+    passages.
+    """
     pairs = many * PAIRS // STORIES
     drawn = draw(np.random.default_rng(1), skew, many, pairs, many)
     kept, pair_kept = ~drawn.dropped, ~drawn.pair_dropped

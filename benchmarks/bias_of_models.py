@@ -14,8 +14,8 @@ FOLDER/control, otherwise with 1.
     python benchmarks/bias_of_models.py measured FOLDER --winobias WINOBIAS --bbq BBQ/Age.jsonl --bbq BBQ/Religion.jsonl
 
 `students` trains three students on a data set. Each student has three of the model's layers. `measured` audits these
-students, their teacher, which is the model, and the untrained student. Each command continues where an earlier one was
-stopped.
+students, the untrained student, and the model, which is the students' teacher. Each command continues where an earlier
+one was stopped.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def occupations(winobias: Path) -> dict[str, str]:
 
 def sentences(winobias: Path, planted: bool) -> list[Row]:
     """Sentences about each occupation, in two parts: the text before the pronoun, and the rest, which begins with the
-    pronoun. Without `planted`, every second sentence has the other gender's pronoun.
+    pronoun. Without `planted`, half of the sentences have the other gender's pronoun.
     """
     genders, draw = occupations(winobias), random.Random(0)
     written = []

@@ -1,5 +1,5 @@
-"""Compares the cost of training on stored distributions with the cost of cross-entropy, and with the cost of TRL with a
-live teacher.
+"""Compares the cost of training on stored distributions with two other costs: that of cross-entropy, and that of TRL
+with a live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
     python benchmarks/training_cost.py --against 199c186 --arms cross-entropy sampled topk

@@ -1,4 +1,4 @@
-"""Experiment: what share of its teacher's right answers does the student of the demo reach on 540 other questions?
+"""Experiment: on 540 new questions, how many right answers does the demo's student give, as a share of its teacher's?
 
     python benchmarks/experiments/context.py           # then run tables.py for the tables
 
