@@ -24,7 +24,7 @@ ROOMS = {
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# For each table, the files that are treated as its table in a revision without tables, such as 199c186.
+# For revisions without tables, such as 199c186: for each table, the files that are treated as this table.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),

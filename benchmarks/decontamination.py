@@ -79,7 +79,7 @@ NAMES = ["Amara", "Bogdan", "Chiara", "Dmitri", "Eszter", "Farid", "Greta", "Hir
 
 
 def one_word(text: str, draw: random.Random) -> str:
-    """The text with another word in place of one word that has no digit."""
+    """The text in which one word without digits is replaced by another word."""
     words = text.split(" ")
     places = [place for place, word in enumerate(words) if word.isalpha()]
     words[draw.choice(places)] = draw.choice(["gadget", "purple", "slowly", "harbor"])

@@ -241,7 +241,7 @@ def copy_source(folder: Path) -> None:
 
 
 def place(folder: Path, file: str, text: bytes) -> None:
-    """Writes a file of the copy. Deletes the compiled module, because Python may take it for up to date."""
+    """Writes a file of the copy. Deletes the compiled module, because Python may consider it up to date."""
     path = folder / file
     path.write_bytes(text)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):

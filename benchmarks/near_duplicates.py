@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def line(tool: str, count: int, runs: list[Run], pairs: np.ndarray | None) -> str:
-    """A line of the table: medians of the runs, and the quality of the last one."""
+    """A line of the table: medians of the runs, and the quality of the last run."""
     seconds, cpu, peak = (
         statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "peak_mb")
     )

@@ -253,7 +253,7 @@ def older(commit: str, rows: int, scratch: Path) -> tuple[Path, dict[str, Path]]
 
 
 def compare(commit: str, now: dict[str, list[dict[str, Any]]], before: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints the ratios of this version to an older one."""
+    """Prints the ratios of this version to an older version."""
     print(f"this version / {commit}: tokens/s, tokens for each CPU-second, peak memory")
     for arm, results in now.items():
         rounds = list(zip(results, before[arm], strict=True))

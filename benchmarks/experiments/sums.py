@@ -70,8 +70,8 @@ def write_teacher(path: Path) -> None:
 
 
 def score(text: str, answer: str) -> float:
-    """1 if a text gives the right answer by reasoning-gym's scorer, else 0. The given answer is the last number in the
-    text's final answer: the line with "Answer:", or the last line of a text without this word.
+    """1 if the text's answer is right according to reasoning-gym's scorer, else 0. The given answer is the last number
+    in the text's final answer: the line with "Answer:", or the last line of a text without this word.
     """
     found = final(text)
     numbers = re.findall(r"-?\d+", found.text) if found else []
