@@ -14,8 +14,8 @@ are copied across seeds. A skew s means:
 
 The first columns are the true effect, and the share of corpora whose 95% interval contains it, with the Clopper-Pearson
 interval of this share. Then follow the share of corpora with p < 0.05 before the correction, and the share in which the
-test says `found`, with its interval. The last columns are the share of `found` that the stated minimum detectable
-effects predict, and the median of these effects.
+test says `found`, with its interval. The last columns are the share of `found` results that the stated minimum
+detectable effects predict, and the median of these effects.
 
 The second command makes one corpus of many rows, from words with the frequencies of Zipf's law, and prints CPU seconds
 and the peak memory of the audit.

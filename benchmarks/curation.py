@@ -202,7 +202,7 @@ def each(run: Path) -> None:
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}
     section, services = CurateSection.model_validate(values), Services()
-    together = {True: 0.0, False: 0.0}  # all default checks: CPU seconds a row with `answer`, and without
+    together = {True: 0.0, False: 0.0}  # CPU seconds of the default checks for a row, with and without `answer`
     for name, entry, function in rules:
         if entry.needs and importlib.util.find_spec(entry.needs) is None:
             print(f"  {name:<15} LEFT OUT, because {entry.needs} is not installed")

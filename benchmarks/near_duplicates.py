@@ -135,7 +135,7 @@ def truth(path: Path) -> np.ndarray:
     entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence counts once in a row
     owner, gram = entries // kinds, entries % kinds
     sizes = np.bincount(owner, minlength=rows)
-    by_gram = owner[np.argsort(gram, kind="stable")]  # the rows with the first sequence, then with the second, …
+    by_gram = owner[np.argsort(gram, kind="stable")]  # the rows with the first sequence, then those with the second, …
     counts = np.bincount(gram)
     starts, ends = np.cumsum(counts) - counts, np.cumsum(sizes)
     found = []

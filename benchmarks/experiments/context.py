@@ -1,4 +1,4 @@
-"""Experiment: on 540 new questions, how many right answers does the demo's student give, as a share of its teacher's?
+"""Experiment: what share of the teacher's right answers does the demo's student reach on 540 new questions?
 
     python benchmarks/experiments/context.py           # then run tables.py for the tables
 
