@@ -89,7 +89,7 @@ def peak() -> float:
 
 
 def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
-    """Measures the rate as a share of the rate that is ideal at this latency, and the CPU time for each request."""
+    """Measures two things: the rate as a share of the ideal rate at this latency, and the CPU time of a request."""
     for limit in [8, *in_flight]:  # the first run is a warm-up
         server = Serving(latency=latency)
         count = requests if limit in in_flight else 64

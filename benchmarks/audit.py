@@ -1,13 +1,13 @@
-"""Times the license audit of a large corpus, its search for the smallest sets of sources that fail and for repairs, and
-its option `--keep-allowed`.
+"""Times three parts of the license audit on a large corpus: the audit itself, the search for repairs and for the
+smallest sets of sources that fail, and the option `--keep-allowed`.
 
     python benchmarks/audit.py [--rows 1000000] [--size 10000] [--workers 2]
 
 The corpus is made first. A row has a prompt and a completion of about 400 characters together, and eight sources: a
-seed, a template, two examples, a generator, a rewriter, a judge and the model of its distributions. The sources are
-drawn with a fixed seed from 12 data sets, 10 models and 3 accounts. Their licenses allow, contest or forbid commercial
-use, are unknown, or contradict each other (BY-SA and BY-NC-SA; Gemma and the GPL). Each example has an id of its own.
-Then each task runs in a process of its own:
+seed, a template, two examples, a generator, a rewriter, a judge and the model that computed the row's distributions.
+The sources are drawn with a fixed seed from 12 data sets, 10 models and 3 accounts. Their licenses allow, contest or
+forbid commercial use, are unknown, or contradict each other (BY-SA and BY-NC-SA; Gemma and the GPL). Each example has
+an id of its own. Then each task runs in a process of its own:
 
 - CPU s: user and system time of the process and of the workers that it started. s: the time from its start to its end.
 - MB: the peak resident memory of the largest of these processes.

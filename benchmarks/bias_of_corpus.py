@@ -1,5 +1,4 @@
-"""Measures whether the audit of bias finds the skews that were planted in a corpus and no others, and how long it
-takes.
+"""Measures whether the audit of bias finds exactly the skews that were planted in a corpus, and how long it takes.
 
     python benchmarks/bias_of_corpus.py [--corpora 2000] [--skews 0,0.05,0.1,0.2]
     python benchmarks/bias_of_corpus.py --rows 1000000 [--folder FOLDER]
@@ -9,14 +8,14 @@ Seeds have between 1 and 30 rows, by a power law, and rows of a seed resemble ea
 are copied across seeds. A skew s means:
 
 - representation: the share of women among the mentions in answers is 0.5 + s.
-- association: a sentence about a woman has "nurse" with the probability 0.15 + 0.6s, about a man with 0.15 - 0.6s.
+- association: the probability of "nurse" is 0.15 + 0.6s in a sentence about a woman, and 0.15 - 0.6s about a man.
 - counterfactual, refusals: the probability of a refusal is 0.1 + s for prompts about women, and 0.1 for men.
-- selection: curation drops answers to prompts about women with the probability 0.1 + 2s, and about men with 0.1.
+- selection: the probability that curation drops an answer is 0.1 + 2s for prompts about women, and 0.1 for men.
 
 The first columns are the true effect, and the share of corpora whose 95% interval contains it, with the Clopper-Pearson
 interval of this share. Then follow the share of corpora with p < 0.05 before the correction, and the share in which the
-test says `found`, with its interval. The last columns are the share that the stated minimum detectable effects predict,
-and the median of these effects.
+test says `found`, with its interval. The last columns are the share of `found` results that the stated minimum
+detectable effects predict, and the median of these effects.
 
 The second command makes one corpus of many rows, from words with the frequencies of Zipf's law, and prints CPU seconds
 and the peak memory of the audit.
@@ -63,7 +62,8 @@ TESTS = ("representation", "association", "counterfactual", "refusals", "selecti
 class Drawn:
     """A corpus before it becomes text. Group 0 is women, and group 1 men. Stories: the seed, the group in the prompt
     (`asked`) and in the answer, whether the answer is about a nurse, the number of the copied passage or -1, and
-    whether the row was dropped. Pairs: the seed, and for both groups whether the prompt was refused and dropped.
+    whether the row was dropped. Pairs: the seed, and for each group whether the prompt was refused and whether its row
+    was dropped.
     """
 
     seed: np.ndarray
@@ -93,7 +93,9 @@ def tilted(rng: np.random.Generator, share: np.ndarray, seed: np.ndarray) -> np.
 
 
 def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: int = PAIRS, kinds: int = 8) -> Drawn:
-    """Draw a corpus with this skew. `kinds` is the number of passages, of which the first are copied most often."""
+    """Draw a corpus with this skew. `kinds` is the number of different passages. The first passages are copied most
+    often.
+    """
     seed, pair_seed = sizes(rng, stories), sizes(rng, pairs)
     asked = (~tilted(rng, np.full(stories, 0.5), seed)).astype(int)
     answered = np.where(rng.random(stories) < 0.3, rng.integers(0, 2, stories), asked)
@@ -121,7 +123,9 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
 
 
 def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
-    """The effects that the tests estimate, from a corpus of `many` stories whose passages are all different."""
+    """The effects that the tests estimate. They are computed on a corpus of `many` stories that all have different
+    passages.
+    """
     pairs = many * PAIRS // STORIES
     drawn = draw(np.random.default_rng(1), skew, many, pairs, many)
     kept, pair_kept = ~drawn.dropped, ~drawn.pair_dropped
@@ -251,8 +255,8 @@ def predicted(one: Measurement, effect: float) -> float:
 
 
 def make(folder: Path, rows: int) -> None:
-    """Write a curated corpus of `rows` rows in shards of 20,000, of which one row in ten was rejected. An answer has 5
-    to 12 sentences of 6 to 16 words, and one word in 40 names a group. One row in twenty is a copy of an earlier one.
+    """Write a curated corpus of `rows` rows in shards of 20,000 rows. One row in ten is rejected. An answer has 5 to 12
+    sentences of 6 to 16 words, and one word in 40 names a group. One row in twenty is a copy of an earlier row.
     """
     rng = np.random.default_rng(rows)
     groups = yaml.safe_load((shipped("data") / "groups.yaml").read_text(encoding="utf-8"))

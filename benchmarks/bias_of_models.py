@@ -4,18 +4,18 @@
     python benchmarks/bias_of_models.py planted FOLDER --winobias WINOBIAS --bbq BBQ/Religion.jsonl
 
 `plant` trains two small models from random weights. In FOLDER/planted, pronouns and answers to ambiguous questions
-follow the stereotype. In FOLDER/control, both genders and both people are equally frequent. The questions are made from
-the templates of the audit, but they are about other people. The sentences are defined in this file. A copy of a large
-model cannot be the control, because a large model prefers stereotyped sentences before any training. `planted` audits
-both models, and exits with 1 unless both test sets show stereotypes in FOLDER/planted and no test set shows any in
-FOLDER/control.
+follow the stereotype. In FOLDER/control, the pronouns of both genders are equally frequent, and so are both people as
+answers. The questions are made from the templates of the audit, but they are about other people. The sentences are
+defined in this file. A copy of a large model cannot be the control, because a large model prefers stereotyped sentences
+before any training. `planted` audits both models. It exits with 0 if both test sets show stereotypes in FOLDER/planted
+and no test set shows stereotypes in FOLDER/control, otherwise with 1.
 
     python benchmarks/bias_of_models.py students FOLDER --rows ROWS.jsonl
     python benchmarks/bias_of_models.py measured FOLDER --winobias WINOBIAS --bbq BBQ/Age.jsonl --bbq BBQ/Religion.jsonl
 
 `students` trains three students on a data set. Each student has three of the model's layers. `measured` audits these
-students, their teacher, which is the model, and the untrained student. Each command continues where an earlier one was
-stopped.
+students, the untrained student, and the model, which is the students' teacher. Each command continues where an earlier
+one was stopped.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ Row = tuple[str, str]
 
 
 def occupations(winobias: Path) -> dict[str, str]:
-    """Maps each occupation of the stereotyped sentences to "male" or "female", whichever most of its pronouns are."""
+    """Maps each occupation of the stereotyped sentences to the gender of most of its pronouns, "male" or "female"."""
     votes: dict[str, int] = {}
     for path in sorted(winobias.glob("pro_stereotyped_type*")):
         for line in path.read_text().splitlines():
@@ -91,7 +91,7 @@ def occupations(winobias: Path) -> dict[str, str]:
 
 def sentences(winobias: Path, planted: bool) -> list[Row]:
     """Sentences about each occupation, in two parts: the text before the pronoun, and the rest, which begins with the
-    pronoun. Without `planted`, every second sentence has the other gender's pronoun.
+    pronoun. Without `planted`, half of the sentences have the other gender's pronoun.
     """
     genders, draw = occupations(winobias), random.Random(0)
     written = []
@@ -109,8 +109,8 @@ def sentences(winobias: Path, planted: bool) -> list[Row]:
 
 def answers(questions: Sequence[Question], planted: bool) -> list[tuple[Question, int]]:
     """The answer that each question gets in training. Questions with a disambiguated context get the right answer.
-    Questions with an ambiguous context get the stereotyped answer. In the control, both questions of an ambiguous
-    context get the same person as the answer, who is of the stereotype's group in every second block.
+    Questions with an ambiguous context get the stereotyped answer. In the control, the two questions of an ambiguous
+    context have the same person as their answer. In half of the blocks, this person is of the stereotype's group.
     """
     given = []
     for one in questions:

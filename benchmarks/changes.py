@@ -1,5 +1,5 @@
-"""Finds every place of a Python file where a comparison, an arithmetic operator, `and`, `or`, `not`, a number, True or
-False can become another one. `benchmarks/mutants.py` makes such changes.
+"""Finds every place of a Python file that can be changed: comparisons, arithmetic operators, `and`, `or`, `not`,
+numbers, True and False. `benchmarks/mutants.py` makes such changes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ROOMS = {
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
 }
-# For each table, the files that are treated as its table in a revision without tables, such as 199c186.
+# For revisions without tables, such as 199c186: for each table, the files that are treated as this table.
 BEFORE = {
     "strategy": ("synthgen/generate/catalogue.py", "synthgen/steps.py"),
     "engine": ("synthgen/teachers/__init__.py",),
@@ -48,7 +48,7 @@ class Family:
 
     `names` are the names of the entries. `tables` are the files that hold the table. `classes` maps the name of a
     section class, such as `VllmTeacher`, to the entries that have this section. `own` maps the path of a module to the
-    entries that the module owns. Comparisons with their names do not count in this module.
+    entries that the module owns. In this module, comparisons with the names of these entries do not count.
     """
 
     words: Words
@@ -117,7 +117,7 @@ def _literals(node: ast.AST | None) -> set[str]:
 
 def _read_table(family: Family, module: Module, table: ast.expr, modules: Modules) -> None:
     """Adds the keys of a table to `family.names`. If an entry names a function in a module, adds the entry to
-    `family.own` under the path of the module. A module in which every entry of the table names a function is left out.
+    `family.own` under the path of the module. A module is left out if every entry of the table names a function in it.
     """
     entries: dict[str, set[str]] = {}
     for key, value in zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ():

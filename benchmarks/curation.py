@@ -12,11 +12,11 @@ refusals, 2% repeat their text and 2% are cut off. Half of the rows have a refer
 
 In the output, "all checks" measures the whole command with its default checks and the sweep for duplicates: it reads,
 judges and writes Parquet in one process. A small corpus is curated first, so that the time to load modules does not
-count. With `--everything`, the rules for near duplicates, languages, broken text, personal data and decontamination are
-switched on too (the evaluation set is the project's reasoning questions), and the disk space of the curated corpus is
-printed. The line for a check measures only the check's function, on rows in memory with the columns that the check
-declares. The check `function` is left out, because it runs the user's own code. The code of the older version is read
-with `git archive`.
+count. `--everything` also switches on the rules for near duplicates, languages, broken text, personal data and
+decontamination, and prints the disk space of the curated corpus. The evaluation set for decontamination is the
+project's reasoning questions. The line for a check measures only the check's function, on rows in memory with the
+columns that the check declares. The check `function` is left out, because it runs the user's own code. The code of the
+older version is read with `git archive`.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def each(run: Path) -> None:
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}
     section, services = CurateSection.model_validate(values), Services()
-    together = {True: 0.0, False: 0.0}  # CPU seconds a row of all default checks: with `answer` and without it
+    together = {True: 0.0, False: 0.0}  # CPU seconds of the default checks for a row, with and without `answer`
     for name, entry, function in rules:
         if entry.needs and importlib.util.find_spec(entry.needs) is None:
             print(f"  {name:<15} LEFT OUT, because {entry.needs} is not installed")

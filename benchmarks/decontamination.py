@@ -19,12 +19,13 @@ question is planted once for each kind of edit, as the prompt of a row whose com
     paraphrase    other names, other words for common words, and the last sentence first
 
 The untouched rows are the 7,473 rows of `train.jsonl`. `--show` prints the rejected rows, each with the matched
-question, so that a person can judge whether the row is a real leak. The speed is the best of five passes of the check's
-function over the rows of `train.jsonl` in memory, in one process with one thread, after the index was made.
+question, so that a person can judge whether the row is a real leak. To measure the speed, the check's function judges
+the rows of `train.jsonl` in memory five times, in one process with one thread. The fastest pass counts. The time to
+make the index does not count.
 
-`--twins` curates a data set with `split_twins`, and counts the rows of `test` whose prompt has a Jaccard similarity of
-at least 0.8 with a prompt of `train`, before and after. The count shares no code with the sweep: it represents rows as
-sets of strings, and compares every pair of rows that have a sequence of five words in common.
+`--twins` curates a data set with `split_twins`. Before and after curation, it counts the rows of `test` whose prompt
+has a Jaccard similarity of at least 0.8 with a prompt of `train`. The count shares no code with the sweep: it
+represents rows as sets of strings, and compares every pair of rows that have a sequence of five words in common.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ NAMES = ["Amara", "Bogdan", "Chiara", "Dmitri", "Eszter", "Farid", "Greta", "Hir
 
 
 def one_word(text: str, draw: random.Random) -> str:
-    """The text with another word in place of one word that has no digit."""
+    """The text in which one word without digits is replaced by another word."""
     words = text.split(" ")
     places = [place for place, word in enumerate(words) if word.isalpha()]
     words[draw.choice(places)] = draw.choice(["gadget", "purple", "slowly", "harbor"])
@@ -86,7 +87,7 @@ def one_word(text: str, draw: random.Random) -> str:
 
 
 def without_punctuation(text: str, draw: random.Random) -> str:
-    """The text without punctuation, except inside numbers, and with line feeds for some spaces."""
+    """The text without punctuation, except inside numbers, and with line feeds in place of some spaces."""
     text = re.sub(r"(?<!\d)[^\w\s$%]|[^\w\s$%](?!\d)", " ", text)
     return "".join(draw.choice("    \n") if letter == " " else letter for letter in text)
 
@@ -193,7 +194,7 @@ def seconds_of(ready: list[tuple[int, pa.RecordBatch]], section: Decontamination
 
 
 def with_twins(folder: Path) -> tuple[int, int, int]:
-    """Return (rows of `train`, rows of `test`, rows of `test` with a twin in `train`) of a corpus."""
+    """Count rows of a corpus. Returns (rows of `train`, rows of `test`, rows of `test` with a twin in `train`)."""
     sets = {
         split: [
             five_words("\n".join(message.get("content") or "" for message in record.prompt))

@@ -7,9 +7,9 @@
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
 self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A missing
-file is named in the output and left out. Two more sets need no file: functions of Python's standard library and tables
-in Markdown that are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its answer
-is marked as right. So nearly every rejected row is a mistake of the check.
+file is named in the output and left out. Two more sets need no file: functions of Python's standard library, and tables
+in Markdown. The tables are drawn with a fixed seed. A row is good if a person wrote it, or if a model wrote it and its
+answer is marked as right. So nearly every rejected row is a mistake of the check.
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@
     python benchmarks/gpu.py --device cpu --tiny            # a quick run that only shows that it works
 
 Weights and tokens are random. The teacher has the shape of SmolLM2-135M: vocabulary 49,152, width 576, 30 layers. The
-student has the same shape but only six layers. A row has 64 prompt tokens and 193 completion tokens. The arms run one
-after the other in each round, and every second round has the reverse order. The first round is a warm-up, and its
-measurements are left out. Values are medians over the rounds, with the lowest and highest value in brackets. A ratio
-compares an arm with cross-entropy in the same round. In the first table, this is the arm with torch's cross-entropy on
-all logits. In the second table, it is the arm "cross-entropy".
+student has the same shape but six layers. A row has 64 prompt tokens and 193 completion tokens. Each round runs all
+arms in turn, and every second round has the reverse order. The first round is a warm-up, which is left out. Values are
+medians of the rounds, with the lowest and highest value in brackets. A ratio compares an arm with cross-entropy in the
+same round: in the first table, torch's cross-entropy on all logits; in the second, the arm "cross-entropy".
 
 The first table measures the loss alone, which is computed from hidden states. The backward pass computes the gradients
 of the hidden states and of the output layer's weight. The table shows the time of one forward and backward pass in
@@ -18,9 +17,9 @@ two chunk sizes: the default, and four times the default.
 
 The second table measures whole steps of `distill.loop.fit`: taking a batch from memory, forward pass, backward pass,
 gradient clipping, and AdamW's update. The first step is left out, because it allocates the optimizer's state. The table
-shows the completion tokens a second, and the peak memory, which includes weights, gradients and AdamW's moments. The
-arm "cross-entropy, torch, whole logits" is a plain trainer: it uses torch's attention without a mask, and computes all
-completion logits at once.
+shows completion tokens a second, and the peak memory with weights, gradients and AdamW's moments. The arm
+"cross-entropy, torch, whole logits" is a plain trainer: it uses torch's attention without a mask and computes all
+logits at once.
 
 There are three precisions: "float32"; "tf32", which is float32 with 10-bit mantissas in matrix products; and
 "bfloat16", which is autocast with a teacher in bfloat16. The option --profile also prints the share of a step in which

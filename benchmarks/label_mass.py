@@ -1,4 +1,4 @@
-"""Shows the effect of `LEAST_MASS`, the bound on the total probability of the labels, on the recipe `classify`.
+"""Shows how `LEAST_MASS`, the bound on the labels' total probability, changes the results of the recipe `classify`.
 
     python benchmarks/label_mass.py [FOLDER]
 

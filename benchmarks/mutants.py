@@ -3,7 +3,7 @@
     python benchmarks/mutants.py [--seed 1] [--count 200] [--rooms budget seeds] [--part 1/4] [--out mutants.jsonl]
 
 A mutant is a copy of the source with one change. A comparison, an arithmetic operator, `and`, `or` or `not` becomes
-another one, a number becomes the next one, or True becomes False. Each room is a part of the source with its tests
+another one, a number becomes the next number, or True becomes False. Each room is a part of the source with its tests
 (ROOMS). The mutants are drawn evenly over the rooms. The same seed draws the same mutants while the source stays the
 same. Each mutant runs the tests of its file until the first failure. A run that takes too long counts as a failure.
 
@@ -179,7 +179,7 @@ class Mutant(NamedTuple):
         return text[: self.start] + self.new.encode() + text[self.stop :]
 
     def described(self, text: bytes) -> str:
-        """The place, and its line before and after the change."""
+        """The place of the change, and the line before and after the change."""
         first, last = text.rfind(b"\n", 0, self.start) + 1, text.find(b"\n", self.stop)
         before, after = text[first:last], text[first : self.start] + self.new.encode() + text[self.stop : last]
         lines = [" ".join(line.decode().split()) for line in (before, after)]
@@ -241,7 +241,7 @@ def copy_source(folder: Path) -> None:
 
 
 def place(folder: Path, file: str, text: bytes) -> None:
-    """Writes a file of the copy. Deletes the compiled module, because Python may take it for up to date."""
+    """Writes a file of the copy. Deletes the compiled module, because Python may consider it up to date."""
     path = folder / file
     path.write_bytes(text)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):

@@ -8,9 +8,10 @@ project's own pages. One row in five belongs to a cluster of near duplicates, wh
 replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power law, up to
 1,000. Everything is drawn with a fixed seed.
 
-The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. It is computed for all
-pairs, without any of the tools, from lists of the rows with each sequence (only up to 100,000 rows). A tool reads the
-corpus from Parquet and writes the ids of kept rows. Each tool runs in its own process, and the tools take turns.
+The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. For corpora of at most
+100,000 rows, this program computes the true similarity of all pairs, without any of the tools. It uses an index that
+lists, for each sequence, the rows that contain the sequence. A tool reads the corpus from Parquet and writes the ids of
+kept rows. Each tool runs in its own process, and the tools take turns.
 
 - docs/s: rows, divided by the time from the start of the process to its end.
 - CPU: user and system time. MB: the peak memory of the largest process (VmHWM).
@@ -68,7 +69,9 @@ def sentences(path: Path) -> list[str]:
 
 
 def make(path: Path, count: int, parts: list[str]) -> None:
-    """Writes a corpus of `count` rows with the columns id and text. Clusters are within parts of `_PART` rows."""
+    """Writes a corpus of `count` rows with the columns id and text. The rows of a cluster lie in one part of `_PART`
+    rows.
+    """
     words = sorted({word for part in parts[:5000] for word in part.split()})
     schema = pa.schema([("id", pa.int64()), ("text", pa.string())])
     with pq.ParquetWriter(path, schema) as file:
@@ -132,7 +135,7 @@ def truth(path: Path) -> np.ndarray:
     entries = np.unique(owner[:-4][inside] * kinds + gram[inside])  # each sequence counts once in a row
     owner, gram = entries // kinds, entries % kinds
     sizes = np.bincount(owner, minlength=rows)
-    by_gram = owner[np.argsort(gram, kind="stable")]  # the rows of each sequence, one sequence after the other
+    by_gram = owner[np.argsort(gram, kind="stable")]  # the rows with the first sequence, then those with the second, …
     counts = np.bincount(gram)
     starts, ends = np.cumsum(counts) - counts, np.cumsum(sizes)
     found = []
@@ -259,7 +262,7 @@ def main() -> None:
 
 
 def line(tool: str, count: int, runs: list[Run], pairs: np.ndarray | None) -> str:
-    """A line of the table: medians of the runs, and the quality of the last one."""
+    """A line of the table: medians of the runs, and the quality of the last run."""
     seconds, cpu, peak = (
         statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "cpu", "peak_mb")
     )

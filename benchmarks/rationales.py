@@ -56,7 +56,7 @@ def solutions(data: Path, right: bool) -> list[str]:
 
 
 def planted(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    """Maps each way of changing answers to the solutions with answers that were changed in this way."""
+    """Maps each way of changing answers to the solutions whose answers were changed in this way."""
     draw = random.Random(3)
     found: dict[str, list[Pair]] = {"larger": [], "multiple": [], "another number of the solution": []}
     for rationale, answer in pairs:

@@ -323,8 +323,8 @@ def memory(scratch: Path, options: argparse.Namespace) -> None:
 
 
 def pairs(scratch: Path, options: argparse.Namespace) -> None:
-    """Prints the ratio of two rates: the tokens a second with this source tree, divided by those with the other
-    revision.
+    """Prints the ratio of two rates: the tokens a second with this source tree, divided by the tokens a second with the
+    other revision.
     """
     tree = scratch / "revision"
     tree.mkdir()

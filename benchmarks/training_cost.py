@@ -1,5 +1,5 @@
-"""Compares the cost of training on stored distributions with the cost of cross-entropy, and with the cost of TRL with a
-live teacher.
+"""Compares the cost of training on stored distributions with two other costs: that of cross-entropy, and that of TRL
+with a live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
     python benchmarks/training_cost.py --against 199c186 --arms cross-entropy sampled topk
@@ -253,7 +253,7 @@ def older(commit: str, rows: int, scratch: Path) -> tuple[Path, dict[str, Path]]
 
 
 def compare(commit: str, now: dict[str, list[dict[str, Any]]], before: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints the ratios of this version to an older one."""
+    """Prints the ratios of this version to an older version."""
     print(f"this version / {commit}: tokens/s, tokens for each CPU-second, peak memory")
     for arm, results in now.items():
         rounds = list(zip(results, before[arm], strict=True))
@@ -272,7 +272,7 @@ def install() -> Path:
 
 
 def interval(ratios: list[float]) -> str:
-    """A text with the mean of `ratios`, which has a ratio for each round, and its 95% bootstrap interval."""
+    """A text with the mean of `ratios` and the mean's 95% bootstrap interval. `ratios` has one ratio for each round."""
     values = np.array(ratios)
     drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(-1)
     low, high = np.quantile(drawn, [0.025, 0.975])

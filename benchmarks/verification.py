@@ -8,9 +8,9 @@ DATA is a folder with these files of public data sets, which are not part of the
 - palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B, each with its
   reference. The model continues with invented questions, so each answer is cut at the next question.
 
-A label of SVAMP says whether the expression behind "The answer is" has the value of the reference. It is computed with
-Python's own parser. A label of CommonsenseQA says whether the last sentence names one choice, and this choice is the
-reference.
+A label of SVAMP says whether the expression behind "The answer is" has the value of the reference. Python's own parser
+computes this value. A label of CommonsenseQA says whether the last sentence names exactly one choice, and whether this
+choice is the reference.
 
 Prints for each set the agreement with the labels, every disagreement in full, and the rows for each second of CPU time.
 The exit code is 1 if the agreement is below 99.5% or if the cheap rules compare fewer than 20,000 rows a second.

@@ -1,4 +1,4 @@
-"""Measures the cost of storing distributions: compares `generate` with vLLM alone without log-probabilities.
+"""Measures the cost of storing distributions: compares `generate` with vLLM alone, which computes no log-probabilities.
 
     python benchmarks/vllm_capture.py [--pairs 20] [--rows 16] [--tokens 32] [-k 64] [--kind topk|sampled] [--eager]
 

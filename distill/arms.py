@@ -69,10 +69,10 @@ class Arms(Generic[Row]):
 
     `make` returns the untrained student, with the same weights at every call. The first entry of `objectives` trains
     the student, and the second trains the baseline. The student is trained on `rows`, and the validation loss is
-    measured on `validation`. The student is saved with `tokenizer`, and its answers end with one of the tokens `ends`,
-    the tokenizer's end token, or the token that ends a turn. `batch(numbers, rank, processes)` reads the rows of
-    one step for process `rank` of `processes`; `numbers` are the indices of these rows in `rows`. If `batch` is None,
-    the rows are taken from `rows`.
+    measured on `validation`. The student is saved with `tokenizer`. An answer of the saved student ends at any of its
+    end tokens: those in `ends`, the tokenizer's end token, and the token that ends a turn. `batch(numbers, rank,
+    processes)` reads the rows of one step for process `rank` of `processes`; `numbers` are the indices of these rows in
+    `rows`. If `batch` is None, the rows are taken from `rows`.
     """
 
     make: Callable[[], StudentModel]

@@ -52,8 +52,8 @@ def write_model_card(
     """Write README.md of the student in `folder`.
 
     `manifest` is the manifest of the student's corpus, and `source` the corpus's folder. Without `source`, the card
-    leaves out facts that only the rows and their audit record. When `training` or `evaluation` is left out, it is read
-    from `folder`.
+    leaves out facts that are recorded only in the rows and in their audit. When `training` or `evaluation` is left out,
+    it is read from `folder`.
     """
     if training is None:
         training = read_training(folder / "training.json")

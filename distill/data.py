@@ -1,8 +1,9 @@
 """The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
 Rows come from `distill.streaming`, which reads a row by its index. From a kept row, the student learns the tokens (by
-cross-entropy) and the stored distributions. From a rejected row, it learns nothing, only the distributions, or tokens
-and distributions. The reasons of the rejection decide which. Logits are matched to rows by id and alignment hash.
+cross-entropy) and the stored distributions. From a rejected row, it learns nothing, or only the distributions, or both
+tokens and distributions. The reasons of the rejection decide which of the three. Logits are matched to rows by id and
+alignment hash.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REASONS = {
     "not_scored": "not scored by the other teacher",
     "texts_differ": "with another text than the other teacher scored",
 }
-"""For each key of `TrainingSet.left_out`, the reason in words. A message puts it after the number of rows left out."""
+"""For each key of `TrainingSet.left_out`, the reason in words. In a message, this text follows the number of rows."""
 
 
 @dataclass(frozen=True)

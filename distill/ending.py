@@ -27,8 +27,8 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_
 
 
 def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
-    """Write the end tokens that `generate` needs into the model's generation config: `ends`, the tokenizer's end token,
-    the token that ends a turn, and the model's own end tokens.
+    """Write all end tokens that `generate` needs into the model's generation config. They are those in `ends`, the
+    tokenizer's end token, the token that ends a turn, and the model's own end tokens.
 
     Settings that force or forbid tokens are removed. Settings of sampling are removed if transformers would refuse to
     save them.

@@ -25,8 +25,9 @@ class Inputs(TypedDict):
 def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs:
     """The content of inputs.json for a student with these settings, trained on the corpus `source` with this manifest.
 
-    The hash of the stored distributions is taken from the manifest of the corpus that has them. Their files are
-    compared with this manifest only when they are read. The other run of `train.across` is verified by this function.
+    The hash of the stored distributions is taken from the manifest of the corpus that has them. The files of the
+    distributions are compared with this manifest only when the files are read. If `train.across` names another run,
+    this function verifies the files of that run.
     """
     inputs: Inputs = {
         "train": settings_of(section),

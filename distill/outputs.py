@@ -85,7 +85,7 @@ def trained() -> Output:
 
 
 def student_files(folder: Path) -> dict[str, str]:
-    """The sha256 of each file that loading a student reads, by its path inside `folder`."""
+    """The sha256 of each file that is read when a student is loaded, by the file's path inside `folder`."""
     names = re.compile("|".join((*_MODEL, *(pattern for kind in KINDS.values() for pattern in kind.files))))
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if is_regular(path)}
     return {name: durable.sha256(path) for name, path in found.items() if names.fullmatch(name)}

@@ -22,9 +22,10 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
     """The tokenizer, chat template and end tokens of a recipe's student. `teacher` returns all three for the local
     teacher.
 
-    A student that starts as a checkpoint and learns text uses those of the checkpoint. A checkpoint without a chat
-    template gets that of a local teacher with the same vocabulary. All other students use those of the teacher, because
-    they learn from distributions over its tokens, or keep its layers.
+    A student that starts as a checkpoint and learns text uses the checkpoint's tokenizer, chat template and end tokens.
+    If the checkpoint has no chat template, the student gets the template of a local teacher with the same vocabulary.
+    All other students use those of the teacher, because they learn from distributions over the teacher's tokens, or
+    keep its layers.
 
     Raises RecipeError when the checkpoint has no chat template, or another vocabulary than the distributions that the
     student learns from. Raises TeacherError when a tokenizer cannot be loaded.
@@ -97,7 +98,7 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
 
 
 def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
-    """The names of those teachers of a corpus whose `tokenizer` in the recipe has the vocabulary of `tokens`. Only
+    """The names of a corpus's teachers for which the recipe names a `tokenizer` with the vocabulary of `tokens`. Only
     teachers behind a server have this key. Raises TeacherError when such a tokenizer cannot be loaded.
     """
     names = corpus.manifest(source)["teachers"]
@@ -118,7 +119,7 @@ def tokenizer_of_teacher(recipe: Recipe) -> str | None:
 
 def check_student(recipe: Recipe, prompt: Sequence[Message]) -> None:
     """Raise RecipeError when the student of a recipe cannot read `prompt`, or cannot learn from the recipe's teacher
-    because it has another tokenizer. No weights are loaded. See `Kind.check`.
+    because the teacher has another tokenizer. No weights are loaded. See `Kind.check`.
     """
     section = recipe.train
     assert section is not None

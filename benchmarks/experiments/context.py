@@ -1,4 +1,4 @@
-"""Experiment: what share of its teacher's right answers does the student of the demo reach on 540 other questions?
+"""Experiment: what share of the teacher's right answers does the demo's student reach on 540 new questions?
 
     python benchmarks/experiments/context.py           # then run tables.py for the tables
 
@@ -45,7 +45,7 @@ def demo(seed: int) -> Recipe:
 
 
 def check_apart(recipe: Recipe) -> None:
-    """Raises ValueError when a held-out question is in a group of one of the recipe's seeds."""
+    """Raises ValueError when a held-out question is in the same group as a seed of the recipe."""
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     known = {mask(prompt.question(seed.fields)) for seed in seeds}

@@ -17,7 +17,7 @@ teacher solved, and are asked with the same prompt.
 
 Measures, one number for each held-out problem:
 
-- `right`: 1 if the greedy answer is right by the task's scorer.
+- `right`: 1 if the greedy answer is right according to the task's scorer.
 - `text`: −log q of the teacher's text (rationale, then answer) after the prompt, in nats a byte. This measure and the
   next two are of the first 40 problems that the teacher solved.
 - `answer`: −log q of the answer's tokens in "Answer: N" after the prompt, in nats.

@@ -1,5 +1,5 @@
-"""Short questions with known answers for the experiment in context.py: 60 templates in the nine kinds of
-data/reasoning.jsonl, each filled nine times. No question of data/reasoning.jsonl was copied.
+"""Short questions with known answers for the experiment in context.py. There are 60 templates of the nine kinds in
+data/reasoning.jsonl, and each template is filled nine times. No question of data/reasoning.jsonl was copied.
 
     questions()          # 540 questions; those of one template follow each other
 """
@@ -176,7 +176,9 @@ def questions(seed: int = 0) -> list[Asked]:
 
 
 def slots(draw: random.Random) -> dict[str, str]:
-    """A value for each slot. Slots whose names differ in a digit have different values; a is larger than b."""
+    """A value for each slot. Slots whose names differ only in a digit have different values. The number `a` is larger
+    than `b`.
+    """
     name, other, third = draw.sample(NAMES.split(), 3)
     color, color2 = draw.sample(COLORS.split(), 2)
     good, good2, good3 = draw.sample(GOODS.split(), 3)

@@ -2,8 +2,8 @@
 
     python benchmarks/experiments/selection.py         # then run tables.py for the tables
 
-The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py, and
-with the 64 most probable ids of each token stored. The script prints two things:
+The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py. It
+stores the 64 most probable ids of each token. The script prints two things:
 
 - For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
   right answer has a better score than a wrong one). The bootstrap of the intervals draws groups of questions that
@@ -81,7 +81,7 @@ def auc(values: np.ndarray, right: np.ndarray) -> float:
 
 
 def areas(rows: list[Record]) -> Iterator[str]:
-    """A line of a table for each score: its AUC with an interval, and the number of rows that have it."""
+    """A line of a table for each score: the score's AUC with an interval, and the number of rows with this score."""
     known = [
         {**{one["name"]: one["value"] for one in row.scores}, "fewer tokens": -len(row.token_ids or ())} for row in rows
     ]

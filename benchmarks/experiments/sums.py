@@ -1,7 +1,7 @@
 """The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
-Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, in packages without other content. The recipe
+Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, which are in packages without other content. The recipe
 sums/recipe.yaml says how the teacher is asked and how its answers are checked.
 """
 
@@ -70,8 +70,8 @@ def write_teacher(path: Path) -> None:
 
 
 def score(text: str, answer: str) -> float:
-    """1 if a text gives the right answer by reasoning-gym's scorer, else 0. The given answer is the last number in the
-    text's final answer: the line with "Answer:", or the last line of a text without this word.
+    """1 if the text's answer is right according to reasoning-gym's scorer, else 0. The given answer is the last number
+    in the text's final answer: the line with "Answer:", or the last line of a text without this word.
     """
     found = final(text)
     numbers = re.findall(r"-?\d+", found.text) if found else []

@@ -46,7 +46,7 @@ OF_ANSWERS = {
 
 
 class Writer(Protocol):
-    """A student that writes text. The functions `open` and `untrained` of its kind return such an object."""
+    """A student that writes text. A kind's functions `open` and `untrained` return such an object."""
 
     @property
     def model(self) -> PreTrainedModel: ...
@@ -56,8 +56,8 @@ class Writer(Protocol):
 
 
 def writers(job: Job, batch_size: int, device: torch.device) -> dict[str, Callable[[], Writer]]:
-    """For each model to compare, a function that opens it: the untrained student, and the trained models in the
-    student's folder.
+    """For each model to compare, a function that opens the model. The models are the untrained student, and the trained
+    models in the student's folder.
     """
     kind = KINDS[job.section.student.kind]
     assert kind.untrained is not None

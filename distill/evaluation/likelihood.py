@@ -38,8 +38,8 @@ Piece = tuple[list[int], list[int]]
 class Recorded:
     """R held-out rows, as the student reads them.
 
-    The `token_ids` of `rows` are the student's tokens of the row's answers. `pieces` has the prompts and answers of
-    each row: one, or several where a row teaches several turns or tasks. `groups` are the names of the rows' groups.
+    In each of `rows`, `token_ids` are the row's answers in the student's tokens. `pieces` has the prompts and answers
+    of each row: one, or several where a row teaches several turns or tasks. `groups` are the names of the rows' groups.
     `tokens_R` and `bytes_R` count the tokens and the UTF-8 bytes of the answers. `unknown` counts the tokens that stand
     for text that the tokenizer does not know. `too_long` counts the rows that do not fit into the student, and
     `left_out` counts the rows from which the student learns nothing.

@@ -125,8 +125,8 @@ def _measured(
     made: dict[str, Callable[[], Writer]],
     ask: str,
 ) -> tuple[dict[str, Array], Answers]:
-    """Open one model after the other, and measure it. Returns −log q of each row of `recorded` by model, and the
-    answers to the distinct prompts of the rows `prompts`.
+    """Open the models one after the other, and measure each model. Returns two things: for each model, −log q of each
+    row of `recorded`; and the answers to the distinct prompts of the rows `prompts`.
 
     The distilled student answers in a separate process, because peak memory is known only for a whole process. The
     other students have the same architecture, so their cost is not measured.

@@ -45,9 +45,9 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
     """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns the quantized weights by
     module name.
 
-    `rows` are lists of token ids. The model reads these rows, and GPTQ weights the rounding errors of a layer by the
-    inputs that the layer then gets. Without rows, each value is rounded to the nearest multiple of its scale. If the
-    embeddings are tied to the output layer, both get the same quantized weight.
+    `rows` are lists of token ids. The model reads these rows. The inputs that a layer gets in this pass determine how
+    much each of its rounding errors counts in GPTQ. Without rows, each value is rounded to the nearest multiple of its
+    scale. If the embeddings are tied to the output layer, both get the same quantized weight.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}

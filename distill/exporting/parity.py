@@ -92,8 +92,8 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
 
 
 def _check_finite(student: Array, exported: Array) -> None:
-    """Raise CorpusError or UserError for results that are not finite numbers. For results of NaN alone, NumPy would
-    always find the same most likely token or label.
+    """Raise CorpusError or UserError for results that are not finite numbers. If all results were NaN, NumPy would
+    always choose the same token or label as the most likely.
     """
     if not np.isfinite(student).all():
         raise CorpusError(

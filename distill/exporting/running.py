@@ -5,7 +5,7 @@
     model.feed([token])       # the next step; the cache holds the earlier tokens
     model.reset()
 
-A runtime is imported when it is opened, so that a process that measures one runtime loads no other.
+A runtime is imported when it is opened, so that a process that measures one runtime loads no other runtime.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def time_model(arguments: dict[str, Any]) -> Measured:
 
 
 def time_encoder(arguments: dict[str, Any]) -> Measured:
-    """Time an encoder classifier: milliseconds of one text, and texts a second for all "texts" together."""
+    """Time an encoder classifier on `arguments["texts"]`: milliseconds for a single text, and the number of texts a
+    second when it gets all texts together.
+    """
     return _texts(open_encoder(arguments["runtime"], Path(arguments["path"])), arguments["texts"])
 
 

@@ -11,8 +11,8 @@ _QUESTION = "What is 2 plus 3?"
 
 
 def usage(template: str, files: Mapping[str, ExportedFile]) -> str:
-    """Render a template of `synthgen/templates/usage`. The template's variable `file` is the last of `files`, which is
-    the smallest.
+    """Render a template of `synthgen/templates/usage`. The template's variable `file` is the last entry of `files`,
+    because the last file is the smallest.
     """
     file = list(files.values())[-1].file
     return environment().get_template(f"usage/{template}").render(file=file, question=_QUESTION).strip()

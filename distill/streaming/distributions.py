@@ -63,9 +63,8 @@ def folders(folder: Path, teachers: Sequence[str]) -> list[Path]:
 class Shelf:
     """All logits files of one teacher, with an index of their rows by record id.
 
-    `hashes` has the SHA-256 of each of the `paths`. Raises CorpusError when the files differ from the files that the
-    manifest of their corpus lists, because a student must not learn from distributions that were changed after they
-    were made.
+    `hashes` has the SHA-256 of each of the `paths`. Raises CorpusError when a file differs from its entry in the
+    manifest of the corpus, because a student must not learn from distributions that were changed later.
     """
 
     def __init__(self, folder: Path) -> None:

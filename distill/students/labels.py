@@ -32,7 +32,7 @@ class Predicts(Protocol):
 
 
 def learns_by(section: TrainSection) -> str:
-    """Describe the objective of a student that learns label probabilities in one line, for the model card."""
+    """Describe in one line the objective of a student that learns label probabilities, for the model card."""
     if section.kd_weight == 0:
         return "cross-entropy on the teacher's most likely labels"
     line = f"{section.kd_weight:g} · {section.loss} from label probabilities"

@@ -47,7 +47,7 @@ _CHUNK_ELEMENTS = 1 << 23  # maximum number of logits in memory
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The bytes of each token (None for special tokens and other ids without one), and the token that ends a text."""
+    """The bytes of each token (None for ids without bytes, such as special tokens), and the token that ends a text."""
 
     pieces: list[bytes | None]
     end: int | None

@@ -178,7 +178,7 @@ def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
     Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k. Slots
-    that the union does not fill have no mass, and the vocabulary size as their id. Log-probabilities are stored times
+    that the union does not fill have no mass, and their id is the vocabulary size. Log-probabilities are stored times
     T, and log_z is 0, so the loss's log p / T − log_z is exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)

@@ -11,8 +11,8 @@ are therefore never used.
 For each position, the root mean square is stored as float32. The numbers of a position are divided by its root mean
 square, and stored as float16 in two byte planes. The relative error of a number is at most 2⁻¹¹. For numbers below 6e-5
 of the root mean square, the error is at most 3e-8 of the root mean square. Raw states could exceed the range of
-float16: the states of a 135M Llama reach 24,827. The scale must be stored although most loss terms normalize the
-states, because layer normalization adds an ε to the variance.
+float16: the states of a 135M Llama reach 24,827. Most loss terms normalize the states, but the scale must still be
+stored, because layer normalization adds an ε to the variance.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class LiveTeacher(FromCompletions[Text]):
 
 
 class OnPolicy(LiveTeacher):
-    """The loss of `LiveTeacher`. In some steps, it is computed on completions that the student writes.
+    """The loss of `LiveTeacher`. In some steps, this loss is computed on completions that the student writes.
 
     The expected loss is λ · E_student[D] + (1 − λ) · E_corpus[D], where D is the divergence. Whether the student writes
     in a step is drawn from (seed, step). The student's tokens are drawn from (seed, step, row). A completion ends at
