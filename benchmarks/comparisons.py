@@ -62,7 +62,7 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """The entries after which a module or its folder is named: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
+        """The entries that give a module or its folder its name: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
         entries = set()
         for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):

@@ -178,7 +178,11 @@ def _offer(engine: Engine) -> str:
     logits = f"supports `logits` of {' and '.join(kinds)}{temperature}" if kinds else "supports no `logits`"
     forms = [key for key, offered in (("json_schema", engine.json_schema), ("regex", engine.regex)) if offered]
     forms_text = f"supports {' and '.join(f'`generate.{key}`' for key in forms)}" if forms else ""
-    student = "" if engine.in_process else ". A recipe with this engine cannot have a `train` section"
+    student = (
+        ""
+        if engine.in_process
+        else ". With this engine, a student needs a checkpoint of its own (`train.student.model`)"
+    )
     return f"It {logits}" + (f", and {forms_text}" if forms_text else "") + f"{student}."
 
 

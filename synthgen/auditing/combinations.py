@@ -135,7 +135,7 @@ def _count(counter: Counter[Combination], sources: pa.Array) -> None:
 
 def _sources(flat: pa.Array) -> pa.Array:
     """The ids of the sources. A seed that served as an example has the id `SOURCE#ID`. Only SOURCE is kept, because all
-    seeds of one source have the same terms, and each row may have its own examples.
+    seeds of one source have the same terms. With the seed's id, almost every row would be a combination of its own.
     """
     ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
     seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))

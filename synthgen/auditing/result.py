@@ -109,7 +109,7 @@ class Repair:
 class AuditResult:
     """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
     A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
-    `counts` is the status without the waived findings, if there are waived findings.
+    If findings are waived, `counts` is the status of the other findings alone.
     """
 
     status: Status

@@ -206,7 +206,9 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over units u for each word: n = Σ n_u of all words, Σ y_u of its uses, Σ y_u², Σ y_u·n_u, and Σ n_u²."""
+    """Sums over units u, for each word: n = Σ n_u, Σ y_u, Σ y_u², Σ y_u·n_u and Σ n_u². A unit has n_u words, and uses
+    the word y_u times.
+    """
 
     n: float
     uses: Numbers

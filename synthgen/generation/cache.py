@@ -141,8 +141,8 @@ class Cache:
         self._pending = []
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
-        """Give the writer thread the statements that are waiting, and complete the futures of `batch`, which it has
-        committed. This runs in the event loop after each commit.
+        """The writer thread has committed `batch`. Complete the futures of `batch`, and give the thread the statements
+        that are waiting. This runs in the event loop after each commit.
         """
         if self._pending:
             self._flush()

@@ -34,7 +34,7 @@ class Sends(Protocol):
 
 
 class Interruption:
-    """A context in which signals stop `senders`. `note` prints a line for the user.
+    """A context in which SIGINT and SIGTERM stop `senders`. `note` prints a line for the user.
 
     Outside the main thread, signals cannot be handled, so the context has no effect. Raises Interrupted at the end of
     the context if a signal came.

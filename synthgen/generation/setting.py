@@ -34,7 +34,7 @@ class Setting:
     identified: bool = True
     """Whether requests get ids. Estimates do not need ids."""
     removed: Removed = NOTHING
-    """What was removed from the run. Jobs that use any of it make nothing."""
+    """What was removed from the run. A job that uses a removed source or seed makes nothing."""
     _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
     _seeds: dict[tuple[str, str, MadeBy | None], list[Source]] = field(default_factory=dict)
 

@@ -118,8 +118,8 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
 
 
 def _given(folder: Path, known: Collection[tuple[str, str]]) -> list[SourceTerms]:
-    """The rows' sources whose pair (role, id) is not in `known`. They name who wrote the completions in the seeds, and
-    the models that answered in place of the requested models.
+    """The rows' sources whose pair (role, id) is not in `known`. These sources name who wrote the completions in the
+    seeds, and the models that answered in place of the requested models.
     """
     found: list[SourceTerms] = []
     for _, batch in corpus.batches(folder, "data", ["sources"]):

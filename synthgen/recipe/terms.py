@@ -51,8 +51,8 @@ class Terms(Section):
     aliases: tuple[str, ...] = ()
     """Other names of the same text: tags of the Hugging Face Hub, SPDX ids, short names."""
     kind: Literal["data", "software", "model", "service", "host", "policy"]
-    """License of data, software or model weights; or contract of a provider's service, of a host of other companies'
-    models, or a policy that a provider joins to its contract."""
+    """A license of data, software or model weights; a contract of a provider, or of a company that hosts the models of
+    others; or a policy that a provider adds to its contract."""
     version: str = "-"
     """Version or date of the text."""
     surface: str = ""
@@ -77,8 +77,8 @@ class Terms(Section):
     provider. With `audit.competes: "no"`, the verdict is then CONTESTED instead of DENY.
     """
     student_terms: Literal["none", "credit", "contested", "flow_down"]
-    """Whether the terms also bind a student that learned from the rows. `credit`: at most the duty to give credit does.
-    `flow_down`: the text says that the terms do.
+    """Whether the terms also bind a student that learned from the rows. `credit`: nothing binds the student, except
+    perhaps the duty to give credit. `flow_down`: the text says that the terms bind the student.
     """
     credit: str = ""
     """Whom to name, and how, when rows or weights are passed on."""

@@ -374,8 +374,9 @@ class Decontamination(Section):
     sets: tuple[EvaluationSet, ...] = Field(min_length=1)
     """The evaluation sets."""
     ngram: Literal[8, 13] = 13
-    """Number of words of a sequence that a row has in common with a question or an answer. With 8, more of the changed
-    questions are found, but more common phrases are wrongly taken for a question.
+    """Length of the compared sequences, in words. A row is compared with questions and answers by the sequences that
+    both contain. With 8, more of the changed questions are found, but more common phrases are wrongly taken for a
+    question.
     """
     min_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Minimum share of the words of a question or an answer that must be in common sequences. If a question has fewer

@@ -59,8 +59,8 @@ def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[st
 
 
 def _candidates(name: str) -> dict[str, str | None]:
-    """The ids of seeds that a name may mean. Each has the source that the seed must have, or None if the name states no
-    source.
+    """The ids of seeds that a name may mean. The value of each id is the source that the seed must have, or None if
+    the name states no source.
     """
     found: dict[str, str | None] = {name: None}
     for place, letter in enumerate(name):

@@ -38,7 +38,9 @@ def admitted(request: Request, reply: Reply) -> Reply:
 
 
 def failed(reply: Reply, kind: str, reason: str) -> Reply:
-    """A reply with a failure instead of the answer of `reply`. It keeps what the server says about its cost."""
+    """A reply with a failure instead of the answer of `reply`. It keeps what the server says about the cost of the
+    reply.
+    """
     return Reply(
         failure=(kind, reason),
         usage=reply.usage,
