@@ -36,6 +36,8 @@ STAGES = (
     "cache",
 )  # names of folders in a run; each folder belongs to one stage
 
+NOTICE_HEADING = b"# Attribution and obligations\n"
+"""How a NOTICE.md begins that synthgen wrote."""
 _SHOWN = 3  # maximum number of files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # matches the temporary name of a folder of model weights
 
@@ -152,14 +154,14 @@ def check(folder: Path, output: Output, fresh: bool) -> None:
 
 
 def discard(folder: Path, output: Output) -> None:
-    """Delete every file that the command wrote, except files that match `output.kept`. Call `check` first. The lock
-    file is not deleted.
+    """Delete every file that the command wrote, except those that match `output.kept`. Call `check` first. The lock
+    file is not deleted, and a NOTICE.md of the user stays.
     """
     there = sorted(files_in(folder))
     for pattern in output.files:
         parents = set()
         for path in there:
-            if re.fullmatch(pattern, path):
+            if re.fullmatch(pattern, path) and not _is_own_notice(folder / path):
                 (folder / path).unlink()
                 parents.add((folder / path).parent)
         for parent in parents:
@@ -251,6 +253,11 @@ def _remove_empty(folder: Path, top: Path) -> None:
         except OSError:  # the folder is not empty
             return
         folder = folder.parent
+
+
+def _is_own_notice(path: Path) -> bool:
+    """Whether a file is a NOTICE.md that the user wrote."""
+    return path.name == "NOTICE.md" and is_regular(path) and not path.read_bytes().startswith(NOTICE_HEADING)
 
 
 def _is_json(text: str) -> bool:

@@ -18,7 +18,7 @@ from synthgen import corpus, durable, outputs
 from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
-from synthgen.auditing.subjects import find
+from synthgen.auditing.subjects import as_trained, find
 from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import Facts, SourceTerms, make
@@ -118,10 +118,11 @@ def audit(
     a run, a corpus, the folder of a student, or any model.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
-    that it was trained on. If this corpus is not known, the status is UNKNOWN. Writes into `out`. Without `out`, writes
-    into the folder audit/, which is next to the corpus or in the student's folder. In this case, the corpus's card is
-    also written again, with what the audit found. Raises UserError when the folder for the report overlaps the corpus
-    or another stage's folder, and RunChanged when it holds files but no audit.
+    that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
+    Writes into the folder audit/ beside the corpus
+    or in the student's folder, or into `out`. Without `out`, the corpus's card is written again, with what the audit
+    found. Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that
+    folder holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -131,6 +132,8 @@ def audit(
     if place.corpus is None:
         return _audit_model(section, Path(run), folder)
     source = place.corpus
+    if place.student == Path(run):
+        recipe = as_trained(recipe, place.student)
     if folder == Path(run) / "audit" and place.student == Path(run):
         outputs.not_around(folder, source)
     else:

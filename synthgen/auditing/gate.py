@@ -14,12 +14,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from synthgen import corpus, durable
 from synthgen.auditing import audit, folder_of, intent_of
+from synthgen.auditing.result import FAILING
 from synthgen.errors import GateDenied, SynthgenError
 from synthgen.files import read_text
 from synthgen.lineage import student_sources
@@ -90,13 +91,15 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
     report = wanted.place / "report.json"
     stored = read_audit(report) if report.exists() else None
     if stored is not None and stored.corpus_sha256 == wanted.corpus_sha256:
-        if not override and (ended := _ended(recipe.audit, stored.date)):
+        ended = _ended(recipe.audit, stored.date)
+        if ended and not override:
             kind = type(ended).__name__.lower()
             raise GateDenied(
                 f"the {kind} of {ended.who} ended on {ended.until}, since the audit of {wanted.folder}",
                 f"run {_command(wanted, recipe)}, then train again{_ANYWAY}",
             )
-        return _passage(wanted, stored, override)
+        passage = _passage(wanted, stored, override)
+        return replace(passage, overridden=True) if ended else passage
     if override:
         return Passage(status=NO_AUDIT, use=wanted.intent.use, actions=wanted.intent.actions, overridden=True)
     if stored is None:
@@ -116,11 +119,14 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """attribution.md of the report for this intent: the texts that must be passed on with a student that this recipe
-    trains on the corpus `source`. Empty when there is no report.
+    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
+    Markdown: attribution.md of the report for this intent. Empty when there is no report about these rows.
     """
-    path = _wanted(recipe, source).place / "attribution.md"
-    return read_text(path, "audit again: `synthgen audit RUN`") if path.exists() else ""
+    wanted = _wanted(recipe, source)
+    path, report = wanted.place / "attribution.md", wanted.place / "report.json"
+    if not (path.exists() and report.exists()) or read_audit(report).corpus_sha256 != wanted.corpus_sha256:
+        return ""
+    return read_text(path, "audit again: `synthgen audit RUN`")
 
 
 def check_above(path: Path, *, override: bool = False) -> str | None:
@@ -152,7 +158,8 @@ def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
     """The passage for a report that counts. Raises GateDenied when the report does not pass."""
     status, findings = report.status, report.findings
     if not report.passed and not override:
-        failing = [one for one in findings if one.status == status and not one.waived]
+        left = [one for one in findings if one.status in FAILING and not one.waived]
+        failing = [one for one in left if one.status == status] or left  # the worst may be waived
         worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in failing]
         because = f": {worst[0]}{f' and {len(worst) - 1} more' if len(worst) > 1 else ''}" if worst else ""
         unstated = [_STATE[one.role] for one in findings if one.terms == "unknown" and one.role in _STATE]

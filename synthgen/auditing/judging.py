@@ -80,7 +80,7 @@ def judge(term: Term, intent: AuditSection, today: datetime.date, book: Catalogu
     dated = [book.in_force(one, term.license, term.day) for one in stated]
     alternatives = [one for one, _ in dated]
     permissions = permissions_for(term, intent, today)
-    about = [(one, _about(one, book)) for one in permissions]
+    about = [_About.of(one, term, book) for one in permissions]
     verdicts = [_verdict(one, role, intent, about) for one in alternatives]
     best = min(
         range(len(verdicts)), key=lambda n: (STATUSES.index(verdicts[n].status), len(verdicts[n].obligations), n)
@@ -110,30 +110,44 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
     )
 
 
-def _about(permission: Permission, book: Catalogue) -> frozenset[str]:
-    """The ids of the terms that a permission names, with all versions of a contract. Empty when the permission is about
-    all terms.
+@dataclass(frozen=True)
+class _About:
+    """Which terms of a source a permission is about. `ids` are those that it names, of all versions of a contract; None
+    for all terms. Without a source, it is about contracts alone, because many authors use the same license. If it is
+    for the model that wrote the source, `own` is false: then it is about the model's terms (`makers`) and a contract
+    that it names, and not about the license of the source, which may be another holder's.
     """
-    if not permission.terms:
-        return frozenset()
-    named = (book.in_force(one, "", "")[0] for one in book.alternatives(permission.terms))
-    return frozenset(one.id for some in named for one in some)
+
+    permission: Permission
+    ids: frozenset[str] | None
+    own: bool
+    makers: frozenset[str]
+
+    @classmethod
+    def of(cls, permission: Permission, term: Term, book: Catalogue) -> _About:
+        named = (book.in_force(one, "", "")[0] for one in book.alternatives(permission.terms))
+        ids = frozenset(one.id for some in named for one in some) if permission.terms else None
+        makers = book.in_force(book.followed(term.made_by), "", "")[0] if permission.source else ()
+        return cls(permission, ids, _is_own(permission, term), frozenset(one.id for one in makers))
+
+    def covers(self, terms: Terms) -> bool:
+        if self.ids is not None and terms.id not in self.ids:
+            return False
+        return self.own or terms.id in self.makers or (terms.contract and self.ids is not None)
 
 
-def _verdict(
-    terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[tuple[Permission, frozenset[str]]]
-) -> Verdict:
-    """The joined verdict of all these terms. With several terms, each reason begins with the id of its terms.
-    `permissions` holds the permissions for the source, each with the ids of the terms that the permission is about. A
-    permission that names no source is about contracts alone, because many authors use the same license.
+def _is_own(permission: Permission, term: Term) -> bool:
+    """Whether a permission is for the source itself, and not for the model that wrote it or for a contract."""
+    return bool(permission.source) and names(permission.source, term.source)
+
+
+def _verdict(terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[_About]) -> Verdict:
+    """What all these terms say together. With several terms, each reason names its own. `permissions` are about the
+    source.
     """
     verdicts = []
     for one in terms:
-        given = [
-            permission
-            for permission, ids in permissions
-            if (not ids or one.id in ids) and (permission.source or one.contract)
-        ]
+        given = [about.permission for about in permissions if about.covers(one)]
         found = verdict(one, role, intent, given)
         named = frozenset(f"{one.id}: {reason}" for reason in found.reasons) if len(terms) > 1 else found.reasons
         verdicts.append(Verdict(found.status, found.obligations, named))
@@ -164,7 +178,8 @@ def judge_all(
         models = (book.followed(term.source), book.followed(term.made_by))
         ids = (tuple(t.id for t in some) for some in models)
         allowing = permissions_for(term, intent, today)
-        key = (term.role, term.license, term.account, term.tools, term.day, allowing, *ids)
+        own = tuple(_is_own(one, term) for one in allowing)
+        key = (term.role, term.license, term.account, term.tools, term.day, allowing, own, *ids)
         if key not in known:
             known[key] = judge(term, intent, today, book)
         found[term] = known[key]

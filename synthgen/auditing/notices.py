@@ -22,10 +22,10 @@ from synthgen import durable
 from synthgen.auditing.result import Finding
 from synthgen.cards import environment
 from synthgen.files import is_regular
+from synthgen.outputs import NOTICE_HEADING
 
 NAME = "NOTICE.md"
 """The name of the file in the folder of a corpus, a student or an export."""
-_HEADING = b"# Attribution and obligations\n"
 _SHIPS_TEXTS = "license-expression"
 DUTIES = {
     "name_prefix": "The name",
@@ -76,7 +76,7 @@ def carry(folder: Path, text: str) -> None:
     """
     path = folder / NAME
     before = path.read_bytes() if is_regular(path) else None
-    if before != text.encode() and (before is None or before.startswith(_HEADING)):
+    if before != text.encode() and (before is None or before.startswith(NOTICE_HEADING)):
         durable.write_text(path, text)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from synthgen.auditing.combinations import CHECK
 from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
 from synthgen.bias.association import association
 from synthgen.bias.counterfactual import counterfactual
@@ -32,7 +33,7 @@ def audit_bias(subject: Subject, section: BiasSection) -> AuditResult:
                 f"audit.bias needs {package}, which is not installed", "pip install 'synthgen-distill[audit]'"
             )
     book = lexicon(section)
-    reading = read(subject.corpus, book)
+    reading = read(subject.corpus, book, repaired=CHECK in subject.manifest.get("rejected_by", {}))
     facts = reading.facts
     measured = tests_of(facts, book, section)
     words, figures = _associations(subject.corpus, book, reading)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen import corpus
+from synthgen.auditing.combinations import withheld
 from synthgen.bias.association import LEAST_USES, Uses
 from synthgen.bias.groups import Lexicon
 from synthgen.bias.units import Signatures, units
@@ -90,13 +91,17 @@ class Reading:
                 spelled[number] = found.spelled(where)
 
 
-def read(folder: Path, book: Lexicon) -> Reading:
-    """Read the corpus `folder` for the first time."""
+def read(folder: Path, book: Lexicon, *, repaired: bool = False) -> Reading:
+    """Read the corpus `folder` for the first time. In a `repaired` corpus, the rows whose text is gone are left out:
+    nobody knows whom they mention.
+    """
     parts: list[dict[str, npt.NDArray[Any]]] = []
     named: tuple[_Named, _Named] = (_Named(), _Named())
     signatures, counts = Signatures(), _Counts()
     total = 0
     for kept, batch in _batches(folder):
+        if repaired and not kept:
+            batch = batch.filter(pa.array(~withheld(batch)))
         prompts, answers = _texts(batch)
         asked, answered = words(prompts), words(answers)
         masks, found = book.masks(asked), book.masks(answered)

@@ -28,7 +28,7 @@ from synthgen.auditing.catalogue import catalogue_hash
 from synthgen.auditing.combinations import CHECK, COLUMNS, REJECTED_COLUMNS, Combination, coded, withheld
 from synthgen.auditing.judging import assess
 from synthgen.auditing.result import Subject
-from synthgen.curation.lists import appended, empty_lists
+from synthgen.curation.lists import appended, as_lists, empty_lists, lengths
 from synthgen.curation.shards import COUNTED, Tally, counted, facts_of
 from synthgen.errors import GateDenied
 from synthgen.executor import LocalExecutor, Services
@@ -41,6 +41,8 @@ from synthgen.records import SCHEMA, VERDICTS
 from synthgen.ui import UI
 
 GROUP = "its whole group is left out, because another row of the group may not be used"
+UNQUOTED = "the reason is not shown here, because it may quote the row"
+"""The reason of a verdict that a withheld row had before."""
 _EMPTY = ("prompt", "completion", "edits")
 _NULL = (
     *("teacher_prompt", "tools", "rationale", "answer", "reference", "prompt_token_ids", "token_ids", "label_probs"),
@@ -275,8 +277,18 @@ def _without_text(table: pa.Table, reasons: Sequence[str]) -> pa.Table:
         table = table.set_column(place, field.with_nullable(True), nothing)
     place = table.schema.get_field_index("verdicts")
     entries = _entries(reasons)
-    verdicts = appended(table["verdicts"].combine_chunks(), [(np.arange(count, dtype=np.int64), entries)])
+    verdicts = appended(_unquoted(table["verdicts"].combine_chunks()), [(np.arange(count, dtype=np.int64), entries)])
     return table.set_column(place, table.schema.field(place), verdicts)
+
+
+def _unquoted(verdicts: pa.ListArray) -> pa.ListArray:
+    """The verdicts of curation without their reasons, since a reason may quote the row."""
+    entries = verdicts.flatten()
+    columns = [
+        pa.repeat(UNQUOTED, len(entries)) if field.name == "reason" else pc.struct_field(entries, field.name)
+        for field in entries.type
+    ]
+    return as_lists(lengths(verdicts), pa.StructArray.from_arrays(columns, fields=list(entries.type)), verdicts.type)
 
 
 def _entries(reasons: Sequence[str]) -> pa.Array:

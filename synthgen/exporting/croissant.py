@@ -60,10 +60,14 @@ def describe(folder: Path, about: About) -> dict[str, object]:
 
 
 def _licenses(about: About) -> list[str]:
-    """The addresses of the licenses: the license that the publisher states, or all known licenses of the sources."""
+    """The addresses of the licenses: the one that the publisher states, or those of all sources. Empty when one of them
+    is not known, because the others alone would look like the license of the rows.
+    """
     stated = [about.license] if about.license else sorted({one["license"] for one in about.sources})
-    known = [one for one in map(named, stated) if one is not None]
-    return sorted({address or name for one in known for name, address in one.addresses.items()})
+    known = [named(one) for one in stated]
+    if None in known:
+        return []
+    return sorted({address or name for one in known if one for name, address in one.addresses.items()})
 
 
 def _description(about: About) -> str:

@@ -38,6 +38,7 @@ from synthgen.removed import (
     tombstone_of,
     write_tombstone,
 )
+from synthgen.results.training import FILE
 from synthgen.takedown.result import Removal
 from synthgen.takedown.selection import Selected, meant, select
 from synthgen.takedown.shards import Rewriting, rewrite
@@ -46,11 +47,9 @@ _SEGMENT = outputs.SHARD.replace("parquet", "bin")
 # Files that are made from rows and can be made again: the training cache, hidden states, checkpoints from which
 # training would resume, evaluations with sample texts, and the page.
 _MADE = re.compile(
-    rf"(.*/)?cache/(rows|distributions)-[^/]+/{_SEGMENT}"
-    r"|(.*/)?hidden/.+/layer-\d+/[^/]+\.parquet"
-    r"|(.*/)?checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)"
-    r"|(.*/)?evaluation\.json"
-    r"|report\.html"
+    rf"(?P<folder>.*/)?((?P<stage>cache/(rows|distributions)-[^/]+/{_SEGMENT}|hidden/.+/layer-\d+/[^/]+\.parquet)"
+    r"|checkpoints/(distilled|cross-entropy)((-\d{7}|-best)\.safetensors|\.jsonl)|evaluation\.json)"
+    r"|(?P<page>report\.html)"
 )
 _KNOWN = re.compile(
     r"(generated|curated|audit|ledger|cache|hidden|student)/.*|recipe\.yaml|log\.jsonl|report\.html|removed\.jsonl"
@@ -187,22 +186,30 @@ def _counted(job: _Job) -> Tombstone:
         "replies": cache.count(_replies(), job.concerned.keys) if job.concerned else 0,
     }
     hashes = set()
-    for folder in (job.folder, *curated):
+    for folder in (job.folder, *curated, *(folder / "curated" for folder in _repaired(job.run))):
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
-    old = {*hashes, *read_removed(job.run).corpora}  # students that are already out of date may have learned these rows
-    students = [
-        path.parent.relative_to(job.run).as_posix()
-        for path in sorted(job.run.rglob("inputs.json"))
-        if is_regular(path) and corpus.load_json(path).get("curated_sha256") in old
-    ]
+    learned = _learned(job.run)
+    hashes |= set(learned.values())  # also of corpora that are no longer there, and that may have had the rows
     changed = counts["rows"] or counts["failures"]
     return replace(
         job.tombstone,
         counts=counts,
         corpora=tuple(sorted(hashes)) if changed else (),
-        students=tuple(students) if changed else (),
+        students=tuple(learned) if changed else (),
     )
+
+
+def _learned(run: Path) -> dict[str, str]:
+    """The folders of the students in a run, each with the hash of the corpus that it was trained on. Students of a data
+    set, which have a corpus of their own, are left out.
+    """
+    found = {}
+    for path in sorted(run.rglob("inputs.json")):
+        sha256 = corpus.load_json(path).get("curated_sha256") if is_regular(path) else None
+        if sha256 and not (path.parent / "corpus" / "manifest.json").exists():
+            found[path.parent.relative_to(run).as_posix()] = str(sha256)
+    return found
 
 
 def _replies() -> Path:
@@ -213,6 +220,12 @@ def _curated(run: Path) -> list[Path]:
     """The folders inside a run that `curate` made from its rows."""
     found = [path.parent for path in sorted(run.rglob("inputs.json")) if is_regular(path)]
     return [folder for folder in found if outputs.CURATED.begun(folder)]
+
+
+def _repaired(run: Path) -> list[Path]:
+    """The folders inside a run that `audit --keep-allowed` made from its rows."""
+    found = [path.parent.parent for path in sorted(run.rglob("curated/inputs.json")) if is_regular(path)]
+    return [folder for folder in found if outputs.ALLOWED.begun(folder)]
 
 
 def _count(folder: Path, part: str, ids: set[str]) -> int:
@@ -241,9 +254,9 @@ def _staying(job: _Job, table: pa.Table) -> list[int]:
 
 
 def _result(job: _Job, *, planned: bool) -> Removal:
-    made = [path for path in outputs.files_in(job.run) if _MADE.fullmatch(path)]
+    made = [path for path in outputs.files_in(job.run) if _is_made(job.run, path)]
     changed = _changes_rows(job)
-    folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in _curated(job.run)]
+    folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in (*_curated(job.run), *_repaired(job.run))]
     folders += ["audit/"] if outputs.AUDITED.begun(job.run / "audit") else []
     notes = []
     if job.concerned is None and job.manifest and job.manifest["teachers"]:
@@ -302,25 +315,32 @@ def _carry_out(job: _Job) -> None:
 
 
 def _delete_made(run: Path) -> None:
-    """Delete the files that were made from the rows, and temporary files of killed processes."""
-    for folder in _curated(run):
-        outputs.sweep(folder, outputs.CURATED)
-        outputs.discard(folder, outputs.CURATED)
+    """Delete what was made from the rows, and temporary files of killed processes."""
+    for made, folders in ((outputs.CURATED, _curated(run)), (outputs.ALLOWED, _repaired(run))):
+        for folder in folders:
+            outputs.sweep(folder, made)
+            outputs.discard(folder, made)
     if (run / "audit").is_dir():
         outputs.sweep(run / "audit", outputs.AUDITED)
         outputs.discard(run / "audit", outputs.AUDITED)
     parents = set()
-    for path in [path for path in outputs.files_in(run) if _is_made(path)]:
+    for path in [path for path in outputs.files_in(run) if _is_made(run, path)]:
         (run / path).unlink()
         parents.add((run / path).parent)
     for parent in parents:
         durable.fsync_folder(parent)
 
 
-def _is_made(path: str) -> bool:
-    """Whether a file is made from rows. A temporary file is judged by the name that it would get."""
+def _is_made(run: Path, path: str) -> bool:
+    """Whether a file is made from rows. A temporary file counts as the file that it would become. Files with such names
+    in other folders than those of the run's stages and of students are the user's own.
+    """
     plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
-    return _MADE.fullmatch(plain) is not None
+    found = _MADE.fullmatch(plain)
+    if found is None or found["page"] or (found["stage"] and not found["folder"]):
+        return found is not None
+    student = run / (found["folder"] or "")
+    return any(is_regular(student / name) for name in ("inputs.json", FILE))
 
 
 def _mark_students(job: _Job) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from support.corpora import contents, corpus_of, curating, parts, row
+from support.removing import SECRET, places_of
 
 import distill
 import synthgen
@@ -190,6 +191,33 @@ def test_rows_that_curation_rejected_stay_rejected(tmp_path):
     assert [bool(row.completion) for row in rejected.values()] == [True, False]
     assert done.left_out == {}
     assert done.report.rows == {"ALLOW": 2}
+
+
+def test_reasons_of_curation_that_quote_a_row_go_with_its_text(tmp_path):
+    """As "ends in the middle of a sentence: '… of Zanzibarish and'"."""
+    text = f"One thing is said. Another is said. A third is said. Then comes the word {SECRET} and"
+    rows = [row(text, 0, sources=[NC], finish_reason=None), row("b", 1, sources=[FREE])]
+    run = corpus_of(tmp_path / "run", rows)
+    synthgen.curate(curating(length=None, truncated={"from_text": True}), run)
+    assert SECRET in parts(run)[1]["r0"].verdicts[0]["reason"]
+    keep_allowed(curating(), run, tmp_path / "out")
+    [denied] = parts(tmp_path / "out")[1].values()
+    assert [one["check"] for one in denied.verdicts] == ["truncated", "license"]
+    assert places_of(SECRET, tmp_path / "out") == []
+
+
+def test_rows_without_text_are_no_rows_about_other_people(tmp_path):
+    """Rows that were left out mention nobody, so they must not count as dropped rows of everybody else."""
+    names = [("She", "He")[n % 2] for n in range(200)]
+    rows = [row(f"{name} came home {n}.", n, sources=[(FREE, NC)[n // 2 % 2]]) for n, name in enumerate(names)]
+    recipe = recipe_of(bias={"dimensions": ["gender"]})
+    run = corpus_of(tmp_path / "run", rows, size=50)
+    synthgen.curate(curating(length=None, duplicates=False), run)
+    done = keep_allowed(recipe, run, tmp_path / "out")
+    assert done.kept == 100
+    found = [one for one in done.report.audits["bias"].measurements if one.name == "selection"]
+    assert [one for one in found if one.outcome == "found"] == []
+    assert done.report.audits["bias"].figures["bias"]["rows"] == 100
 
 
 def test_a_row_with_text_counts_although_it_says_that_it_was_left_out(tmp_path):

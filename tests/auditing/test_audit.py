@@ -9,11 +9,17 @@ from collections import Counter
 
 import pytest
 from support.corpora import corpus_of, curating, row
+from support.training import with_train
 
 import synthgen
+from distill.finished import settings_of
+from synthgen import corpus, durable
 from synthgen.auditing.combinations import Term, occurring
 from synthgen.auditing.judging import term_of
+from synthgen.auditing.subjects import find
 from synthgen.errors import UserError
+from synthgen.recipe import TrainSection
+from synthgen.results.training import Training
 
 
 def source(name: str, role: str = "seed", license: str = "MIT", **more) -> dict:
@@ -204,3 +210,35 @@ def test_the_report_lists_what_would_make_it_pass(tmp_path):
     assert f"- {first}" in (run / "audit" / "report.md").read_text()
     passing = corpus_of(tmp_path / "good", [row("a", 0, sources=[source("s")])])
     assert synthgen.audit(recipe, passing).repairs == []
+
+
+def test_a_student_is_not_judged_by_other_rows_than_it_learned(tmp_path):
+    """Rows that were curated again, or another corpus of the run, are not those that the student was trained on."""
+    run = corpus_of(tmp_path / "run", [row("one two three", n, sources=[source("s")]) for n in range(2)])
+    synthgen.curate(curating(length=None, duplicates=False), run)
+    learned = durable.digest(corpus.manifest(run / "curated")["files"])
+    facts = {"student": "s", "learns_by": "l", "learned_from": "t", "steps": 1, "rows": 2, "metrics": {}}
+    durable.write_json(run / "student" / "training.json", Training(**facts, curated_sha256=learned).to_dict())
+    assert synthgen.audit(curating(), run / "student").corpus_sha256 == learned
+    assert find(run).student == run / "student"
+    synthgen.curate(curating(length=None), run, fresh=True)
+    report = synthgen.audit(curating(), run / "student")
+    assert (report.status, report.passed, report.corpus_sha256) == ("UNKNOWN", False, "")
+    assert find(run).student is None
+
+
+def test_a_student_is_judged_by_its_own_checkpoint(tmp_path):
+    """The recipe of the run may name another checkpoint, or none."""
+    run = corpus_of(tmp_path / "run", [row("one two three", 0, sources=[source("s")])])
+    synthgen.curate(curating(length=None), run)
+    learned = durable.digest(corpus.manifest(run / "curated")["files"])
+    student = {"kind": "decoder", "model": "some/base", "license": "MIT"}
+    section = TrainSection.model_validate({"student": student, "kd_weight": 0})
+    facts = {"student": "s", "learns_by": "l", "learned_from": "t", "steps": 1, "rows": 1, "metrics": {}}
+    training = Training(**facts, curated_sha256=learned, train=settings_of(section))
+    durable.write_json(run / "student" / "training.json", training.to_dict())
+    for recipe, status in ((curating(), "UNKNOWN"), (with_train(curating(), section.model_dump()), "ALLOW")):
+        report = synthgen.audit(recipe, run / "student")
+        (found,) = [one for one in report.findings if one.role == "student_base"]
+        assert (found.source, found.status, report.status) == ("some/base", status, status)
+    assert synthgen.audit(curating(), run).status == "ALLOW"

@@ -122,7 +122,16 @@ def test_a_waiver_that_ended_after_the_audit_closes_the_gate(tmp_path, monkeypat
     monkeypatch.setattr("synthgen.auditing.gate.datetime.date", Later)
     with pytest.raises(GateDenied, match=r"the waiver of A. Steward ended on .*, since the audit of"):
         check(recipe, run / "curated")
-    assert check(recipe, run / "curated", override=True).waivers
+    passage = check(recipe, run / "curated", override=True)
+    assert (passage.overridden, len(passage.waivers)) == (True, 1)
+
+
+def test_a_refusal_names_what_is_not_waived(tmp_path):
+    """Also when the worst finding is waived, so that another one decides."""
+    run, recipe = run_of(tmp_path, [FREE], [NC], [source("x", "nobody-knows")]), recipe_of(waiver(OF_NC))
+    synthgen.audit(recipe, run)
+    with pytest.raises(GateDenied, match=r"'x' \(seed, nobody-knows\)"):
+        check(recipe, run / "curated")
 
 
 def test_a_conflict_is_waived_by_its_own_name_alone(tmp_path):
@@ -176,6 +185,7 @@ def test_an_exception_says_who_when_why_and_for_what(exception, said):
 
 GPT = Term("gpt-4o@2024", "generator", "openai")
 LLAMA = Term("m", "generator", "llama-3.1")
+BY_GPT = Term("rows", "seed", "CC-BY-NC-4.0", made_by="gpt-4o")
 
 
 def permission(**more) -> dict:
@@ -212,6 +222,9 @@ def test_a_permission_allows_what_the_terms_forbid():
         (GPT, {"source": "gpt-4o"}, {"competes": "yes", "actions": ["train"]}, "ALLOW"),
         (GPT, {"source": "gpt-4"}, {"competes": "yes", "actions": ["train"]}, "DENY"),
         (GPT, {"source": "", "terms": "openai"}, {"competes": "yes", "actions": ["train"]}, "ALLOW"),
+        (BY_GPT, {"source": "gpt-4o"}, {"competes": "yes", "actions": ["train"]}, "DENY"),
+        (BY_GPT, {"source": "gpt-4o", "terms": "CC-BY-NC-4.0"}, {"competes": "no", "actions": ["train"]}, "DENY"),
+        (BY_GPT._replace(license="openai"), {"source": "gpt-4o"}, {"competes": "yes", "actions": ["train"]}, "ALLOW"),
         (LLAMA, {"source": "m"}, {"student_name": "Nice", "actions": ["release_weights"]}, "DENY"),
         (LLAMA, {"source": "m", "allows": list(ACTIONS)}, {"student_name": "Nice"}, "DENY"),
     ],

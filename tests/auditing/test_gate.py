@@ -15,7 +15,7 @@ from support.small import small_task, small_teacher
 import distill
 import synthgen
 from synthgen import corpus
-from synthgen.auditing.gate import check
+from synthgen.auditing.gate import check, notice
 from synthgen.errors import GateDenied
 from synthgen.recipe import Recipe
 from synthgen.sources import given_sources
@@ -174,12 +174,14 @@ def test_an_audit_of_other_rows_does_not_count(tmp_path):
     recipe, run = recipe_with(), a_run(tmp_path / "run")
     synthgen.audit(recipe, run)
     assert check(recipe, run / "curated").status == "ALLOW"
+    assert notice(recipe, run / "curated")
     other = a_run(tmp_path / "other", text="b")
     shutil.rmtree(run / "curated")
     shutil.copytree(other / "curated", run / "curated")
     with pytest.raises(GateDenied, match="is about other rows than"):
         check(recipe, run / "curated")
     assert check(recipe, run / "curated", override=True).status == "no audit"
+    assert notice(recipe, run / "curated") == ""
     synthgen.audit(recipe, run)
     assert check(recipe, run / "curated").status == "ALLOW"
 

@@ -104,7 +104,7 @@ def test_a_run_without_a_student_is_told_to_train_one(sets):
     assert models(None, sets) == {
         ("student", "models"): (
             "not measurable",
-            "there is no trained student yet: train one, then run `synthgen audit STUDENT`",
+            "no student was trained on these rows yet: train one, then run `synthgen audit STUDENT`",
         )
     }
 

@@ -140,6 +140,10 @@ def test_scores_are_kept_for_the_same_weights_and_texts_only(small, tmp_path, mo
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "bias").iterdir()} == kept
     assert scored(small, "she went") != first != scored(other, "she left")
     assert len(list((tmp_path / "cache" / "bias").iterdir())) == 3
+    unnamed = open_model(str(small))[0]
+    unnamed.weights.files._revision = "unknown"
+    score_pairs(unnamed, [Pair("t", "c", "she left", "he left")])
+    assert len(list((tmp_path / "cache" / "bias").iterdir())) == 3, "other weights may be unknown, too"
 
 
 def test_a_text_that_does_not_fit_is_refused(small, tmp_path, monkeypatch):

@@ -79,6 +79,8 @@ def test_another_audit_writes_its_own_and_nothing_of_somebody_else(run):
     synthgen.audit(recipe, run)
     assert path.read_text() == own
     assert before.st_size > len(own)
+    synthgen.curate(recipe, run, fresh=True)
+    assert path.read_text() == own, "--fresh deletes only what the command made"
 
 
 def test_exports_have_the_notice_and_rows_their_sources(run, tmp_path):

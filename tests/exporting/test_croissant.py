@@ -152,6 +152,12 @@ def test_licenses_are_addresses_and_an_unknown_one_is_a_limitation(tmp_path):
     run = corpus_of(tmp_path / "run", rows_of(2))
     synthgen.export(run, "croissant", tmp_path / "stated", license="mit")
     assert described(tmp_path / "stated")["license"] == ["https://spdx.org/licenses/MIT.html"]
+    path = run / "generated" / "manifest.json"
+    facts = json.loads(path.read_text())
+    facts["sources"].append({"role": "generator", "source": "m", "license": "unknown"})
+    path.write_text(json.dumps(facts))
+    synthgen.export(run, "croissant", tmp_path / "mixed")
+    assert "license" not in described(tmp_path / "mixed"), "CC0-1.0 would look like the license of all rows"
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
     done = CliRunner().invoke(main, ["export", str(path), "--to", "croissant", "-o", str(tmp_path / "rows")])

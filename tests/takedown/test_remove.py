@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,9 @@ from synthgen import corpus, durable
 from synthgen.auditing.gate import check as check_gate
 from synthgen.cli import main
 from synthgen.errors import CorpusError, GateDenied, UserError
-from synthgen.removed import JOURNAL, read_removed
+from synthgen.generation.inputs import read_inputs, runner
+from synthgen.recipe import Recipe
+from synthgen.removed import JOURNAL, Removed, Tombstone, outdated, read_removed
 from synthgen.takedown import remove as takedown
 
 
@@ -309,6 +312,28 @@ def test_no_student_is_trained_without_a_new_audit(plain):
         check_gate(plain.recipe, plain.run / "curated")
 
 
+def test_a_student_of_an_earlier_curation_is_out_of_date(plain):
+    """The corpus that it learned from is gone, and may have had the rows."""
+    student, notes = plain.run / "student", plain.run / "notes"
+    durable.write_json(student / "inputs.json", {"curated_sha256": "earlier"})
+    for folder in (student, notes):
+        durable.write_json(folder / "evaluation.json", {})
+    removal = synthgen.remove(plain.run, "q1")
+    assert removal.students == ["student"]
+    assert outdated(plain.run, student).name == "q1"
+    assert [folder.name for folder in (student, notes) if (folder / "evaluation.json").exists()] == ["notes"]
+    assert removal.unsearched == ["notes/evaluation.json"]
+
+
+def test_a_repaired_copy_inside_the_run_goes_too(plain):
+    synthgen.keep_allowed(plain.recipe, plain.run, plain.run / "allowed")
+    assert any("allowed/curated" in place for place in places_of(SECRET, plain.run))
+    removal = synthgen.remove(plain.run, "q1")
+    assert "allowed/" in removal.made
+    assert removal.unsearched == []
+    assert places_of(SECRET, plain.run) == []
+
+
 def half(made, monkeypatch, after):
     """Ends a removal with an error after some of its shards."""
     calls = []
@@ -382,3 +407,18 @@ def test_rows_of_a_data_set_stay_away(tmp_path, monkeypatch):
     command(*words, "--fresh")
     assert contents(tmp_path / "run" / "generated") == files
     assert "has no source" in command("remove", tmp_path / "run", "--source", "nobody", "--yes", code=2)
+
+
+def test_a_row_that_is_scored_stays_away_with_the_source_that_it_brings(tmp_path):
+    """Its text is not read to a teacher again."""
+    seeds = [{"id": name, "question": name, "completion": name} for name in ("a", "b")]
+    seeds[1]["sources"] = [{"id": "web", "role": "seed", "license": "CC0-1.0"}]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in seeds))
+    (tmp_path / "user.j2").write_text("{{ question }}")
+    values = {"task": "t", "strategy": "score", "prompts": str(tmp_path), "split": {"test": 0}}
+    values["seeds"] = [{"path": str(tmp_path / "seeds.jsonl"), "source": "s", "license": "CC0-1.0", "id": "id"}]
+    values["teacher"] = {"engine": "transformers", "model": "some/model", "license": "MIT"}
+    recipe = Recipe.model_validate(values)
+    removed = Removed((Tombstone("web", "2026-01-31", sources=("web",)),))
+    jobs = replace(read_inputs(recipe), removed=removed).jobs().one_by_one()
+    assert [job.seed.id for job in jobs if next(runner(recipe)(job), None)] == ["a"]

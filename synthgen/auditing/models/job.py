@@ -64,7 +64,7 @@ def audit_models(subject: Subject, section: ModelsSection) -> AuditResult:
     return AuditResult("ALLOW", figures=figures, measurements=(*found, *refused))
 
 
-_NO_STUDENT = "there is no trained student yet: train one, then run `synthgen audit STUDENT`"
+_NO_STUDENT = "no student was trained on these rows yet: train one, then run `synthgen audit STUDENT`"
 
 
 def named_sets(section: ModelsSection) -> list[TestSet]:

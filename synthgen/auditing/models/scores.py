@@ -102,7 +102,9 @@ def _beginning(tokens: Tokens) -> list[int]:
 
 
 def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
-    """(R,): `log_likelihoods` of the rows, from the cache if they are there."""
+    """(R,): `log_likelihoods` of the rows, from the cache if they are there. Those of a model whose exact revision is
+    not known are not kept, since other weights may have the same name.
+    """
     longest = max(len(prompt) + len(text) for prompt, text in rows)
     if longest > model.context:
         raise TooLong(
@@ -111,11 +113,12 @@ def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
         )
     identity = [_VERSION, model.weights.revision, model.weights.dtype, [[list(p), list(t)] for p, t in rows]]
     path = durable.cache_folder() / "bias" / f"{durable.digest(identity)[:32]}.json"
-    if path.exists():
+    known = model.weights.revision not in ("", "unknown")
+    if known and path.exists():
         return np.array(json.loads(path.read_text()))
     distinct = list(dict.fromkeys((tuple(prompt), tuple(text)) for prompt, text in rows))
     found = dict(zip(distinct, log_likelihoods(model.weights.model, distinct).tolist(), strict=True))
     sums = [found[tuple(prompt), tuple(text)] for prompt, text in rows]
-    if durable.writes():
+    if known and durable.writes():
         durable.write_json(path, sums)
     return np.array(sums)

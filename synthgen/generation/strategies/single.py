@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from synthgen.generation.jobs import Job
 from synthgen.generation.rounds import Outcome, Rounds, failure, unfinished
+from synthgen.generation.setting import LeftOut
 from synthgen.prompts import Prompt
 from synthgen.records import Message
 from synthgen.requests import Query
@@ -45,8 +46,11 @@ def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
     `prompt` (messages), or else the prompt that the templates render.
 
-    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used. Its sources
-    become sources of the new row, because they name who wrote the completion."""
+    A seed may also be a row of another corpus. In this case, its `teacher_prompt` and `token_ids` are used, and its
+    sources become sources of the new row: the completion was written by someone."""
+    sources = given_sources(job.fields.get("sources"))
+    if any(job.setting.removed.has_source(one["id"], one["role"]) for one in sources):
+        raise LeftOut
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
     student = messages_of(job.fields.get("prompt"))
@@ -67,7 +71,7 @@ def score(job: Job) -> Rounds:
     [reply] = yield [query]
     if reply.failure:
         return [failure(query, *reply.failure)]
-    return [job.row(query, reply, sources=given_sources(job.fields.get("sources")))]
+    return [job.row(query, reply, sources=sources)]
 
 
 def given_question(fields: Mapping[str, object], prompt: Prompt) -> str:
