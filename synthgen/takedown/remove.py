@@ -187,7 +187,7 @@ def _counted(job: _Job) -> Tombstone:
         "replies": cache.count(_replies(), job.concerned.keys) if job.concerned else 0,
     }
     hashes = set()
-    for folder in (job.folder, *curated):
+    for folder in (job.folder, *curated, *(one / "curated" for one in _allowed(job.run))):
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
     old = {*hashes, *read_removed(job.run).corpora}  # students that are already out of date may have learned these rows
@@ -213,6 +213,12 @@ def _curated(run: Path) -> list[Path]:
     """The folders inside a run that `curate` made from its rows."""
     found = [path.parent for path in sorted(run.rglob("inputs.json")) if is_regular(path)]
     return [folder for folder in found if outputs.CURATED.begun(folder)]
+
+
+def _allowed(run: Path) -> list[Path]:
+    """The runs inside the run that `audit --keep-allowed` made."""
+    found = [path.parent.parent for path in sorted(run.rglob("curated/inputs.json")) if is_regular(path)]
+    return [folder for folder in found if folder != run and outputs.ALLOWED.begun(folder)]
 
 
 def _count(folder: Path, part: str, ids: set[str]) -> int:
@@ -244,6 +250,9 @@ def _result(job: _Job, *, planned: bool) -> Removal:
     made = [path for path in outputs.files_in(job.run) if _MADE.fullmatch(path)]
     changed = _changes_rows(job)
     folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in _curated(job.run)]
+    for allowed in (folder.relative_to(job.run).as_posix() for folder in _allowed(job.run)):
+        folders += [f"{allowed}/curated/", f"{allowed}/audit/"]
+        made.append(f"{allowed}/recipe.yaml")
     folders += ["audit/"] if outputs.AUDITED.begun(job.run / "audit") else []
     notes = []
     if job.concerned is None and job.manifest and job.manifest["teachers"]:
@@ -306,6 +315,9 @@ def _delete_made(run: Path) -> None:
     for folder in _curated(run):
         outputs.sweep(folder, outputs.CURATED)
         outputs.discard(folder, outputs.CURATED)
+    for folder in _allowed(run):
+        outputs.sweep(folder, outputs.ALLOWED)
+        outputs.discard(folder, outputs.ALLOWED)
     if (run / "audit").is_dir():
         outputs.sweep(run / "audit", outputs.AUDITED)
         outputs.discard(run / "audit", outputs.AUDITED)
