@@ -7,6 +7,7 @@ judges each source by itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 from synthgen.manifest import SourceTerms
@@ -43,14 +44,20 @@ def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
 
 
 def given_sources(value: object) -> list[Source]:
-    """The sources that are stored in a row of another corpus. `value` is the row's field `sources`. Empty when it is
-    not a list of sources, for example when a user's own column has the same name.
+    """The sources that are stored in a row of another corpus. `value` is the row's field `sources`: a list, one source,
+    or the JSON text of either, as in a CSV file. Empty when no entry states a license or a role of a source, for
+    example when a user's own column has the same name.
 
     If an entry cannot be read in full, its missing parts get the values that the audit judges most strictly: an unknown
     role becomes `generator`, and a missing license becomes `unknown`.
     """
-    rows = value if isinstance(value, list) else []
-    return [_source_of(one) for one in rows if isinstance(one, dict) and {"role", "license"} <= one.keys()]
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    rows = value if isinstance(value, list) else [value]
+    return [_source_of(one) for one in rows if isinstance(one, dict) and ("license" in one or _has_role(one))]
 
 
 def terms_of(one: Source) -> SourceTerms:
@@ -82,6 +89,11 @@ def _key(one: SourceTerms) -> tuple[object, ...]:
         one.get("terms_date"),
         tuple(one.get("tools", ())),
     )
+
+
+def _has_role(value: Mapping[str, object]) -> bool:
+    role = value.get("role")
+    return isinstance(role, str) and role in ROLES
 
 
 def _source_of(value: Mapping[str, object]) -> Source:

@@ -125,7 +125,10 @@ class Outcome:
                 f"`synthgen show {run} --failures` shows the reasons"
             )
         else:
-            hint = "check the seeds of the recipe"
+            removed = (run / "removed.jsonl").exists()
+            hint = (
+                f"all may have been removed: `synthgen show {run} -n 0`" if removed else "check the seeds of the recipe"
+            )
         raise GateDenied(f"{self.folder} has no rows: {self.reason}", hint)
 
 

@@ -17,7 +17,7 @@ from synthgen.auditing.combinations import Combination, Term
 from synthgen.auditing.judging import Assessment, Judgment, assess, status_of
 from synthgen.auditing.repairs import repairs
 from synthgen.auditing.result import FAILING, STATUSES, AuditResult, Finding, Status, Subject, worst
-from synthgen.auditing.waivers import marked, remarks
+from synthgen.auditing.waivers import idle, marked, remarks
 from synthgen.recipe import AuditSection
 from synthgen.recipe.exceptions import CONFLICT
 
@@ -43,13 +43,14 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
     blame = _blame(disputed, judgments, combined)
     figures: dict[str, dict[str, float]] = {"rows": dict(sorted(rows.items())), "blame": blame}
     today = datetime.date.today()
+    reasons = {reason for judgment in judgments.values() for reason in judgment.verdict.reasons}
     counts = _without_waived(assessment, disputed) if section.waivers else status
     return AuditResult(
         status,
         tuple(marked(findings, section.waivers, today)),
         figures,
         repairs=repairs(assessment, section) if counts in FAILING else (),
-        notes=remarks(findings, section.waivers, today),
+        notes=(*remarks(findings, section.waivers, today), *idle(reasons, section.permissions, today)),
         counts=counts,
     )
 

@@ -1,19 +1,20 @@
 """Waivers: findings that a named person accepts. These findings keep their verdicts, but do not close the gate.
 
 A waiver covers a finding that it names by source and terms. A waiver covers a conflict between licenses only if it
-names that conflict. A note names each waiver that has ended or that covers nothing.
+names that conflict. A note names each waiver that has ended or that covers nothing, and each permission without an
+effect.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from synthgen.auditing.algebra import Conflict
 from synthgen.auditing.combinations import Term
 from synthgen.auditing.result import FAILING, Finding
-from synthgen.recipe.exceptions import CONFLICT, Covered, Waiver, names
+from synthgen.recipe.exceptions import CONFLICT, Covered, Permission, Waiver, names
 
 _AND = " + "  # separates the licenses of a conflict in reports
 
@@ -60,14 +61,31 @@ def remarks(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datet
     notes = []
     for waiver in waivers:
         if not waiver.counts(today):
-            when = f"ended on {waiver.until}" if waiver.ended(today) else f"begins on {waiver.date}"
-            notes.append(f"the waiver of {waiver.name} does not count: it {when}")
+            notes.append(f"the waiver of {waiver.name} does not count: it {_when(waiver, today)}")
             continue
         for part in waiver.covers:
             if not any(one.status in FAILING and _covers(part, one) for one in findings):
                 about = f"'{part.source}' ({part.terms})" if part.source else f"the conflict {part.terms}"
                 notes.append(f"the waiver of {waiver.name} covers no finding about {about}")
     return tuple(notes)
+
+
+def idle(reasons: Collection[str], permissions: Sequence[Permission], today: datetime.date) -> tuple[str, ...]:
+    """Notes on permissions that have no effect. `reasons` are the reasons of all verdicts; a permission that has an
+    effect is among them.
+    """
+    notes = []
+    for one in permissions:
+        about = " and ".join(part for part in (one.source and f"'{one.source}'", one.terms) if part)
+        if not one.counts(today):
+            notes.append(f"the permission of {one.granted_by} for {about} does not count: it {_when(one, today)}")
+        elif not any(reason.startswith(one.text()) for reason in reasons):
+            notes.append(f"the permission of {one.granted_by} for {about} changes no verdict")
+    return tuple(notes)
+
+
+def _when(one: Waiver | Permission, today: datetime.date) -> str:
+    return f"ended on {one.until}" if one.ended(today) else f"begins on {one.date}"
 
 
 def _covers(part: Covered, finding: Finding) -> bool:

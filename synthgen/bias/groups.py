@@ -119,10 +119,9 @@ def lexicon(section: BiasSection) -> Lexicon:
     ours = _shipped()
     for name in section.dimensions:
         if name not in ours and name not in section.groups:
-            near = nearest(name, [*ours, *section.groups])
             raise RecipeError(
-                f"audit.bias.dimensions: there is no dimension '{name}'",
-                f"did you mean '{near}'?" if near else f"known: {', '.join(ours)}",
+                f"audit.bias.dimensions: there is no dimension '{name}'{nearest(name, [*ours, *section.groups])}",
+                "name a dimension of data/groups.yaml, or give its words under audit.bias.groups",
             )
     lists: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in dict.fromkeys([*(section.dimensions or ours), *section.groups]):
@@ -130,10 +129,15 @@ def lexicon(section: BiasSection) -> Lexicon:
         lists[name] = {g: (*ours.get(name, {}).get(g, ()), *section.groups.get(name, {}).get(g, ())) for g in groups}
         _check(name, lists[name])
     for name, target in section.targets.items():
-        if name not in lists or set(target) != set(lists[name]):
+        if name not in lists:
+            raise RecipeError(
+                f"audit.bias.targets: no dimension '{name}' is compared{nearest(name, lists)}",
+                "name a dimension that audit.bias compares",
+            )
+        if set(target) != set(lists[name]):
             raise RecipeError(
                 f"audit.bias.targets.{name} must name all groups of the dimension",
-                f"the groups are {', '.join(lists.get(name, lists))}",
+                f"the groups are {', '.join(lists[name])}",
             )
     return Lexicon(lists)
 

@@ -49,6 +49,9 @@ class _Dated(Section):
         return self.until is not None and self.until < today.isoformat()
 
     def rules(self) -> Iterator[Rule]:
+        for key in ("name", "reason", "granted_by"):
+            if not getattr(self, key, key).strip():
+                yield key, f"'{key}' is blank"
         for key in ("date", "until"):
             try:
                 datetime.date.fromisoformat(getattr(self, key) or "2000-01-01")

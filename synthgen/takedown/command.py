@@ -9,6 +9,7 @@ import click
 
 from synthgen.command import report_errors
 from synthgen.errors import UserError
+from synthgen.recipe import load_recipe
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 from synthgen.visible import visible
@@ -43,7 +44,9 @@ def remove(run: Path, source: str, plan: bool, yes: bool, ui: UI) -> None:
     if not yes:
         _ask(act(run, source, plan=True).text())
     ui.show(act(run, source))
-    ui.hint(f"synthgen run {run / 'recipe.yaml'} -o {run}, which makes again what was deleted")
+    of_teacher = load_recipe(run / "recipe.yaml").teachers
+    again = f"synthgen run {run / 'recipe.yaml'} -o {run}" if of_teacher else f"synthgen curate {run}"
+    ui.hint(f"{again}, which makes again what was deleted")
 
 
 def _ask(text: str) -> None:

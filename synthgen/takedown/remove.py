@@ -225,7 +225,7 @@ def _curated(run: Path) -> list[Path]:
 def _repaired(run: Path) -> list[Path]:
     """The folders inside a run that `audit --keep-allowed` made from its rows."""
     found = [path.parent.parent for path in sorted(run.rglob("curated/inputs.json")) if is_regular(path)]
-    return [folder for folder in found if outputs.ALLOWED.begun(folder)]
+    return [folder for folder in found if folder != run and outputs.ALLOWED.begun(folder)]
 
 
 def _count(folder: Path, part: str, ids: set[str]) -> int:
@@ -256,7 +256,10 @@ def _staying(job: _Job, table: pa.Table) -> list[int]:
 def _result(job: _Job, *, planned: bool) -> Removal:
     made = [path for path in outputs.files_in(job.run) if _is_made(job.run, path)]
     changed = _changes_rows(job)
-    folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in (*_curated(job.run), *_repaired(job.run))]
+    folders = [f"{folder.relative_to(job.run).as_posix()}/" for folder in _curated(job.run)]
+    for repaired in (folder.relative_to(job.run).as_posix() for folder in _repaired(job.run)):
+        folders += [f"{repaired}/curated/", f"{repaired}/audit/"]
+        made.append(f"{repaired}/recipe.yaml")
     folders += ["audit/"] if outputs.AUDITED.begun(job.run / "audit") else []
     notes = []
     if job.concerned is None and job.manifest and job.manifest["teachers"]:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 from support.corpora import corpus_of, curating, parts, row
 
 import synthgen
@@ -107,6 +108,29 @@ def test_a_waiver_counts_from_its_day_to_its_last(tmp_path, more, said):
     report = synthgen.audit(recipe_of(waiver(OF_NC, **more)), run_of(tmp_path, [FREE], [NC]))
     assert not report.passed
     assert f"does not count: it {said} on" in report.notes[0]
+
+
+@pytest.mark.parametrize("key", ["name", "reason"])
+def test_a_waiver_without_a_name_or_a_reason_is_refused(key):
+    with pytest.raises(ValidationError, match=f"'{key}' is blank"):
+        recipe_of(waiver(OF_NC, **{key: "  "}))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"source": "nc", "date": TOMORROW}, f"does not count: it begins on {TOMORROW}"),
+        ({"source": "nc", "until": YESTERDAY}, f"does not count: it ended on {YESTERDAY}"),
+        ({"source": "nobody"}, "changes no verdict"),
+        ({"terms": "CC-BY-NC-4.0"}, "changes no verdict"),
+        ({"source": "nc"}, ""),
+    ],
+)
+def test_a_permission_without_an_effect_is_named_in_a_note(tmp_path, more, said):
+    values = {"granted_by": "The Author", "date": "2026-01-31", "allows": list(ACTIONS), **more}
+    report = synthgen.audit(recipe_of(permissions=[values]), run_of(tmp_path, [FREE], [NC]))
+    assert report.passed == (not said)
+    assert [said in note for note in report.notes] == ([True] if said else [])
 
 
 def test_a_waiver_that_ended_after_the_audit_closes_the_gate(tmp_path, monkeypatch):

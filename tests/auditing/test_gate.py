@@ -149,6 +149,12 @@ def test_sources_that_cannot_be_read_are_judged_most_strictly():
     assert given_sources([good, {**good, "role": "author"}]) == [good, {**good, "role": "generator"}]
     [unnamed] = given_sources([{"role": "seed", "license": None}])
     assert (unnamed["id"], unnamed["role"], unnamed["license"]) == ("a source without a name", "seed", "unknown")
+    assert [one["license"] for one in given_sources([{"id": "w", "license": "MIT"}, {"role": "seed"}])] == [
+        "MIT",
+        "unknown",
+    ]
+    assert given_sources(good) == given_sources(json.dumps(good)) == given_sources(json.dumps([good])) == [good], "CSV"
+    assert given_sources("[not JSON") == given_sources("[1, null]") == given_sources(None) == []
     assert given_sources(["https://example.org", {"title": "a page"}]) == [], "a user's own column"
     assert given_sources("https://example.org") == []
 

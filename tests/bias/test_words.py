@@ -77,7 +77,9 @@ def test_own_words_are_added_and_mistakes_are_named():
     assert [one.name for one in book.dimensions] == ["gender", "pet"]
     assert book.masks(words(pa.array(["a bloke, a cat"]))).tolist() == [0, 2, 0, 4]
     for wrong, message in (
-        ({"dimensions": ("gendre",)}, "no dimension 'gendre'"),
+        ({"dimensions": ("gendre",)}, r"no dimension 'gendre'; did you mean 'gender'\?"),
+        ({"dimensions": ("nope",)}, "no dimension 'nope'; known: age, "),
+        ({"targets": {"nope": {"a": 0.5, "b": 0.5}}}, "no dimension 'nope' is compared; known: age, "),
         ({"groups": {"pet": {"cat": ("cat",)}}}, "at least two groups"),
         ({"groups": {"gender": {"male": ("She",)}}}, "'She' is in the groups 'female' and 'male'"),
         ({"targets": {"gender": {"female": 0.5, "mal": 0.5}}}, "must name all groups"),
