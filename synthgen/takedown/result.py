@@ -52,7 +52,7 @@ class Removal:
         for student in self.students:
             lines.append(
                 f"{self.run / student} was trained on this corpus. It stays as it is, and its card says so; "
-                "`synthgen run` trains it again"
+                "`synthgen run`, or `distill train` with --fresh, trains it again"
             )
         lines += self.notes
         if self.unsearched:

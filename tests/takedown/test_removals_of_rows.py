@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from click.testing import CliRunner
 from support.corpora import parts
 
 import synthgen
 from synthgen.cli import main
+from synthgen.takedown.result import Removal
 
 
 def command(*words, code=0):
@@ -48,3 +50,10 @@ def test_a_run_whose_rows_were_all_removed_says_so(tmp_path):
     command("remove", run, "--source", "rows.jsonl", "--yes")
     assert f"all may have been removed: `synthgen show {run} -n 0`" in command("curate", run, code=1)
     assert "'rows.jsonl' (2 rows)" in command("show", run, "-n", 0)
+
+
+def test_the_line_about_a_student_names_both_commands_that_train_it():
+    text = Removal(
+        Path("run"), "x", "the seed 'x'", False, dict.fromkeys(("rows", "failures", "replies"), 1), [], ["student"]
+    ).text()
+    assert "`synthgen run`, or `distill train` with --fresh, trains it again" in text
