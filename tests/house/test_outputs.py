@@ -159,7 +159,7 @@ def test_fresh_begins_anew_what_a_killed_process_left(run, finished, tmp_path, n
 def test_fresh_on_a_folder_of_other_inputs_leaves_nothing_of_them(run, finished):
     old = write(run / "curated", {"rejected/train-00099.parquet": "older", "data/train-00099.parquet": "older"})
     assert warm("synthgen", "curate", run, "--fresh").code == 0
-    assert files(old) == curated_files(finished.run / "curated")
+    assert curated_files(old) == curated_files(finished.run / "curated")
 
 
 def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
@@ -262,7 +262,7 @@ def test_audit_and_export_into_their_sources_are_refused(run, finished, tmp_path
 
 def test_a_new_folder_in_the_run_is_a_place_for_another_corpus_and_student(run, finished, tmp_path, monkeypatch):
     assert warm("synthgen", "curate", run, "-o", run / "strict").code == 0
-    assert files(run / "strict") == curated_files(run / "curated")
+    assert curated_files(run / "strict") == curated_files(run / "curated")
     assert warm("synthgen", "audit", run / "strict").code == 0
     assert warm("distill", "train", run / "strict", "-o", run / "small").code == 0
     assert (run / "small" / "model.safetensors").read_bytes() == (run / "student" / "model.safetensors").read_bytes()
