@@ -205,8 +205,8 @@ def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> No
     """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
     `folder` is inside the folder of another stage of the same run.
 
-    `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be the folder of
-    this name in the run and, with `nested`, also a folder inside it. Links are resolved first.
+    `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be the run's
+    folder with this name. If `nested` is true, it may also be a folder inside that one. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]

@@ -32,9 +32,9 @@ from synthgen.errors import RecipeError
 _INDEXES = re.compile(r"(mlp_only_layers|moe_layers|cross_attention_layers|.*layer_(idxs?|ids|indices|indexes))")
 # Lists of config.json that have nothing to do with layers, even if their length is the number of layers.
 _OTHER = re.compile(r".*(_token_ids?|_ids?|architectures|_section|_sizes|_kernel|_range|labels?)")
-# Numbers of config.json that count the first layers, which are of another kind than the rest. The student's config gets
-# the number of those first layers that it keeps. If these are not the student's first layers, the comparison with the
-# teacher fails.
+# Keys of config.json that say how many layers at the beginning are of another kind than the later layers. The
+# student's config gets the number of these layers that it keeps. If these are not the student's first layers, the
+# comparison with the teacher fails.
 _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers", "num_hash_layers")
 # Strings of config.json with one letter for each layer.
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")

@@ -24,8 +24,8 @@ from synthgen.tables.reference import resolve
 
 @dataclass(frozen=True)
 class Student:
-    """A student that is described. `sources` are its sources other than the sources of its rows, as the audit names
-    them; None if no audit is about this student.
+    """A student that is described. `sources` lists what the audit names as the student's own sources, without the
+    sources of its training rows. It is None if no audit is about this student.
     """
 
     folder: Path

@@ -49,8 +49,8 @@ class Output:
             self.answers.append((key, kept))
 
     def end(self, status: str) -> None:
-        """Finish the output of a batch that ended with `status`, after all its lines were added. A completed batch may
-        have billed requests that have no line.
+        """Finish the output of a batch that ended with `status`, after all its lines were added. In a completed
+        batch, the provider may bill a request although the output has no line for it.
         """
         if status == "completed":
             self.spent += self._shares(max(0, self.requests - self._lines))

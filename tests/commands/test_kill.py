@@ -186,8 +186,8 @@ def test_undisturbed_run_has_every_id_once(setups, kind):
     [
         *(("sampled", stage, 11 if stage == "train" else 5) for stage in STAGES),
         *((kind, stage, 17) for kind in ("topk", "classify") for stage in ("generate", "train")),
-        *((kind, "train", 29) for kind in TRAINED),
-        *((kind, "train", 37) for kind in OTHERS),
+        *((kind, "train", 29) for kind in ("lora", "on_policy")),
+        *((kind, "train", 37) for kind in ("encoder", "step_by_step", "api")),
     ],
 )
 def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):

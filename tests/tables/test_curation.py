@@ -1,4 +1,4 @@
-"""An edit, a check and a sweep that a user adds work without a change of the package. The recipe accepts their keys,
+"""A user can add an edit, a check and a sweep without changing the package. The recipe accepts their keys,
 their verdicts are written, and `show` and the report page count them.
 """
 

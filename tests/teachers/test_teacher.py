@@ -177,7 +177,7 @@ def test_end_token_and_limit(smol):
 
 def test_targets_have_a_row_for_each_token(smol):
     for spec in (LogitsSpec("sampled", 2.0, draws=10), LogitsSpec("topk", 2.0, k=5)):
-        for reply in smol.sample([ask(q, i) for i, q in enumerate(QUESTIONS)], spec):
+        for reply in smol.sample([ask(q, i, tokens=8) for i, q in enumerate(QUESTIONS[:3])], spec):
             assert len(reply.target) == len(reply.token_ids)
 
 
@@ -192,8 +192,8 @@ def test_draws_are_taken_at_the_temperature_of_the_loss(smol):
 
 def test_classify_equals_the_product_of_token_probabilities(smol):
     prompt = load_prompt(str(shipped("prompts") / "classify"), "classify")
-    labels = ("payment", "delivery", "technical", "billing issue")  # the last label has several tokens
-    texts = ["I was charged twice.", "Where is my parcel?", "It crashes."]
+    labels = ("payment", "delivery", "billing issue")  # the last label has several tokens
+    texts = ["I was charged twice.", "Where is my parcel?"]
     requests = [
         Request("classify", prompt.teacher({"text": t}), labels=labels, id=f"{i:032x}") for i, t in enumerate(texts)
     ]
@@ -319,7 +319,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(smol):
     the same log-probabilities up to rounding: 2e-3 nats in float32.
     """
     for few_shot in (True, False):
-        requests = [ask(q, i, 0.0, few_shot, tokens=10) for i, q in enumerate(QUESTIONS[:3])]
+        requests = [ask(q, i, 0.0, few_shot, tokens=6) for i, q in enumerate(QUESTIONS[:3])]
         together = smol.sample(requests, None)
         assert len({len(reply.prompt_token_ids) for reply in together}) == 3, "so the batch has padding"
         for request, reply in zip(requests, together, strict=True):

@@ -177,5 +177,5 @@ def windows(words: Words, lengths: Sequence[int]) -> Iterator[Hashes]:
 
 
 def in_one_text(words: Words, firsts: Rows, length: int) -> npt.NDArray[np.bool_]:
-    """Whether the sequences of `length` words that begin at `firsts` lie in one text each."""
+    """For each sequence of `length` words that begins at one of `firsts`: whether it lies within a single text."""
     return np.asarray(words.text[firsts] == words.text[firsts + length - 1])

@@ -30,8 +30,8 @@ def add_words(words: Array, sizes: Array, counts: Array) -> None:
 
 @compiled
 def approach(vectors: Array, chosen: int, distance: Array, nearest: Array) -> None:
-    """Update `nearest` and `distance` after the text `chosen` was chosen: it becomes the nearest chosen text of each
-    text that is closer to it than to all earlier chosen texts. `distance` holds the squared distance of each text to
+    """Update `nearest` and `distance` after `chosen` was added to the selection. Each text that is closer to `chosen`
+    than to every earlier choice now has `chosen` as its nearest. `distance` holds the squared distance of each text to
     its nearest chosen text.
     """
     for text in range(len(vectors)):
