@@ -83,7 +83,8 @@ def describe(path: Path, to: str, out: Path, *, license: str | None = None, fres
         raise UserError(f"{out} is the name of a file, and {to} is a folder", "give a folder with -o")
     outputs.not_around(out, path)
     outputs.not_inside(out, [subject.folder, *outputs.stages(subject.folder, ""), *subject.of_student])
-    output = outputs.Output("synthgen export", ((entry.file, ""),), (re.escape(entry.file),))
+    signs = ((entry.file, entry.sign),) if entry.sign else ()
+    output = outputs.Output("synthgen export", signs, (re.escape(entry.file),))
     if output.begun(out) and not fresh:
         raise RunChanged(
             one_line(f"{out} holds an earlier export"), "give another folder with -o, or replace it with --fresh"

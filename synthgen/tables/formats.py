@@ -164,13 +164,15 @@ class Description:
     document also describes the run's student. `describe` returns the content of the document. With rows, it is called
     as `describe(folder, about)`, where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the
     card of the export. Without rows, it is called as `describe(subject)` with a
-    `synthgen.exporting.description.Subject`.
+    `synthgen.exporting.description.Subject`. A document without rows contains the text `sign`. Without `--fresh` no
+    document is replaced. With it, only a file that contains `sign` is replaced, because any other file is the user's.
     """
 
     about: str
     file: str
     describe: Reference
     rows: str = ""
+    sign: str = ""
 
 
 DESCRIPTIONS: dict[str, Description] = {
@@ -184,6 +186,7 @@ DESCRIPTIONS: dict[str, Description] = {
         about="SPDX 3.0.1: the corpus, its sources, and the student that was trained on it, with their licenses.",
         file="spdx.json",
         describe="synthgen.exporting.spdx:describe",
+        sign='"name": "synthgen"',
     ),
 }
 

@@ -177,6 +177,16 @@ def test_what_cannot_be_described_is_refused(run, tmp_path):
     exported(run, tmp_path / "out", fresh=True)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_document_of_the_user_is_not_replaced(run, tmp_path, fresh):
+    document = tmp_path / "out" / "spdx.json"
+    document.parent.mkdir()
+    document.write_text('{"mine": 1}')
+    with pytest.raises(RunChanged):
+        synthgen.export(run, "spdx", document.parent, fresh=fresh)
+    assert document.read_text() == '{"mine": 1}'
+
+
 def test_a_description_added_from_outside_is_written(run, tmp_path, monkeypatch):
     entry = Description("names", "names.json", lambda subject: {"name": subject.about.name})
     monkeypatch.setitem(DESCRIPTIONS, "names", entry)
