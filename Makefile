@@ -1,5 +1,5 @@
 # `make demo` installs the project and does two runs with a real model: generate, curate, audit, train, evaluate, report.
-# `make test` runs the default tests. It installs the project first if necessary.
+# `make test` runs the default tests. If necessary, `make test` installs the project first.
 # `make test-slow` runs the tests that take many minutes.
 # `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.

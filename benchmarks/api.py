@@ -113,7 +113,7 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
 
 
 def rows(folder: Path, count: int) -> None:
-    """Generates `count` rows from recorded short replies of a replay teacher."""
+    """Generates `count` rows with a replay teacher, which gives short recorded replies."""
     each = 10
     task = folder / "task"
     path = write_recipe(task, "http://127.0.0.1:1/v1", count // each, {"num_generations": each, "shard_size": 4096})

@@ -7,8 +7,8 @@
 follow the stereotype. In FOLDER/control, the pronouns of both genders are equally frequent, and so are both people as
 answers. The questions are made from the templates of the audit, but they are about other people. The sentences are
 defined in this file. A copy of a large model cannot be the control, because a large model prefers stereotyped sentences
-before any training. `planted` audits both models. It exits with 0 if both test sets show stereotypes in FOLDER/planted
-and no test set shows stereotypes in FOLDER/control, otherwise with 1.
+before any training. `planted` audits both models. The command `planted` exits with 0 if both test sets show stereotypes
+in FOLDER/planted and no test set shows stereotypes in FOLDER/control, otherwise with 1.
 
     python benchmarks/bias_of_models.py students FOLDER --rows ROWS.jsonl
     python benchmarks/bias_of_models.py measured FOLDER --winobias WINOBIAS --bbq BBQ/Age.jsonl --bbq BBQ/Religion.jsonl

@@ -63,7 +63,7 @@ def texts_of(count: int, path: str | None) -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
         for number in range(count):
             row = rows[number % len(rows)]
-            fresh = "" if number < len(rows) else f" {number}"  # else curation would reject a copy
+            fresh = "" if number < len(rows) else f" {number}"  # otherwise curation would reject the row as a copy
             yield row["prompt"] + fresh, row["completion"]
         return
     parts = sentences()

@@ -23,9 +23,10 @@ question, so that a person can judge whether the row is a real leak. To measure 
 the rows of `train.jsonl` in memory five times, in one process with one thread. The fastest pass counts. The time to
 make the index does not count.
 
-`--twins` curates a data set with `split_twins`. Before and after curation, it counts the rows of `test` whose prompt
-has a Jaccard similarity of at least 0.8 with a prompt of `train`. The count shares no code with the sweep: it
-represents rows as sets of strings, and compares every pair of rows that have a sequence of five words in common.
+`--twins` curates a data set with `split_twins`. Before and after curation, the option `--twins` counts the rows of
+`test` whose prompt has a Jaccard similarity of at least 0.8 with a prompt of `train`. The count shares no code with the
+sweep: it represents rows as sets of strings, and compares every pair of rows that have a sequence of five words in
+common.
 """
 
 from __future__ import annotations

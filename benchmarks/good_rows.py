@@ -57,7 +57,7 @@ def written_outputs(data: Path) -> Iterator[Row]:
 
 
 def functions(data: Path) -> Iterator[Row]:
-    """Functions of Python's standard library, from the first modules by name."""
+    """Functions of Python's standard library, from the modules that are first in the order of their paths."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     paths = sorted(
         path for path in folder.rglob("*.py") if "site-packages" not in path.parts and "test" not in path.parts
@@ -79,7 +79,9 @@ def functions(data: Path) -> Iterator[Row]:
 
 
 def tables(data: Path) -> Iterator[Row]:
-    """Tables in Markdown with 3 to 20 rows. Half of them have few different values in a column, as real tables have."""
+    """Tables in Markdown with 3 to 20 rows. Half of the tables have few different values in a column, as real tables
+    have.
+    """
     draw = random.Random(5)
     words = ["apple", "bread", "Oslo", "red", "north", "12", "3.5", "yes", "no", "2024-05-01", "n/a", "low", "-", "✓"]
     for _ in range(TABLES):

@@ -61,7 +61,7 @@ def accuracy(recipe: synthgen.Recipe, run: Path, seed: int, texts: list[str], ri
 
 
 def once(model: type[LanguageModel]) -> None:
-    """Let `label_probs` of a model compute the result of a prompt only once in this process."""
+    """Make a model's `label_probs` compute the result for a prompt only once in this process."""
     compute = model.label_probs
     known: dict[str, list[tuple[list[float], int]]] = {}
 

@@ -2,10 +2,10 @@
 
     python benchmarks/mutants.py [--seed 1] [--count 200] [--rooms budget seeds] [--part 1/4] [--out mutants.jsonl]
 
-A mutant is a copy of the source with one change. A comparison, an arithmetic operator, `and`, `or` or `not` becomes
-another one, a number becomes the next number, or True becomes False. Each room is a part of the source with its tests
-(ROOMS). The mutants are drawn evenly over the rooms. The same seed draws the same mutants while the source stays the
-same. Each mutant runs the tests of its file until the first failure. A run that takes too long counts as a failure.
+A mutant is a copy of the source with one change. The change replaces a comparison or an operator by another one, a
+number by the next number, or True by False. Each room is a part of the source with its tests (ROOMS). The mutants are
+drawn evenly over the rooms. The same seed draws the same mutants while the source stays the same. Each mutant runs the
+tests of its file until the first failure. A run that takes too long counts as a failure.
 
 Results are appended to the file of `--out`. A run that was interrupted continues from this file. A mutant that a test
 detected is not run again. A mutant that survived is run again, because a new test may detect it now. `--part 2/4` runs

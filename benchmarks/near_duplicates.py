@@ -9,9 +9,9 @@ replaced, a beginning added, a part left out, or two parts swapped. The sizes of
 1,000. Everything is drawn with a fixed seed.
 
 The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. For corpora of at most
-100,000 rows, this program computes the true similarity of all pairs, without any of the tools. It uses an index that
-lists, for each sequence, the rows that contain the sequence. A tool reads the corpus from Parquet and writes the ids of
-kept rows. Each tool runs in its own process, and the tools take turns.
+100,000 rows, this program computes the true similarity of all pairs, without any of the tools. The program uses an
+index that lists, for each sequence, the rows that contain the sequence. A tool reads the corpus from Parquet and writes
+the ids of kept rows. Each tool runs in its own process, and the tools take turns.
 
 - docs/s: rows, divided by the time from the start of the process to its end.
 - CPU: user and system time. MB: the peak memory of the largest process (VmHWM).
@@ -61,7 +61,7 @@ _PART = 250_000
 
 
 def sentences(path: Path) -> list[str]:
-    """The distinct sentences in a file of rows. They are ASCII, so that all tools see the same words."""
+    """The distinct sentences in a file of rows. Only ASCII sentences are kept, so that all tools see the same words."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         texts = [f"{row['prompt']}\n{row['completion']}" for row in map(json.loads, lines)]
     parts = {" ".join(part.split()) for text in texts for part in re.split(r"(?<=[.!?])\s|\n", text)}

@@ -4,12 +4,12 @@
     python benchmarks/privacy.py data/gsm8k           and the values in all JSONL files of a folder
 
 Speed is measured in one thread on texts of about 1 kB: sentences from the project's own pages, with a planted value in
-1% of them. The search has two steps, as in curation. The first step selects the texts that may hold a value. It uses
-RE2, which is part of pyarrow. If the package `hyperscan` is installed, the same step is measured with Hyperscan too.
-The second step finds the values in the selected texts.
+1% of them. The search has two steps, as in curation. The first step selects the texts that may hold a value. The first
+step uses RE2, which is part of pyarrow. If the package `hyperscan` is installed, the first step is measured with
+Hyperscan too. The second step finds the values in the selected texts.
 
-Recall and precision are measured on planted values and look-alikes. The functions that draw them are also used by the
-tests (tests/support), but with another seed. A value is found if its place and its kind are exactly right.
+Recall and precision are measured on planted values and look-alikes. The tests draw such values with the same functions
+(tests/support), but with another seed. A value is found if its place and its kind are exactly right.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ The model does not run, because on a small machine its time would hide the time 
 replace the model's outputs: peaked distributions over SmolLM2's vocabulary, in the type that vLLM's engine returns
 (FlatLogprobs). The first part runs the steps of `generate` that process such outputs: conversion to arrays, top-k with
 residual mass, encoding, and Parquet with fsync. For each step, the first part prints the CPU time per token in
-microseconds. It also prints the rate of all steps together, in one process with one thread. The second part runs the
-whole stage `generate` on the same outputs, so its time includes reading seeds, rendering prompts, decoding text, and
-writing rows, manifest and card.
+microseconds. The first part also prints the rate of all steps together, in one process with one thread. The second part
+runs the whole stage `generate` on the same outputs, so its time includes reading seeds, rendering prompts, decoding
+text, and writing rows, manifest and card.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ in 200 ms.
 Each tool has its own environment under .venv-rivals/ and runs with an empty home folder. A missing environment is
 created, which downloads packages and takes some minutes. Each tool has its fastest documented settings, which are in
 `rivals/ask_NAME.py` and are printed below the table. The server is tests/support/server.py in a separate process. The
-tools take turns. With the first number that is given for --in-flight, each tool runs --repeat times. With each of the
-remaining numbers, each tool runs once.
+tools take turns. With the first number that is given for --in-flight, each tool runs --repeat times. With each further
+number for --in-flight, each tool runs once.
 
 - s: the time from the call of the tool until the call returns with all rows on the disk. The time includes everything
   that the tool starts or loads during the call, such as worker processes, health checks and statistics. The rows are

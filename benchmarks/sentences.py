@@ -1,5 +1,4 @@
-"""Draws random sentences from all prose of the project. They are for a reader who marks each sentence that needed a
-second reading.
+"""Draws random sentences from all prose of the project. A reader then marks each sentence that needed a second reading.
 
     python benchmarks/sentences.py [-n 200] [--seed 0]
 

@@ -1,5 +1,5 @@
-"""For every strategy, measures how many rows are kept and how new they are, with the demo's teacher. Compares both with
-plain resampling.
+"""For every strategy, measures how many rows are kept and how new they are, with the demo's teacher. Compares both
+figures with those of plain resampling.
 
     python benchmarks/strategies.py                         all shipped recipes
     python benchmarks/strategies.py --data FOLDER           also public sets: self-instruct, gsm8k, palm-rationales

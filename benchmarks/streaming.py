@@ -139,8 +139,8 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
 
 
 def streams() -> bool:
-    """Whether the imported packages can train from a stream. Revision 199c186 cannot, and its modules and keys have
-    other names.
+    """Whether the imported packages can train from a stream. Revision 199c186 cannot train from a stream, and its
+    modules and keys have other names.
     """
     return importlib.util.find_spec("distill.streaming") is not None
 

@@ -4,8 +4,8 @@
 
 The default revision is 199c186, which is read with `git archive`. Only `synthgen/` and `distill/` are counted. `--list`
 prints every hit as path:line. `--check` exits with 1 if the working tree exceeds a limit. Each of the four counts below
-has a limit. Count 1 must be zero comparisons. Count 2 may be at most half as many `Any` as in the revision. Count 3
-must be zero modules, functions, parameter lists and calls that are too long. Count 4 must be zero circles.
+has a limit. Count 1 (comparisons) must be zero. Count 2 (`Any`) may be at most half of the same count in the revision.
+Count 3 (modules, functions, parameter lists and calls that are too long) must be zero. Count 4 (circles) must be zero.
 
 1. Comparisons with the name of a strategy, an engine or a kind of student, outside the table that owns the name.
    - The names are the keys of STRATEGIES, ENGINES and KINDS, and the members of three kinds of Literal: the alias

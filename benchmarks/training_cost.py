@@ -10,10 +10,10 @@ and the arms take turns. The benchmark measures completion tokens a second and C
 the peak memory of the process (VmHWM). The intervals of the ratios to cross-entropy are from a bootstrap over the
 rounds.
 
-The arm "trl" is TRL's GKDTrainer with a live teacher, in a separate environment under .venv-rivals/. Its settings are
-lmbda 0 (train on the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's stable
-DistillationTrainer is not used, because it trains on text that it generates. TRL's loss on the first batch is printed
-beside the package's KL over the full vocabulary.
+The arm "trl" is TRL's GKDTrainer with a live teacher, in a separate environment under .venv-rivals/. The settings of
+GKDTrainer are lmbda 0 (train on the tokens of the corpus), beta 0 (forward KL) and no gradient checkpointing. TRL's
+stable DistillationTrainer is not used, because it trains on text that it generates. TRL's loss on the first batch is
+printed beside the package's KL over the full vocabulary.
 
 Two more arms run only if they are named: --arms cross-entropy sampled hidden stored. The arm "hidden" adds a loss on
 the hidden states of a live teacher. The arm "stored" reads the same hidden states from disk and has no teacher in

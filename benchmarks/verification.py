@@ -6,7 +6,7 @@ DATA is a folder with these files of public data sets, which are not part of the
 
 - gsm8k/model_solutions.jsonl: solutions of GSM8K by four models, each with the label `is_correct`
 - palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B, each with its
-  reference. The model continues with invented questions, so each answer is cut at the next question.
+  reference. PaLM continues its answers with invented questions, so each answer is cut at the next question.
 
 A label of SVAMP says whether the expression behind "The answer is" has the value of the reference. Python's own parser
 computes this value. A label of CommonsenseQA says whether the last sentence names exactly one choice, and whether this

@@ -124,8 +124,8 @@ def written_in(source: Path) -> Written:
 
 
 def authors(manifest: Manifest, written: Written) -> str:
-    """The names of the teachers that wrote the rows of a corpus, in words. They come from the manifest, or from the
-    rows if the manifest names no teacher. "" when unknown.
+    """The names of the teachers that wrote the rows of a corpus, in words. The names come from the manifest, or from
+    the rows if the manifest names no teacher. "" when unknown.
     """
     stated = manifest["teachers"]
     wrote = [key for key in stated if key in written.served] or list(stated)

@@ -54,7 +54,7 @@ def curve(
             "correct --share",
         )
     source = corpus.resolve(Path(run), prefer=("curated",))
-    check(recipe, source, override=override_audit)  # raises its errors before anything is written
+    check(recipe, source, override=override_audit)  # this call raises its errors before anything is written
     with outputs.locked(source.parent / "student", source):
         return _curve_of(recipe, run, source.parent / "student", shares, ui, fresh=fresh, override=override_audit)
 
@@ -86,8 +86,8 @@ def _curve_of(
 
 
 def _curve(last: Evaluation, points: list[Point]) -> Curve:
-    """Build the curve from its points. The plotted measure is the first measure of `last.plotted` for which a point has
-    a value.
+    """Build the curve from its points. The plotted measure is the first measure in `last.plotted` for which any point
+    has a value.
     """
     there = {name for point in points for row in point.table.values() for name in row}
     measures = {name: measure for name, measure in last.measures.items() if name in there}

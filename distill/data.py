@@ -1,9 +1,9 @@
 """The data that a student learns from: the rows, the recipe's choice of rows, and batches of stored distributions.
 
 Rows come from `distill.streaming`, which reads a row by its index. From a kept row, the student learns the tokens (by
-cross-entropy) and the stored distributions. From a rejected row, it learns nothing, or only the distributions, or both
-tokens and distributions. The reasons of the rejection decide which of the three. Logits are matched to rows by id and
-alignment hash.
+cross-entropy) and the stored distributions. From a rejected row, the student learns nothing, or only the distributions,
+or both tokens and distributions. The reasons for which the row was rejected decide what the student learns from it.
+Logits are matched to rows by id and alignment hash.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class TrainingSet:
 class Choice:
     """Which rows and distributions of a corpus are used.
 
-    A row is left out when prompt and completion together have more than `max_length` tokens. It is also left out when
-    the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training seeds
-    whose rows are used. Seeds are chosen by a hash, so the seeds of a smaller share are a subset of those of a larger
-    share.
+    A row is left out when prompt and completion together have more than `max_length` tokens. A row is also left out
+    when the student's or the teacher's prompt has more than `max_prompt` tokens. `share` is the share of the training
+    seeds whose rows are used. Seeds are chosen by a hash, so the seeds of a smaller share are a subset of those of a
+    larger share.
 
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`

@@ -8,8 +8,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from synthgen.lm.turns import template_end
 
-# Settings of generation_config.json that force or forbid tokens or lengths. They belong to the checkpoint's own task,
-# and would keep a student from writing what it learned, or from ending its answers.
+# Settings of generation_config.json that force or forbid tokens or lengths. Such settings belong to the checkpoint's
+# own task, and would keep a student from writing what it learned, or from ending its answers.
 _OF_OTHER_TASKS = (
     "forced_bos_token_id",
     "forced_eos_token_id",
@@ -27,8 +27,8 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_
 
 
 def end_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> None:
-    """Write all end tokens that `generate` needs into the model's generation config. They are those in `ends`, the
-    tokenizer's end token, the token that ends a turn, and the model's own end tokens.
+    """Write all end tokens that `generate` needs into the model's generation config. The end tokens are those in
+    `ends`, the tokenizer's end token, the token that ends a turn, and the model's own end tokens.
 
     Settings that force or forbid tokens are removed. Settings of sampling are removed if transformers would refuse to
     save them.

@@ -46,7 +46,7 @@ class HeldOut:
 
     @property
     def text(self) -> str:
-        """The last user message of the prompt. It is the input of a student that reads a single text."""
+        """The last user message of the prompt. A student that reads a single text gets this message as its input."""
         return str(next(m["content"] for m in reversed(self.prompt) if m["role"] == "user"))
 
 

@@ -36,7 +36,7 @@ class Job:
 
     @cached_property
     def teacher(self) -> LanguageModel:
-        """The recipe's teacher as a language model. Its weights are loaded when they are first needed.
+        """The recipe's teacher as a language model. The teacher's weights are loaded when they are first needed.
 
         Give a function only the part of the teacher that it needs: `teacher.tokens`, `teacher.weights`, or the whole
         teacher to generate text. A student that learns text needs no part of the teacher; see `tokens`. Raises the
@@ -45,7 +45,9 @@ class Job:
         return self.open_teacher or LanguageModel.open(local_teacher(self.recipe), lazy=True)
 
     def unload_teacher(self) -> None:
-        """Release the teacher's weights if the teacher was opened. They are loaded again when they are next needed."""
+        """Release the teacher's weights if the teacher was opened. The weights are loaded again when they are next
+        needed.
+        """
         opened = self.open_teacher or self.__dict__.get("teacher")
         if opened is not None:
             opened.weights.unload()

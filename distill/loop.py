@@ -1,4 +1,4 @@
-"""The training loop. It minimizes the loss of an `Objective`. A killed training can be resumed, with the same result.
+"""The training loop minimizes the loss of an `Objective`. A killed training can be resumed, with the same result.
 
     metrics = fit(Objective(model), batch_of, section, steps, Checkpoints(folder, "distilled"), bar)
 
@@ -242,7 +242,7 @@ class _Trainer(Generic[Row]):
         accelerator = self.accelerator
         own = batch[accelerator.process_index :: accelerator.num_processes]
         largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # the same number in all processes, because they wait for each other
+        portions = -(-largest // size)  # this number is the same in all processes, because they wait for each other
         parts: dict[str, float] = {}
         for number in range(portions):
             rows, idle = own[number * size : (number + 1) * size], False
@@ -251,7 +251,8 @@ class _Trainer(Generic[Row]):
             with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
                 with self._precision():
                     loss, values = self.wrapped(rows, batch)
-                # DDP averages the gradients over the processes. The factor makes the average a sum.
+                # DDP averages the gradients over the processes. The factor below, the number of processes, turns this
+                # average into a sum.
                 accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
             parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
         return parts

@@ -8,9 +8,9 @@ already shifted: row n predicts label n. A divergence has one value for each tok
 `synthgen.tables.divergences.TABLE` says which divergence is defined for which kind of target.
 
 Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
-outcomes. For dense targets they are all V ids. For a top-k they are the K kept ids and one bucket for all other ids, in
-teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the given
-temperature:
+outcomes. For dense targets, the outcomes are all V ids. For a top-k, the outcomes are the K kept ids and one bucket for
+all other ids, in teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at
+the given temperature:
 
     forward_kl       Σ p (log p − log q)                           Hinton et al. 2015
     reverse_kl       Σ q (log q − log p)
@@ -114,7 +114,7 @@ def divergence(
     """Compute the divergence `name` between student logits `z_NV` and `target`, times temperature²: (N,) float32.
 
     `beta` in [0, 1] is the weight of jsd. `alpha` in [0, 1) is the skew. Ids at or above `vocabulary` are padding of
-    the embedding matrix. They are cut off in student and teacher, so that they have no mass. Raises ValueError when
+    the embedding matrix. Such ids are cut off in student and teacher, so that they have no mass. Raises ValueError when
     `TABLE` has no such divergence for this target, or when dense targets have another width than the logits.
     """
     reason = refusal(name, KINDS[type(target)])
@@ -152,7 +152,7 @@ def with_cross_entropy(
     """Return (N, 2): `divergence`, and the cross-entropy of the labels over all V ids.
 
     For draws or a top-k at temperature 1, divergence and cross-entropy are computed from one softmax. The (N, V) logits
-    are then read half as often. Reading them is the main cost of the loss on a GPU.
+    are then read half as often. Reading the logits is the main cost of the loss on a GPU.
     """
     width = z_NV.shape[-1]
     alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
@@ -203,7 +203,7 @@ def _expect(logw: Tensor, values: Tensor) -> Tensor:
 
 def _mixture(logp: Tensor, logq: Tensor, share: float) -> Tensor:
     """Return log(share · p + (1 − share) · q). `share` must be strictly between 0 and 1."""
-    neither = (logp == -torch.inf) & (logq == -torch.inf)  # where logaddexp's gradient would be NaN
+    neither = (logp == -torch.inf) & (logq == -torch.inf)  # here the gradient of logaddexp would be NaN
     p, q = (part.masked_fill(neither, 0) for part in (logp, logq))
     mixed = torch.logaddexp(p + math.log(share), q + math.log1p(-share))
     return mixed.masked_fill(neither, -torch.inf)
@@ -301,7 +301,8 @@ class _Bucketed(torch.autograd.Function):
 
     The gradient has a closed form. S is the set of kept ids. The incoming gradient is g_k for column k and g_σ for the
     bucket, and G is its sum over all columns. The gradient of the logit of an id k in S is g_k − G q_k. For an id j
-    outside S, it is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added at the label's id.
+    outside S, the gradient of the logit is g_σ · softmax(z over the other ids)_j − G q_j. The label's gradient is added
+    at the label's id.
     """
 
     @staticmethod

@@ -157,10 +157,10 @@ def _add(grads: Sequence[Tensor | None], dz: Tensor, h: Tensor, weight: Tensor |
 def output_head(model: PreTrainedModel) -> Head | None:
     """Return the output layer of a language model, with the scale and the cap that its config states.
 
-    The function computes logits with this output layer and compares them with the model's own logits. If they differ,
-    the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The function then
-    returns None, and training uses the logits of the whole model. It also returns None when the output layer has an
-    adapter, because the layer then computes more than its weight alone.
+    The function computes logits with this output layer and compares them with the model's own logits. If the two
+    results differ, the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The
+    function then returns None, and training uses the logits of the whole model. The function also returns None when the
+    output layer has an adapter, because the layer then computes more than its weight alone.
     """
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     if layer is None or hasattr(layer, "base_layer"):
@@ -205,7 +205,7 @@ def completion_states(
 
 
 class Body:
-    """A model without its output layer. It returns hidden states in place of logits."""
+    """A model without its output layer. This model returns hidden states in place of logits."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.body = model, model.base_model

@@ -24,8 +24,8 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
 
     A student that starts as a checkpoint and learns text uses the checkpoint's tokenizer, chat template and end tokens.
     If the checkpoint has no chat template, the student gets the template of a local teacher with the same vocabulary.
-    All other students use those of the teacher, because they learn from distributions over the teacher's tokens, or
-    keep its layers.
+    All other students use the tokenizer, chat template and end tokens of the teacher, because they learn from
+    distributions over the teacher's tokens, or keep the teacher's layers.
 
     Raises RecipeError when the checkpoint has no chat template, or another vocabulary than the distributions that the
     student learns from. Raises TeacherError when a tokenizer cannot be loaded.

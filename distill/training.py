@@ -65,7 +65,7 @@ def train(
     """Train the recipe's student on the curated corpus of `run`. `out` is the student's folder, by default the folder
     `student` of the run.
 
-    `run` may also be a dataset of rows with `prompt` and `completion`. Its rows are written as a corpus to
+    `run` may also be a dataset of rows with `prompt` and `completion`. The rows of a dataset are written as a corpus to
     `out`/corpus. `teacher` is the recipe's teacher, if the caller has already opened it. With `train.baseline`, the
     same student is also trained on the same batches by cross-entropy alone, and saved in `baseline` inside the
     student's folder.

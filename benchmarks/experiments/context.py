@@ -55,9 +55,9 @@ def check_apart(recipe: Recipe) -> None:
 
 
 def student(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Trains the student in `folder`, on a corpus beside it that is made if it is missing. A repeated call continues.
-    Returns steps, tokens and CPU seconds of the training; the CPU seconds are left out when an earlier call did a part
-    of the training.
+    """Trains the student in `folder` on the corpus beside this folder, and first makes the corpus if it is missing. A
+    repeated call continues. Returns steps, tokens and CPU seconds of the training; the CPU seconds are left out when an
+    earlier call did a part of the training.
     """
     corpus, first = folder.parent / "corpus", demo(0)
     generate(first, corpus)

@@ -8,8 +8,8 @@ teacher solved, and are asked with the same prompt.
 - `text`: the teacher's rationale and then the answer, by cross-entropy.
 - `text-aligned`: the same text, and the teacher's stored distributions, aligned to the student's tokens. As in a recipe
   with `across: {}`, cross-entropy has a tenth of the weight.
-- `text-aligned-half`: the same with half of the weight for each (`kd_weight: 0.5`). This arm was added after the first
-  seed of `text-aligned`.
+- `text-aligned-half`: like `text-aligned`, but cross-entropy and the distributions have half of the weight each
+  (`kd_weight: 0.5`). This arm was added after the first seed of `text-aligned`.
 - `answers`: the answer alone.
 - `after`: the answer, and then the rationale. When the student is tested, it writes only the answer.
 - `shuffled`: the rationale of another problem, and then the problem's own answer.
@@ -19,7 +19,7 @@ Measures, one number for each held-out problem:
 
 - `right`: 1 if the greedy answer is right according to the task's scorer.
 - `text`: −log q of the teacher's text (rationale, then answer) after the prompt, in nats a byte. This measure and the
-  next two are of the first 40 problems that the teacher solved.
+  next two are computed only for the first 40 problems that the teacher solved.
 - `answer`: −log q of the answer's tokens in "Answer: N" after the prompt, in nats.
 - `answer_reasoned`: −log q of the same tokens after the prompt and the teacher's rationale, in nats.
 """
@@ -47,7 +47,7 @@ from synthgen.lm.tokens import Tokens
 
 ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
-NEW_TOKENS = {"answers": 12, "after": 12}  # enough for an answer; all other arms have RATIONALE_TOKENS
+NEW_TOKENS = {"answers": 12, "after": 12}  # enough tokens for an answer; other arms may write RATIONALE_TOKENS
 RATIONALE_TOKENS = 48
 STEPS = 30
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed

@@ -1,7 +1,7 @@
 """The task of several experiments: language modeling on the source of Python's standard library.
 
 Texts are windows of 64 tokens. The first 8 tokens are the prompt and the other 56 are the completion. All windows of
-some files are held out. Two teachers can be trained. They differ only in their seed.
+some files are held out. Two teachers can be trained. The two teachers differ only in their seed.
 """
 
 from __future__ import annotations

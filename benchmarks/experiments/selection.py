@@ -2,8 +2,8 @@
 
     python benchmarks/experiments/selection.py         # then run tables.py for the tables
 
-The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py. It
-stores the 64 most probable ids of each token. The script prints two things:
+The recipe is that of the demo (prompts/reasoning) with the questions of data/reasoning.jsonl and of questions.py. The
+recipe stores the 64 most probable ids at each position. The script prints two things:
 
 - For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
   right answer has a better score than a wrong one). The bootstrap of the intervals draws groups of questions that
@@ -65,8 +65,8 @@ def recipe_of(arm: str, seed: int) -> Recipe:
 
 
 def scored() -> list[Record]:
-    """All rows of the teacher, with their scores. They are made if they are missing, and curated twice: into `right`,
-    the rows with a right answer, and into `all`, which has rows with a wrong answer too.
+    """All rows of the teacher, with their scores. The rows are generated if they are missing, and curated twice: into
+    `right`, which has only rows with a right answer, and into `all`, which has rows with a wrong answer too.
     """
     generate(recipe_of("all", 0), RUN)
     for name in ("all", "right"):

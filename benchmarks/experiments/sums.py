@@ -1,8 +1,8 @@
 """The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
-Qwen2.5-Coder-0.5B-Instruct. It is a GGUF file in six parts, which are in packages without other content. The recipe
-sums/recipe.yaml says how the teacher is asked and how its answers are checked.
+Qwen2.5-Coder-0.5B-Instruct. The teacher is a GGUF file in six parts, and each part is the only content of a package.
+The recipe sums/recipe.yaml says how the teacher is asked and how its answers are checked.
 """
 
 from __future__ import annotations

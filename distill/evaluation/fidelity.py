@@ -152,7 +152,7 @@ def _prompt(rationale: RationaleSection | None) -> Prompt:
 
 def _taught(subject: Subject, tokens: Tokens) -> Stream | None:
     """The stored targets of the held-out rows, if the student learned from a named teacher (`train.teacher`) or from an
-    ensemble. None for other students.
+    ensemble. For other students, the result is None.
     """
     training = subject.training
     merge = Merge.again(training.ensemble) if training.ensemble else None
@@ -251,7 +251,7 @@ def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[Hel
 
 
 def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
-    """The result of the answers in one sentence. Empty when no prompt has a reference."""
+    """The result of the answers in one sentence. The text is empty when no prompt has a reference."""
     found = next((c.difference for c in answers.comparisons if c.name == "distilled − untrained"), None)
     teacher, student = (middle(answers.table.get(name, {}).get("accuracy")) for name in ("teacher", "distilled"))
     if found is None or teacher is None or student is None:
@@ -267,7 +267,7 @@ def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:
-    """The result in one sentence. Empty when there is no baseline to compare with."""
+    """The result in one sentence. The text is empty when there is no baseline to compare with."""
     found = next((c.difference for c in comparisons if c.name == "distilled − cross-entropy"), None)
     if found is None:
         return ""

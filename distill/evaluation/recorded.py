@@ -144,7 +144,7 @@ def _measured(
         writer = make()
         nll[name] = surprise(writer.model, recorded, name, subject.ui)
         if name == "distilled":
-            del writer  # its memory is free before the other process begins
+            del writer  # frees the model's memory before the other process begins
             student = student_section(subject.folder, subject.job().runs)
             answers.costs[name], answers.texts[name] = apart(ask, student, questions)
         else:
@@ -169,8 +169,8 @@ def recorded_answer(row: HeldOut, marker: str | None) -> str | None:
     """The teacher's answer in a row: its column `answer`, or the text after the marker. None when the row has no
     answer, or when the answer is free text, with which no other answer can be compared.
 
-    Without a marker, the column `answer` can hold the whole text. This text counts as free text if it has many words
-    and the row has no reference.
+    Without a marker, the column `answer` can hold the whole text. The whole text counts as free text if it has many
+    words and the row has no reference.
     """
     text = recorded_text(row)
     if marker:
@@ -208,7 +208,7 @@ def spent(rows: Sequence[HeldOut]) -> Row:
     found: Row = {}
     if counted := [n for n in tokens if n]:
         found |= {"answer_tokens": float(np.mean(counted))} if len(counted) == len(rows) else {}
-    if priced := [cost for cost in usd if cost is not None]:  # a local teacher also costs 0
+    if priced := [cost for cost in usd if cost is not None]:  # the cost of a local teacher is 0, not None
         found |= {"answer_usd": float(np.mean(priced))} if len(priced) == len(rows) and any(priced) else {}
     return found
 
@@ -265,8 +265,8 @@ def _samples(answers: Answers) -> list[Sample]:
 
 
 def _authors(subject: Subject, rows: Sequence[HeldOut]) -> str:
-    """The names of the teachers that wrote the recorded answers, in words. They come from the manifest, or from the
-    rows if the manifest names no teacher.
+    """The names of the teachers that wrote the recorded answers, in words. The names come from the manifest, or from
+    the rows if the manifest names no teacher.
     """
     stated = corpus.manifest(subject.source)["teachers"]
     wrote = {row.teacher for row in rows}

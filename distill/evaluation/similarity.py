@@ -134,7 +134,7 @@ def _number(table: Table, model: str, measure: str) -> float:
 def static(teacher: SentenceEncoder, texts: list[str]) -> torch.Tensor:
     """Return (N, D): for each text, the mean of the teacher's input embeddings over the text's tokens.
 
-    Special tokens are left out. If a text has only special tokens, the mean is over these.
+    Special tokens are left out. If a text has only special tokens, the mean is over the special tokens.
     """
     table_VD = teacher.model.get_input_embeddings().weight
     special = set(teacher.tokenizer.all_special_ids)

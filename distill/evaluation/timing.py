@@ -1,4 +1,4 @@
-"""Functions that time a student on texts. They run in a separate process (`distill.cost.measure`).
+"""Functions that time a student on texts. The functions run in a separate process (`distill.cost.measure`).
 
 Imports are inside the functions, so that a process loads only the modules that its model needs. Other modules would add
 to the measured memory.

@@ -1,8 +1,9 @@
 """Writes a BERT classifier as two GGUF files: one in float16, and one in q8_0 with the weights that `int8` quantized.
 
-llama.cpp computes the classification head of a BERT when the pooling type is rank. It applies the pooler and its tanh
-to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as float32.
-The only WordPiece tokenizer of llama.cpp is BERT's uncased tokenizer, which lower-cases text and strips accents.
+llama.cpp computes the classification head of a BERT when the pooling type is rank. llama.cpp applies the pooler and its
+tanh to the state of [CLS], and then the classifier. `llama_get_embeddings_seq` returns the logits of the labels as
+float32. The only WordPiece tokenizer of llama.cpp is BERT's uncased tokenizer, which lower-cases text and strips
+accents.
 """
 
 from __future__ import annotations

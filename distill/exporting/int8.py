@@ -4,12 +4,12 @@
 
 llama.cpp's q8_0 and ONNX Runtime's MatMulNBits use the same grid (symmetric, block 32), so both formats store the same
 int8 values and scales. GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323, Algorithm 1) keeps the outputs of
-the layers close to the original outputs. It compensates the rounding error of each column by changing the later
+the layers close to the original outputs. GPTQ compensates the rounding error of each column by changing the later
 columns, weighted by the inputs of the layer.
 
 The two likeliest tokens of a student that was trained only for seconds have similar probabilities. For such a student,
-rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes it at one position in two
-hundred.
+rounding to the nearest changes the likeliest token at one position in twenty. GPTQ changes the likeliest token at one
+position in two hundred.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def quantize(model: Any, rows: Sequence[Sequence[int]]) -> dict[str, Int8]:
     """Quantize every linear layer and embedding whose width is a multiple of `BLOCK`. Returns the quantized weights by
     module name.
 
-    `rows` are lists of token ids. The model reads these rows. The inputs that a layer gets in this pass determine how
-    much each of its rounding errors counts in GPTQ. Without rows, each value is rounded to the nearest multiple of its
-    scale. If the embeddings are tied to the output layer, both get the same quantized weight.
+    `rows` are lists of token ids, which the model reads. The inputs that a layer gets when the model reads `rows`
+    determine how much each rounding error of the layer counts in GPTQ. Without rows, each value is rounded to the
+    nearest multiple of its scale. If the embeddings are tied to the output layer, both get the same quantized weight.
     """
     hessians = _hessians(model, rows)
     found: dict[str, Int8] = {}
-    tables: dict[int, Int8] = {}  # keyed by the address of the weight, because modules may share a weight
+    tables: dict[int, Int8] = {}  # the key is the address of the weight, because modules may share a weight
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]
     for name, module in sorted(layers, key=lambda layer: isinstance(layer[1], torch.nn.Embedding)):
         if module.weight.shape[1] % BLOCK == 0:

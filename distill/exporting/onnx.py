@@ -153,7 +153,7 @@ def _traced(model: Any) -> ir.Model:
     # Example inputs: two rows, three past tokens and two new tokens. No size is 0 or 1, because torch.export
     # specializes these sizes.
     ids = torch.zeros((2, 5), dtype=torch.long)
-    past = DynamicCache()  # keeps all tokens, even in layers with an attention window: the mask restricts the attention
+    past = DynamicCache()  # this cache keeps all tokens; the mask applies the attention window of a layer
     with torch.no_grad():
         model(ids[:, :3], past_key_values=past)
     if [layer.get_seq_length() for layer in past.layers] != [3] * model.config.num_hidden_layers:

@@ -140,7 +140,7 @@ def weigh(
     for name, file in files.items():
         home = job.student.resolve() if name == "student" else job.out
         row = table[name]
-        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # includes PATH.data, if it exists
+        row["bytes"] = sum(p.stat().st_size for p in home.glob(f"{file.file}*"))  # also counts PATH.data, if it exists
         if timed:
             place = home if name == "student" else home / file.file
             row |= row_of(measure(timed, {"runtime": file.runtime, "path": str(place), **inputs}))

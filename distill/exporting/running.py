@@ -47,8 +47,8 @@ def threads() -> int:
 def open_model(runtime: str, path: str | Path) -> Model:
     """Open a decoder.
 
-    `path` is a folder for the runtime "torch", and a file for "onnxruntime" and "llama.cpp". For "transformers" it is a
-    GGUF file, which is dequantized.
+    `path` is a folder for the runtime "torch", and a file for "onnxruntime" and "llama.cpp". For "transformers", `path`
+    is a GGUF file, which is dequantized.
     """
     runtimes: dict[str, Callable[[Path], Model]]
     runtimes = {"torch": _Torch, "transformers": _Torch, "onnxruntime": _OnnxRuntime, "llama.cpp": _LlamaCpp}
@@ -120,7 +120,7 @@ class _OnnxRuntime:
 
 
 class _LlamaCpp:
-    """llama.cpp through llama-cpp-python. The option `logits_all` makes it return the logits of every token."""
+    """llama.cpp through llama-cpp-python. The option `logits_all` makes llama.cpp return the logits of every token."""
 
     def __init__(self, path: Path) -> None:
         import llama_cpp
@@ -209,7 +209,7 @@ def _bert(path: Path) -> Predict:
     batch = llama_cpp.llama_batch_init(most, 0, 1)
 
     def scores(text: str) -> Array:
-        ids = model.tokenize(text.encode(), special=False)  # "[SEP]" in a text is read as characters, as by the student
+        ids = model.tokenize(text.encode(), special=False)  # the student, too, reads "[SEP]" in a text as characters
         ids = ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
         batch.n_tokens = len(ids)
         for i, token in enumerate(ids):
@@ -233,7 +233,7 @@ def reader(folder: Path) -> Callable[[Sequence[str]], tuple[Array, Array]]:
     from tokenizers import Tokenizer
 
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokens.encode_special_tokens = True  # special tokens in a text are read as characters, as by the student
+    tokens.encode_special_tokens = True  # the student, too, reads special tokens in a text as characters
     facts = json.loads((folder / "predict.json").read_text())
     tokens.enable_truncation(min(facts["max_length"], 1 << 30))
     tokens.no_padding()

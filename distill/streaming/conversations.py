@@ -4,11 +4,12 @@
     stream = open_stream(source, reader, cache, choice)
 
 The ids are made with the student's own tokenizer, chat template and end tokens. Rows whose teacher has the very same
-tokenizer keep the ids of the corpus, because the teacher drew these ids, and its distributions belong to them.
+tokenizer keep the ids of the corpus, because the teacher drew these ids, and the teacher's distributions belong to
+these ids.
 
-A row teaches its completion. With `teaches: all`, it also teaches the assistant's turns in its prompt. Each of these
-turns is a separate example in `Example.also`, and the prompt of this example is everything before the turn. A row
-without a prompt is plain text, and the student learns all of it.
+A row teaches its completion. With `teaches: all`, a row also teaches the assistant's turns in its prompt. Each of the
+assistant's turns is a separate example in `Example.also`, and the prompt of this example is everything before the turn.
+A row without a prompt is plain text, and the student learns all of it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
         ids = dict(zip(apart, render_all(tokens.tokenizer, list(apart.values())), strict=True))
     except TeacherError:
         for row in usual:
-            _render(tokens, row, row.prompt)  # raises the error, with the name of the row
+            _render(tokens, row, row.prompt)  # this call raises the error, which names the row
         raise
     places = {id(row) for row in usual}
     return [ids[repr(row.prompt)] if id(row) in places else None for row in rows]

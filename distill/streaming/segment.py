@@ -158,14 +158,14 @@ class Files:
         return np.frombuffer(data, segment.kind)
 
     def blob(self, segment: Segment, entry: np.void) -> bytes:
-        """The blob of an entry. Raises CorpusError when its bytes do not match the checksum."""
+        """The blob of an entry. Raises CorpusError when the blob's bytes do not match the checksum."""
         packed = self._read(segment, int(entry["offset"]), int(entry["size"]))
         if zlib.crc32(packed) != int(entry["crc"]):
             raise _changed(segment.path)
         return pa.decompress(packed, decompressed_size=int(entry["raw"]), codec="zstd", asbytes=True)
 
     def close(self) -> None:
-        """Close all files. Later reads open them again."""
+        """Close all files. Later reads open the files again."""
         with self._lock:
             while self._open:
                 os.close(self._open.popitem()[1])

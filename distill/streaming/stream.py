@@ -108,9 +108,8 @@ class Stream(Sequence[Example]):
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
-        Distributions are read only for the rows that this process computes. These are the rows
-        `numbers[rank::processes]`. Distributions of the first row are also read, because a process without rows of its
-        own computes that row.
+        Distributions are read only for the rows that this process computes: `numbers[rank::processes]`. Distributions
+        of the first row are also read, because a process without rows of its own computes that row.
         """
         mine = {0, *range(rank, len(numbers), processes)}
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
@@ -266,8 +265,9 @@ def open_stream(
 def cache_folder(source: Path, student: Path) -> Path:
     """The folder for the segments of the curated corpus `source`, for a student in the folder `student`.
 
-    If synthgen or distill made the corpus, this is the folder `cache` beside the corpus, which all students of a run
-    share. Otherwise, or when that place is not writable, it is the folder `cache` in the student's folder.
+    If synthgen or distill made the corpus, the segments are in the folder `cache` beside the corpus, which all students
+    of a run share. Otherwise, or when that place is not writable, the segments are in the folder `cache` in the
+    student's folder.
     """
     around = source.absolute().parent
     ours = source.absolute().name in (*outputs.STAGES, "corpus")
@@ -297,7 +297,9 @@ def _prepare(folder: Path, reader: Reader, cache: Path, sources: Sequence[Path],
 
 
 def _ready(path: Path, key: str, kind: np.dtype[np.void], build: Callable[[], None]) -> Segment:
-    """The segment at `path`. If it is missing, the process that writes files makes it, and the others wait for it."""
+    """The segment at `path`. If the segment is missing, the process that writes files makes it, and the others wait for
+    it.
+    """
     segment = Segment.open(path, key, kind)
     if segment is None and durable.writes():
         build()

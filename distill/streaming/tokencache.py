@@ -1,9 +1,9 @@
 """Tokenizes the rows of a curated corpus once with the student's tokenizer, and stores the token ids in segments.
 
-A stored row is an `Example` without its distribution. It has the token ids of the prompt, of the completion, and of the
-prompt that the teacher read. For students that learn probabilities or vectors, the stored row also has float32 values.
-A segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order (see
-`distill.streaming.columns`). A segment is made again when the shard's bytes or the reader's identity change.
+A stored row is an `Example` without its distribution. A stored row has the token ids of the prompt, of the completion,
+and of the prompt that the teacher read. For students that learn probabilities or vectors, the stored row also has
+float32 values. A segment (see `distill.streaming.segment`) holds the learnable rows of one shard, in training order
+(see `distill.streaming.columns`). A segment is made again when the shard's bytes or the reader's identity change.
 """
 
 from __future__ import annotations
@@ -220,7 +220,9 @@ def _shaped(entry: np.void, row: Row, example: Example, earlier: Sequence[Turn],
 
 
 def _positions(count: int) -> logits.Sampled:
-    """A placeholder for a row's distribution while `shape` runs. It has the row's length, but no probabilities."""
+    """A placeholder for a row's distribution while `shape` runs. The placeholder has the row's length, but no
+    probabilities.
+    """
     empty = np.zeros(0, np.int64)
     return logits.Sampled(empty, empty, np.zeros(count, np.int64))
 

@@ -25,7 +25,7 @@ Config = dict[str, object]
 def from_config(
     teacher: PreTrainedConfig, changes: Config, seed: int, auto_class: type = AutoModelForCausalLM
 ) -> PreTrainedModel:
-    """Build a float32 model with random weights. Its config is the teacher's with `changes`.
+    """Build a float32 model with random weights. The model's config is the teacher's config with `changes`.
 
     Raises RecipeError when `changes` has an unknown key, or when no such model can be built.
     """
@@ -139,8 +139,8 @@ def random_weights(
 ) -> PreTrainedModel:
     """Build a float32 model with random weights, with the tokenizer's vocabulary size and special tokens.
 
-    `given` is the recipe's train.student.config. It takes precedence over `defaults`. Raises RecipeError when a key is
-    unknown, or when no such model can be built.
+    `given` is the recipe's train.student.config. Keys in `given` take precedence over `defaults`. Raises RecipeError
+    when a key is unknown, or when no such model can be built.
     """
     values = dict(given)
     name = str(values.pop("model_type"))

@@ -1,4 +1,4 @@
-"""Classifiers: multilayer perceptrons on hashed word and character n-grams. They need only numpy to run.
+"""Classifiers: multilayer perceptrons on hashed word and character n-grams. These classifiers need only numpy to run.
 
 classifier = Classifier.load("runs/demo-classify/student")
 classifier.predict(["where is my parcel?"])          # (1, labels) probabilities
@@ -103,5 +103,5 @@ class Classifier:
 
 
 def open_student(folder: str | Path, batch_size: int, device: torch.device) -> Classifier:
-    """Open a trained classifier. See `Kind.open`. It always runs on the CPU."""
+    """Open a trained classifier. See `Kind.open`. This kind of student always runs on the CPU."""
     return Classifier.load(folder)

@@ -1,4 +1,6 @@
-"""Trains students that write text. They learn completions from stored distributions, or from the tokens alone."""
+"""Trains students that write text. Such students learn completions from stored distributions, or from the tokens
+alone.
+"""
 
 from __future__ import annotations
 
@@ -300,7 +302,7 @@ class _Terms:
     def prepare(self, make: Make, lesson: Lesson) -> str:
         """Check that the terms fit the student, and compute the states to store. Returns a description of the terms.
 
-        This happens before training, so that a wrong recipe fails early. Raises RecipeError.
+        The check is made before training, so that a wrong recipe fails early. Raises RecipeError.
         """
         first = self.for_student(make(lesson.longest).model)
         if self.stored:

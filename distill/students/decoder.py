@@ -43,8 +43,8 @@ def _make(job: Job) -> StudentModel:
 def decoder(student: DecoderStudent, teacher: Callable[[], Weights], seed: int) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `teacher` returns the teacher's weights. It is called only if the student copies layers of the teacher or has the
-    teacher's config. Raises RecipeError when the student cannot be built.
+    `teacher` returns the teacher's weights. The function `teacher` is called only if the student copies layers of the
+    teacher or has the teacher's config. Raises RecipeError when the student cannot be built.
     """
     if student.model is not None:
         model = load_model(ModelFiles.find(student.model), "float32").float()

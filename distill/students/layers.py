@@ -3,10 +3,10 @@ layers compute in the teacher.
 
     student = from_layers(teacher, [0, 3])
 
-The stack of layers is found by its length, because its name differs between architectures. It is the list of modules
-whose length in the teacher is the teacher's depth, and whose length in the student is the number of kept layers.
-Weights and buffers of a kept layer are copied with the layer. Values of the config that belong to single layers (such
-as `layer_types`) are cut to the kept layers.
+The stack of layers is found by its length, because its name differs between architectures. The stack is the list of
+modules whose length in the teacher is the teacher's depth, and whose length in the student is the number of kept
+layers. Weights and buffers of a kept layer are copied with the layer. Values of the config that belong to single layers
+(such as `layer_types`) are cut to the kept layers.
 
 Architectures differ in too many ways to know them all. The student is therefore compared with the teacher while the
 teacher's other layers are skipped, and a student that computes other values is refused.
@@ -32,9 +32,9 @@ from synthgen.errors import RecipeError
 _INDEXES = re.compile(r"(mlp_only_layers|moe_layers|cross_attention_layers|.*layer_(idxs?|ids|indices|indexes))")
 # Lists of config.json that have nothing to do with layers, even if their length is the number of layers.
 _OTHER = re.compile(r".*(_token_ids?|_ids?|architectures|_section|_sizes|_kernel|_range|labels?)")
-# Keys of config.json that say how many layers at the beginning are of another kind than the later layers. The
-# student's config gets the number of these layers that it keeps. If these are not the student's first layers, the
-# comparison with the teacher fails.
+# Keys of config.json that say how many layers at the beginning are of another kind than the later layers. In the
+# student's config, such a key gets the number of these layers that the student keeps. If the layers of that kind are
+# not the student's first layers, the comparison with the teacher fails.
 _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers", "num_hash_layers")
 # Strings of config.json with one letter for each layer.
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")

@@ -1,7 +1,7 @@
 """Sentence encoders: smaller models that learn to produce the teacher's pooled vectors.
 
-The teacher is an embedding model. It reads each text once, before the first training step. If the student has another
-width, it gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The
+The teacher is an embedding model. The teacher reads each text once, before the first training step. If the student has
+another width, it gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The
 projection is trained and saved as a part of the student.
 """
 
@@ -94,7 +94,7 @@ def sentence(student: SentenceStudent, teacher: SentenceEncoder, seed: int) -> S
 
 
 def layers_of(student: SentenceStudent, teacher: SentenceEncoder) -> list[int]:
-    """The teacher's layers that the student keeps. By default, these are half of the teacher's layers."""
+    """The teacher's layers that the student keeps. By default, the student keeps half of the teacher's layers."""
     depth = int(teacher.model.config.num_hidden_layers)
     return layer_map((depth + 1) // 2 if student.layers is None else student.layers, depth)
 

@@ -54,10 +54,10 @@ def describe(student: Seq2SeqStudent) -> str:
 def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int, longest: int = 0) -> StudentModel:
     """Build the untrained student of a recipe, with the same weights at every call.
 
-    `tokens` are the student's. A student with random weights has the teacher's tokens, and `vocab_size` is the width of
-    the teacher's logits. Such a student uses the tokenizer's padding token as start and padding token, or the end token
-    if the tokenizer has no padding token. `longest` is the length, in tokens, of the longest prompt or completion in
-    the training rows.
+    `tokens` is the student's tokenizer with its end tokens. A student with random weights has the teacher's tokens, and
+    `vocab_size` is the width of the teacher's logits. Such a student uses the tokenizer's padding token as start and
+    padding token, or the end token if the tokenizer has no padding token. `longest` is the length, in tokens, of the
+    longest prompt or completion in the training rows.
 
     Raises RecipeError when the student cannot be built, or has fewer positions than `longest`.
     """

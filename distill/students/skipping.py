@@ -20,8 +20,8 @@ Run = Callable[[], Tensor]
 
 
 def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int], run: Run) -> Tensor | None:
-    """The result of `run`, which calls `model`, when only the layers with the numbers `layers` are run. `path` names
-    the list of all layers.
+    """The result of the function `run`, which calls `model`, if `model` has only the layers with the numbers `layers`.
+    `path` names the list of all layers.
 
     Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when all layers, run in this
     way, do not give the model's own result, because the model then does more than run one layer after another.

@@ -243,8 +243,8 @@ def _padded(part: Part, q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows whose distributions come from a teacher with another tokenizer. They are rows of the corpus itself, or
-    of another run in which the teacher scored the corpus's texts.
+    """The rows whose distributions come from a teacher with another tokenizer. The rows belong to the corpus itself, or
+    to another run in which the teacher scored the corpus's texts.
 
     `records` maps the id of a row of the corpus to the row that was scored, which has the same text. `index` maps the
     id of a scored row to the place of its logits. `meta` is the metadata of the logits.

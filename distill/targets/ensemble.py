@@ -159,7 +159,7 @@ def planned(
     train: TrainSection,
 ) -> Merge:
     """The `Merge` of a recipe. `names` are the teachers with stored distributions. The recipe may name only some of
-    them.
+    these teachers.
     """
     names = tuple(section.names or names)
     given = section.weights
@@ -197,8 +197,8 @@ def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float
 def mixed(targets: Sequence[logits.Sampled], metas: Metas, weights: Sequence[float]) -> logits.Sampled:
     """Merge the draws of all teachers. Counts of teacher k are multiplied by w_k · N / N_k.
 
-    N_k is the number of draws of teacher k, and N that of the first teacher. Counts / N are then an unbiased estimate
-    of the mean.
+    N_k is the number of draws of teacher k, and N is the number of draws of the first teacher. Counts / N are then an
+    unbiased estimate of the mean.
     """
     size = max(int(meta["vocab_size"]) for meta in metas)
     keys, counts = [], []
@@ -215,8 +215,8 @@ def aligned(targets: Sequence[logits.TopK], metas: Metas, *, at_one: bool = Fals
     """Return (union of the kept ids (T, U), log-probabilities (K, T, U + 1)) of K teachers at T positions.
 
     The union is padded with the vocabulary size. The log-probabilities are at the temperature of the loss, or at 1 with
-    `at_one`. Their last column is for all ids outside the union. The vocabulary size is the smallest of the teachers'
-    sizes. Larger ids are padding, and are left out.
+    `at_one`. The last column of the log-probabilities is for all ids outside the union. The vocabulary size is the
+    smallest of the teachers' sizes. Larger ids are padding, and are left out.
     """
     size = min(meta["vocab_size"] for meta in metas)
     kept = [_kept(target, size) for target in targets]

@@ -3,15 +3,15 @@
     terms = LayerTerms(student, teacher, section)         # its projections are trained, but not part of the student
     states_ND, loss, parts = terms(student, head, rows, step)
 
-Both terms are computed in float32. They are means over the n_valid completion tokens of the whole optimizer step. Both
-are zero when the student equals the teacher and reads the same prompt.
+Both terms are computed in float32. The terms are means over the n_valid completion tokens of the whole optimizer step.
+Both terms are zero when the student equals the teacher and reads the same prompt.
 
     hidden      Σ ‖LN(W h_s) − LN(h_t)‖² / (n_valid · d_t)  or  Σ (1 − cos) / n_valid
 
-The hidden term is a mean over pairs (s, t) of a student layer and a teacher layer. Their hidden states are h_s and h_t,
-and d_t is the teacher's width. LN is layer normalization without gain and bias. W is a projection without bias. Each
-pair has its own W, which is trained with the student. W starts as the identity when the widths are equal. TinyBERT
-(arXiv 1909.10351) has a single W for all pairs, and no LN.
+The hidden term is a mean over pairs (s, t) of a student layer and a teacher layer. The hidden states of these layers
+are h_s and h_t, and d_t is the teacher's width. LN is layer normalization without gain and bias. W is a projection
+without bias. Each pair has its own W, which is trained with the student. W starts as the identity when the widths are
+equal. TinyBERT (arXiv 1909.10351) has a single W for all pairs, and no LN.
 
     relations   Σ_{Q,K,V} Σ_a KL(R_a^T ‖ R_a^S) / (A_r · n_valid),  R_a = softmax(A_a A_aᵀ / √d_r)
 
@@ -252,7 +252,7 @@ def layer_pairs(section: Hidden, student: int, teacher: int) -> list[tuple[int, 
 def projection(student: int, teacher: int, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer without bias from the student's width to the teacher's.
 
-    It is the identity when the widths are equal, and random otherwise.
+    The layer is the identity when the widths are equal, and random otherwise.
     """
     layer = nn.Linear(student, teacher, bias=False)
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""Stores hidden states of a teacher. They are computed once, and later epochs and other students read them.
+"""Stores hidden states of a teacher. The states are computed once, and later epochs and other students read the stored
+states.
 
     states = States(run / "hidden", teacher.weights)
     states.make(teacher.weights, [9, 19, 29], texts, batch_size=8)     # missing states; texts: (prompt, completion)

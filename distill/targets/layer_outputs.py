@@ -22,8 +22,8 @@ from synthgen.errors import RecipeError
 from synthgen.lm.forward import GivesLogits, completion_logits
 
 NO_HEAD = Head(torch.zeros(0))
-"""A placeholder for the output layer of a model. It is used when the logits are not needed, so that they are not
-computed.
+"""A placeholder for the output layer of a model. The placeholder is used when the logits are not needed, so that they
+are not computed.
 """
 
 

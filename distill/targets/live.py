@@ -203,7 +203,7 @@ def _states_after_teacher_prompt(model: PreTrainedModel, head: Head | None, rows
 
 
 def _targets_of(states_ND: Tensor, head: Head | None) -> TargetOf:
-    """Return a function that computes targets from another model's states. No gradient flows to that model."""
+    """Return a function that computes targets from another model's states. No gradient flows to the other model."""
     states_ND = states_ND.detach()
 
     def target(chunk: tuple[int, int]) -> losses.Target:

@@ -1,12 +1,12 @@
 """Learning from rationales: before the answer, as a separate task, or not at all.
 
-- `then_answer`: the student learns the completion as the teacher wrote it, with the rationale first. This is the
-  default.
-- `step_by_step` (arXiv 2305.02301): there are two tasks. In the first, the student reads the prompt and writes the
-  answer alone. In the second, the student reads the prompt with `rationale.explain` before the last user message, and
-  writes the rationale. The loss of each task is a mean over the tokens of the task, and the total loss is the weighted
-  sum of both.
-- `dropped`: the student learns the answer alone. This is a control that shows the effect of the rationales.
+- `then_answer` (the default): the student learns the completion as the teacher wrote it, with the rationale first.
+- `step_by_step` (arXiv 2305.02301): there are two tasks. In the first task, the student reads the prompt and writes the
+  answer alone. In the second task, the student reads the prompt with `rationale.explain` before the last user message,
+  and writes the rationale. The loss of each task is a mean over the tokens of the task, and the total loss is the
+  weighted sum of both.
+- `dropped`: the student learns the answer alone. The mode `dropped` is a control that shows the effect of the
+  rationales.
 
 The rationale is the text before `generate.answer_marker`. If the answer has the field `reasoning_content`, which
 servers of reasoning models send, the rationale is the text of this field.

@@ -121,8 +121,9 @@ def batch_loss(
     means are over the whole step. If a step is computed in portions, the losses and gradients of the portions therefore
     add up to those of the step. Without `meta` (the baseline), or with kd_weight 0, the loss is cross-entropy over all
     rows. With `train.across`, some tokens have no distribution (see `without_target`), so every divergence from their
-    targets is zero. In kept rows, the cross-entropy of these tokens also gets the weight of the divergence. `live` is a
-    function that returns the targets of the tokens [begin, end). If it is given, the stored targets are not used.
+    targets is zero. In kept rows, the cross-entropy of tokens without a distribution also gets the weight of the
+    divergence. `live` is a function that returns the targets of the tokens [begin, end). If `live` is given, the stored
+    targets are not used.
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
