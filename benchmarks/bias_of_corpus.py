@@ -123,8 +123,8 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
 
 
 def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
-    """The effects that the tests estimate. They are computed on a corpus of `many` stories that all have different
-    passages.
+    """The effects that the tests estimate. The effects are computed on a corpus of `many` stories that all have
+    different passages.
     """
     pairs = many * PAIRS // STORIES
     drawn = draw(np.random.default_rng(1), skew, many, pairs, many)

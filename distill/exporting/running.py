@@ -90,7 +90,7 @@ class _Torch:
 
 
 class _OnnxRuntime:
-    """A graph of `distill.exporting.onnx`. Inputs of the graph include the keys and values of earlier tokens. Its
+    """A graph of `distill.exporting.onnx`. Inputs of the graph include the keys and values of earlier tokens. The
     outputs include the keys and values of all tokens.
     """
 

@@ -4,9 +4,9 @@
     order = Order(len(stream), batch_size=16, seed=0)
     stream.rows(order.rows(step))                     # list[Example]
 
-The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). Their tokens and
-stored distributions are in segments below the cache folder. A segment is written when it is missing, incomplete or
-changed, or when it was made from another corpus. Only 4 bytes a row stay in memory.
+The rows are learnable rows of one split, numbered in training order (see `distill.streaming.columns`). The tokens and
+stored distributions of the rows are in segments below the cache folder. A segment is written when it is missing,
+incomplete or changed, or when it was made from another corpus. Only 4 bytes a row stay in memory.
 """
 
 from __future__ import annotations
