@@ -31,7 +31,7 @@ from synthgen import corpus
 from synthgen.recipe import Recipe
 from synthgen.records import SCHEMA, Record, to_table
 
-TEMPLATES = 5000  # rows that are made one by one; all other rows are copies of them with other ids and examples
+TEMPLATES = 5000  # rows that are made one by one; all other rows are copies of these rows with other ids and examples
 DATA = ("CC0-1.0", "MIT", "CC-BY-4.0", "cc-by-sa-4.0", "cc-by-nc-sa-4.0", "odbl", "CC-BY-NC-4.0", "unknown")
 DATA += ("Apache-2.0", "gpl-3.0", "CDLA-Permissive-2.0", "CC-BY-ND-4.0")
 MODELS = ("Apache-2.0", "MIT", "llama-3.1", "gemma", "openai", "anthropic", "mistral", "deepseek-api", "qwen-2024", "x")

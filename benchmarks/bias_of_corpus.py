@@ -150,7 +150,7 @@ def tables(rng: np.random.Generator, drawn: Drawn) -> tuple[pa.Table, pa.Table]:
     filler = rng.choice(FILLERS, (stories, 8))
     fixed = rng.choice(FILLERS, (max(int(drawn.passage.max()) + 1, 1), 8))
     filler = np.where((drawn.passage >= 0)[:, None], fixed[drawn.passage], filler).tolist()
-    other = np.where(drawn.passage >= 0, JOBS[0], rng.choice(JOBS, stories))  # copies have the same words
+    other = np.where(drawn.passage >= 0, JOBS[0], rng.choice(JOBS, stories))  # copies of a passage have the same words
     jobs = np.where(drawn.nurse, "nurse", other).tolist()
     ends, names = rng.choice(FILLERS, (stories, 7)).tolist(), NAMES[drawn.asked, rng.integers(0, 4, stories)].tolist()
     rows: list[dict[str, object]] = []

@@ -38,7 +38,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 _SHARD = 1024
 EVALUATION = ROOT / "data" / "reasoning.jsonl"  # this file is not part of the corpus
-OTHERS = {  # settings of rules that have no defaults
+OTHERS = {  # settings for rules whose settings have no defaults
     "language": ["en"],
     "pattern": {"reject": [r"\d{3}-\d{4}"]},
     "decontamination": {"sets": [{"name": "reasoning", "path": str(EVALUATION), "question": "question"}]},

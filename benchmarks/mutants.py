@@ -293,7 +293,7 @@ def run_child(folder: Path, tests: list[str], log: Path) -> None:
         tempfile.tempdir = None
         os.chdir(folder)
         sys.path[0] = str(folder)
-        sys.modules["__main__"] = ModuleType("__main__")  # without it, processes of tests would run this script first
+        sys.modules["__main__"] = ModuleType("__main__")  # otherwise, processes of tests would run this script first
         import pytest
 
         status = int(
@@ -376,7 +376,7 @@ def main() -> int:
             groups.setdefault(sources(mutant.room)[mutant.file], []).append(mutant)
     os.environ["OMP_NUM_THREADS"] = "1"  # with more threads, a fork would wait for threads that only its parent has
     for library in ("pytest", "datasets", "pandas", "pyarrow.parquet", "torch._dynamo", "transformers.masking_utils"):
-        __import__(library)  # once for all forks: imports take most of the time of a run
+        __import__(library)  # imported once for all forks, because imports take most of the time of a run
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder, fork = Path(name), multiprocessing.get_context("fork")
         with ProcessPoolExecutor(given.workers, fork, copy_source, (folder,)) as pool:

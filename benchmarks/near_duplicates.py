@@ -166,9 +166,8 @@ class Run:
 
 class Watch(threading.Thread):
     """Reads the peak memory and the CPU time of each process of a tree, twenty times a second, until the tree ends.
-    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The system's own figures are not used:
-    for an ended process, they would include the memory of this program, and leave out child processes that were not
-    waited for.
+    `peak` is the largest memory, in bytes, and `cpu` the time of each process. The operating system's figures for an
+    ended process are not used, because they include the memory of this program and leave out some child processes.
     """
 
     def __init__(self, pid: int) -> None:

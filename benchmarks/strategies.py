@@ -43,7 +43,7 @@ from synthgen.recipe import Recipe, load_recipe, shipped
 from synthgen.records import Record
 from synthgen.seeds import load_seeds
 
-STUDENTS = ("reasoning", "classify", "instruct")  # left out, because these recipes are made for training students
+STUDENTS = ("reasoning", "classify", "instruct")  # these recipes are left out, because they train students
 NO_QUESTION = ("personas", "magpie", "extract")
 SIMILAR = 0.7
 

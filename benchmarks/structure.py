@@ -139,7 +139,7 @@ def _meant(node: ast.AST, module: Module) -> tuple[str, str]:
 def _aliases(modules: Modules) -> set[tuple[str, str]]:
     """Returns (path, name) of each type alias, NewType or subclass whose definition contains Any."""
     aliases: set[tuple[str, str]] = set()
-    for _ in range(4):  # repeated, because an alias may use another alias that is defined later
+    for _ in range(4):  # the search is repeated, because an alias may use another alias that is defined later
         for module in modules.values():
             for name, value in module.names.items():
                 new_type = isinstance(value, ast.Call) and last_name(value.func) == "NewType"

@@ -137,7 +137,7 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.read()  # returns when the parent closes the pipe or dies
+    sys.stdin.read()  # this call returns when the parent closes the pipe or dies
     os._exit(1)
 
 

@@ -66,7 +66,7 @@ def _curve_of(
     assert recipe.train is not None
     section, kind = recipe.train, KINDS[recipe.train.student.kind]
     reads = kind.needs_teacher(section.student) or not learns_text(section)
-    # one object for all points, so that its weights are loaded only once
+    # all points share one object for the teacher, so that the teacher's weights are loaded only once
     shared = kind.writes_text and reads and has_local_teacher(recipe)
     teacher = LanguageModel.open(local_teacher(recipe), lazy=True) if shared else None
     points: list[Point] = []

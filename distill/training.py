@@ -104,7 +104,7 @@ def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
     inputs = made_from(section, job.source, manifest)
     if durable.writes():
         if fresh:
-            outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset
+            outputs.discard(job.folder, trained())  # this call keeps hidden states, and the corpus of a dataset
         outputs.sweep(job.folder, trained())
         corpus.claim(job.folder, dict(inputs), "train")
     if (job.folder / FILE).exists() and not fresh:

@@ -85,7 +85,7 @@ def evaluate(
     # the model card describes the training corpus, so it is written only after an evaluation on this corpus
     if training.curated_sha256 == inputs["curated_sha256"]:
         write_model_card(folder, recipe, manifest, evaluation=result, source=source)
-    durable.write_json(path, result.to_dict())  # written last, because it marks the student as evaluated
+    durable.write_json(path, result.to_dict())  # this file is written last, because it marks the student as evaluated
     return result
 
 
