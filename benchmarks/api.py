@@ -1,5 +1,5 @@
-"""Measures generation with an API teacher: requests or rows a second, CPU time for each, memory, and how the rate
-changes during a run.
+"""Measures generation with an API teacher: requests or rows a second, CPU time for each request or row, memory, and how
+the rate changes during a run.
 
     python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk

@@ -124,7 +124,9 @@ def work(task: str, run: Path, workers: int) -> None:
 
 
 def measured(arguments: list[str]) -> tuple[float, float, float, str]:
-    """Runs this program in a new process. Returns its CPU seconds, seconds and peak MB, and the text that it prints."""
+    """Runs this program in a new process. Returns CPU seconds, seconds and peak MB of the process, and the text that
+    the process prints.
+    """
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr

@@ -3,8 +3,8 @@
     python benchmarks/near_duplicates.py [--text rows.jsonl.gz] [--rows 100000] [--repeat 3] [--tools …]
 
 The corpus is real text: sentences put together at random, about 600 characters in a row. The sentences are from the
-prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, they are from the
-project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of one text: words
+prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, the sentences are from
+the project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of one text: words
 replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power law, up to
 1,000. Everything is drawn with a fixed seed.
 
@@ -200,7 +200,7 @@ def install(tool: str) -> Path:
 
 
 def measure(tool: str, python: Path, corpus: Path) -> Run | str:
-    """Runs a tool once. Returns the last line of its errors if it fails."""
+    """Runs a tool once. Returns the last line of the tool's errors if the tool fails."""
     name, *options = tool.split()
     script = ROOT / "benchmarks" / "rivals" / f"near_{name}.py"
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "output").open("wb") as output:

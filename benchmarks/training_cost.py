@@ -239,7 +239,9 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def older(commit: str, rows: int, scratch: Path) -> tuple[Path, dict[str, Path]]:
-    """Unpacks an older version and makes its corpora. Returns its folder, and the folder of the run of each kind."""
+    """Unpacks an older version and makes its corpora. Returns the folder of the older version, and for each kind of
+    stored target the folder of its run.
+    """
     tree, folder = scratch / "older", scratch / "older-runs"
     tree.mkdir()
     archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True)

@@ -41,7 +41,7 @@ def check_length(model: nn.Module, length: int, what: str) -> None:
     says which row has `length` tokens.
 
     A model with a table of positions cannot read more tokens than its config names. Most models without such a table
-    can.
+    can read more tokens.
     """
     room = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(room, int) or length <= room:

@@ -157,7 +157,7 @@ def with_cross_entropy(
     width = z_NV.shape[-1]
     alone = temperature != 1.0 or (vocabulary is not None and vocabulary < width)
     # When the target has ids that the student does not have, the divergence is computed from wider logits. The
-    # cross-entropy must not use these wider logits.
+    # cross-entropy must not use the wider logits.
     if isinstance(target, TopK):
         alone |= target.largest is None or target.largest >= width
     if alone or isinstance(target, Dense) or refusal(name, KINDS[type(target)]):

@@ -27,8 +27,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from synthgen.lm.forward import completion_logits
 
-# Number of logits in a chunk. On a CPU, these logits take 32 MiB in float32; smaller chunks make matrix products slow.
-# On a GPU, they take 256 MiB; with smaller chunks, the GPU waits for the host to start the next kernel.
+# Number of logits in a chunk. On a CPU, the logits of a chunk take 32 MiB in float32; smaller chunks make matrix
+# products slow. On a GPU, the logits of a chunk take 256 MiB; with smaller chunks, the GPU waits for the host to start
+# the next kernel.
 _CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 26}
 
 Tokenwise = Callable[[Tensor, tuple[int, int]], Tensor]

@@ -99,7 +99,7 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
 
 def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
     """The names of a corpus's teachers for which the recipe names a `tokenizer` with the vocabulary of `tokens`. Only
-    teachers behind a server have this key. Raises TeacherError when such a tokenizer cannot be loaded.
+    teachers behind a server have the key `tokenizer`. Raises TeacherError when such a tokenizer cannot be loaded.
     """
     names = corpus.manifest(source)["teachers"]
     sections = dict(recipe.teachers) or dict.fromkeys(names, recipe.teacher)

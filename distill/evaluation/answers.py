@@ -46,7 +46,7 @@ OF_ANSWERS = {
 
 
 class Writer(Protocol):
-    """A student that writes text. A kind's functions `open` and `untrained` return such an object."""
+    """A student that writes text. The functions `open` and `untrained` of a kind of student return such a student."""
 
     @property
     def model(self) -> PreTrainedModel: ...

@@ -1,4 +1,4 @@
-"""Functions that time one exported file. They run in a separate process (`distill.cost.measure`).
+"""Functions that time one exported file. The functions run in a separate process (`distill.cost.measure`).
 
 The arguments "runtime" and "path" name the runtime and the file. A runtime is imported when it is opened, so that a
 process loads only one runtime.

@@ -54,8 +54,8 @@ def reader_of(
 
     `own` are the names of the teachers whose rows keep the token ids of the corpus; see
     `distill.tokenizer.written_with`. `identity` is a JSON value with everything that `shape` was made from. Different
-    shapes need different identities. When `reasoning` is false, the reasoning of answers (`reasoning_content`) is left
-    out.
+    values of `shape` need different values of `identity`. When `reasoning` is false, the reasoning of answers
+    (`reasoning_content`) is left out.
     """
     everything = [tokens.hash, sorted(tokens.eos), sorted(own), reasoning, transformers.__version__, identity]
 

@@ -95,7 +95,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment that was complete when it was opened. `digest` is the SHA-256 of its content."""
+    """A segment that was complete when it was opened. `digest` is the SHA-256 of the segment's content."""
 
     path: Path
     header: dict[str, Any]

@@ -142,7 +142,7 @@ class Stream(Sequence[Example]):
         return other
 
     def close(self) -> None:
-        """Close the files. Later reads open them again."""
+        """Close the files. Later reads open the files again."""
         self._files.close()
 
     def _entries(self, place: int) -> Entries:

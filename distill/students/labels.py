@@ -20,7 +20,7 @@ from synthgen.records import Message
 
 
 class Predicts(Protocol):
-    """A student that predicts probabilities of `labels`. `parameters` is its number of parameters."""
+    """A student that predicts probabilities of `labels`. `parameters` is the student's number of parameters."""
 
     labels: list[str]
 

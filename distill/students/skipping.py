@@ -23,8 +23,9 @@ def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int
     """The result of the function `run`, which calls `model`, if `model` has only the layers with the numbers `layers`.
     `path` names the list of all layers.
 
-    Computes in float32, one layer at a time, whatever the model's dtype is. Returns None when all layers, run in this
-    way, do not give the model's own result, because the model then does more than run one layer after another.
+    Computes in float32, one layer at a time, whatever the model's dtype is. As a test, all layers are also run in this
+    way. If the test does not give the model's own result, the model does more than run one layer after another, and
+    None is returned.
     """
     stack = list(model.get_submodule(path).children())
     chain = _Chain(stack)

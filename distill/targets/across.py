@@ -314,8 +314,8 @@ def load_across(
     """Load the examples of a curated corpus, with the distributions of a teacher with another tokenizer on the same
     texts.
 
-    `tokens` are the student's. `tokenizer` is the name of the teacher's tokenizer, if the section does not name it.
-    Raises CorpusError when the teacher has not scored these rows, or when there are no suitable logits.
+    `tokens` belongs to the student. `tokenizer` is the name of the teacher's tokenizer, if the section does not name
+    it. Raises CorpusError when the teacher has not scored these rows, or when there are no suitable logits.
     """
     scored = Scored.open(folder, section.run)
     theirs = scored.tokens(section.tokenizer or tokenizer)
