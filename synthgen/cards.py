@@ -177,7 +177,7 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):
         rows = _rows_of_splits(manifest, part)
         # A split without rows is left out, because `datasets` cannot load it. If no split has rows, the configuration
-        # "default" names them all. Otherwise `load_dataset(folder)` would return the rows of another configuration.
+        # "default" names all splits. Otherwise `load_dataset(folder)` would return the rows of another configuration.
         named = [split for split, count in rows.items() if count] or (list(rows) if config == "default" else [])
         if named:
             files = [{"split": split, "path": f"{part}/{split}-*.parquet"} for split in named]

@@ -154,7 +154,7 @@ def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[
     """The hash of each companion of a data file, by the companion's folder. `schema` is the schema of the data file.
 
     Raises CorpusError if the data file was made under another name, or from inputs whose hash is not `expected`. Also
-    raises it if the file lacks the columns of a corpus, or has no companion in a folder that `parts` names.
+    raises CorpusError if the file lacks the columns of a corpus, or has no companion in a folder that `parts` names.
     """
     about = schema.metadata or {}
     if about.get(_INPUTS_KEY) != expected:

@@ -37,7 +37,7 @@ class _What(NamedTuple):
 
 def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]:
     """The repairs of a corpus that does not pass. The repair that a command makes comes first, if there is one. The
-    others are sorted by the number of rows that they concern, the largest number first.
+    other repairs are sorted by the number of rows that they concern, the largest number first.
     """
     terms: dict[_What, list[Term]] = defaultdict(list)
     for term in sorted(assessment.judgments):

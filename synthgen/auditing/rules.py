@@ -28,7 +28,7 @@ from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
 _BESIDE = ("judge", "few_shot", "template")  # roles of sources from whose texts the student does not learn
-_REWRITTEN = ("seed", "dataset")  # roles of sources of which the rows are adaptations
+_REWRITTEN = ("seed", "dataset")  # rows count as adaptations of sources with these roles
 _MAKES_STUDENT = frozenset({"train", "release_weights", "serve"})
 _PUBLISHES_STUDENT = frozenset({"release_weights", "serve"})
 

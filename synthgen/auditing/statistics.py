@@ -41,7 +41,8 @@ PLANNED = 20
 class Estimate:
     """An effect: its `value`, its standard `error`, and the `degrees` of freedom of Student's t.
 
-    It was computed from `n` rows in `clusters` clusters. `error` and `degrees` are NaN when there are too few clusters.
+    The effect was computed from `n` rows in `clusters` clusters. `error` and `degrees` are NaN when there are too few
+    clusters.
     """
 
     value: float
@@ -123,13 +124,13 @@ def difference(values: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
-    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, where each mean is over other rows,
-    in C clusters.
+    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means. Each mean is over other rows, and
+    the rows are in C clusters.
 
     `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
-    times the sum of all. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)). The
-    variance is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c for
-    independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
+    times the sum over all clusters. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)).
+    The variance is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c
+    for independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
     """
     sums, sizes, factors = (np.asarray(one, float) for one in (sums, sizes, factors))
     total = sizes.sum(0)
@@ -226,9 +227,9 @@ def _sizes(total: int, most: int) -> list[int]:
 
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as the sums of
-    paired differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them
-    are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
+    """The two-sided p-value of the hypothesis that the clusters' sums (such as sums of paired differences) are
+    symmetric about zero: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of
+    them are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
     sums = np.bincount(place, values, number)

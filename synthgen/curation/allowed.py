@@ -42,14 +42,14 @@ from synthgen.ui import UI
 
 GROUP = "its whole group is left out, because another row of the group may not be used"
 UNQUOTED = "the reason is not shown here, because it may quote the row"
-"""The reason of a verdict that a withheld row had before."""
+"""The text that replaces the reasons of curation in a withheld row."""
 _EMPTY = ("prompt", "completion", "edits")
 _NULL = (
     *("teacher_prompt", "tools", "rationale", "answer", "reference", "prompt_token_ids", "token_ids", "label_probs"),
     "usage",
 )
-"""The columns that hold text or numbers of tokens. In a withheld row, they are empty or null. The user's own columns
-are null, too."""
+"""The columns that hold text or numbers of tokens. In a withheld row, these columns are empty or null. The user's own
+columns are null, too."""
 _WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting a process takes longer than it saves
 
 
@@ -250,7 +250,7 @@ def _tables(piece: _Piece, name: str) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _of_rows(table: pa.Table, ids: pa.Array) -> pa.Table:
-    """The distributions of the rows with these ids, in their order."""
+    """The distributions of the rows with these ids, in the order of the ids."""
     place = pc.index_in(ids, value_set=table["id"].combine_chunks())
     return table.take(place.drop_null())
 

@@ -1,7 +1,8 @@
 """Finds rationales that mention an answer which their reader does not see, as in "as given in the hint".
 
-A teacher that was shown the answer should explain it as if it had not seen it. The phrases are English. A phrase is
-ignored if the prompt itself mentions a hint or an answer, because the rationale may then refer to this hint or answer.
+A teacher that was shown the answer should write the rationale as if the teacher had not seen this answer. The phrases
+are English. A phrase is ignored if the prompt itself mentions a hint or an answer, because the rationale may then refer
+to this hint or answer.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ _ASKS_ANSWER = re.compile(
 
 
 def leak(rationale: str, prompt: str) -> Span | None:
-    """Where a rationale mentions a hint or an answer that was given. None if it mentions neither, or if the prompt
-    mentions it too.
+    """Where a rationale mentions a hint or an answer that was given. None if the rationale mentions neither, or if the
+    prompt also mentions a hint or an answer.
     """
     for phrase, asked in ((_HINT, _ASKS_HINT), (_GIVEN_ANSWER, _ASKS_ANSWER)):
         found = phrase.search(rationale)

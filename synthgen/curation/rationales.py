@@ -21,7 +21,7 @@ from synthgen.verify.equations import equations
 from synthgen.verify.final import final
 
 _LIKELY = re.compile(LIKELY)
-_SHOWN = 80  # the most characters of an answer that a reason shows
+_SHOWN = 80  # maximum number of characters of an answer that a reason shows
 
 
 def rationale(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:

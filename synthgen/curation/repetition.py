@@ -145,8 +145,8 @@ def _equal_words(plain: pa.Array) -> Rows:
 
 
 def _read(text: str, share: float, unit: int) -> float:
-    """The share of repeated words of a text, line by line. It is at most `share`. In a short text of equal lines, it is
-    the share of the lines after the first. Characters count as words if `unit` is not 0.
+    """The share of repeated words of a text, line by line. The result is at most `share`. In a short text of equal
+    lines, the result is the share of the lines after the first line. Characters count as words if `unit` is not 0.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     plain = [" ".join(line.lower().split()) for line in lines]

@@ -25,8 +25,8 @@ COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and of the rows that
-    it was the first to reject.
+    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and the number of
+    rows that it was the first to reject.
     """
 
     counts: Counter[str] = field(default_factory=Counter)

@@ -1,8 +1,8 @@
 """The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
-The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
-The formulas come from the papers. Where a paper removes lines, this check measures the remaining lines, and does not
-change the text. White space separates words.
+The rules were made for English web pages. Good instruction rows break these rules, because such rows are short, or end
+without a period. The formulas come from the papers. Where a paper removes lines, this check measures the remaining
+lines, and does not change the text. White space separates words.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def _repeated(parts: list[str]) -> list[str]:
 
 
 def _same(page: Page, parts: str, characters: bool) -> float:
-    """The share of the lines or paragraphs that equal an earlier line or paragraph, by number or by characters."""
+    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, the share of the
+    text's characters that are in them."""
     whole = getattr(page, parts)
     again = _repeated(whole)
     if characters:

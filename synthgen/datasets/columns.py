@@ -123,8 +123,8 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 _LARGE = pa.dictionary(pa.int32(), pa.int64())
-"""During the first reading, this type marks a column of whole numbers some of which a float cannot hold. No JSON value
-has this type."""
+"""During the first reading, this type marks a column of whole numbers if a float cannot hold some of these numbers. No
+JSON value has this type."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:

@@ -220,8 +220,8 @@ def turns(
     """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt also has
     turns of the assistant and the row does not say which turns are learned.
 
-    A completion may have several messages, such as a tool call, its result and the answer. All but the last are then
-    added to the prompt, and all turns of the assistant are learned.
+    A completion may have several messages, such as a tool call, its result and the answer. All messages but the last
+    one are then added to the prompt, and all turns of the assistant are learned.
     """
     for one in (*prompt, *completion):
         if one.learnt and one.message["role"] != "assistant":
@@ -254,8 +254,8 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned. The column `teaches` decides it, or else the marks of the messages, or else `several`.
-    If only the completion is a turn of the assistant, the result is `last`.
+    """Which turns are learned. The row's column `teaches` decides this. Without it, the marks of the messages decide,
+    and without marks `several`. If only the completion is a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")

@@ -94,7 +94,7 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
-    refused: RecipeError | None = None  # the first error; `broken` counts them
+    refused: RecipeError | None = None  # the first error; `broken` counts the errors
     broken = 0
     for where, row, _ in _named(source):
         if not name:
@@ -192,8 +192,8 @@ def records(
     line 3".
 
     The column `split` says which split a row is in. Without this column, the name of the row's file says it. If neither
-    says it, the split settings and the row's group determine the split, as for a seed. Without split settings, such a
-    row has no split.
+    names a split, the split settings and the row's group determine the split, as for a seed. Without split settings,
+    such a row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot

@@ -35,7 +35,7 @@ _QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that n
 class RayExecutor:
     """Runs tasks on a Ray cluster. Use the object in a `with` statement.
 
-    `address` is the address of a cluster, such as `ray://head:10001`. Without it, Ray uses the cluster that the
+    `address` is the address of a cluster, such as `ray://head:10001`. Without an address, Ray uses the cluster that the
     variable RAY_ADDRESS names, or starts a cluster on this machine that ends with this process. `workers` is the
     greatest number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when
     Ray is not installed or the cluster cannot be reached.

@@ -60,8 +60,9 @@ def describe(folder: Path, about: About) -> dict[str, object]:
 
 
 def _licenses(about: About) -> list[str]:
-    """The addresses of the licenses: the one that the publisher states, or those of all sources. Empty when one of them
-    is not known, because the others alone would look like the license of the rows.
+    """The addresses of the texts of licenses: of the license that the publisher states, or of the licenses of all
+    sources. Empty when one of these licenses is not known, because the others alone would look like the license of the
+    rows.
     """
     stated = [about.license] if about.license else sorted({one["license"] for one in about.sources})
     known = [named(one) for one in stated]

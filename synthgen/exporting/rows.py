@@ -98,8 +98,8 @@ def _plain(messages: list[Message]) -> list[Message]:
 
 
 def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool = False) -> Row:
-    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold it without loss. With
-    `checked`, the row was checked before, and is not read again.
+    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold the row without loss.
+    With `checked`, the row was checked before, and is not read again.
     """
     try:
         own = _write(records, names.entry)

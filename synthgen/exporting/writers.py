@@ -1,7 +1,7 @@
 """The writers of ROW_FORMATS: the columns of one row in each format, as JSON values.
 
-Each writer gets the records of one row. Their messages have no null fields. If the format cannot hold a record, the
-writer raises a ValueError that says why.
+Each writer gets the records of one row. The messages of these records have no null fields. If the format cannot hold a
+record, the writer raises a ValueError that says why.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request in the open batches, by the key of the request. It assumes that the server
-    counts tokens correctly. Empty until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. This cost assumes that the
+    server counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property
@@ -117,8 +117,9 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # If the budget allowed only a part of the requests, and some of these were answered, the round does not
-            # count. The answers cost less than the reserved amount, so some of the budget is left for another round.
+            # If the budget allowed only a part of the requests, and some of these were answered, `rounds` is not
+            # increased. The answers cost less than the reserved amount, so some of the budget is left for another
+            # round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:

@@ -123,8 +123,8 @@ class Cache:
         return _PUT, (key, kind, reason, entry.body, model, int(time.time()))
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
-        raises OSError or UserError when the statements cannot be written.
+        """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting this
+        future raises OSError or UserError when the statements cannot be written.
 
         Statements that arrive while the writer thread is busy are committed in its next transaction.
         """
@@ -254,8 +254,8 @@ def count(path: Path, keys: Sequence[bytes]) -> int:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """Merge the statements into fewer statements, because each costs a switch between the interpreter's threads. One
-    statement stores up to `_ROWS` replies.
+    """Merge the statements into fewer statements, because each statement costs a switch between the interpreter's
+    threads. One statement stores up to `_ROWS` replies.
     """
     puts = [values for _, values in statements]
     for start in range(0, len(puts), _ROWS):

@@ -85,8 +85,8 @@ def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """The model and revision of each teacher, by the teacher's name. Row ids depend on them. If no opened `teachers`
-    are given, the revisions are unknown, and the result holds only the models.
+    """The model and revision of each teacher, by the teacher's name. Row ids depend on the models and revisions. If no
+    opened `teachers` are given, the revisions are unknown, and the result holds only the models.
     """
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}

@@ -95,9 +95,9 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     differing keys, when the folder belongs to another recipe.
 
     A run without a shard belongs to no recipe yet, so a mistake in the recipe can be corrected and the folder used
-    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, it is written after its inputs have
-    been read and compared. For a new run, it is written after the teachers have been opened. If a command fails
-    earlier, the folder can still be used with another recipe.
+    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, this file is written after the run's
+    inputs have been read and compared. For a new run, this file is written after the teachers have been opened. If a
+    command fails earlier, the folder can still be used with another recipe.
     """
     check_run(run)
     refuse_half(run)

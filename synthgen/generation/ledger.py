@@ -83,7 +83,7 @@ class Ledger:
         """Reserve an amount. Returns when the reservation is on disk. Raises OSError."""
         self.held += most
         self._urgent = True
-        await asyncio.shield(self._durable())  # others wait for the same future, so a canceled task must not cancel it
+        await asyncio.shield(self._durable())  # other tasks await this future, so a canceled task must not cancel it
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
         """Replace a reservation by the amount spent. A thread writes the change soon afterwards. If an earlier write
@@ -94,7 +94,7 @@ class Ledger:
         self._durable()
 
     async def add(self, spent: Spent) -> None:
-        """Add an amount, which may be negative. Returns when it is on disk. Raises OSError."""
+        """Add an amount, which may be negative. Returns when the amount is on disk. Raises OSError."""
         self.spent += spent
         self._urgent = True
         await asyncio.shield(self._durable())

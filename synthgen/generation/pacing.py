@@ -44,9 +44,9 @@ class Quota:
     """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
     quota. When the reply arrives, the actual number replaces the estimate.
 
-    The estimate is the request's maximum number of tokens, multiplied by the share of their own maximum that earlier
-    requests used on average. If the whole maximum were reserved and replies used half of it, half of the quota would be
-    unused while requests are in flight.
+    Earlier requests used, on average, a certain share of their maximum number of tokens. The estimate is this share of
+    the request's own maximum. If the whole maximum were reserved and replies used half of it, half of the quota would
+    be unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:
@@ -85,8 +85,8 @@ class Quota:
 @dataclass
 class Concurrency:
     """The limit of requests in flight. It grows by one with each success, and thus doubles in each round trip, until
-    the server refuses a request (status 429). From then on, it grows by one after several successes. After each burst
-    of refusals, it is multiplied by 0.75.
+    the server refuses a request (status 429). From then on, the limit grows by one after several successes. After each
+    burst of refusals, the limit is multiplied by 0.75.
     """
 
     most: int

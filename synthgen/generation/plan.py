@@ -29,9 +29,9 @@ class Plan:
     `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maximum numbers.
     `prompt_tokens` is estimated from the number of characters. For a strategy with several rounds of requests, only the
     first round is known in advance. The requests of later rounds are assumed to be as long as those of the first round.
-    `cost_usd` is an estimate. It assumes that completions have half the maximum length. `most_usd` is the maximum cost
-    without retries. It assumes one prompt token for each byte and completions of the maximum length. `cost_usd` and
-    `most_usd` are None when a price is unknown.
+    `cost_usd` is an estimate. This estimate assumes that completions have half the maximum length. `most_usd` is the
+    maximum cost without retries. This maximum assumes one prompt token for each byte and completions of the maximum
+    length. `cost_usd` and `most_usd` are None when a price is unknown.
     """
 
     task: str

@@ -75,7 +75,8 @@ class Control:
         return self._pattern.sub(lambda found: self.marks[found[0]], part) if isinstance(part, str) else part
 
     def rendered_ids(self, text: str) -> list[int]:
-        """Token ids of a rendered chat template. The marks in it become the characters of special tokens."""
+        """Token ids of a rendered chat template. The marks in the rendered text become the characters of special
+        tokens."""
         named = self._pattern.sub(lambda found: self.names[found[0]], text)
         back = {mark: token for token, mark in self.marks.items()}
         whole = _any_of(back).sub(lambda found: back[found[0]], named)

@@ -6,8 +6,8 @@
     files.description()                     # arguments of a `from_pretrained` call that loads config or tokenizer
 
 Weights are loaded only from safetensors or GGUF files, and code from a model's repository is never run. Dequantizing a
-GGUF file takes many seconds. Therefore the dequantized weights are kept in the user's cache folder. The name of their
-folder is derived from the GGUF file's hash.
+GGUF file takes many seconds. Therefore the dequantized weights are kept in the user's cache folder. The name of the
+folder with these weights is derived from the GGUF file's hash.
 """
 
 from __future__ import annotations

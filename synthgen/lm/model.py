@@ -204,8 +204,8 @@ class LanguageModel:
         return [(probs[row], likely_U[row]) for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
-        """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. They are
-        computed in one forward pass with padding on the right.
+        """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. These
+        log-probabilities are computed in one forward pass with padding on the right.
         """
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]

@@ -30,8 +30,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tool
 
 
 def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> list[int]:
-    """Token ids of a conversation whose last message is unfinished. They end with the last message's text, without the
-    tokens that the template puts after a message. For `tools`, see `render`.
+    """Token ids of a conversation whose last message is unfinished. The ids end with the last message's text, without
+    the tokens that the template puts after a message. For `tools`, see `render`.
     """
     *before, last = messages
     control = control_of(tokenizer)

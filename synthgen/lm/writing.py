@@ -49,8 +49,8 @@ class Prompt:
 @dataclass(frozen=True)
 class Written:
     """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
-    part of the tokens' distributions. It is None if no distributions were requested. `broken` tells whether the model's
-    logits at some token were not finite numbers, so that the completion is meaningless.
+    part of the tokens' distributions. `target` is None if no distributions were requested. `broken` tells whether the
+    model's logits at some token were not finite numbers, so that the completion is meaningless.
     """
 
     tokens: list[int]

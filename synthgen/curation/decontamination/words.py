@@ -39,7 +39,8 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def _folded() -> npt.NDArray[np.uint32]:
-    """The form without case of each character below `OTHERS`, if that form is one character."""
+    """The case-folded form of each character below `OTHERS`, or its lower case or the character itself if that form has
+    several characters."""
     forms = [(chr(code).casefold(), chr(code).lower(), chr(code)) for code in range(OTHERS)]
     return np.array([next(ord(form) for form in some if len(form) == 1) for some in forms], np.uint32)
 

@@ -73,7 +73,7 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
         cells *= 2
     table, last = np.empty(cells, int32), uint64(cells - 1)  # the newest entry with a key, or -1
     earlier = np.empty(len(rows), int32)  # for each entry, the previous entry with the same key, or -1
-    number = np.empty(len(rows), uint16)  # the number of entries before it with the same key, at most LONGEST
+    number = np.empty(len(rows), uint16)  # number of earlier entries with the same key, at most LONGEST
     for part in range(_PARTS):
         table[:] = -1
         for entry in range(begins[part], begins[part + 1]):

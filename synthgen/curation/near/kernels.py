@@ -304,8 +304,8 @@ def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
     similarity of at least `threshold` have one of these elements in common (the prefix filter of Chaudhuri, Ganti and
     Kaushik, ICDE 2006).
 
-    The result is right with any order of the elements that is the same for all rows. This order counts how often the
-    lower 22 bits of a hash occur, so it may treat a rare element as a common one.
+    The result is right with any order of the elements that is the same for all rows. Elements are ordered by how often
+    the lower 22 bits of their hash occur, so a rare element may count as a common element.
     """
     lists, starts, sizes = sets
     rows = len(sizes)

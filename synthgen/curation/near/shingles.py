@@ -32,7 +32,7 @@ _ALONE = (
     (0x0F00, 0x0FFF),  # Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # the iteration mark, the closing mark and the zero
+    (0x3005, 0x3007),  # three signs that stand among Chinese characters: 々, 〆 and 〇
     (0x3040, 0x30FF),  # Hiragana, Katakana
     (0x31F0, 0x31FF),  # further Katakana
     (0x3400, 0x4DBF),  # Chinese characters

@@ -33,7 +33,7 @@ class Hit:
     """A value: the characters of the text from `start` up to, but not including, `stop`.
 
     `same` is equal for two spellings of the same value. `quote` stands before and after the pseudonym that replaces the
-    value. It is empty, except for a number in JSON, which becomes a string.
+    value. `quote` is empty, except for a number in JSON, which becomes a string.
     """
 
     start: int

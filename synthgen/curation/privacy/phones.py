@@ -47,8 +47,8 @@ def subscriber(value: str) -> str:
 
 
 def international(text: str, start: int, stop: int) -> int | None:
-    """A number that begins with + or 00 and the code of a country. Its length must be a length of numbers in this
-    country. Groups of digits at the end that do not belong to the number are cut off.
+    """A number that begins with + or 00 and the code of a country. It must have as many digits as numbers of this
+    country can have. Groups of digits at the end that do not belong to the number are cut off.
     """
     if _BEFORE_PLUS.search(text[max(0, start - 8) : start]):
         return None

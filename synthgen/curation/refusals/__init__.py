@@ -156,8 +156,8 @@ def _declined(sentence: str, language: Language) -> tuple[int, int] | None:
 
 
 def _declined_weakly(sentence: str, after: str, language: Language) -> tuple[int, int] | None:
-    """The place in a sentence where its writer declines anything. It counts only if this sentence or the two sentences
-    after it sound like an assistant.
+    """The place in a sentence where its writer declines anything. None unless this sentence or one of the two sentences
+    after it sounds like an assistant.
     """
     where = _declining(sentence, language.compiled["weak"], language)
     if where is None or language.compiled["support"].search(sentence):

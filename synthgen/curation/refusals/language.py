@@ -54,8 +54,8 @@ class Language:
     contrast: str
     """Words after which a clause or sentence still gives an answer."""
     weak: str
-    """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. It counts only
-    if `support` is found in the same sentence or in the next two.
+    """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. This sign counts
+    only if `support` is found in the same sentence or in the next two sentences.
     """
     support: str
     """What assistants say when they decline: an apology, what they are, or why the request is bad."""

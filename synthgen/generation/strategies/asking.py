@@ -43,7 +43,7 @@ def personas(job: Job) -> Rounds:
 
 def magpie(job: Job) -> Rounds:
     """Let the teacher write a question. The teacher gets a system message, rendered from the template `turn_system`,
-    and the start of a user turn without text. It continues this turn as the user would.
+    and the start of a user turn without text. The teacher continues this turn as the user would.
     """
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},

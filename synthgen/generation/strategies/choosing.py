@@ -33,7 +33,7 @@ from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
-_YES_NO = ("Yes", "No")  # with a capital, as at the beginning of an answer; local teachers count only this spelling
+_YES_NO = ("Yes", "No")  # local teachers count only answers that begin with this spelling
 
 
 def rationalize(job: Job) -> Rounds:
