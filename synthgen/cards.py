@@ -1,4 +1,5 @@
-"""Writes the card (README.md) of a corpus, using only its manifest. It also has functions for the cards of models."""
+"""Writes the card (README.md) of a corpus, using only its manifest. This module also has functions for the cards of
+models."""
 
 from __future__ import annotations
 
@@ -115,9 +116,7 @@ def _shown(value: object) -> object:
 
 
 def environment() -> Environment:
-    """A Jinja environment that loads `synthgen/templates`. It does not escape HTML, because the output is text or
-    Markdown.
-    """
+    """A Jinja environment that loads `synthgen/templates`. HTML is not escaped, because the output is text or Markdown."""
     made = Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,

@@ -8,8 +8,8 @@ There are two kinds of storage:
   cross-entropy is the gradient of the full KL (random-sampling distillation, ACL 2025). The counts are stored exactly.
 - `TopK`: at each position, the K largest log-probabilities at temperature 1. Training may use another temperature. For
   the temperature of training, the log of the residual mass and the log-normalizer are stored too, because they depend
-  on all tokens. Log-probabilities are stored as multiples of 1/512 nat. Their error is at most `STORAGE_ERROR` for
-  values above `FLOOR`.
+  on all tokens. Log-probabilities are stored as multiples of 1/512 nat. The error of a value above `FLOOR` is at most
+  `STORAGE_ERROR`.
 
 A shard is a Parquet file with one row for each record. Each array of a record is stored in one binary column, or in one
 column for each byte plane. A byte plane holds one byte of each number of the array, such as the lowest byte. Bytes of

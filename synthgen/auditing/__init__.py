@@ -224,7 +224,7 @@ def intended_text(intent: Mapping[str, object]) -> str:
 
 
 _MEASURED = {"bias", "models"}
-"""Keys of the section `audit` that say what is measured. They do not belong to the intent, because no measurement
+"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because no measurement
 decides whether a report passes."""
 
 

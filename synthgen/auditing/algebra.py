@@ -39,7 +39,8 @@ Duties = frozenset[tuple[Duty, str]]
 
 class Conflict(NamedTuple):
     """Obligations that cannot be met together. If any one of these obligations is left out, the others can be met
-    together."""
+    together.
+    """
 
     duties: Duties
     reason: str
@@ -121,8 +122,8 @@ def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
 
 
 def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Conflicts between licenses that allow adapted works only under certain licenses. Some of them conflict if there
-    is no license that all of them allow. A set of licenses is left out when a part of the set already has a conflict.
+    """Conflicts between licenses that allow adapted works only under certain licenses: no license is allowed by all of
+    them. A set of licenses is left out when a part of the set already has a conflict.
     """
     found: list[frozenset[str]] = []
     together: list[tuple[str, ...]] = [(name,) for name in sorted(allowed)]  # sets without a conflict

@@ -1,5 +1,5 @@
-"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. It finds the
-terms that a license expression or the name of a model stands for.
+"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. The catalog
+finds the terms that a license expression or the name of a model stands for.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ class _About:
     with all versions of a contract; None stands for all terms. A permission that names no source applies to contracts
     alone, because many authors use the same license. `own` is true if the permission is for the source itself. If the
     permission is for the model that wrote the source, `own` is false: then the permission applies to the model's terms
-    (`makers`) and to a contract that it names. It does not apply to the license of the source, because another person
-    may hold the rights.
+    (`makers`) and to a contract that it names. Such a permission does not apply to the license of the source, because
+    another person may hold the rights.
     """
 
     permission: Permission

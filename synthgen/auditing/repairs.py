@@ -1,4 +1,5 @@
-"""The repairs after which an audit would pass. A report lists them, each with the number of rows that it concerns.
+"""The repairs after which an audit would pass. A report lists the repairs, each with the number of rows that it
+concerns.
 
 A person chooses a repair. Only the first repair, which leaves rows out, is made by a command; see
 `synthgen.auditing.allowed`.

@@ -21,7 +21,7 @@ class Subject:
     """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
-    it (see `synthgen.lineage`). It is empty when no student is trained.
+    it (see `synthgen.lineage`). `of_student` is empty when no student is trained.
     """
 
     corpus: Path

@@ -70,7 +70,8 @@ class Estimate:
         return float(2 * special.stdtr(self.degrees, -abs(self.value - null) / self.error))
 
     def detectable(self, margin: float = 0.0, tests: int = 1) -> float:
-        """The smallest effect that data like these would find in 80% of all cases. NaN when it is not measurable.
+        """The smallest effect that data like these would find in 80% of all cases. NaN when the effect is not
+        measurable.
 
         An effect is found if its p-value is below 5% divided by `tests`, and its estimate is at least `margin`. The
         result is max(t(1 − 0.05/2/tests)·error, margin) + t(0.8)·error: Bloom, Evaluation Review 19 (1995).
@@ -81,7 +82,9 @@ class Estimate:
         return least + quantile(POWER, self.degrees) * self.error
 
     def logged(self) -> Estimate:
-        """The logarithm to the base 2 of a positive effect, such as a ratio. Its error comes from the delta method."""
+        """The logarithm to the base 2 of a positive effect, such as a ratio. The error of the logarithm comes from the
+        delta method.
+        """
         if not self.value > 0:
             return Estimate(float("nan"), float("nan"), float("nan"), self.n, self.clusters)
         error = self.error / (self.value * np.log(2))

@@ -271,7 +271,7 @@ def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement],
 
 
 def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> Measurement:
-    """One measurement for the whole scan. Its outcome is `absent` if the 90% intervals of all words lie within the
+    """One measurement for the whole scan. The outcome is `absent` if the 90% intervals of all words lie within the
     margin.
     """
     tested = len(scan.p)

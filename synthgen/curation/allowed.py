@@ -3,8 +3,8 @@
     done = keep_allowed(recipe, "runs/first", "runs/first-allowed")
     done.report.status                # "ALLOW": the corpus that was written passes
 
-OUT is a run: recipe.yaml, curated/ and audit/. Its corpus has the same shards as the corpus that was audited. Rows that
-may be used stay in data/, or in rejected/ if curation had rejected them. Every other row is withheld: it stays in
+OUT is a run: recipe.yaml, curated/ and audit/. The new corpus has the same shards as the corpus that was audited. Rows
+that may be used stay in data/, or in rejected/ if curation had rejected them. Every other row is withheld: it stays in
 rejected/ with its id, its sources and the reason, but without its text, so that the folder may be shared. The stored
 distributions of withheld rows are left out, too. `synthgen.auditing.allowed` decides which rows may be used. Rows of
 one group are kept or withheld together.

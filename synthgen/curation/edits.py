@@ -32,7 +32,7 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     at the very beginning of the completion is not cut.
 
     If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
-    a part of it was cut.
+    a part of the rationale was cut.
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)
@@ -53,7 +53,7 @@ def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.R
     """Cut what assistants say before they answer, such as "Sure! Here is a list of rivers:" (see
     `synthgen.curation.openings`). A completion that has no other text is not changed.
 
-    `answer` and `rationale` are cut too if they begin with these words.
+    `answer` and `rationale` are cut too if they begin with the words that were cut.
     """
     likely = _like(batch["completion.text"], openings.LIKELY)
     return _edited(batch, "opening", likely, _without_opening, everywhere=True)

@@ -53,8 +53,8 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
 
 
 def load(section: Function) -> Judges:
-    """The user's function. Its module is searched where Python finds modules, and in the current folder. Raises
-    RecipeError when it cannot be imported.
+    """The user's function. The function's module is searched where Python finds modules, and in the current folder.
+    Raises RecipeError when the function cannot be imported.
     """
     name = section.function
     folder = str(Path.cwd())

@@ -53,8 +53,8 @@ ANSWERS = (
 42", is not among them."""
 
 LIKELY = r"(?i)\bhint|\banswer|\bsolution|\breference"
-"""An expression for Arrow that matches every text which has one of these phrases. It saves time: other texts are not
-searched."""
+"""An expression for Arrow that matches every text which has one of these phrases. This expression saves time: other
+texts are not searched."""
 
 _HINT, _GIVEN_ANSWER = (re.compile("|".join(phrases), re.IGNORECASE) for phrases in (HINTS, ANSWERS))
 _ASKS_HINT = re.compile(r"\bhint", re.IGNORECASE)

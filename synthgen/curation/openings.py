@@ -25,7 +25,7 @@ class Opening:
     praise: str
     offers: str
     announces: str
-    """How an announcement begins. It ends with a colon."""
+    """How an announcement begins. An announcement ends with a colon."""
 
     @cached_property
     def compiled(self) -> tuple[re.Pattern[str], ...]:
@@ -80,8 +80,8 @@ OPENINGS = {
 """The expressions by language. Each expression is matched where the previous match ended."""
 
 LIKELY = r"(?i)^\s*(?:" + "|".join(f"¡?(?:{o.assents})|(?:{o.praise})|(?:{o.offers})" for o in OPENINGS.values()) + ")"
-"""An expression for Arrow that matches every text which begins with an assent, praise or an offer. It saves time: other
-texts are not searched."""
+"""An expression for Arrow that matches every text which begins with an assent, praise or an offer. This expression
+saves time: other texts are not searched."""
 
 
 def answer_begins(text: str) -> int:

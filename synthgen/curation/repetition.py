@@ -135,7 +135,7 @@ def _one_share(text: str) -> float:
 
 
 def _equal_words(plain: pa.Array) -> Rows:
-    """The texts that repeat one word three or four times and have no other word. They are too short for a 4-word
+    """The texts that repeat one word three or four times and have no other word. Such texts are too short for a 4-word
     sequence that repeats.
     """
     spaces = numbers(pc.count_substring(plain, pattern=" "))

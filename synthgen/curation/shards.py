@@ -89,7 +89,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Return `table` with its columns replaced by the columns in the file `edited`. These are the columns that edits
+    """Return `table` with some columns replaced by the columns in the file `edited`, which are the columns that edits
     changed. If the file does not exist, `table` is returned unchanged.
     """
     if edited.exists():

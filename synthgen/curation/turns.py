@@ -59,7 +59,8 @@ _ASKS = re.compile(
 
 
 def begins(text: str, prompt: str) -> int:
-    """The place in a completion where an invented turn begins. The length of the text if it has no such turn.
+    """The place in a completion where an invented turn begins. The length of the text if the completion has no such
+    turn.
 
     `prompt` is the last message of the prompt.
     """

@@ -65,7 +65,7 @@ class Bound:
     strict: bool = False
 
     def broken(self, page: Page) -> Rejection | None:
-        """Why a page breaks the rule. None if the page does not break it."""
+        """Why a page breaks the rule. None if the page does not break the rule."""
         value = self.measure(page)
         for bound, outside, word in ((self.least, -1, "less"), (self.most, 1, "more")):
             if bound is not None and ((value - bound) * outside > 0 or (self.strict and value == bound)):
@@ -124,7 +124,8 @@ def _repeated(parts: list[str]) -> list[str]:
 
 def _same(page: Page, parts: str, characters: bool) -> float:
     """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, the share of the
-    text's characters that are in them."""
+    text's characters that are in them.
+    """
     whole = getattr(page, parts)
     again = _repeated(whole)
     if characters:

@@ -128,7 +128,9 @@ JSON value has this type."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:
-    """The number of fields in a type. It is 0 when an object has no fields, and large when the type is too deep."""
+    """The number of fields in a type. The number is 0 when an object has no fields, and large when the type is too
+    deep.
+    """
     if depth > _DEEPEST:
         return _WIDEST + 1
     if pa.types.is_list(kind):

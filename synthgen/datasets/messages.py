@@ -37,8 +37,8 @@ _REFUSED = {
     "video": "a video",
     "videos": "videos",
 }
-"""Keys whose values change what a message means. A record has no place for them, so a message with such a value is
-refused.
+"""Keys whose values change what a message means. A record has no place for these keys, so a message with such a value
+is refused.
 """
 _PLAIN = {"role", "content"}
 _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call", *_REASONING, *_LEARNT, *_REFUSED)
@@ -254,8 +254,9 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned. The row's column `teaches` decides this. Without it, the marks of the messages decide,
-    and without marks `several`. If only the completion is a turn of the assistant, the result is `last`.
+    """Which turns are learned. The row's column `teaches` decides this. Without this column, the marks of the messages
+    decide, and without marks `several` decides. If only the completion is a turn of the assistant, the result is
+    `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")

@@ -241,7 +241,7 @@ def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused 
 
 
 def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], list[Turns]]:
-    """A function that reads a row of a format. Its RecipeError names the row."""
+    """A function that reads a row of a format. The RecipeError that this function raises names the row."""
     read: Callable[[Mapping[str, object]], list[Turns]] = resolve(entry.read)
 
     def turns(row: Mapping[str, object], where: Where) -> list[Turns]:

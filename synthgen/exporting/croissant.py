@@ -1,7 +1,8 @@
 """Writes croissant.json: a description of the rows of an export in Croissant 1.0, with the fields of its vocabulary for
 responsible AI (RAI). https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 
-It states only facts from the run, its audit and the files. Unknown facts are left out, or stated to be unknown.
+The description states only facts from the run, its audit and the files. Unknown facts are left out, or stated to be
+unknown.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from synthgen.tables.reference import resolve
 @dataclass(frozen=True)
 class Student:
     """A student that is described. `sources` lists what the audit names as the student's own sources, without the
-    sources of its training rows. It is None if no audit is about this student.
+    sources of its training rows. `sources` is None if no audit is about this student.
     """
 
     folder: Path

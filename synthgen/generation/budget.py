@@ -35,7 +35,8 @@ class Budget:
     @property
     def holds(self) -> bool:
         """Whether there is an open reservation. When a reservation is settled, some of the reserved amount may become
-        free."""
+        free.
+        """
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:

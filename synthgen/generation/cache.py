@@ -116,7 +116,7 @@ class Cache:
         return self.retry_failed and key not in self._stored
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
-        """The statement that stores an entry. Pass it to `commit`."""
+        """The statement that stores an entry. Pass this statement to `commit`."""
         if self.retry_failed:
             self._stored.add(key)
         kind, reason = entry.failure or (None, None)
@@ -272,8 +272,9 @@ def _packed(values: Sequence[Any]) -> list[Any]:
 
 
 def _pack(body: bytes) -> bytes:
-    """The bytes in which a body is stored. They begin with a 4-byte number. For a large body, this is the body's
-    length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body follows.
+    """The bytes in which a body is stored. These bytes begin with a 4-byte number. For a large body, the number is the
+    body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
+    follows.
     """
     if len(body) < _SMALL:
         return struct.pack("<I", 0) + body

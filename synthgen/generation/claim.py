@@ -42,7 +42,7 @@ class Claim:
         }
 
     def check(self) -> bool:
-        """Whether the folder is already claimed for these inputs. When it is claimed for other inputs, raises
+        """Whether the folder is already claimed for these inputs. When the folder is claimed for other inputs, raises
         RunChanged, which names the differences.
 
         Nothing is written."""

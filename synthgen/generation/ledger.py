@@ -1,4 +1,4 @@
-"""The ledger: what a run has spent on paid teachers. It lies in RUN/ledger, so it does not depend on the cache.
+"""The ledger: what a run has spent on paid teachers. The ledger lies in RUN/ledger, so it does not depend on the cache.
 
 Each process appends to a file of its own. A line holds the totals of the process: the amount spent, and the amount that
 is reserved for requests that are in flight. Only the last complete line of each file is used. The amount that this line

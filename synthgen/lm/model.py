@@ -1,5 +1,5 @@
-"""A causal language model in this process. It writes completions, gives probabilities of labels, and scores given
-completions.
+"""A causal language model in this process. The model writes completions, gives probabilities of labels, and scores
+given completions.
 
     model = LanguageModel.open(section, lazy=True)           # weights are loaded when first needed
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)

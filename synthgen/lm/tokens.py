@@ -51,8 +51,8 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """Make a `Tokens` object. Its end tokens are the end tokens of the tokenizer and of the generation config, and
-        the token with which the chat template ends a turn.
+        """Make a `Tokens` object. The end tokens of this object are the end tokens of the tokenizer and of the
+        generation config, and the token with which the chat template ends a turn.
         """
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]

@@ -26,7 +26,7 @@ class Matcher(Protocol):
 
 
 class Form(Protocol):
-    """The required form of answers. It determines which tokens may come next."""
+    """The required form of answers. The form determines which tokens may come next."""
 
     def begin(self) -> Matcher:
         """The state before an answer's first token."""
@@ -37,8 +37,8 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers for its completion depend
-    only on `key`.
+    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers for the prompt's completion
+    depend only on `key`.
     """
 
     ids: Sequence[int]

@@ -6,8 +6,8 @@ shingle has one shingle: all of its words or, if it has no word at all, its othe
 shingle.
 
 The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
-Both give the same hashes. The hashes do not depend on the machine or on a random seed. They depend on Python's version
-of Unicode, which says what a letter is.
+Both give the same hashes. The hashes do not depend on the machine or on a random seed. The hashes depend on Python's
+version of Unicode, which says what a letter is.
 """
 
 from __future__ import annotations
