@@ -116,7 +116,7 @@ def _shown(value: object) -> object:
 
 
 def environment() -> Environment:
-    """A Jinja environment that loads `synthgen/templates`. HTML is not escaped, because the output is text or Markdown."""
+    """A Jinja environment that loads `synthgen/templates`. HTML is not escaped: the output is text or Markdown."""
     made = Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,

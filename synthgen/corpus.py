@@ -140,7 +140,7 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
     paths = [folder / "data" / f"{name}.parquet" for name in shards(folder)]
     first: pa.Schema | None = None
     for path in paths:
-        schema = read(path).schema  # reads the whole file, with the checksums of its pages
+        schema = read(path).schema  # this reads the whole file and checks the checksums of its pages
         for part, sha256 in _companions(path, schema, expected, parts).items():
             if durable.sha256(folder / part / path.name) != sha256:
                 raise _mismatch(folder / part / path.name, path)

@@ -12,7 +12,7 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACE = " \t\n\r"
 _DEEPEST = 100  # maximum depth of nested lists and objects; json and marshal fail at 1,000 to 2,000
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of one half of a surrogate pair
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # matches the escape of one half of a surrogate pair
 
 
 def read_object(line: bytes) -> dict[str, object]:

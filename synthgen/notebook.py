@@ -325,7 +325,8 @@ def open(run: str | Path) -> OpenRun:
 def _shard(path: Path, changed: int) -> logits.Shard:
     """Read a shard of distributions, or take it from a cache.
 
-    `changed` is the file's modification time. This time is part of the cache's key, so a changed file is read again.
+    `changed` is the file's modification time. The modification time is part of the cache's key, so a changed file is
+    read again.
     """
     return logits.read(path)
 

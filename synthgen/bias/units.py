@@ -29,7 +29,7 @@ SIMILAR = 0.7
 """The Jaccard similarity of near duplicates, for sets of sequences of `WORDS` words."""
 WORDS = 3
 LONG_ANSWER = 20
-_MARKS = 64  # slots of two sketches that are compared before the rows are joined
+_MARKS = 64  # number of slots of two sketches that are compared before the rows are joined
 
 
 class Signatures:

@@ -150,9 +150,9 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
 
 
 def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
-    """The mean margin; NaN if the second best token is not known at some position. A missing candidate cannot be the
-    best or second best token if the probability of the second stored token is at least the sum of the probabilities of
-    all ids that are not stored.
+    """The mean margin; NaN if the second best token is not known at some position. A token that is not stored cannot be
+    the best or second best token if the second stored token is at least as probable as all tokens that are not stored
+    together.
     """
     if p.shape[1] < 2:
         return np.nan

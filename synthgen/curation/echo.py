@@ -12,7 +12,7 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import Echo
 
-_BEGINNING = 20  # the completion and the prompt, in plain form, begin with this many equal characters
+_BEGINNING = 20  # only pairs that begin with this many equal characters, in plain form, are compared
 
 _LABEL = r"^(?:(?:q|question|instruction|prompt|user|human) ?: ?)?[\"“„«]?"
 

@@ -107,8 +107,8 @@ def counted(part: str, table: pa.Table) -> Tally:
     """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
-    # Rows from a server have no token ids, unless the server returns them. For these rows, the server's count of tokens
-    # is used.
+    # Rows from a server have no token ids, unless the server returns them. For rows without token ids, the server's
+    # count of tokens is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
     # The server's count does not hold for a text that an edit changed.

@@ -102,7 +102,7 @@ def _cut(text: str) -> tuple[str, str] | None:
     left = text[ends[-1] :].split()
     long = len(left) >= _WORDS or len(_WIDE.findall(text, ends[-1])) >= _CHARACTERS
     goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and long and _LETTER_END.search(last))
-    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # for example, the name under a letter
+    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # a line such as the name under a letter
     if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
         return None
     return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"

@@ -123,8 +123,8 @@ def _repeated(parts: list[str]) -> list[str]:
 
 
 def _same(page: Page, parts: str, characters: bool) -> float:
-    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, the share of the
-    text's characters that are in them.
+    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, each line or
+    paragraph counts as often as it has characters.
     """
     whole = getattr(page, parts)
     again = _repeated(whole)

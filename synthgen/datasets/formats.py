@@ -67,7 +67,7 @@ def _side(row: Row, column: str) -> Turns:
         raise ValueError(f"`{column}` has several messages after the prompt")
     else:
         whole = turns(prompt, side, row)
-    return whole if row.get("teaches") == "all" else replace(whole, teaches="last")  # a pair compares the last turns
+    return whole if row.get("teaches") == "all" else replace(whole, teaches="last")  # a pair compares only last turns
 
 
 def has_judged_completion(row: Row) -> bool:

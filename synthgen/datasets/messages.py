@@ -21,7 +21,7 @@ MEDIA = ("images", "videos", "audios")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content
-_REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use for reasoning
 _LEARNT = ("weight", "loss_weight", "train", "training", "trainable", "loss")
 """Keys that say whether a message is learned: 1 or true, 0 or false."""
 
@@ -77,7 +77,7 @@ def read(value: object) -> Said:
     if not isinstance(value, Mapping):
         raise ValueError("a message is not an object with a role")
     role = value.get("role")
-    if value.keys() == _PLAIN and role in ROLES and isinstance(value["content"], str):  # by far the most frequent case
+    if value.keys() == _PLAIN and role in ROLES and isinstance(value["content"], str):  # this case is the most frequent
         return Said({"role": role, "content": value["content"]})
     if is_blank(role):
         raise ValueError("a message has no role")

@@ -191,9 +191,9 @@ def records(
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    The column `split` says which split a row is in. Without this column, the name of the row's file says it. If neither
-    names a split, the split settings and the row's group determine the split, as for a seed. Without split settings,
-    such a row has no split.
+    The column `split` says which split a row is in. Without this column, the name of the row's file says which split
+    the row is in. If neither names a split, the split settings and the row's group determine the split, as for a seed.
+    Without split settings, such a row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot

@@ -72,7 +72,7 @@ def store(
     for split in SPLITS:
         if waiting[split] or left_out[split]:
             flush(split)
-    if failures:  # the data set ended with failures
+    if failures:  # some failures came after the last row
         flush("train")
     sources = distinct([*facts["sources"], *map(terms_of, given.values())])
     return corpus.finish(folder, kind, {**facts, "sources": sources}, names)

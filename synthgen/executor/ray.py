@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 _RETRIES = 5  # how many times a task runs again after its worker or node died
 _PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
-_QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that no core waits for the next task
+_QUEUED = 2  # number of tasks for each CPU core that are sent together, so that no core waits for its next task
 
 
 class RayExecutor:

@@ -142,7 +142,7 @@ class Cache:
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
         """The writer thread has committed `batch`. Complete the futures of `batch`, and give the thread the statements
-        that are waiting. This runs in the event loop after each commit.
+        that are waiting. This method runs in the event loop after each commit.
         """
         if self._pending:
             self._flush()
@@ -220,8 +220,8 @@ def forget(path: Path, keys: Sequence[bytes]) -> int:
     """Delete the entries of these requests from the cache in the file at `path`, so that the file no longer contains
     their bytes. Returns the number of entries.
 
-    The file is written anew, because SQLite would otherwise leave deleted bytes in it. This needs as much free disk
-    space as the file takes. Raises UserError when another process is using the cache.
+    The file is written anew, because SQLite would otherwise leave deleted bytes in it. The new file needs as much free
+    disk space as the old file takes. Raises UserError when another process is using the cache.
     """
     if not path.exists():
         return 0
@@ -264,8 +264,8 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """Compress the body, which is one of the parameters of a `_PUT` statement. This runs in the writer thread, so that
-    it does not delay the event loop.
+    """Compress the body, which is one of the parameters of a `_PUT` statement. This function runs in the writer thread,
+    so that the event loop is not delayed.
     """
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]

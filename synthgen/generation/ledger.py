@@ -72,7 +72,7 @@ class Ledger:
         self.path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._pool = ThreadPoolExecutor(1, "ledger")
-        self._next: asyncio.Future[None] | None = None  # done when the amounts known now are on disk
+        self._next: asyncio.Future[None] | None = None  # this future is done when the amounts known now are on disk
         self._writing: asyncio.Task[None] | None = None
         self._urgent = False  # whether a task waits until the amounts are on disk
         self._error: Exception | None = None

@@ -19,7 +19,7 @@ from synthgen.tables.engines import ENGINES
 from synthgen.tables.reference import resolve
 from synthgen.teachers.base import Caller, TeacherOptions
 
-_CHARACTERS_PER_TOKEN = 4  # typical of English prose; the text of a plan states this number
+_CHARACTERS_PER_TOKEN = 4  # this number is typical of English prose, and the text of a plan states it
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def ip6(text: str, start: int, stop: int) -> int | None:
     because programs have names such as `abc::def`.
     """
     if text[stop - 1] == ":" and text[stop - 2] != ":":
-        stop -= 1  # the colon belongs to the sentence
+        stop -= 1  # this colon belongs to the sentence, not to the address
     value = text[start:stop]
     if _LETTER.match(text, stop):
         return None

@@ -156,7 +156,7 @@ def conversation(job: Job) -> Rounds:
         step = job.step(
             job.prompt.step("user_turn", {**job.fields, "conversation": shown}), job.rewriter, parents=[query.id]
         )
-        if cut is not None:  # a conversation does not go on after half a sentence
+        if cut is not None:  # a conversation ends after a reply that was cut off
             return [*outcomes, failure(step, cut.kind, f"turn {turn + 1} is not finished: {cut.reason}")]
         [reply] = yield [step]
         text = new_question(step, reply, [str(m["content"]) for m in shown if m["role"] == "user"])
