@@ -10,7 +10,7 @@ The role of a source decides which rules apply:
 - `seed`, `dataset`, `generator`, `logits`, `rewriter`: the student learns from what these sources wrote. All rules
   apply.
 - `template`, `few_shot`, `judge`: these sources shape or choose the rows, and the student does not learn from their
-  texts. A ban on training then leads to CONTESTED at worst, and no term binds the student.
+  texts. For these roles, a ban on training leads to CONTESTED at worst, and no term binds the student.
 - `student_base`: the student is made from the weights, so the license of the weights holds for it.
 
 A role that is not in this list is treated as a generator, which has the strictest rules.

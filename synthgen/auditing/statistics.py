@@ -1,7 +1,7 @@
 """Effects with intervals for the tests of bias. The unit is the cluster: rows of one cluster are not independent.
 
-A cluster is a seed, a group of near duplicates, or a template. All functions take one value for each row and the number
-of the row's cluster, both as numpy arrays.
+A cluster is a seed, a group of near duplicates, or a template. All functions take two numpy arrays: a value for each
+row, and the index of each row's cluster.
 
     effect = difference(refused, clusters, of_first_group)   # an Estimate
     effect.interval()                                        # its 95% interval
@@ -57,7 +57,7 @@ class Estimate:
         return bool(np.isfinite([self.value, self.error, self.degrees]).all() and self.error > 0)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The confidence interval, (low, high). Both are NaN when the effect is not measurable."""
+        """The confidence interval, (low, high). Both ends are NaN when the effect is not measurable."""
         half = quantile(0.5 + level / 2, self.degrees) * self.error if self.measurable else np.nan
         return self.value - half, self.value + half
 
@@ -127,7 +127,7 @@ def difference(values: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
-    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means. Each mean is over other rows, and
+    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means. Each mean is over its own rows, and
     the rows are in C clusters.
 
     `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
@@ -212,8 +212,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of any statistic of clusters' sums, from draws of whole clusters with replacement.
 
-    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use it
-    for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
+    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use this
+    function for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
     """
     sums = np.asarray(sums, float)
     rng = np.random.default_rng(seed)
@@ -293,8 +293,8 @@ def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, for
-    example with the p-value of `sign_flip`.
+    """A planned test: its effect, and the facts about the test that a `Measurement` states. `p` replaces the effect's
+    own p-value, for example with the p-value of `sign_flip`.
     """
 
     name: str

@@ -27,7 +27,7 @@ from synthgen.bias.words import Hashes, Places, Words, or_of
 PRIOR = 100.0
 """The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
-"""Words with fewer uses in sentences with a group of the dimension are not tested."""
+"""Minimum number of uses of a word, in sentences with a group of the dimension, for a test of the word."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10

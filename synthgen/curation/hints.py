@@ -49,8 +49,8 @@ ANSWERS = (
     r"\b(?:according to|as (?:given|stated|shown|provided) (?:in|by)|per) the reference\b"
     r"(?! (?:frame|points?|materials?|works?|books?|tables?|list|manual|guide|sections?|numbers?))",
 )
-"""The phrases that refer to an answer which was given. A phrase that states the answer, such as "the correct answer is
-42", is not among them."""
+"""The phrases that refer to an answer which was given. A phrase that only states the answer, such as "the correct
+answer is 42", does not match."""
 
 LIKELY = r"(?i)\bhint|\banswer|\bsolution|\breference"
 """An expression for Arrow that matches every text which has one of these phrases. This expression saves time: other

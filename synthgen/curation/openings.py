@@ -4,8 +4,8 @@
     Of course! I'd be happy to help with that.     an assent and an offer
     Great question!                                praise
 
-An assent alone stays, because it may be the answer: "Certainly! The Rhine is longer." An announcement alone stays too,
-because people write "Here are three rivers:" as well.
+An assent alone is not cut, because it may be the answer: "Certainly! The Rhine is longer." An announcement alone is not
+cut either, because people write "Here are three rivers:" as well.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ def _joined(messages: pa.Array, names: Sequence[str]) -> pa.Array:
 
 
 def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
-    """The completion of each row as text. For a row without a completion (strategy `embed`), it is the last message of
-    the prompt.
+    """The completion of each row as text. For a row without a completion (strategy `embed`), the text is the last
+    message of the prompt.
     """
     texts = contents(completion, "\n")
     without = lengths(completion) == 0

@@ -101,7 +101,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     `words` holds the words of all rows, and `row_of` the row of each word. A row number and a sequence are packed into
     one 64-bit number. In this number, a sequence is represented by the numbers of its four words or, if these do not
     fit, by the numbers of its two word pairs. Returns None if the numbers of the word pairs do not fit either. The
-    packed numbers are sorted, so that distinct ones can be counted.
+    packed numbers are sorted, so that distinct numbers can be counted.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)

@@ -1,8 +1,8 @@
 """An executor that runs tasks on a Ray cluster: https://docs.ray.io. Every node needs this package in the same version,
 and must see the corpus under the same path, for example on a shared file system.
 
-If a node or worker process dies before it finishes a task, the task runs again on another node or worker. That is safe:
-tasks write whole files under temporary names, and a task that runs again writes the same bytes.
+If a node or worker process dies before it finishes a task, the task runs again on another node or worker. Running a
+task again is safe: tasks write whole files under temporary names, and a task that runs again writes the same bytes.
 """
 
 from __future__ import annotations

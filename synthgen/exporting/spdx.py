@@ -2,8 +2,8 @@
 an AIPackage. https://spdx.github.io/spdx-spec/v3.0.1/
 
 The elements conform to the profiles Core, Software and SimpleLicensing. The profiles AI and Dataset also ask for a
-supplier, a place to download from and a time of release. A run states none of these three, so the document does not
-claim these two profiles.
+supplier, a place to download from and a time of release. A run does not state these facts, so the document does not
+claim the profiles AI and Dataset.
 """
 
 from __future__ import annotations

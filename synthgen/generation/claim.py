@@ -18,8 +18,8 @@ from synthgen.recipe.load import is_resolved
 from synthgen.removed import refuse_half
 from synthgen.seeds.changes import RowHashes, changed_rows
 
-# The recipe's sections that determine the rows. `seeds` is not among them, because the seeds are compared by a hash of
-# their content (`seeds_sha256`), not by their path.
+# The recipe's sections that determine the rows. The section `seeds` is left out, because the seeds are compared by a
+# hash of their content (`seeds_sha256`), not by their path.
 SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 _SEEDS = "seeds_sha256"
 

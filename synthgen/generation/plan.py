@@ -79,8 +79,8 @@ def shares(counts: dict[str, int]) -> str:
 
 @dataclass
 class _Estimate:
-    """Sums over requests. `usual` is the estimated cost, and `most` is the maximum cost, both in picodollars. Both
-    become None when a request's price is unknown.
+    """Sums over requests. `usual` is the estimated cost, and `most` is the maximum cost, both in picodollars. `usual`
+    and `most` become None when a request's price is unknown.
     """
 
     characters: int = 0

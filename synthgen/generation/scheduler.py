@@ -331,9 +331,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle an item that has used all its tries. When this happens to `_DOUBT` items in a row, and no request is
-        answered in the meantime, the server is probed. The run stops when the server does not respond to the probe, or
-        when this happens to `_DEAD` items in a row.
+        """Handle an item that has used all its tries. When `_DOUBT` items in a row have used all their tries, and no
+        request was answered in the meantime, the server is probed. The run stops when the server does not respond to
+        the probe, or when `_DEAD` items in a row have used all their tries.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:

@@ -45,7 +45,8 @@ _TURNS: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, _Turn]] = WeakKeyDi
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id of the token that ends an assistant's turn in the chat template. If the template puts no special token
-    after a turn, or if there is no template, it is the tokenizer's end token. None when the tokenizer has no end token.
+    after a turn, or if there is no template, the result is the id of the tokenizer's end token. None when the tokenizer
+    has no end token.
     """
     end = template_end(tokenizer)
     if end is None and tokenizer.eos_token_id is not None:

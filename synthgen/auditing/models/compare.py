@@ -62,7 +62,7 @@ def _note(effect: Effect, estimates: Sequence[Estimate]) -> str:
 
 
 def _agreed(done: Measurement, effect: Effect, estimates: Sequence[Estimate]) -> Measurement:
-    """The measurement with the outcome on which all estimates agree."""
+    """The measurement, whose outcome holds only if all estimates of the effect agree on it."""
     corrected = 1.0 if done.corrected_p is None else done.corrected_p
     outcomes: list[Outcome] = [done.outcome, *(outcome(one, corrected, effect.margin) for one in estimates[1:])]
     if len(set(outcomes)) > 1:

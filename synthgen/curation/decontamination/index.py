@@ -32,7 +32,7 @@ from synthgen.curation.lists import Rows
 
 _FEW = 5
 _COMMON = 3
-_CELLS = 16  # for each hash, the table of present hashes has at least this many cells
+_CELLS = 16  # the table of present hashes has at least this many cells for each hash
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def roots(parents: Array) -> None:
 
 @compiled
 def _unite(parents: Array, row: int, other: int) -> None:
-    """Make one component of the components of two rows."""
+    """Join the components of two rows into one component."""
     a, b = root(parents, row), root(parents, other)
     parents[max(a, b)] = min(a, b)
 
@@ -64,8 +64,8 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
     numbers for each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
-    time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one
-    part fits into the processor's cache.
+    time does not grow with the square of the number of such rows. The rows are divided by their keys, and the hash
+    table of one part fits into the processor's cache.
     """
     rows, grouped, begins = _parted(keys, alive)
     largest, cells = int(np.diff(begins).max()), 1
