@@ -1,6 +1,6 @@
 """Effects with intervals for the tests of bias. The unit is the cluster: rows of one cluster are not independent.
 
-A cluster is a seed, a group of near duplicates, or a template. All functions take two numpy arrays: a value for each
+A cluster is a seed, a group of near duplicates, or a template. Values and clusters are numpy arrays: a value for each
 row, and the index of each row's cluster.
 
     effect = difference(refused, clusters, of_first_group)   # an Estimate
