@@ -12,7 +12,7 @@ from synthgen.errors import UserError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
-# imported when they are used, since they load heavy packages
+# These functions are imported when they are used, because their modules load heavy packages.
 _AUDIT = "synthgen.auditing:audit"
 _KEEP_ALLOWED = "synthgen.curation.allowed:keep_allowed"
 _LOAD = "synthgen.recipe:load_recipe"

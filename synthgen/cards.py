@@ -1,4 +1,5 @@
-"""Writes the card (README.md) of a corpus, using only its manifest. It also has functions for the cards of models."""
+"""Writes the card (README.md) of a corpus, using only its manifest. This module also has functions for the cards of
+models."""
 
 from __future__ import annotations
 
@@ -115,9 +116,7 @@ def _shown(value: object) -> object:
 
 
 def environment() -> Environment:
-    """A Jinja environment that loads `synthgen/templates`. It does not escape HTML, because the output is text or
-    Markdown.
-    """
+    """A Jinja environment that loads `synthgen/templates`. HTML is not escaped: the output is text or Markdown."""
     made = Environment(
         loader=PackageLoader("synthgen", "templates"),
         undefined=StrictUndefined,
@@ -177,7 +176,7 @@ def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:
     for config, part in (("default", "data"), ("rejected", "rejected"), ("failures", "failures")):
         rows = _rows_of_splits(manifest, part)
         # A split without rows is left out, because `datasets` cannot load it. If no split has rows, the configuration
-        # "default" names them all. Otherwise `load_dataset(folder)` would return the rows of another configuration.
+        # "default" names all splits. Otherwise `load_dataset(folder)` would return the rows of another configuration.
         named = [split for split, count in rows.items() if count] or (list(rows) if config == "default" else [])
         if named:
             files = [{"split": split, "path": f"{part}/{split}-*.parquet"} for split in named]

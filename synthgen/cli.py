@@ -230,7 +230,7 @@ def curate(
     if is_dataset(run):
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
-        rows = rows if recipe else rules.seeds[0]  # with the keys that --set gave
+        rows = rows if recipe else rules.seeds[0]  # these rows have the keys that --set gave
         if plan:
             ui.show(preview_dataset(rows, rules))
             return

@@ -40,7 +40,7 @@ FIELD = click.option(
     metavar="COLUMN=NAME",
     help="Name of the data set's column that holds a column of a format, such as prompt=question.",
 )
-"""An option for commands that read a data set. `fields_of` reads its values."""
+"""An option for commands that read a data set. `fields_of` reads the values of this option."""
 
 
 def fields_of(texts: Sequence[str]) -> dict[str, str]:

@@ -3,13 +3,13 @@
     README.md  manifest.json  inputs.json  data/<split>-NNNNN.parquet
     generated/: logits/<teacher>/<same names>  failures/<same names>     curated/: rejected/<same names>
 
-A shard holds the rows of a contiguous range of requests of one split. Its data file lies in data/. Its other files, in
-logits/, failures/ and rejected/, are its companions. The companions are written before the data file. Renaming the data
-file to its final name commits the shard. The data file holds the sha256 of each companion, so an altered or exchanged
-companion is detected even before there is a manifest. `inputs.json` holds the inputs from which the corpus is made,
-such as the recipe's settings. `manifest.json` is written after all shards. It lists every file of every shard with its
-number of rows, its size in bytes and its sha256. The progress of an unfinished corpus is determined from its files; no
-counter is stored.
+A shard holds the rows of a contiguous range of requests of one split. The data file of a shard lies in data/. The other
+files of a shard, in logits/, failures/ and rejected/, are the companions of the data file. The companions are written
+before the data file. Renaming the data file to its final name commits the shard. The data file holds the sha256 of each
+companion, so an altered or exchanged companion is detected even before there is a manifest. `inputs.json` holds the
+inputs from which the corpus is made, such as the recipe's settings. `manifest.json` is written after all shards. The
+manifest lists every file of every shard with its number of rows, its size in bytes and its sha256. The progress of an
+unfinished corpus is determined from its files; no counter is stored.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
     paths = [folder / "data" / f"{name}.parquet" for name in shards(folder)]
     first: pa.Schema | None = None
     for path in paths:
-        schema = read(path).schema  # reads the whole file, with the checksums of its pages
+        schema = read(path).schema  # this reads the whole file and checks the checksums of its pages
         for part, sha256 in _companions(path, schema, expected, parts).items():
             if durable.sha256(folder / part / path.name) != sha256:
                 raise _mismatch(folder / part / path.name, path)
@@ -154,7 +154,7 @@ def _companions(path: Path, schema: pa.Schema, expected: bytes, parts: Sequence[
     """The hash of each companion of a data file, by the companion's folder. `schema` is the schema of the data file.
 
     Raises CorpusError if the data file was made under another name, or from inputs whose hash is not `expected`. Also
-    raises it if the file lacks the columns of a corpus, or has no companion in a folder that `parts` names.
+    raises CorpusError if the file lacks the columns of a corpus, or has no companion in a folder that `parts` names.
     """
     about = schema.metadata or {}
     if about.get(_INPUTS_KEY) != expected:
@@ -288,9 +288,9 @@ def discard(folder: Path, names: Iterable[str]) -> None:
     """Remove the shards `names`, the card and the manifest, so that the next call of the command makes all of them
     again.
 
-    The card is removed first. It holds a hash of all files, and `load_dataset` uses this hash as the key of its cache.
-    If the card were still there, `load_dataset` could read the remaining shards alone and cache their rows under this
-    key.
+    The card is removed first. The card holds a hash of all files, and `load_dataset` uses this hash as the key of its
+    cache. If the card were still there, `load_dataset` could read the remaining shards alone and cache their rows under
+    this key.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):

@@ -39,8 +39,8 @@ class Shown:
 
     `rejected_by` has the number of rows that each check rejected, and `funnel` has the number of rows that each check
     was the first to reject. `summaries` has further counts of some checks. `failed_by` is the number of failures of
-    each kind, and `causes` are the reasons of the failures, the most frequent first. Both are empty unless failures
-    were requested. `removed` are lines about what was removed from the run.
+    each kind, and `causes` are the reasons of the failures, the most frequent first. `failed_by` and `causes` are empty
+    unless failures were requested. `removed` are lines about what was removed from the run.
     """
 
     folder: Path

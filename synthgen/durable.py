@@ -82,14 +82,18 @@ def new_file(path: Path) -> BinaryIO:
 
 
 def new_folder(folder: Path) -> None:
-    """Make a temporary folder and its parents. If it exists, its files stay; a link is removed, not followed."""
+    """Make a temporary folder and its parents. If the folder exists, its files stay; a link is removed, not
+    followed.
+    """
     if folder.is_symlink():
         folder.unlink()
     make_folder(folder)
 
 
 def lock_file(folder: Path) -> IO[str]:
-    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when it is a link, or not a file."""
+    """Open the file `.lock` in `folder` for reading and writing. Raises UserError when `.lock` is a link, or not a
+    file.
+    """
     path = folder / ".lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -143,7 +147,7 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder. It is renamed first, so readers never see it partly deleted."""
+    """Delete a file or folder. The file or folder is renamed first, so readers never see it partly deleted."""
     if not path.exists() and not path.is_symlink():
         return
     gone = _gone(path)

@@ -68,8 +68,8 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """A context manager, which can also decorate a function. Every `UserError` that leaves it has a message of one
-    line, whatever names and values the user's rows have.
+    """A context manager, which can also decorate a function. Every `UserError` that leaves the context has a message of
+    one line, whatever names and values the user's rows have.
     """
     try:
         yield

@@ -12,15 +12,15 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SPACE = " \t\n\r"
 _DEEPEST = 100  # maximum depth of nested lists and objects; json and marshal fail at 1,000 to 2,000
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # the escape of one half of a surrogate pair
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # matches the escape of one half of a surrogate pair
 
 
 def read_object(line: bytes) -> dict[str, object]:
     """The JSON object in a line.
 
-    Raises ValueError, which says what is wrong in one line, when the line is not UTF-8 or not a JSON object. It also
-    refuses a key that occurs twice, half of a surrogate pair, a number that a float cannot hold, and lists and objects
-    nested more than 100 levels deep.
+    Raises ValueError, which says what is wrong in one line, when the line is not UTF-8 or not a JSON object. Also
+    raises ValueError for a key that occurs twice, half of a surrogate pair, a number that a float cannot hold, and
+    lists and objects nested more than 100 levels deep.
     """
     try:
         text = (line if line[:1] != b"\xef" else line.removeprefix(_BOM)).decode().strip(_SPACE)

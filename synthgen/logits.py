@@ -7,9 +7,9 @@ There are two kinds of storage:
   counts / N is an unbiased estimate of every probability. With these estimates as targets, the expected gradient of the
   cross-entropy is the gradient of the full KL (random-sampling distillation, ACL 2025). The counts are stored exactly.
 - `TopK`: at each position, the K largest log-probabilities at temperature 1. Training may use another temperature. For
-  that temperature the log of the residual mass and the log-normalizer are stored too, because they depend on all
-  tokens. Log-probabilities are stored as multiples of 1/512 nat. Their error is at most `STORAGE_ERROR` for values
-  above `FLOOR`.
+  the temperature of training, the log of the residual mass and the log-normalizer are stored too, because they depend
+  on all tokens. Log-probabilities are stored as multiples of 1/512 nat. The error of a value above `FLOOR` is at most
+  `STORAGE_ERROR`.
 
 A shard is a Parquet file with one row for each record. Each array of a record is stored in one binary column, or in one
 column for each byte plane. A byte plane holds one byte of each number of the array, such as the lowest byte. Bytes of
@@ -98,8 +98,8 @@ class LogitsSpec:
 class LogitsMeta(TypedDict):
     """The metadata of a shard.
 
-    It has the settings of `LogitsSpec`, the `teacher` ("name@revision"), the hash of the `tokenizer`, the vocabulary
-    size, and the layout of the arrays.
+    The metadata have the settings of `LogitsSpec`, the `teacher` ("name@revision"), the hash of the `tokenizer`, the
+    vocabulary size, and the layout of the arrays.
 
     For merged distributions, `teachers` are the merged teachers. For a teacher with another tokenizer,
     `teacher_vocab_size` is the width of that teacher's own logits. Kind "dense" is for the full distributions of a live

@@ -260,8 +260,8 @@ class OpenRun:
 
     @property
     def _student_folder(self) -> Path | None:
-        """The student's folder. It is RUN/student or, for a student that was trained on a data set, the folder that
-        also holds the rows.
+        """The student's folder. This folder is RUN/student or, for a student that was trained on a data set, the folder
+        that also holds the rows.
         """
         folders = (self._run / "student", self._run)
         return next((folder for folder in folders if (folder / "training.json").exists()), None)
@@ -325,7 +325,8 @@ def open(run: str | Path) -> OpenRun:
 def _shard(path: Path, changed: int) -> logits.Shard:
     """Read a shard of distributions, or take it from a cache.
 
-    `changed` is the file's modification time. This time is part of the cache's key, so a changed file is read again.
+    `changed` is the file's modification time. The modification time is part of the cache's key, so a changed file is
+    read again.
     """
     return logits.read(path)
 

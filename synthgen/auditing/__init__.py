@@ -4,7 +4,7 @@ The audits are the entries of the table AUDITS. Each audit returns a result with
 status of the report. The report passes with ALLOW or CONTESTED, and fails with UNKNOWN or DENY. Each intended use has
 its own folder, RUN/audit/<hash of the intent>/, with report.json, report.md and attribution.md. RUN/audit/ also holds a
 copy of the latest report. A report holds the hash of the corpus that it judges. `synthgen.auditing.gate` finds the
-report of a training by both hashes.
+report for a training by the hash of the intent and the hash of the corpus.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthgen.ui import UI
 class Report:
     """The results of all audits of a corpus for one intended use.
 
-    `status` is the worst status of all audits. `passed` is true when this status is ALLOW or CONTESTED, or when waivers
+    `status` is the worst status of all audits. `passed` is true when `status` is ALLOW or CONTESTED, or when waivers
     cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` holds the result of
     each audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources.
     `intent` holds the recipe's section `audit`, and, under the key `student`, the student's sources that are not
@@ -121,8 +121,8 @@ def audit(
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
     Writes into the folder audit/ beside the corpus
     or in the student's folder, or into `out`. Without `out`, the corpus's card is written again, with what the audit
-    found. Raises UserError when that folder overlaps the corpus or another stage's folder, and RunChanged when that
-    folder holds files but no audit.
+    found. Raises UserError when the folder of the report overlaps the corpus or another stage's folder, and RunChanged
+    when the folder of the report holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -224,7 +224,7 @@ def intended_text(intent: Mapping[str, object]) -> str:
 
 
 _MEASURED = {"bias", "models"}
-"""Keys of the section `audit` that say what is measured. They do not belong to the intent, because no measurement
+"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because no measurement
 decides whether a report passes."""
 
 

@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 from synthgen.auditing.result import Status, worst
 
 Duty = Literal["credit", "notice", "statement", "flow_down", "name_prefix", "share_alike", "no_further_terms"]
-"""`flow_down` is the duty to pass on a policy of use (`use_policy`). The other duties are keys of `Terms` with these
-names.
+"""`flow_down` is the duty to pass on a policy of use (`use_policy`). Each other duty has the name of the key of `Terms`
+that states it.
 """
 
 
@@ -38,7 +38,9 @@ Duties = frozenset[tuple[Duty, str]]
 
 
 class Conflict(NamedTuple):
-    """Obligations that cannot be met together. If any one of them is left out, the others can be met together."""
+    """Obligations that cannot be met together. If any one of these obligations is left out, the others can be met
+    together.
+    """
 
     duties: Duties
     reason: str
@@ -61,7 +63,7 @@ class Verdict:
 
 
 def join(verdicts: Iterable[Verdict]) -> Verdict:
-    """One verdict on everything that the verdicts are about. Without verdicts, the result is ALLOW."""
+    """Join several verdicts into one verdict. Without verdicts, the result is ALLOW."""
     several = list(verdicts)
     obligations = frozenset[Obligation]().union(*(one.obligations for one in several))
     reasons = frozenset[str]().union(*(one.reasons for one in several))
@@ -120,8 +122,8 @@ def _of_names(prefixes: dict[str, tuple[str, ...]]) -> list[Conflict]:
 
 
 def _of_share_alike(allowed: dict[str, tuple[str, ...]]) -> list[Conflict]:
-    """Conflicts between licenses that each allow adapted works only under some licenses, when no license is allowed by
-    all of them. A set of licenses is left out when a part of it already has a conflict.
+    """Conflicts between licenses that allow adapted works only under certain licenses: no license is allowed by all of
+    them. A set of licenses is left out when a part of the set already has a conflict.
     """
     found: list[frozenset[str]] = []
     together: list[tuple[str, ...]] = [(name,) for name in sorted(allowed)]  # sets without a conflict

@@ -1,5 +1,5 @@
-"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. It finds the
-terms that a license expression or the name of a model stands for.
+"""The catalog: the facts about licenses and terms in data/licenses.yaml and in a recipe's `audit.terms`. The catalog
+finds the terms that a license expression or the name of a model stands for.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Catalogue:
         return tuple(self._joined(one) for one in found)
 
     def in_force(self, terms: Alternative, stated: str, day: str) -> tuple[Alternative, list[str]]:
-        """The versions of these terms that may have been in force on a day (`""`: not known), and notes about them.
+        """The versions of these terms that may have been in force on a day, and notes about them. The day is `""` when
+        it is not known.
 
         If the day is not known, all versions of a contract in the catalog apply. On a day between two versions, both
         apply, because there may have been other versions between them. If the license expression `stated` names a

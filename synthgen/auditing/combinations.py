@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from synthgen import corpus
 
 EXAMPLES = "#examples"
-"""The end of the source id of examples in a task's folder."""
+"""If a source is the examples in a task's folder, its id ends with this text."""
 CHECK = "license"
 """The value of `check` in the verdict of a row that may not be used as intended; see `withheld`."""
 COLUMNS = ("sources",)
@@ -135,7 +135,8 @@ def _count(counter: Counter[Combination], sources: pa.Array) -> None:
 
 def _sources(flat: pa.Array) -> pa.Array:
     """The ids of the sources. A seed that served as an example has the id `SOURCE#ID`. Only SOURCE is kept, because all
-    seeds of one source have the same terms. With the seed's id, almost every row would be a combination of its own.
+    seeds of one source have the same terms. If the seed's id were kept, almost every row would have its own set of
+    sources.
     """
     ids, role = pc.struct_field(flat, "id"), pc.struct_field(flat, "role")
     seed = pc.and_(pc.equal(role, "few_shot"), pc.invert(pc.ends_with(ids, EXAMPLES)))

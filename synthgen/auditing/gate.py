@@ -82,7 +82,8 @@ class _Wanted:
 
 
 def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
-    """How a student of this recipe passes the gate to the corpus `source`. With `override`, the student always passes.
+    """Check whether a student of this recipe may be trained on the corpus `source`, and return how it passes the gate.
+    With `override`, the student always passes.
 
     Raises GateDenied when the report of the corpus for this intent is missing or does not pass. Raises CorpusError when
     the corpus is unfinished, or the report is damaged.
@@ -119,8 +120,8 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """What has to be said and passed on with a student of this recipe that was trained on the corpus `source`, in
-    Markdown: attribution.md of the report for this intent. Empty when there is no report about these rows.
+    """The text of attribution.md in the report for this intent: what the licenses ask for when a student of this
+    recipe, trained on the corpus `source`, is passed on. Empty when there is no report about these rows.
     """
     wanted = _wanted(recipe, source)
     path, report = wanted.place / "attribution.md", wanted.place / "report.json"
@@ -159,7 +160,7 @@ def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
     status, findings = report.status, report.findings
     if not report.passed and not override:
         left = [one for one in findings if one.status in FAILING and not one.waived]
-        failing = [one for one in left if one.status == status] or left  # the worst may be waived
+        failing = [one for one in left if one.status == status] or left  # the worst findings may be waived
         worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in failing]
         because = f": {worst[0]}{f' and {len(worst) - 1} more' if len(worst) > 1 else ''}" if worst else ""
         unstated = [_STATE[one.role] for one in findings if one.terms == "unknown" and one.role in _STATE]
@@ -203,7 +204,7 @@ def _without_report(wanted: _Wanted, recipe: Recipe) -> GateDenied:
 
 
 def _unjudged(stored: StoredAudit, intent: Intent) -> tuple[object, ...] | None:
-    """The name, role and license of a source of the student that the audit did not judge."""
+    """The first source of the student that the audit did not judge: its name, role and license."""
     judged, wanted = ([tuple(map(one.get, _KEYS)) for one in some.student] for some in (stored.intent, intent))
     return next((one for one in wanted if one not in judged), None)
 
@@ -214,7 +215,7 @@ def _command(wanted: _Wanted, recipe: Recipe) -> str:
     student = recipe.train.student if recipe.train else None
     stated = {key: getattr(student, key, None) for key in ("model", "license")}
     named = [f"train.student.{key}={value}" for key, value in stated.items() if value]
-    for settings in ([], named, [*named, "train.kd_weight=0"]):  # 0: learn from text alone
+    for settings in ([], named, [*named, "train.kd_weight=0"]):  # with weight 0, the student learns from text alone
         with suppress(SynthgenError):
             if _section(load_recipe(wanted.folder / "recipe.yaml", settings)) == _section(recipe):
                 return f"`{' --set '.join([command, *settings])}`"

@@ -112,10 +112,12 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
 
 @dataclass(frozen=True)
 class _About:
-    """Which terms of a source a permission is about. `ids` are those that it names, of all versions of a contract; None
-    for all terms. Without a source, it is about contracts alone, because many authors use the same license. If it is
-    for the model that wrote the source, `own` is false: then it is about the model's terms (`makers`) and a contract
-    that it names, and not about the license of the source, which may be another holder's.
+    """The terms of a source to which a permission applies. `ids` are the ids of the terms that the permission names,
+    with all versions of a contract; None stands for all terms. A permission that names no source applies to contracts
+    alone, because many authors use the same license. `own` is true if the permission is for the source itself. If the
+    permission is for the model that wrote the source, `own` is false: then the permission applies to the model's terms
+    (`makers`) and to a contract that it names. Such a permission does not apply to the license of the source, because
+    another person may hold the rights.
     """
 
     permission: Permission
@@ -142,8 +144,8 @@ def _is_own(permission: Permission, term: Term) -> bool:
 
 
 def _verdict(terms: Alternative, role: Role, intent: AuditSection, permissions: Sequence[_About]) -> Verdict:
-    """What all these terms say together. With several terms, each reason names its own. `permissions` are about the
-    source.
+    """The joined verdict of all these terms. If there are several terms, each reason names the terms that it comes
+    from. `permissions` are about the source.
     """
     verdicts = []
     for one in terms:

@@ -30,7 +30,7 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
 
     The figure `rows` is the number of rows with each status; a row without sources is UNKNOWN. The figure `blame` has
     the smallest sets of sources that fail the audit, and maps each set to the number of rows with at least one source
-    of the set. It has only the 100 sets with the most rows.
+    of the set. `blame` has only the 100 sets with the most rows.
     """
     assessment = assess(subject, section)
     judgments, combined = assessment.judgments, assessment.occurring.every

@@ -41,7 +41,7 @@ DUTIES = {
 
 @dataclass(frozen=True)
 class Text:
-    """The text of a license as a package ships it. `package` is its name and version."""
+    """The text of a license as a package ships it. `package` is the package's name and version."""
 
     license: str
     package: str

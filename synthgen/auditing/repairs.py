@@ -1,4 +1,5 @@
-"""The repairs after which an audit would pass. A report lists them, each with the number of rows that it concerns.
+"""The repairs after which an audit would pass. A report lists the repairs, each with the number of rows that it
+concerns.
 
 A person chooses a repair. Only the first repair, which leaves rows out, is made by a command; see
 `synthgen.auditing.allowed`.
@@ -37,7 +38,7 @@ class _What(NamedTuple):
 
 def repairs(assessment: Assessment, section: AuditSection) -> tuple[Repair, ...]:
     """The repairs of a corpus that does not pass. The repair that a command makes comes first, if there is one. The
-    others are sorted by the number of rows that they concern, the largest number first.
+    other repairs are sorted by the number of rows that they concern, the largest number first.
     """
     terms: dict[_What, list[Term]] = defaultdict(list)
     for term in sorted(assessment.judgments):

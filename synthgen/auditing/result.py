@@ -21,7 +21,7 @@ class Subject:
     """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
-    it (see `synthgen.lineage`). It is empty when no student is trained.
+    it (see `synthgen.lineage`). `of_student` is empty when no student is trained.
     """
 
     corpus: Path
@@ -107,9 +107,9 @@ class Repair:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, its figures, its tests of bias, and what would make it pass.
-    A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what else to know.
-    If findings are waived, `counts` is the status of the other findings alone.
+    """The result of one audit: its status, its findings, its figures, its tests of bias, and the repairs after which it
+    would pass. A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what
+    else to know. If findings are waived, `counts` is the status of the other findings alone.
     """
 
     status: Status

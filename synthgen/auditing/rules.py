@@ -7,9 +7,10 @@ knows gives UNKNOWN for every role and every intended use.
 
 The role of a source decides which rules apply:
 
-- `seed`, `dataset`, `generator`, `logits`, `rewriter`: the student learns from what they wrote. All rules apply.
-- `template`, `few_shot`, `judge`: they shape or choose the rows, and the student does not learn from them. A ban on
-  training then leads to CONTESTED at worst, and no term binds the student.
+- `seed`, `dataset`, `generator`, `logits`, `rewriter`: the student learns from what these sources wrote. All rules
+  apply.
+- `template`, `few_shot`, `judge`: these sources shape or choose the rows, and the student does not learn from their
+  texts. For these roles, a ban on training leads to CONTESTED at worst, and no term binds the student.
 - `student_base`: the student is made from the weights, so the license of the weights holds for it.
 
 A role that is not in this list is treated as a generator, which has the strictest rules.
@@ -28,7 +29,7 @@ from synthgen.recipe.terms import Terms, Threshold
 
 BASE = "student_base"
 _BESIDE = ("judge", "few_shot", "template")  # roles of sources from whose texts the student does not learn
-_REWRITTEN = ("seed", "dataset")  # roles of sources of which the rows are adaptations
+_REWRITTEN = ("seed", "dataset")  # rows count as adaptations of sources with these roles
 _MAKES_STUDENT = frozenset({"train", "release_weights", "serve"})
 _PUBLISHES_STUDENT = frozenset({"release_weights", "serve"})
 

@@ -1,7 +1,7 @@
 """Effects with intervals for the tests of bias. The unit is the cluster: rows of one cluster are not independent.
 
-A cluster is a seed, a group of near duplicates, or a template. All functions take one value for each row and the number
-of the row's cluster, both as numpy arrays.
+A cluster is a seed, a group of near duplicates, or a template. Values and clusters are numpy arrays: a value for each
+row, and the index of each row's cluster.
 
     effect = difference(refused, clusters, of_first_group)   # an Estimate
     effect.interval()                                        # its 95% interval
@@ -41,7 +41,8 @@ PLANNED = 20
 class Estimate:
     """An effect: its `value`, its standard `error`, and the `degrees` of freedom of Student's t.
 
-    It was computed from `n` rows in `clusters` clusters. `error` and `degrees` are NaN when there are too few clusters.
+    The effect was computed from `n` rows in `clusters` clusters. `error` and `degrees` are NaN when there are too few
+    clusters.
     """
 
     value: float
@@ -56,7 +57,7 @@ class Estimate:
         return bool(np.isfinite([self.value, self.error, self.degrees]).all() and self.error > 0)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The confidence interval, (low, high). Both are NaN when the effect is not measurable."""
+        """The confidence interval, (low, high). Both ends are NaN when the effect is not measurable."""
         half = quantile(0.5 + level / 2, self.degrees) * self.error if self.measurable else np.nan
         return self.value - half, self.value + half
 
@@ -69,7 +70,8 @@ class Estimate:
         return float(2 * special.stdtr(self.degrees, -abs(self.value - null) / self.error))
 
     def detectable(self, margin: float = 0.0, tests: int = 1) -> float:
-        """The smallest effect that data like these would find in 80% of all cases. NaN when it is not measurable.
+        """The smallest effect that data like these would find in 80% of all cases. NaN when the effect is not
+        measurable.
 
         An effect is found if its p-value is below 5% divided by `tests`, and its estimate is at least `margin`. The
         result is max(t(1 − 0.05/2/tests)·error, margin) + t(0.8)·error: Bloom, Evaluation Review 19 (1995).
@@ -80,7 +82,9 @@ class Estimate:
         return least + quantile(POWER, self.degrees) * self.error
 
     def logged(self) -> Estimate:
-        """The logarithm to the base 2 of a positive effect, such as a ratio. Its error comes from the delta method."""
+        """The logarithm to the base 2 of a positive effect, such as a ratio. The error of the logarithm comes from the
+        delta method.
+        """
         if not self.value > 0:
             return Estimate(float("nan"), float("nan"), float("nan"), self.n, self.clusters)
         error = self.error / (self.value * np.log(2))
@@ -123,13 +127,13 @@ def difference(values: Array, clusters: Array, in_first: Array) -> Estimate:
 
 
 def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
-    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means, where each mean is over other rows,
-    in C clusters.
+    """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means. Each mean is over its own rows, and
+    the rows are in C clusters.
 
     `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
-    times the sum of all. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)). The
-    variance is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c for
-    independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
+    times the sum over all clusters. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)).
+    The variance is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c
+    for independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
     """
     sums, sizes, factors = (np.asarray(one, float) for one in (sums, sizes, factors))
     total = sizes.sum(0)
@@ -208,8 +212,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of any statistic of clusters' sums, from draws of whole clusters with replacement.
 
-    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use it
-    for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
+    `sums` is (C, M): M sums for each cluster. `statistic` maps sums over all clusters (draws, M) to (draws,). Use this
+    function for at least 30 clusters of similar sizes. With fewer clusters, the interval is too short (see `contrast`).
     """
     sums = np.asarray(sums, float)
     rng = np.random.default_rng(seed)
@@ -226,9 +230,9 @@ def _sizes(total: int, most: int) -> list[int]:
 
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
-    """The two-sided p-value of the hypothesis that the clusters' sums are symmetric about zero, such as the sums of
-    paired differences: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of them
-    are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
+    """The two-sided p-value of the hypothesis that the clusters' sums (such as sums of paired differences) are
+    symmetric about zero: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of
+    them are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
     sums = np.bincount(place, values, number)
@@ -289,8 +293,8 @@ def outcome(estimate: Estimate, corrected_p: float, margin: float) -> Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """A planned test: what a `Measurement` says about it, and its effect. `p` replaces the effect's own p-value, for
-    example with the p-value of `sign_flip`.
+    """A planned test: its effect, and the facts about the test that a `Measurement` states. `p` replaces the effect's
+    own p-value, for example with the p-value of `sign_flip`.
     """
 
     name: str

@@ -19,7 +19,8 @@ from synthgen.tally import Outcome, tally
 @dataclass(frozen=True)
 class Place:
     """What is audited: the corpus, the student or model, and the folder of the report. `corpus` is None for a model
-    whose corpus is not known, or is not as it was, and `student` for a corpus that no student was trained on.
+    whose corpus is not known or was changed after the training. `student` is None for a corpus that no student was
+    trained on.
     """
 
     corpus: Path | None
@@ -55,7 +56,7 @@ def _learned(student: Path, source: Path) -> bool:
 
 def as_trained(recipe: Recipe, student: Path) -> Recipe:
     """The recipe with the section `train` that the student in this folder was trained with, so that its own checkpoint
-    is judged. The license of the checkpoint is stated by the recipe, if the recipe has the same checkpoint.
+    is judged. If the recipe names the same checkpoint, the license that the recipe states for it is kept.
 
     Raises CorpusError when this version does not know a setting of the training.
     """

@@ -71,8 +71,8 @@ def remarks(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datet
 
 
 def idle(reasons: Collection[str], permissions: Sequence[Permission], today: datetime.date) -> tuple[str, ...]:
-    """Notes on permissions that have no effect. `reasons` are the reasons of all verdicts; a permission that has an
-    effect is among them.
+    """Notes on permissions that have no effect. `reasons` are the reasons of all verdicts. If a permission has an
+    effect, one of these reasons begins with its text.
     """
     notes = []
     for one in permissions:

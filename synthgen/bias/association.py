@@ -9,7 +9,7 @@ The test does not treat every use as an observation, because a unit may repeat a
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
 `synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
 variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
-design effect. Without this bound, a rare word would look certain on the side that does not have it.
+design effect. Without this bound, a rare word that only one side uses would look like a certain difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from synthgen.bias.words import Hashes, Places, Words, or_of
 PRIOR = 100.0
 """The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
-"""Words that occur less often near a group of the dimension are not tested."""
+"""Minimum number of uses of a word, in sentences with a group of the dimension, for a test of the word."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
@@ -245,9 +245,9 @@ def _tails(z: Numbers) -> Numbers:
 
 
 def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement], dict[str, dict[str, float]]]:
-    """Scan all words for each group. Returns (measurements, figures of each scan). There is a measurement of each scan,
-    and of each word that was found, at most `TOP` for each group and direction. `spelled` has the word of each place in
-    the vocabulary.
+    """Scan all words for each group. Returns (measurements, figures of each scan). There is one measurement for each
+    scan, and one for each word that was found, but for at most `TOP` words of each group and direction. `spelled` has
+    the word of each place in the vocabulary.
     """
     measured: list[Measurement] = []
     figures: dict[str, dict[str, float]] = {}
@@ -271,7 +271,7 @@ def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement],
 
 
 def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> Measurement:
-    """One measurement for the whole scan. Its outcome is `absent` if the 90% intervals of all words lie within the
+    """One measurement for the whole scan. The outcome is `absent` if the 90% intervals of all words lie within the
     margin.
     """
     tested = len(scan.p)

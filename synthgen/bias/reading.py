@@ -232,7 +232,9 @@ def _none(book: Lexicon) -> dict[str, npt.NDArray[Any]]:
 
 
 class _Named:
-    """For each name of entries in a column of lists: the rows that have such an entry, and the entries' values."""
+    """The entries of a column of lists, by the names of the entries: for each name, the rows that have such an entry,
+    and the values of these entries.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[str, list[tuple[Places, npt.NDArray[np.float64]]]] = {}

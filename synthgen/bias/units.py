@@ -29,7 +29,7 @@ SIMILAR = 0.7
 """The Jaccard similarity of near duplicates, for sets of sequences of `WORDS` words."""
 WORDS = 3
 LONG_ANSWER = 20
-_MARKS = 64  # slots of two sketches that are compared before the rows are joined
+_MARKS = 64  # number of slots of two sketches that are compared before the rows are joined
 
 
 class Signatures:
@@ -45,8 +45,8 @@ class Signatures:
         self.alive: list[npt.NDArray[np.bool_]] = []
 
     def add(self, batch: pa.RecordBatch, found: Sequence[tuple[Words, Hashes]], refused: npt.NDArray[np.bool_]) -> None:
-        """Add the rows of a batch. `found` are the words of its prompts and of its answers, each with the masks of the
-        groups that they name. `refused` says which answers are refusals.
+        """Add the rows of a batch. `found` are the words of the batch's prompts and answers, with the mask of the
+        groups that each word names. `refused` says which answers are refusals.
         """
         self.ids.append(_text_hashes(batch["id"]))
         for name, parts in self.names.items():

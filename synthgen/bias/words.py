@@ -138,7 +138,7 @@ def words(texts: pa.Array) -> Words:
 def _values(codes: npt.NDArray[np.uint32], low: npt.NDArray[np.uint32], text: str) -> Hashes:
     """A number for each character in lower case."""
     values = _VALUES[low]
-    for place in np.flatnonzero(codes == OTHERS).tolist():  # rare Chinese characters, old scripts and emoji
+    for place in np.flatnonzero(codes == OTHERS).tolist():  # these are rare Chinese characters, old scripts and emoji
         values[place] = (ord(text[place]) * GOLDEN) & MASK
     return values
 

@@ -5,7 +5,7 @@ The order is fixed. First, edits change rows. Then checks judge each row. Sweeps
 checks, so no row is rejected as a duplicate of a row that was itself rejected. Rows of one group are kept or rejected
 together. Finally, a selection keeps some of the rows. Edits, checks, sweeps and selections are entries of the tables in
 `synthgen.tables.curation`. To add a rule, write its function and a table entry. The result depends only on the rows and
-the recipe. It does not depend on the number of workers, on shard sizes, or on how often the command was killed.
+the recipe. The result does not depend on the number of workers, on shard sizes, or on how often the command was killed.
 """
 
 from __future__ import annotations

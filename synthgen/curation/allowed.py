@@ -3,8 +3,8 @@
     done = keep_allowed(recipe, "runs/first", "runs/first-allowed")
     done.report.status                # "ALLOW": the corpus that was written passes
 
-OUT is a run: recipe.yaml, curated/ and audit/. Its corpus has the same shards as the corpus that was audited. Rows that
-may be used stay in data/, or in rejected/ if curation had rejected them. Every other row is withheld: it stays in
+OUT is a run: recipe.yaml, curated/ and audit/. The new corpus has the same shards as the corpus that was audited. Rows
+that may be used stay in data/, or in rejected/ if curation had rejected them. Every other row is withheld: it stays in
 rejected/ with its id, its sources and the reason, but without its text, so that the folder may be shared. The stored
 distributions of withheld rows are left out, too. `synthgen.auditing.allowed` decides which rows may be used. Rows of
 one group are kept or withheld together.
@@ -42,14 +42,14 @@ from synthgen.ui import UI
 
 GROUP = "its whole group is left out, because another row of the group may not be used"
 UNQUOTED = "the reason is not shown here, because it may quote the row"
-"""The reason of a verdict that a withheld row had before."""
+"""The text that replaces the reasons of curation in a withheld row."""
 _EMPTY = ("prompt", "completion", "edits")
 _NULL = (
     *("teacher_prompt", "tools", "rationale", "answer", "reference", "prompt_token_ids", "token_ids", "label_probs"),
     "usage",
 )
-"""The columns that hold text or numbers of tokens. In a withheld row, they are empty or null. The user's own columns
-are null, too."""
+"""The columns that hold text or numbers of tokens. In a withheld row, these columns are empty or null. The user's own
+columns are null, too."""
 _WORKER_ROWS = 32768  # minimum rows for each worker; with fewer rows, starting a process takes longer than it saves
 
 
@@ -250,7 +250,7 @@ def _tables(piece: _Piece, name: str) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _of_rows(table: pa.Table, ids: pa.Array) -> pa.Table:
-    """The distributions of the rows with these ids, in their order."""
+    """The distributions of the rows with these ids, in the order of the ids."""
     place = pc.index_in(ids, value_set=table["id"].combine_chunks())
     return table.take(place.drop_null())
 

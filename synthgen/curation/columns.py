@@ -37,8 +37,8 @@ DERIVED: dict[str, tuple[tuple[str, ...], Made]] = {
 
 CONFIDENCE = "stored.confidence"
 _ADDED = {CONFIDENCE: ("id", "teacher", "token_ids")}
-"""Columns that `judge.read` adds, because they need other files of the shard. Each column is followed by the stored
-columns that it needs."""
+"""Columns that `judge.read` adds, because they need other files of the shard. Each column is mapped to the stored
+columns that are needed for it."""
 
 
 def stored(names: Iterable[str]) -> list[str]:

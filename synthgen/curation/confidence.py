@@ -5,13 +5,14 @@ completion, at temperature 1 and with the prompt that the teacher got:
 
 - `logprob`: log p of the token, in nats.
 - `probability`: p of the token.
-- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids together. It is at most the
-  entropy of the whole distribution, and equal to that if K is the size of the vocabulary.
+- `entropy`: the entropy of K + 1 outcomes, in nats: the K stored ids, and all other ids together. This value is at most
+  the entropy of the whole distribution, and equal to that entropy if K is the size of the vocabulary.
 - `margin`: p of the most probable token minus p of the second most probable token.
 
 A measure is null where the stored distributions do not give it:
 
-- A top-k gives all four measures, but `logprob` and `probability` only if it holds every token of the completion.
+- A stored top-k gives all four measures if it holds every token of the completion, and otherwise only `entropy` and
+  `margin`.
 - Draws at temperature 1 give only `probability`: the count of a token divided by the number of draws is an unbiased
   estimate of p. The logarithm of a count, the entropy of counts and the difference of the two largest counts are
   biased.
@@ -149,9 +150,9 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
 
 
 def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
-    """The mean margin; NaN if the second best token is not known at some position. A missing candidate cannot be the
-    best or second best token if the probability of the second stored token is at least the sum of the probabilities of
-    all ids that are not stored.
+    """The mean margin; NaN if the second best token is not known at some position. A token that is not stored cannot be
+    the best or second best token if the second stored token is at least as probable as all tokens that are not stored
+    together.
     """
     if p.shape[1] < 2:
         return np.nan
@@ -161,8 +162,8 @@ def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
 
 def _tail(target: TopK, logp: Floats, missing: npt.NDArray[np.bool_], temperature: float) -> Floats:
     """The probability, at temperature 1, of all ids that are not stored, at each position. The stored value is at the
-    temperature of the loss. If that is not 1, the result is 1 minus the probability of the stored ids, with an error of
-    0.001.
+    temperature of the loss. If that temperature is not 1, the result is 1 minus the probability of the stored ids, with
+    an error of 0.001.
     """
     if temperature == 1.0:
         return np.exp(target.log_tail.astype(np.float64))

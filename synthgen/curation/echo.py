@@ -12,16 +12,16 @@ from synthgen.curation.verdicts import Rejection, Verdicts
 from synthgen.executor import Services
 from synthgen.tables.curation_settings import Echo
 
-_BEGINNING = 20  # the completion and the prompt, in plain form, begin with this many equal characters
+_BEGINNING = 20  # only pairs that begin with this many equal characters, in plain form, are compared
 
 _LABEL = r"^(?:(?:q|question|instruction|prompt|user|human) ?: ?)?[\"“„«]?"
 
 
 def echo(batch: pa.RecordBatch, section: Echo, services: Services) -> Verdicts:
-    """Reject a completion if a repeated part of the prompt makes up too large a share of it. Such a completion begins
-    with the whole last message of the prompt, or is itself the beginning of that message. The share is the score; it is
-    0 for other completions. Case, white space and a label or quote before the text, such as "Question:", are ignored. A
-    repeated part of fewer than 20 characters is not judged.
+    """Reject a completion if a repeated part of the prompt makes up too large a share of the completion. Such a
+    completion begins with the whole last message of the prompt, or is itself the beginning of that message. The share
+    is the score; it is 0 for other completions. Case, white space and a label or quote before the text, such as
+    "Question:", are ignored. A repeated part of fewer than 20 characters is not judged.
     """
     completions, asked = (_unlabelled(texts) for texts in (batch["completion.plain"], plain(_last(batch["prompt"]))))
     same = pc.equal(pc.utf8_slice_codeunits(completions, 0, _BEGINNING), pc.utf8_slice_codeunits(asked, 0, _BEGINNING))
@@ -43,7 +43,7 @@ def _unlabelled(texts: pa.Array) -> pa.Array:
 
 
 def _last(prompts: pa.Array) -> pa.Array:
-    """The content of the last message of each prompt. It is empty if the prompt has no message."""
+    """The content of the last message of each prompt. The content is empty if the prompt has no message."""
     offsets = numbers(prompts.offsets)
     contents = pc.struct_field(prompts.values, "content")
     empty = np.diff(offsets.astype(np.int64)) == 0

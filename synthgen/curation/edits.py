@@ -17,12 +17,12 @@ from synthgen.tables.section import Section
 from synthgen.verify.final import final
 
 Change = Callable[[str, str], str]
-"""Returns the changed text of a completion. It also gets the prompt's text, which is empty for edits that do not read
-the prompt. A text that is not changed is returned as it is.
+"""Returns the changed text of a completion. The function also gets the prompt's text, which is empty for edits that do
+not read the prompt. A text that is not changed is returned as it is.
 """
 
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
-_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a ruler between the answer and the next turn
+_LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a line such as "---" before the next turn
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
@@ -32,7 +32,7 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     at the very beginning of the completion is not cut.
 
     If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
-    a part of it was cut.
+    a part of the rationale was cut.
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)
@@ -53,7 +53,7 @@ def opening(batch: pa.RecordBatch, section: Section, services: Services) -> pa.R
     """Cut what assistants say before they answer, such as "Sure! Here is a list of rivers:" (see
     `synthgen.curation.openings`). A completion that has no other text is not changed.
 
-    `answer` and `rationale` are cut too if they begin with these words.
+    `answer` and `rationale` are cut too if they begin with the words that were cut.
     """
     likely = _like(batch["completion.text"], openings.LIKELY)
     return _edited(batch, "opening", likely, _without_opening, everywhere=True)
@@ -91,8 +91,8 @@ def _edited(
 ) -> pa.RecordBatch:
     """Change the last message of completions. `likely` is true for every completion that `change` may change. A change
     that would leave nothing is not made. With `everywhere`, answers and rationales that are no longer a part of the
-    completion are changed in the same way. Without it, or if the changed answer is not a part of the completion either,
-    the answer is read again. A rationale that is not a part of the completion becomes null.
+    completion are changed in the same way. Without `everywhere`, or if the changed answer is not a part of the
+    completion either, the answer is read again. A rationale that is not a part of the completion becomes null.
     """
     found = np.flatnonzero(numbers(likely))
     prompts = batch["prompt.text"] if "prompt.text" in batch.schema.names else None

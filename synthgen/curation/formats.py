@@ -58,7 +58,7 @@ def _document(text: str, in_block: bool) -> tuple[str | None, str]:
 
 
 def _error(text: str) -> str:
-    """Why a text is not JSON; '' if it is."""
+    """Why a text is not JSON; '' if the text is JSON."""
     try:
         parsed_json(text)
     except ValueError as error:

@@ -53,8 +53,8 @@ def function(batch: pa.RecordBatch, section: Function, services: Services) -> Ve
 
 
 def load(section: Function) -> Judges:
-    """The user's function. Its module is searched where Python finds modules, and in the current folder. Raises
-    RecipeError when it cannot be imported.
+    """The user's function. The function's module is searched where Python finds modules, and in the current folder.
+    Raises RecipeError when the function cannot be imported.
     """
     name = section.function
     folder = str(Path.cwd())
@@ -79,8 +79,8 @@ def _in_words(error: Exception) -> str:
 
 
 def fingerprint(section: Function) -> str:
-    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old one. Files that it
-    imports are not included. Raises the errors of `load`, and RecipeError when the module was changed after this
+    """The SHA-256 of the user's module, so that a changed function is not mistaken for the old one. Files that the
+    module imports are not included. Raises the errors of `load`, and RecipeError when the module was changed after this
     process had imported it, because the old code would run.
     """
     load(section)
@@ -88,7 +88,7 @@ def fingerprint(section: Function) -> str:
     path = getattr(module, "__file__", None)
     code = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
     spec, imported = _imported.get(module.__name__, (None, ""))
-    if spec is not module.__spec__:  # the module was imported or reloaded since
+    if spec is not module.__spec__:  # the module was imported or reloaded after the last call
         _imported[module.__name__] = (module.__spec__, code)
     elif imported != code:
         raise RecipeError(

@@ -69,8 +69,9 @@ def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
 
 
 def _dropped(job: Job, tasks: Sequence[Task], rows: Rows, causes: Rows, late: Sequence[Late]) -> pa.Table:
-    """The table that `drop_broken` writes. It holds the rows that are rejected because another row of their group is
-    rejected, with the reasons. For each of `rows`, `causes` holds the number of the first rejected row of its group.
+    """The table that `drop_broken` writes. The table holds the rows that are rejected because another row of their
+    group is rejected, with the reasons. For each of `rows`, `causes` holds the number of the first rejected row of its
+    group.
     """
     different = np.unique(causes)
     ids = dict(zip(different.tolist(), ids_of(job, tasks, different).to_pylist(), strict=True))

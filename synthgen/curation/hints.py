@@ -1,7 +1,8 @@
 """Finds rationales that mention an answer which their reader does not see, as in "as given in the hint".
 
-A teacher that was shown the answer should explain it as if it had not seen it. The phrases are English. A phrase is
-ignored if the prompt itself mentions a hint or an answer, because the rationale may then refer to this hint or answer.
+A teacher that was shown the answer should write the rationale as if the teacher had not seen this answer. The phrases
+are English. A phrase is ignored if the prompt itself mentions a hint or an answer, because the rationale may then refer
+to this hint or answer.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ ANSWERS = (
     r"\b(?:according to|as (?:given|stated|shown|provided) (?:in|by)|per) the reference\b"
     r"(?! (?:frame|points?|materials?|works?|books?|tables?|list|manual|guide|sections?|numbers?))",
 )
-"""The phrases that refer to an answer which was given. A phrase that states the answer, such as "the correct answer is
-42", is not among them."""
+"""The phrases that refer to an answer which was given. A phrase that only states the answer, such as "the correct
+answer is 42", does not match."""
 
 LIKELY = r"(?i)\bhint|\banswer|\bsolution|\breference"
-"""An expression for Arrow that matches every text which has one of these phrases. It saves time: other texts are not
-searched."""
+"""An expression for Arrow that matches every text which has one of these phrases. This expression saves time: other
+texts are not searched."""
 
 _HINT, _GIVEN_ANSWER = (re.compile("|".join(phrases), re.IGNORECASE) for phrases in (HINTS, ANSWERS))
 _ASKS_HINT = re.compile(r"\bhint", re.IGNORECASE)
@@ -66,8 +67,8 @@ _ASKS_ANSWER = re.compile(
 
 
 def leak(rationale: str, prompt: str) -> Span | None:
-    """Where a rationale mentions a hint or an answer that was given. None if it mentions neither, or if the prompt
-    mentions it too.
+    """Where a rationale mentions a hint or an answer that was given. None if the rationale mentions neither, or if the
+    prompt also mentions a hint or an answer.
     """
     for phrase, asked in ((_HINT, _ASKS_HINT), (_GIVEN_ANSWER, _ASKS_ANSWER)):
         found = phrase.search(rationale)

@@ -1,8 +1,9 @@
 """Runs edits and checks, and computes the signatures that the sweeps need, while it reads the rows of a task once.
 
-Each task writes several Arrow files. For each shard in which an edit changed a row, it writes a file with the changed
-columns. For each sweep, it writes a file with the signatures of the rows that passed all checks. At the end, it writes
-a file with the `verdicts`, the `scores` and the `group_id` of every row. When this last file exists, the task is done.
+Each task writes several Arrow files. For each shard in which an edit changed a row, the task writes a file with the
+changed columns. For each sweep, the task writes a file with the signatures of the rows that passed all checks. At the
+end, the task writes a file with the `verdicts`, the `scores` and the `group_id` of every row. When this last file
+exists, the task is done.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def language(batch: pa.RecordBatch, section: Languages, services: Services) -> V
 
 
 def _prose(text: str) -> str | None:
-    """The text without code and addresses. None if it has too few letters, or too many other characters."""
+    """The text without code and addresses. None if the text has too few letters, or too many other characters."""
     prose = _NO_PROSE.sub(" ", text[:_READ])
     letters = sum(map(str.isalpha, prose))
     shown = len("".join(prose.split()))

@@ -73,7 +73,9 @@ class Late:
 
 
 def alive(job: Job, task: Task, late: Sequence[Late]) -> npt.NDArray[np.bool_]:
-    """A mask over the rows of a task. It is True for rows that neither the checks nor the steps `late` rejected."""
+    """A mask over the rows of a task. The mask is True for rows that neither the checks nor the steps `late`
+    rejected.
+    """
     kept = lengths(read_table(job.step(JUDGED, task.number))["verdicts"].combine_chunks()) == 0
     for step in late:
         kept[numbers(step.of(task)["row"].combine_chunks()) - task.start] = False

@@ -4,8 +4,8 @@
     Of course! I'd be happy to help with that.     an assent and an offer
     Great question!                                praise
 
-An assent alone stays, because it may be the answer: "Certainly! The Rhine is longer." An announcement alone stays too,
-because people write "Here are three rivers:" as well.
+An assent alone is not cut, because it may be the answer: "Certainly! The Rhine is longer." An announcement alone is not
+cut either, because people write "Here are three rivers:" as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_LONGEST = 150  # the most characters of an announcement
+_LONGEST = 150  # maximum number of characters of an announcement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Opening:
     praise: str
     offers: str
     announces: str
-    """How an announcement begins. It ends with a colon."""
+    """How an announcement begins. An announcement ends with a colon."""
 
     @cached_property
     def compiled(self) -> tuple[re.Pattern[str], ...]:
@@ -80,13 +80,13 @@ OPENINGS = {
 """The expressions by language. Each expression is matched where the previous match ended."""
 
 LIKELY = r"(?i)^\s*(?:" + "|".join(f"¡?(?:{o.assents})|(?:{o.praise})|(?:{o.offers})" for o in OPENINGS.values()) + ")"
-"""An expression for Arrow that matches every text which begins like this. It saves time: other texts are not
-searched."""
+"""An expression for Arrow that matches every text which begins with an assent, praise or an offer. This expression
+saves time: other texts are not searched."""
 
 
 def answer_begins(text: str) -> int:
-    """The place where the answer begins after such words. 0 if the text does not begin with such words, or consists
-    only of them.
+    """The place where the answer begins after the opening words. 0 if the text does not begin with such words, or
+    consists only of them.
     """
     start = len(text) - len(text.lstrip())
     ends = (_end(text, start, opening) for opening in OPENINGS.values())
@@ -94,7 +94,7 @@ def answer_begins(text: str) -> int:
 
 
 def _end(text: str, start: int, opening: Opening) -> int:
-    """The place where these words end in one language. 0 without them."""
+    """The place where the opening words end in one language. 0 without them."""
     praise, assent, offer, announcement = opening.compiled
     praised = _after(praise, text, start)
     assented = _after(assent, text, praised or start)

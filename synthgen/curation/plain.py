@@ -18,7 +18,7 @@ from synthgen.curation.lists import as_lists, lengths, numbers
 # All characters that str.split treats as white space, except the space itself.
 _SPACE = r"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _RUNS = f"[{_SPACE}][{_SPACE} ]*| [{_SPACE} ]+"  # matches any sequence of white space except a single space
-_SAID = ("content", "name", "tool_calls", "reasoning_content")  # without the random ids of tool calls
+_SAID = ("content", "name", "tool_calls", "reasoning_content")  # the random ids of tool calls are left out
 _INVISIBLE = r"[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}]"  # characters without width, which join or separate letters
 # Matches a character that `canonical` may have to change. The expression leaves out characters that are written in one
 # way only and change no letter before them: characters below U+0300 except for U+00AD, Cyrillic letters, dashes,
@@ -44,7 +44,7 @@ def whole(messages: pa.Array) -> pa.Array:
 
 def said(messages: pa.Array) -> pa.Array:
     """For each conversation: the whole text of its messages, with tool calls and reasoning, but without roles. Words
-    are separated by single spaces, and characters are those of `canonical`.
+    are separated by single spaces, and each character is written as `canonical` writes it.
     """
     return _joined(messages, _SAID)
 
@@ -62,8 +62,8 @@ def _joined(messages: pa.Array, names: Sequence[str]) -> pa.Array:
 
 
 def completion_text(completion: pa.Array, prompt: pa.Array) -> pa.Array:
-    """The completion of each row as text. For a row without a completion (strategy `embed`), it is the last message of
-    the prompt.
+    """The completion of each row as text. For a row without a completion (strategy `embed`), the text is the last
+    message of the prompt.
     """
     texts = contents(completion, "\n")
     without = lengths(completion) == 0

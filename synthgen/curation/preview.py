@@ -112,7 +112,7 @@ def preview(recipe: Recipe, source: Path, *, partial: bool = False) -> Preview:
 
 def _in_proportion(recipe: Recipe, rows: int, whole: int | None) -> tuple[Recipe, str]:
     """The recipe for a sample of `rows` rows, and a note. If the recipe selects a number of rows, this number is
-    reduced to the same share of the sample. If the number of all rows is not known (None), nothing is selected.
+    reduced in proportion to the size of the sample. If the number of all rows is not known (None), nothing is selected.
     """
     section = recipe.curate.settings("select")
     if not isinstance(section, Select) or section.rows is None or rows == whole:

@@ -21,14 +21,14 @@ from synthgen.verify.equations import equations
 from synthgen.verify.final import final
 
 _LIKELY = re.compile(LIKELY)
-_SHOWN = 80  # the most characters of an answer that a reason shows
+_SHOWN = 80  # maximum number of characters of an answer that a reason shows
 
 
 def rationale(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
     """Reject a row if its rationale ends with another answer than the row has, or mentions a hint or a given answer.
 
-    A row of a data set may have no rationale. Then the reasoning of the completion is read or, if there is none, the
-    completion up to its last line. In the latter case, the last line must be marked as the answer, as in "#### 42".
+    A row of a data set may have no rationale. Then the reasoning of the completion is read. If there is no reasoning,
+    the completion is read up to its last line, and this last line must be marked as the answer, as in "#### 42".
     """
     rejected = {}
     for row, (text, answer) in enumerate(_rationales(batch)):

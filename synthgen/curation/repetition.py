@@ -101,7 +101,7 @@ def _distinct(words: pa.DictionaryArray, row_of: Rows, rows: int) -> Rows | None
     `words` holds the words of all rows, and `row_of` the row of each word. A row number and a sequence are packed into
     one 64-bit number. In this number, a sequence is represented by the numbers of its four words or, if these do not
     fit, by the numbers of its two word pairs. Returns None if the numbers of the word pairs do not fit either. The
-    packed numbers are sorted, so that distinct ones can be counted.
+    packed numbers are sorted, so that distinct numbers can be counted.
     """
     if len(words) < _NGRAM:
         return np.zeros(rows, np.int64)
@@ -135,7 +135,7 @@ def _one_share(text: str) -> float:
 
 
 def _equal_words(plain: pa.Array) -> Rows:
-    """The texts that repeat one word three or four times and have no other word. They are too short for a 4-word
+    """The texts that repeat one word three or four times and have no other word. Such texts are too short for a 4-word
     sequence that repeats.
     """
     spaces = numbers(pc.count_substring(plain, pattern=" "))
@@ -145,8 +145,8 @@ def _equal_words(plain: pa.Array) -> Rows:
 
 
 def _read(text: str, share: float, unit: int) -> float:
-    """The share of repeated words of a text, line by line. It is at most `share`. In a short text of equal lines, it is
-    the share of the lines after the first. Characters count as words if `unit` is not 0.
+    """The share of repeated words of a text, line by line. The result is at most `share`. In a short text of equal
+    lines, the result is the share of the lines after the first line. Characters count as words if `unit` is not 0.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     plain = [" ".join(line.lower().split()) for line in lines]

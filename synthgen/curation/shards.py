@@ -25,8 +25,8 @@ COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and of the rows that
-    it was the first to reject.
+    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and the number of
+    rows that it was the first to reject.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -89,7 +89,7 @@ def _judged(piece: Writing) -> pa.RecordBatch:
 
 
 def _with(table: pa.Table, edited: Path) -> pa.Table:
-    """Return `table` with its columns replaced by the columns in the file `edited`. These are the columns that edits
+    """Return `table` with some columns replaced by the columns in the file `edited`, which are the columns that edits
     changed. If the file does not exist, `table` is returned unchanged.
     """
     if edited.exists():
@@ -107,8 +107,8 @@ def counted(part: str, table: pa.Table) -> Tally:
     """Count the rows, tokens, answers and reasons in one shard; `part` is "data" or "rejected"."""
     kind = "kept" if part == "data" else "rejected"
     counts = Counter({kind: table.num_rows})
-    # Rows from a server have no token ids, unless the server returns them. For these rows, the server's count of tokens
-    # is used.
+    # Rows from a server have no token ids, unless the server returns them. For rows without token ids, the server's
+    # count of tokens is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
     # The server's count does not hold for a text that an edit changed.

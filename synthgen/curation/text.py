@@ -16,7 +16,8 @@ from synthgen.executor import Services
 from synthgen.records import COMPLETE
 from synthgen.tables.curation_settings import Length, Truncated
 
-# As a rule, a complete text ends with a mark. Texts without a mark at the end, or with a block of code, are read.
+# As a rule, a complete text ends with a mark. So only texts without a mark at the end, texts with a block of code and
+# JSON documents are examined.
 _MAY_BE_CUT = r"[\pL\pM\pN,;(\-–，、；]\s*$|(?m)^\s*(?:```|~~~)|\A\s*(?:\{\s*\"|\[\s*[\[{\"])"
 _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
@@ -101,7 +102,7 @@ def _cut(text: str) -> tuple[str, str] | None:
     left = text[ends[-1] :].split()
     long = len(left) >= _WORDS or len(_WIDE.findall(text, ends[-1])) >= _CHARACTERS
     goes_on = _MIDDLE.search(last) or (len(ends) >= _SENTENCES and long and _LETTER_END.search(last))
-    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # such as the name under a letter
+    closing = text[ends[-1] :].startswith("\n") and len(left) <= _CLOSING  # a line such as the name under a letter
     if not goes_on or closing or any(mark in word for word in left for mark in ":#"):
         return None
     return "sentence", f"ends in the middle of a sentence: '… {' '.join(left[-4:])}'"

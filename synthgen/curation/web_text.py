@@ -1,8 +1,8 @@
 """The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
-The rules were made for English web pages. Good instruction rows break them: they are short, or end without a period.
-The formulas come from the papers. Where a paper removes lines, this check measures the remaining lines, and does not
-change the text. White space separates words.
+The rules were made for English web pages. Good instruction rows break these rules, because such rows are short, or end
+without a period. The formulas come from the papers. Where a paper removes lines, this check measures the remaining
+lines, and does not change the text. White space separates words.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Bound:
     strict: bool = False
 
     def broken(self, page: Page) -> Rejection | None:
-        """Why a page breaks the rule. None if the page does not break it."""
+        """Why a page breaks the rule. None if the page does not break the rule."""
         value = self.measure(page)
         for bound, outside, word in ((self.least, -1, "less"), (self.most, 1, "more")):
             if bound is not None and ((value - bound) * outside > 0 or (self.strict and value == bound)):
@@ -123,7 +123,9 @@ def _repeated(parts: list[str]) -> list[str]:
 
 
 def _same(page: Page, parts: str, characters: bool) -> float:
-    """The share of the lines or paragraphs that equal an earlier line or paragraph, by number or by characters."""
+    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, each line or
+    paragraph counts as often as it has characters.
+    """
     whole = getattr(page, parts)
     again = _repeated(whole)
     if characters:

@@ -23,7 +23,7 @@ from synthgen.values import is_blank
 
 def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, repair: bool = False) -> Path:
     """Write all rows of a data set, including equal rows, to `run`/generated, and return that folder. A row that a
-    record cannot hold, such as one without a completion, is written to the failures with its reason. If the folder
+    record cannot hold, such as a row without a completion, is written to the failures with its reason. If the folder
     already holds the rows, it is not changed. With `repair`, rows in damaged files are written again. Rows that
     `synthgen remove` took out of the run are left out.
 

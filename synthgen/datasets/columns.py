@@ -123,12 +123,14 @@ def _type_of(values: list[object]) -> pa.DataType:
 
 
 _LARGE = pa.dictionary(pa.int32(), pa.int64())
-"""During the first reading, this type marks a column of whole numbers some of which a float cannot hold. No JSON value
-has this type."""
+"""During the first reading, this type marks a column of whole numbers if a float cannot hold some of these numbers. No
+JSON value has this type."""
 
 
 def _size(kind: pa.DataType, depth: int = 0) -> int:
-    """The number of fields in a type. It is 0 when an object has no fields, and large when the type is too deep."""
+    """The number of fields in a type. The number is 0 when an object has no fields, and large when the type is too
+    deep.
+    """
     if depth > _DEEPEST:
         return _WIDEST + 1
     if pa.types.is_list(kind):

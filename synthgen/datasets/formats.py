@@ -67,7 +67,7 @@ def _side(row: Row, column: str) -> Turns:
         raise ValueError(f"`{column}` has several messages after the prompt")
     else:
         whole = turns(prompt, side, row)
-    return whole if row.get("teaches") == "all" else replace(whole, teaches="last")  # a pair compares the last turns
+    return whole if row.get("teaches") == "all" else replace(whole, teaches="last")  # a pair compares only last turns
 
 
 def has_judged_completion(row: Row) -> bool:
@@ -170,7 +170,7 @@ def has_text(row: Row) -> bool:
 
 
 def text(row: Row) -> list[Turns]:
-    """Read a row of plain text. It has no prompt, so the whole text is learned."""
+    """Read a row of plain text. Such a row has no prompt, so the whole text is learned."""
     whole = _text(row, "text")
     if is_blank(whole):
         raise ValueError("the column 'text' is empty")

@@ -21,7 +21,7 @@ MEDIA = ("images", "videos", "audios")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content
-_REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # the names that servers use for reasoning
 _LEARNT = ("weight", "loss_weight", "train", "training", "trainable", "loss")
 """Keys that say whether a message is learned: 1 or true, 0 or false."""
 
@@ -37,8 +37,8 @@ _REFUSED = {
     "video": "a video",
     "videos": "videos",
 }
-"""Keys whose values change what a message means. A record has no place for them, so a message with such a value is
-refused.
+"""Keys whose values change what a message means. A record has no place for these keys, so a message with such a value
+is refused.
 """
 _PLAIN = {"role", "content"}
 _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call", *_REASONING, *_LEARNT, *_REFUSED)
@@ -77,7 +77,7 @@ def read(value: object) -> Said:
     if not isinstance(value, Mapping):
         raise ValueError("a message is not an object with a role")
     role = value.get("role")
-    if value.keys() == _PLAIN and role in ROLES and isinstance(value["content"], str):  # by far the most frequent case
+    if value.keys() == _PLAIN and role in ROLES and isinstance(value["content"], str):  # this case is the most frequent
         return Said({"role": role, "content": value["content"]})
     if is_blank(role):
         raise ValueError("a message has no role")
@@ -220,8 +220,8 @@ def turns(
     """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt also has
     turns of the assistant and the row does not say which turns are learned.
 
-    A completion may have several messages, such as a tool call, its result and the answer. All but the last are then
-    added to the prompt, and all turns of the assistant are learned.
+    A completion may have several messages, such as a tool call, its result and the answer. All messages but the last
+    one are then added to the prompt, and all turns of the assistant are learned.
     """
     for one in (*prompt, *completion):
         if one.learnt and one.message["role"] != "assistant":
@@ -254,8 +254,9 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned. The column `teaches` decides it, or else the marks of the messages, or else `several`.
-    If only the completion is a turn of the assistant, the result is `last`.
+    """Which turns are learned. The row's column `teaches` decides this. Without this column, the marks of the messages
+    decide, and without marks `several` decides. If only the completion is a turn of the assistant, the result is
+    `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")

@@ -94,7 +94,7 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
-    refused: RecipeError | None = None  # the first error; `broken` counts them
+    refused: RecipeError | None = None  # the first error; `broken` counts the errors
     broken = 0
     for where, row, _ in _named(source):
         if not name:
@@ -191,9 +191,9 @@ def records(
     """Yield a pair (place, record) for each record of a data set, one at a time. The place is text such as "rows.jsonl,
     line 3".
 
-    The column `split` says which split a row is in. Without this column, the name of the row's file says it. If neither
-    says it, the split settings and the row's group determine the split, as for a seed. Without split settings, such a
-    row has no split.
+    The column `split` says which split a row is in. Without this column, the name of the row's file says which split
+    the row is in. If neither names a split, the split settings and the row's group determine the split, as for a seed.
+    Without split settings, such a row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
     occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot
@@ -241,7 +241,7 @@ def _records(dataset: Dataset, task: str, split: Split | None, refused: Refused 
 
 
 def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], list[Turns]]:
-    """A function that reads a row of a format. Its RecipeError names the row."""
+    """A function that reads a row of a format. The RecipeError that this function raises names the row."""
     read: Callable[[Mapping[str, object]], list[Turns]] = resolve(entry.read)
 
     def turns(row: Mapping[str, object], where: Where) -> list[Turns]:

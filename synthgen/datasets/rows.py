@@ -59,8 +59,8 @@ def column_names(source: SeedSource) -> list[str]:
 
 
 def is_typed(where: Where) -> bool:
-    """Whether the row is from a file whose columns have types, such as Parquet. In such a file, all objects of a column
-    have the same keys. A key that an object did not have is null.
+    """Whether the row is from a file whose columns have types, such as Parquet. In a file whose columns have types, all
+    objects of a column have the same keys. A key that an object did not have is null.
     """
     return where.unit == "row"
 

@@ -30,8 +30,9 @@ def store(
     `rows` yields only a text: the row's split. This row is left out, but keeps its place in a shard, so that other
     shards stay the same. `own` holds the names (as in the data set) and types of the user's own columns. `facts` is
     read after all rows are written, so the iterator `rows` may change `facts` while it yields rows. The sources of the
-    rows are added to those in `facts`. The iterator may also append to `failures`, which are written beside the next
-    shard. At most one shard of each split is in memory. Raises CorpusError when a value does not fit into its column.
+    rows are added to the sources in `facts`. The iterator may also append to `failures`, which are written beside the
+    next shard. At most one shard of each split is in memory. Raises CorpusError when a value does not fit into its
+    column.
     """
     schema = schema_with(own)
     waiting: dict[str, list[Record]] = {split: [] for split in SPLITS}
@@ -71,7 +72,7 @@ def store(
     for split in SPLITS:
         if waiting[split] or left_out[split]:
             flush(split)
-    if failures:  # the data set ended with failures
+    if failures:  # some failures came after the last row
         flush("train")
     sources = distinct([*facts["sources"], *map(terms_of, given.values())])
     return corpus.finish(folder, kind, {**facts, "sources": sources}, names)

@@ -49,15 +49,15 @@ def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> Non
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a table that `write_table` wrote. Its columns are memory-mapped, not copied. Raises CorpusError when the
-    file cannot be read.
+    """Read a table that `write_table` wrote. The table's columns are memory-mapped, not copied. Raises CorpusError when
+    the file cannot be read.
     """
     return _file(path).read_all()
 
 
 def read_batch(path: Path, number: int) -> pa.RecordBatch:
-    """Read one record batch of a table that `write_table` wrote. Its columns are memory-mapped. Raises CorpusError when
-    the file cannot be read.
+    """Read one record batch of a table that `write_table` wrote. The batch's columns are memory-mapped. Raises
+    CorpusError when the file cannot be read.
     """
     return _file(path).get_batch(number)
 

@@ -44,7 +44,7 @@ class _Worker:
 class LocalExecutor:
     """Runs tasks in `workers` processes, which start when they are first needed. Use the object in a `with` statement.
 
-    A worker imports the modules that define the function and the tasks. It does not run the program's main module
+    A worker imports the modules that define the function and the tasks. A worker does not run the program's main module
     again. When this process ends for any reason, the workers end too.
     """
 

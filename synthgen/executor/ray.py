@@ -1,8 +1,8 @@
 """An executor that runs tasks on a Ray cluster: https://docs.ray.io. Every node needs this package in the same version,
 and must see the corpus under the same path, for example on a shared file system.
 
-If a node or worker process dies before it finishes a task, the task runs again on another node or worker. That is safe:
-tasks write whole files under temporary names, and a task that runs again writes the same bytes.
+If a node or worker process dies before it finishes a task, the task runs again on another node or worker. Running a
+task again is safe: tasks write whole files under temporary names, and a task that runs again writes the same bytes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Result = TypeVar("Result")
 
 _RETRIES = 5  # how many times a task runs again after its worker or node died
 _PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
-_QUEUED = 2  # tasks for each CPU core that are sent at the same time, so that no core waits for the next task
+_QUEUED = 2  # number of tasks for each CPU core that are sent together, so that no core waits for its next task
 
 
 class RayExecutor:
     """Runs tasks on a Ray cluster. Use the object in a `with` statement.
 
-    `address` is the address of a cluster, such as `ray://head:10001`. Without it, Ray uses the cluster that the
+    `address` is the address of a cluster, such as `ray://head:10001`. Without an address, Ray uses the cluster that the
     variable RAY_ADDRESS names, or starts a cluster on this machine that ends with this process. `workers` is the
     greatest number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when
     Ray is not installed or the cluster cannot be reached.

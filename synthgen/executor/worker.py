@@ -1,4 +1,4 @@
-"""The main function of a worker process. It runs tasks from its parent process until the parent ends."""
+"""The main function of a worker process. A worker runs tasks from its parent process until the parent ends."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class About:
     their terms. `languages` are codes of ISO 639. `has_notice` says whether the export has NOTICE.md, which lists the
     obligations of the sources' licenses. `described` is the entry of DESCRIPTIONS that describes the files, or "".
     `manifest` is the manifest of the run's corpus, `audit` is the corpus's latest audit, and `rejected` is the number
-    of rejected rows. A data set has none of these three.
+    of rejected rows. A data set has neither a manifest nor an audit nor rejected rows.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Writes croissant.json: a description of the rows of an export in Croissant 1.0, with the fields of its vocabulary for
 responsible AI (RAI). https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 
-It states only facts from the run, its audit and the files. Unknown facts are left out, or stated to be unknown.
+The description states only facts from the run, its audit and the files. Unknown facts are left out, or stated to be
+unknown.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def describe(folder: Path, about: About) -> dict[str, object]:
 
 
 def _licenses(about: About) -> list[str]:
-    """The addresses of the licenses: the one that the publisher states, or those of all sources. Empty when one of them
-    is not known, because the others alone would look like the license of the rows.
+    """The addresses of the texts of licenses: of the license that the publisher states, or of the licenses of all
+    sources. Empty when one of these licenses is not known, because the others alone would look like the license of the
+    rows.
     """
     stated = [about.license] if about.license else sorted({one["license"] for one in about.sources})
     known = [named(one) for one in stated]

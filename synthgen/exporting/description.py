@@ -25,7 +25,7 @@ from synthgen.tables.reference import resolve
 @dataclass(frozen=True)
 class Student:
     """A student that is described. `sources` lists what the audit names as the student's own sources, without the
-    sources of its training rows. It is None if no audit is about this student.
+    sources of its training rows. `sources` is None if no audit is about this student.
     """
 
     folder: Path
@@ -75,7 +75,8 @@ def describe(path: Path, to: str, out: Path, *, license: str | None = None, fres
     """Write the document of the format `to` about the run, corpus or student `path` into the folder `out`. `license` is
     the license that the publisher states for the rows.
 
-    Raises UserError when `path` is none of these or `out` is not free, and CorpusError when the corpus is damaged.
+    Raises UserError when `path` is neither a run, a corpus nor a student, or when `out` is not free, and CorpusError
+    when the corpus is damaged.
     """
     entry = DESCRIPTIONS[to]
     subject = _subject(path, license)

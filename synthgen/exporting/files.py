@@ -57,8 +57,8 @@ class JsonLines(Files):
 
 
 class Tables(Files):
-    """One Parquet file for each split. `names` are the columns that any row has. `has_tools` says whether any row has
-    tools or tool calls.
+    """One Parquet file for each split. `names` are the columns that at least one row has. `has_tools` says whether any
+    row has tools or tool calls.
     """
 
     def __init__(self, folder: Path, columns: Columns, names: Iterable[str], has_tools: bool) -> None:

@@ -14,8 +14,9 @@ _OPERATORS = ("AND", "OR", "WITH")
 
 
 class Named(NamedTuple):
-    """A license expression in the spelling of SPDX. `addresses` maps each name in it to the address of its text, or to
-    "" if the catalog has none. Licenses that are not on the list of SPDX have names that begin with `LicenseRef-`.
+    """A license expression in the spelling of SPDX. `addresses` maps each license in the expression to the address of
+    the license's text, or to "" if the catalog has none. Licenses that are not on the list of SPDX have names that
+    begin with `LicenseRef-`.
     """
 
     expression: str

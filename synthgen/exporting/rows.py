@@ -16,7 +16,8 @@ from synthgen.tables.reference import resolve
 from synthgen.values import is_null
 
 _KEPT = ("seed_id", "split", "group_id", "pair_role", "rationale", "answer", "reference")
-"""Columns of a record that every format holds beside the format's own columns. A reader uses them if they exist."""
+"""Columns of a record that every format holds beside the format's own columns. A reader uses these columns if they
+exist."""
 
 _MADE = tuple(
     name for name in SCHEMA.names if name not in (*_KEPT, "id", "prompt", "completion", "tools", "teaches", "verdicts")
@@ -98,8 +99,8 @@ def _plain(messages: list[Message]) -> list[Message]:
 
 
 def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool = False) -> Row:
-    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold it without loss. With
-    `checked`, the row was checked before, and is not read again.
+    """The row of an export. Raises CorpusError, which names the row, when the format cannot hold the row without loss.
+    With `checked`, the row was checked before, and is not read again.
     """
     try:
         own = _write(records, names.entry)
@@ -180,7 +181,7 @@ def _parsed(messages: Sequence[Message]) -> list[Row]:
 
 
 def _cannot_hold(where: str, records: Sequence[Record], names: Columns, why: str) -> CorpusError:
-    """The error for a row that the format cannot hold. The hint names formats that can hold it."""
+    """The error for a row that the format cannot hold. The hint names formats that can hold the row."""
     others = []
     for name, entry in ROW_FORMATS.items():
         if entry.write is None or entry.paired != names.entry.paired or entry is names.entry:

@@ -2,8 +2,8 @@
 an AIPackage. https://spdx.github.io/spdx-spec/v3.0.1/
 
 The elements conform to the profiles Core, Software and SimpleLicensing. The profiles AI and Dataset also ask for a
-supplier, a place to download from and a time of release. A run does not state them, so the document does not claim
-these profiles.
+supplier, a place to download from and a time of release. A run does not state these facts, so the document does not
+claim the profiles AI and Dataset.
 """
 
 from __future__ import annotations
@@ -217,7 +217,9 @@ def _student(graph: _Graph, known: dict[tuple[str, str], str], subject: Subject,
 
 
 def _name(folder: Path, about: About) -> str:
-    """The name of the student's folder. If it lies in the folder of the run, the run's name stands before it."""
+    """The name of the student's folder. If this folder lies in the folder of the run, the run's name stands before the
+    name.
+    """
     name = folder.resolve().name
     return f"{about.name}/{name}" if folder.resolve().parent.name == about.name else name
 

@@ -1,7 +1,7 @@
 """The writers of ROW_FORMATS: the columns of one row in each format, as JSON values.
 
-Each writer gets the records of one row. Their messages have no null fields. If the format cannot hold a record, the
-writer raises a ValueError that says why.
+Each writer gets the records of one row. The messages of these records have no null fields. If the format cannot hold a
+record, the writer raises a ValueError that says why.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _spoken(message: Message) -> dict[str, str]:
 
 
 def like(record: Record) -> str:
-    """The format whose columns the files for the hub get. The first record of a corpus decides it."""
+    """The format whose columns the files for the hub get. The first record of a corpus decides which format this is."""
     if not record.prompt:
         return "text"
     return "preference" if record.pair_role in ("chosen", "rejected") and record.group_id else "prompt-completion"
@@ -147,8 +147,8 @@ def _turns(said: Sequence[Message]) -> int:
 
 
 def _teaches(record: Record, turns: int) -> dict[str, object]:
-    """The column `teaches`. It is left out if readers assume its value: `all` for several turns of the assistant, else
-    `last`.
+    """The column `teaches`. The column is left out if readers assume its value: `all` for several turns of the
+    assistant, else `last`.
     """
     return {} if record.teaches == ("all" if turns > 1 else "last") else {"teaches": record.teaches}
 

@@ -45,8 +45,8 @@ class Account:
         return None if self.prices is None else self.budget.spent.usd / PICO
 
     def most(self, call: Call) -> Spent:
-        """The maximum cost of the request whose content is `call`. It is larger when an earlier reply cost more than
-        the maximum of its request.
+        """The maximum cost of the request whose content is `call`. The result is larger when an earlier reply cost more
+        than the maximum of its request.
         """
         return self.expected(call).times(self.budget.excess)
 
@@ -173,14 +173,14 @@ class Account:
             self.ledger.settle(reserved, spent)
         if self.cache is not None and entry is not None and self.teacher.paid:
             await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
-        # The key is added only after the commit. If it were added before, a `read_ahead` during the commit would remove
-        # the key, although it cannot find the entry in the cache yet.
+        # The key is added only after the commit. If the key were added before, a `read_ahead` during the commit would
+        # remove it, although the cache does not have the entry yet.
         if entry is not None:
             self._since.add(entry[0])
 
     def _cost(self, reply: Reply) -> int | None:
         """The cost of a reply in picodollars: the amount that the server states, or else the price of its tokens. None
-        when it is unknown.
+        when the cost is unknown.
         """
         bill = reply.bill
         if bill is not None and bill.usd is not None:

@@ -1,5 +1,5 @@
 """Generation with a provider's Batch API. Requests whose replies are not in the cache are sent as files. The provider
-answers them within a day at half the price. The replies are stored in the cache.
+answers these requests within a day at half the price. The replies are stored in the cache.
 
 Each action is recorded in the journal `generated/batches.json` before the next action begins. The metadata of a batch
 contain a hash of the batch's requests. When the process is killed right after it has created a batch, the next process
@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request in the open batches, by the key of the request. It assumes that the server
-    counts tokens correctly. Empty until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. This cost assumes that the
+    server counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property
@@ -78,7 +78,7 @@ class Batches:
         return self.wanted.ui
 
     def load(self) -> list[dict[str, Any]]:
-        """Read the journal. It has one entry for each batch."""
+        """Read the journal. The journal has one entry for each batch."""
         return list(json.loads(self.path.read_text())) if self.path.exists() else []
 
     def save(self, entries: list[dict[str, Any]]) -> None:
@@ -87,7 +87,7 @@ class Batches:
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run. It distinguishes the batches of this run from the batches of another run with the same
+    """A name of the run. The name distinguishes the batches of this run from the batches of another run with the same
     requests. The name is created once, and deleted with the corpus.
     """
     path = folder / _RUN_ID
@@ -117,8 +117,9 @@ async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: 
             if not sent:
                 return
             answered = await _wait(batches)
-            # If the budget allowed only a part of the requests, and some of these were answered, the round does not
-            # count. The answers cost less than the reserved amount, so some of the budget is left for another round.
+            # If the budget allowed only a part of the requests, and some of these were answered, `rounds` is not
+            # increased. The answers cost less than the reserved amount, so some of the budget is left for another
+            # round.
             rounds += not (short and answered)
         left = sum(1 for _ in _missing(batches))
         if left:
@@ -251,8 +252,8 @@ async def _create(batches: Batches, lines: list[bytes], most: Spent) -> None:
 
 
 async def _recover(batches: Batches) -> None:
-    """Continue the work of an earlier process, which may have been killed. Find the batches that it created but did not
-    record in the journal, record them, and wait for all batches.
+    """Continue the work of an earlier process, which may have been killed. Find the batches that the earlier process
+    created but did not record in the journal, record them, and wait for all batches.
     """
     entries = batches.load()
     lost = [entry for entry in entries if "batch" not in entry]

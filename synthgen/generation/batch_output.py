@@ -24,7 +24,7 @@ class Output:
     reason to stop the run, or None.
 
     `entry` is the batch's entry in the journal. `expected` holds the maximum cost of each known request, by the
-    request's key. It assumes that the server counts tokens correctly.
+    request's key. This maximum assumes that the server counts tokens correctly.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Output:
 
 def _result(line: bytes) -> tuple[bytes | None, Mapping[str, Any]]:
     """Return (key of the request, response) from a line of a batch's output. The key is None when the line is not
-    valid. The response then has status 200, because it may have been billed.
+    valid. For such a line, the response has status 200, because the request may have been billed.
     """
     try:
         row = parsed(line)

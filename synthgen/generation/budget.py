@@ -34,7 +34,9 @@ class Budget:
 
     @property
     def holds(self) -> bool:
-        """Whether there is an open reservation. When it is settled, some of the reserved amount may become free."""
+        """Whether there is an open reservation. When a reservation is settled, some of the reserved amount may become
+        free.
+        """
         return self.held != Spent()
 
     def fits(self, most: Spent) -> bool:

@@ -116,15 +116,15 @@ class Cache:
         return self.retry_failed and key not in self._stored
 
     def put(self, key: bytes, entry: Entry, model: str) -> Statement:
-        """The statement that stores an entry. Pass it to `commit`."""
+        """The statement that stores an entry. Pass this statement to `commit`."""
         if self.retry_failed:
             self._stored.add(key)
         kind, reason = entry.failure or (None, None)
         return _PUT, (key, kind, reason, entry.body, model, int(time.time()))
 
     def commit(self, statements: list[Statement]) -> asyncio.Future[None]:
-        """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting it
-        raises OSError or UserError when the statements cannot be written.
+        """Commit all statements or none. The returned future is done when the statements are on disk. Awaiting this
+        future raises OSError or UserError when the statements cannot be written.
 
         Statements that arrive while the writer thread is busy are committed in its next transaction.
         """
@@ -142,7 +142,7 @@ class Cache:
 
     def _told(self, batch: Batch, error: Exception | None) -> None:
         """The writer thread has committed `batch`. Complete the futures of `batch`, and give the thread the statements
-        that are waiting. This runs in the event loop after each commit.
+        that are waiting. This method runs in the event loop after each commit.
         """
         if self._pending:
             self._flush()
@@ -220,8 +220,8 @@ def forget(path: Path, keys: Sequence[bytes]) -> int:
     """Delete the entries of these requests from the cache in the file at `path`, so that the file no longer contains
     their bytes. Returns the number of entries.
 
-    The file is written anew, because SQLite would otherwise leave deleted bytes in it. This needs as much free disk
-    space as the file takes. Raises UserError when another process is using the cache.
+    The file is written anew, because SQLite would otherwise leave deleted bytes in it. The new file needs as much free
+    disk space as the old file takes. Raises UserError when another process is using the cache.
     """
     if not path.exists():
         return 0
@@ -254,8 +254,8 @@ def count(path: Path, keys: Sequence[bytes]) -> int:
 
 
 def _together(statements: list[Statement]) -> Iterator[Statement]:
-    """Merge the statements into fewer statements, because each costs a switch between the interpreter's threads. One
-    statement stores up to `_ROWS` replies.
+    """Merge the statements into fewer statements, because each statement costs a switch between the interpreter's
+    threads. One statement stores up to `_ROWS` replies.
     """
     puts = [values for _, values in statements]
     for start in range(0, len(puts), _ROWS):
@@ -264,16 +264,17 @@ def _together(statements: list[Statement]) -> Iterator[Statement]:
 
 
 def _packed(values: Sequence[Any]) -> list[Any]:
-    """Compress the body, which is one of the parameters of a `_PUT` statement. This runs in the writer thread, so that
-    it does not delay the event loop.
+    """Compress the body, which is one of the parameters of a `_PUT` statement. This function runs in the writer thread,
+    so that the event loop is not delayed.
     """
     key, kind, reason, body, model, made = values
     return [key, kind, reason, None if body is None else _pack(body), model, made]
 
 
 def _pack(body: bytes) -> bytes:
-    """The bytes in which a body is stored. They begin with a 4-byte number. For a large body, this is the body's
-    length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body follows.
+    """The bytes in which a body is stored. These bytes begin with a 4-byte number. For a large body, the number is the
+    body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
+    follows.
     """
     if len(body) < _SMALL:
         return struct.pack("<I", 0) + body

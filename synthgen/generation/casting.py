@@ -85,8 +85,8 @@ def prompt_sources(recipe: Recipe, prompt: Prompt) -> list[Source]:
 
 
 def versions(recipe: Recipe, teachers: Teachers | None = None) -> dict[str, str]:
-    """The model and revision of each teacher, by the teacher's name. Row ids depend on them. If no opened `teachers`
-    are given, the revisions are unknown, and the result holds only the models.
+    """The model and revision of each teacher, by the teacher's name. Row ids depend on the models and revisions. If no
+    opened `teachers` are given, the revisions are unknown, and the result holds only the models.
     """
     if teachers is None:
         return {name: section.model for name, section in cast(recipe).items()}
@@ -123,8 +123,8 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
     """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, or when a teacher lacks a capability that the recipe needs. It is also the case when a teacher would
-    score rows whose tokens come from a different tokenizer, or when a chat template hides a message (see
+    same model, or when a teacher lacks a capability that the recipe needs. Also raises TeacherError when a teacher
+    would score rows whose tokens come from a different tokenizer, or when a chat template hides a message (see
     `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
@@ -169,7 +169,9 @@ def refuse_hiding(recipe: Recipe, teachers: Mapping[str, object]) -> None:
 
 
 def _renderer(teacher: object) -> Callable[[list[Message]], list[int]] | None:
-    """The function with which a teacher renders messages. None when it has no chat template on this machine."""
+    """The function with which a teacher renders messages. None when the teacher has no chat template on this
+    machine.
+    """
     tokens = getattr(teacher, "tokens", None)
     return getattr(teacher, "render", None) or getattr(tokens, "prompt", None)
 

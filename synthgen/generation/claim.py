@@ -18,8 +18,8 @@ from synthgen.recipe.load import is_resolved
 from synthgen.removed import refuse_half
 from synthgen.seeds.changes import RowHashes, changed_rows
 
-# The recipe's sections that determine the rows. `seeds` is not among them, because the seeds are compared by a hash of
-# their content (`seeds_sha256`), not by their path.
+# The recipe's sections that determine the rows. The section `seeds` is left out, because the seeds are compared by a
+# hash of their content (`seeds_sha256`), not by their path.
 SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
 _SEEDS = "seeds_sha256"
 
@@ -42,7 +42,7 @@ class Claim:
         }
 
     def check(self) -> bool:
-        """Whether the folder is already claimed for these inputs. When it is claimed for other inputs, raises
+        """Whether the folder is already claimed for these inputs. When the folder is claimed for other inputs, raises
         RunChanged, which names the differences.
 
         Nothing is written."""
@@ -95,9 +95,9 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
     differing keys, when the folder belongs to another recipe.
 
     A run without a shard belongs to no recipe yet, so a mistake in the recipe can be corrected and the folder used
-    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, it is written after its inputs have
-    been read and compared. For a new run, it is written after the teachers have been opened. If a command fails
-    earlier, the folder can still be used with another recipe.
+    again. Writes nothing: RUN/recipe.yaml is written later. For an existing run, this file is written after the run's
+    inputs have been read and compared. For a new run, this file is written after the teachers have been opened. If a
+    command fails earlier, the folder can still be used with another recipe.
     """
     check_run(run)
     refuse_half(run)

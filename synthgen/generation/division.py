@@ -10,8 +10,8 @@ from synthgen.records import SPLITS
 
 @dataclass(frozen=True)
 class Shard:
-    """The requests from index `start` up to, but not including, `stop` in the list of all requests of the run. They
-    belong to one split. `name` is the name of the shard's files without suffix.
+    """The requests from index `start` up to, but not including, `stop` in the list of all requests of the run. All
+    these requests belong to one split. `name` is the name of the shard's files without suffix.
     """
 
     name: str

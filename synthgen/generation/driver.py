@@ -134,7 +134,7 @@ def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
 
 
 def _open(recipe: Recipe, batch: bool, opened: ExitStack) -> dict[str, Teacher | RemoteTeacher]:
-    """Open the recipe's teachers. Returns them by name. Local teachers are closed when `opened` is closed.
+    """Open the recipe's teachers. Returns the teachers by name. Local teachers are closed when `opened` is closed.
 
     Raises UserError when `batch` is given and a teacher has no Batch API."""
     sections = casting.cast(recipe)

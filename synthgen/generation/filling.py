@@ -29,7 +29,7 @@ _OPEN_SHARDS = 64  # maximum number of open shards
 _COMMITTING = 4  # maximum number of shards that wait to be written
 
 Write = Callable[[Shard, list[list[Outcome]]], None]
-"""A function that commits a shard. It gets the outcomes of each of the shard's jobs."""
+"""A function that commits a shard. The function gets the outcomes of each of the shard's jobs."""
 
 
 class Gate:

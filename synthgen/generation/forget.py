@@ -41,7 +41,9 @@ class Concerned:
 
 
 def seeds_of(recipe: Recipe) -> Inputs | None:
-    """The seeds and templates of a run. None when they cannot be read, or when the run has no teacher."""
+    """The seeds and templates of a run. None when the seeds or templates cannot be read, or when the run has no
+    teacher.
+    """
     if recipe.teacher is None:
         return None
     try:

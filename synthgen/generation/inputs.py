@@ -65,8 +65,8 @@ def question(recipe: Recipe, prompt: Prompt) -> Callable[[Fields], str]:
 
 
 def runner(recipe: Recipe) -> Callable[..., Rounds]:
-    """The generator function of the recipe's strategy. It takes a job and returns the generator of the job's rounds.
-    For a job that uses something that was removed from the run, this generator yields nothing.
+    """The generator function of the recipe's strategy. This function takes a job and returns the generator of the job's
+    rounds. For a job that uses something that was removed from the run, this generator yields nothing.
     """
     run: Callable[[Job], Rounds] = resolve(STRATEGIES[recipe.strategy].run)
     return lambda job: _obeying(run, job) if job.setting.removed else run(job)

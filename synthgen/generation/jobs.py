@@ -1,5 +1,5 @@
-"""Jobs. A job is one seed with one sample index. Its methods build the queries of a strategy and make rows from the
-replies.
+"""Jobs. A job is one seed with one sample index. The methods of a job build the queries of a strategy and make rows
+from the replies.
 
 Jobs are ordered by split, then by seed, then by sample index. A job is built only when it is needed, so memory does not
 grow with the number of jobs.

@@ -1,4 +1,4 @@
-"""The ledger: what a run has spent on paid teachers. It lies in RUN/ledger, so it does not depend on the cache.
+"""The ledger: what a run has spent on paid teachers. The ledger lies in RUN/ledger, so it does not depend on the cache.
 
 Each process appends to a file of its own. A line holds the totals of the process: the amount spent, and the amount that
 is reserved for requests that are in flight. Only the last complete line of each file is used. The amount that this line
@@ -72,7 +72,7 @@ class Ledger:
         self.path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         self._pool = ThreadPoolExecutor(1, "ledger")
-        self._next: asyncio.Future[None] | None = None  # done when the amounts known now are on disk
+        self._next: asyncio.Future[None] | None = None  # this future is done when the amounts known now are on disk
         self._writing: asyncio.Task[None] | None = None
         self._urgent = False  # whether a task waits until the amounts are on disk
         self._error: Exception | None = None
@@ -83,7 +83,7 @@ class Ledger:
         """Reserve an amount. Returns when the reservation is on disk. Raises OSError."""
         self.held += most
         self._urgent = True
-        await asyncio.shield(self._durable())  # others wait for the same future, so a canceled task must not cancel it
+        await asyncio.shield(self._durable())  # other tasks await this future, so a canceled task must not cancel it
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
         """Replace a reservation by the amount spent. A thread writes the change soon afterwards. If an earlier write
@@ -94,7 +94,7 @@ class Ledger:
         self._durable()
 
     async def add(self, spent: Spent) -> None:
-        """Add an amount, which may be negative. Returns when it is on disk. Raises OSError."""
+        """Add an amount, which may be negative. Returns when the amount is on disk. Raises OSError."""
         self.spent += spent
         self._urgent = True
         await asyncio.shield(self._durable())

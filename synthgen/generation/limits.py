@@ -20,6 +20,6 @@ class Limits:
 
     @classmethod
     def of(cls, section: object) -> Limits:
-        """The limits in a teacher's section. Limits that are not in it have their default values."""
+        """The limits in a teacher's section. Limits that the section does not state have their default values."""
         named = [field.name for field in fields(cls) if hasattr(section, field.name)]
         return cls(**{name: getattr(section, name) for name in named})

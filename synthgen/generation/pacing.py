@@ -1,7 +1,8 @@
 """Limits how fast requests are sent: token buckets for requests and tokens a minute, and a limit of requests in flight,
 which is reduced after 429 responses.
 
-All times are in seconds of one monotonic clock. The classes of this module do not sleep. They return how long to wait.
+All times are in seconds of one monotonic clock. The classes of this module do not sleep. Instead, methods return how
+long to wait.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers e
 
 class Bucket:
     """A token bucket, which is refilled evenly with `per_minute` units a minute. More units can be taken than the
-    bucket holds. Its level is then negative.
+    bucket holds. The level of the bucket is then negative.
     """
 
     def __init__(self, per_minute: float, now: float) -> None:
@@ -44,9 +45,9 @@ class Quota:
     """Limits of requests and tokens a minute. Before a request is sent, an estimate of its tokens is taken from the
     quota. When the reply arrives, the actual number replaces the estimate.
 
-    The estimate is the request's maximum number of tokens, multiplied by the share of their own maximum that earlier
-    requests used on average. If the whole maximum were reserved and replies used half of it, half of the quota would be
-    unused while requests are in flight.
+    Earlier requests used, on average, a certain share of their maximum number of tokens. The estimate is this share of
+    the request's own maximum. If the whole maximum were reserved and replies used half of it, half of the quota would
+    be unused while requests are in flight.
     """
 
     def __init__(self, rpm: int | None, tpm: int | None, now: float) -> None:
@@ -84,9 +85,9 @@ class Quota:
 
 @dataclass
 class Concurrency:
-    """The limit of requests in flight. It grows by one with each success, and thus doubles in each round trip, until
-    the server refuses a request (status 429). From then on, it grows by one after several successes. After each burst
-    of refusals, it is multiplied by 0.75.
+    """The limit of requests in flight. The limit grows by one with each success, and thus doubles in each round trip,
+    until the server refuses a request (status 429). From then on, the limit grows by one after several successes. After
+    each burst of refusals, the limit is multiplied by 0.75.
     """
 
     most: int
@@ -125,7 +126,7 @@ class Concurrency:
 
 def backoff(attempt: int, longest: float = 30.0) -> float:
     """The seconds to wait before the next attempt, after `attempt` failed attempts. The time is half a second after the
-    first attempt and doubles with each attempt, up to `longest`. It is then multiplied by a random factor between 0.25
-    and 1.
+    first attempt and doubles with each attempt, up to `longest`. This time is then multiplied by a random factor
+    between 0.25 and 1.
     """
     return min(longest, 0.5 * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * random.random())

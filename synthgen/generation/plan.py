@@ -19,7 +19,7 @@ from synthgen.tables.engines import ENGINES
 from synthgen.tables.reference import resolve
 from synthgen.teachers.base import Caller, TeacherOptions
 
-_CHARACTERS_PER_TOKEN = 4  # typical of English prose; the text of a plan states this number
+_CHARACTERS_PER_TOKEN = 4  # this number is typical of English prose, and the text of a plan states it
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Plan:
     `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maximum numbers.
     `prompt_tokens` is estimated from the number of characters. For a strategy with several rounds of requests, only the
     first round is known in advance. The requests of later rounds are assumed to be as long as those of the first round.
-    `cost_usd` is an estimate. It assumes that completions have half the maximum length. `most_usd` is the maximum cost
-    without retries. It assumes one prompt token for each byte and completions of the maximum length. `cost_usd` and
-    `most_usd` are None when a price is unknown.
+    `cost_usd` is an estimate. This estimate assumes that completions have half the maximum length. `most_usd` is the
+    maximum cost without retries. This maximum assumes one prompt token for each byte and completions of the maximum
+    length. `cost_usd` and `most_usd` are None when a price is unknown.
     """
 
     task: str
@@ -79,8 +79,8 @@ def shares(counts: dict[str, int]) -> str:
 
 @dataclass
 class _Estimate:
-    """Sums over requests. `usual` is the estimated cost, and `most` is the maximum cost, both in picodollars. Both
-    become None when a request's price is unknown.
+    """Sums over requests. `usual` is the estimated cost, and `most` is the maximum cost, both in picodollars. `usual`
+    and `most` become None when a request's price is unknown.
     """
 
     characters: int = 0

@@ -35,8 +35,8 @@ class Prices:
     halved: bool = False
 
     def in_batch(self) -> Prices:
-        """The prices of requests that are sent as a batch. Providers charge half the usual prices for them. Prices of
-        other service tiers stay as they are, because it is not known whether a provider halves them too.
+        """The prices of requests that are sent as a batch. Providers charge half the usual prices for such requests.
+        Prices of other service tiers stay as they are, because it is not known whether a provider halves them too.
         """
         if self.halved or self.tier is not None or self.asked is not None:
             return self
@@ -62,7 +62,9 @@ class Prices:
 
 
 def prices(section: AnyTeacher) -> Prices | None:
-    """The prices of a teacher. They are zero when its engine costs nothing, and None when they are unknown."""
+    """The prices of a teacher. The prices are zero when the teacher's engine costs nothing, and None when they are
+    unknown.
+    """
     engine = ENGINES[section.engine]
     return cast(Prices | None, resolve(engine.prices)(section)) if engine.prices else Prices(0, 0, 0)
 

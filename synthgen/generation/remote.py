@@ -1,4 +1,5 @@
-"""The remote teachers of a run. They share a cache, a ledger and a budget, and each teacher has its own scheduler."""
+"""The remote teachers of a run. Remote teachers share a cache, a ledger and a budget, and each teacher has its own
+scheduler."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Runs strategies. A strategy is a Python generator. It yields lists of queries, receives their replies in the same
-order, and returns the job's outcomes: rows, and failures with a reason.
+"""Runs strategies. A strategy is a Python generator. The generator yields lists of queries, receives their replies in
+the same order, and returns the job's outcomes: rows, and failures with a reason.
 
 `lockstep` runs all jobs of a shard together, round by round. In each round, an engine that answers in batches gets the
 requests of all jobs in one call. The batches depend only on the shard's jobs, so a shard that is generated again has
@@ -51,7 +51,7 @@ Outcome = Row | Failure
 Rounds = Generator[list[Query], list[Reply], list[Outcome]]
 
 Ask = Callable[[list[Request]], list[Reply]]
-"""A function that answers requests. It returns the replies in the order of the requests."""
+"""A function that answers requests. The function returns the replies in the order of the requests."""
 
 
 def failure(query: Query, kind: str, reason: str) -> Failure:

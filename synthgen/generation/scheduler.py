@@ -68,8 +68,8 @@ class Scheduler:
         self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # items that were taken from `work` but not handled yet
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry, ordered by time
-        # For each request in flight: its cache key, and later items with the same key. Such items are not sent. They
-        # wait for the reply to the request in flight.
+        # For each request in flight: its cache key, and later items with the same key. Such items are not sent. These
+        # items wait for the reply to the request in flight.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -124,7 +124,7 @@ class Scheduler:
         self._wake.set()
 
     def cut(self) -> None:
-        """Cancel the requests in flight. Their maximum cost stays reserved in the ledger."""
+        """Cancel the requests in flight. The maximum cost of these requests stays reserved in the ledger."""
         self.stop(Interrupted())
         for task in self._tasks:
             task.cancel()
@@ -144,8 +144,9 @@ class Scheduler:
         return self._ahead.popleft() if self._ahead else None
 
     async def _begin(self, item: Item, again: bool) -> None:
-        """Handle an item. If the cache has its reply, deliver the reply. If an identical request is in flight, let the
-        item wait for the reply to that request. Otherwise send the item's request when all limits allow this.
+        """Handle an item. If the cache has the reply to the item's request, deliver the reply. If an identical request
+        is in flight, let the item wait for the reply to that request. Otherwise send the item's request when all limits
+        allow this.
         """
         self._count += 1
         if self._count % _TURN == 0:
@@ -178,7 +179,7 @@ class Scheduler:
             self._stop = self._stop or (error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     async def _admit(self, item: Item) -> Spent | None:
-        """Wait until the request may be sent. Returns its maximum cost, or None when the run stops."""
+        """Wait until the request may be sent. Returns the request's maximum cost, or None when the run stops."""
         while self._stop is None:
             most = self.account.most(item.call)
             now = time.monotonic()
@@ -330,9 +331,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle an item that has used all its tries. When this happens to `_DOUBT` items in a row, and no request is
-        answered in the meantime, the server is probed. The run stops when the server does not respond to the probe, or
-        when this happens to `_DEAD` items in a row.
+        """Handle an item that has used all its tries. When `_DOUBT` items in a row have used all their tries, and no
+        request was answered in the meantime, the server is probed. The run stops when the server does not respond to
+        the probe, or when `_DEAD` items in a row have used all their tries.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:

@@ -84,8 +84,8 @@ def _left(rows: Sequence[Row], removed: Removed) -> list[Row]:
 
 
 def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
-    """The content of the manifest, except for the list of files. It depends only on the rows and the inputs, not on how
-    often the run was resumed.
+    """The content of the manifest, except for the list of files. This content depends only on the rows and the inputs,
+    not on how often the run was resumed.
     """
     recipe = inputs.recipe
     counts, cost = counts_of(folder)

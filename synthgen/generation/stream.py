@@ -23,7 +23,9 @@ _NOTHING = Call(b"", b"", 0, 0, 0)
 
 
 class _NoWire:
-    """A `Caller` for local engines. It makes empty `Call` objects, because local engines use the `Request` itself."""
+    """A `Caller` for local engines. This `Caller` makes empty `Call` objects, because local engines use the `Request`
+    itself.
+    """
 
     def call(self, request: Request) -> Call:
         return _NOTHING

@@ -130,8 +130,8 @@ def _trials(
 
 
 def sample(jobs: Jobs, name: str, count: int) -> list[Request]:
-    """Up to `count` requests to the teacher `name`. They are taken from the first rounds of jobs that are spread evenly
-    over all jobs of the recipe.
+    """Up to `count` requests to the teacher `name`. The requests are taken from the first rounds of jobs that are
+    spread evenly over all jobs of the recipe.
     """
     run = runner(jobs.setting.recipe)
     requests: list[Request] = []

@@ -14,8 +14,8 @@ from synthgen.teachers.base import Call, Reply
 
 @dataclass(slots=True)
 class Item:
-    """One request in progress. `call` is the content that is sent for it. The `Work` object that made the request uses
-    `place` to find where the reply belongs.
+    """One request in progress. `call` is the content that is sent for the request. The `Work` object that made the
+    request uses `place` to find where the reply belongs.
     """
 
     place: tuple[object, int]

@@ -28,9 +28,10 @@ from synthgen.records import Message
 
 @dataclass(frozen=True)
 class Control:
-    """The special tokens of one tokenizer. `ids` are their ids. `names` maps the text of each special token to a random
-    name. `marks` maps the same text to a random word, which replaces the text in a message while the chat template is
-    rendered. All marks begin with `word`. `backend` is the tokenizer without transformers, or None when there is none.
+    """The special tokens of one tokenizer. `ids` are the ids of these tokens. `names` maps the text of each special
+    token to a random name. `marks` maps the same text to a random word, which replaces the text in a message while the
+    chat template is rendered. All marks begin with `word`. `backend` is the tokenizer without transformers, or None
+    when there is none.
     """
 
     backend: Tokenizer | None
@@ -75,7 +76,9 @@ class Control:
         return self._pattern.sub(lambda found: self.marks[found[0]], part) if isinstance(part, str) else part
 
     def rendered_ids(self, text: str) -> list[int]:
-        """Token ids of a rendered chat template. The marks in it become the characters of special tokens."""
+        """Token ids of a rendered chat template. The marks in the rendered text become the characters of special
+        tokens.
+        """
         named = self._pattern.sub(lambda found: self.names[found[0]], text)
         back = {mark: token for token, mark in self.marks.items()}
         whole = _any_of(back).sub(lambda found: back[found[0]], named)
@@ -153,6 +156,6 @@ def _rename_pieces(model: dict[str, Any], rename: Callable[[str], str]) -> None:
 
 
 def _any_of(texts: dict[str, str]) -> re.Pattern[str]:
-    """A pattern that finds each of the texts, the longest first. It finds nothing when there are no texts."""
+    """A pattern that finds each of the texts, the longest first. The pattern finds nothing when there are no texts."""
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

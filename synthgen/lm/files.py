@@ -6,8 +6,8 @@
     files.description()                     # arguments of a `from_pretrained` call that loads config or tokenizer
 
 Weights are loaded only from safetensors or GGUF files, and code from a model's repository is never run. Dequantizing a
-GGUF file takes many seconds. Therefore the dequantized weights are kept in the user's cache folder. The name of their
-folder is derived from the GGUF file's hash.
+GGUF file takes many seconds. Therefore the dequantized weights are kept in the user's cache folder. The name of the
+folder with these weights is derived from the GGUF file's hash.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class ModelFiles:
 
     @property
     def revision(self) -> str:
-        """The exact revision. For a hub id, this is a commit. For local files, it is "sha256:" and a hash of the GGUF
-        file, or of the folder's config and weights.
+        """The exact revision. For a hub id, this is a commit. For local files, the revision is "sha256:" and a hash of
+        the GGUF file, or of the folder's config and weights.
 
         Raises TeacherError when a folder has no weights.
         """
@@ -140,7 +140,7 @@ def find_weights(name: str) -> tuple[Path | None, str]:
 
 
 def cannot_load(name: str, error: BaseException) -> TeacherError:
-    """A TeacherError for a model that could not be loaded. Its message is one line that quotes `error`."""
+    """A TeacherError for a model that could not be loaded. The message of the error is one line that quotes `error`."""
     return TeacherError(
         f"model '{name}' cannot be loaded: {first_line(error)}",
         "check the name and the network; a local folder or GGUF file works offline",
@@ -198,7 +198,7 @@ def _hash_of_folder(path: Path) -> str:
 
 
 def _dequantized(revision: str) -> Path:
-    """The folder in the cache for the float32 weights of a GGUF file. It may not exist yet."""
+    """The folder in the cache for the float32 weights of a GGUF file. This folder may not exist yet."""
     return cache_folder() / "gguf" / f"{revision.removeprefix('sha256:')[:32]}-float32"
 
 

@@ -22,7 +22,9 @@ from synthgen.lm import prefix
 
 
 class GivesLogits(Protocol):
-    """The methods and attributes of a model that this module uses. Language models of transformers have them."""
+    """The methods and attributes of a model that this module uses. Language models of transformers have these methods
+    and attributes.
+    """
 
     @property
     def config(self) -> PreTrainedConfig: ...
@@ -142,7 +144,7 @@ def _pack(begin: Sequence[int], rows: Sequence[Sequence[int]], before: int, devi
     packed, shared = bins([len(row) for row in rows]), len(begin)
     width = shared + max(sum(len(rows[r]) for r in members) for members in packed)
     # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
-    # waits for them in each pass.
+    # waits for the index arrays in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
     ids, positions, owners = host  # token ids; positions in rows; owners: r + 1 is row r, 0 is padding, −1 is `begin`
     ids[:, :shared], owners[:, :shared] = begin, -1

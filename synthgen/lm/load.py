@@ -126,8 +126,8 @@ def load_configs(files: ModelFiles) -> tuple[PreTrainedConfig, GenerationConfig 
 
 
 def load_generation_config(files: ModelFiles) -> GenerationConfig:
-    """The generation config of a model of any class. It is read from generation_config.json, or else made from the
-    model's config. No weights are read. Raises TeacherError.
+    """The generation config of a model of any class. The generation config is read from generation_config.json, or else
+    made from the model's config. No weights are read. Raises TeacherError.
     """
     name, arguments = files.description()
 
@@ -168,7 +168,9 @@ def is_classifier(section: TeacherSection) -> bool:
 
 
 def is_embedder(section: TeacherSection) -> bool:
-    """Whether the model's config lists only classes without a head, such as `BertModel`. They return hidden states."""
+    """Whether the model's config lists only classes without a head, such as `BertModel`. Such classes return hidden
+    states.
+    """
     names = _architectures(section)
     return bool(names) and all(name.endswith("Model") and "Head" not in name for name in names)
 

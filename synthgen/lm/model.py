@@ -1,5 +1,5 @@
-"""A causal language model in this process. It writes completions, gives probabilities of labels, and scores given
-completions.
+"""A causal language model in this process. The model writes completions, gives probabilities of labels, and scores
+given completions.
 
     model = LanguageModel.open(section, lazy=True)           # weights are loaded when first needed
     model.complete([model.tokens.render(messages)], keys, temperature=1.0, max_new_tokens=64)
@@ -204,8 +204,8 @@ class LanguageModel:
         return [(probs[row], likely_U[row]) for row in start.rows]
 
     def _score_later_tokens(self, start: _Prefilled, labels: Sequence[Sequence[int]], score_UL: Tensor) -> None:
-        """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. They are
-        computed in one forward pass with padding on the right.
+        """For labels of several tokens, add to `score_UL` the log-probabilities of all tokens after the first. These
+        log-probabilities are computed in one forward pass with padding on the right.
         """
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]

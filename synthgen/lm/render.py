@@ -30,8 +30,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tool
 
 
 def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: str | None = None) -> list[int]:
-    """Token ids of a conversation whose last message is unfinished. They end with the last message's text, without the
-    tokens that the template puts after a message. For `tools`, see `render`.
+    """Token ids of a conversation whose last message is unfinished. The ids end with the last message's text, without
+    the tokens that the template puts after a message. For `tools`, see `render`.
     """
     *before, last = messages
     control = control_of(tokenizer)
@@ -47,7 +47,9 @@ def render_open(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
 
 
 def render_all(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """Token ids of each prompt, as `render` returns them. It takes half the time of separate calls of `render`."""
+    """Token ids of each prompt, as `render` returns them. This function takes half the time of separate calls of
+    `render`.
+    """
     control = control_of(tokenizer)
     plain = [n for n, messages in enumerate(prompts) if not control.in_messages(messages)]
     texts = rendered_all(tokenizer, [prompts[n] for n in plain])

@@ -15,8 +15,8 @@ import torch
 from synthgen import logits
 from synthgen.logits import LogitsSpec
 
-# Top-p first sorts only this many of the most probable ids. If their mass is less than `top_p`, it sorts 16 times as
-# many ids. If this is not enough either, it sorts all ids.
+# Top-p first sorts only this many of the most probable ids. If the mass of these ids is less than `top_p`, 16 times as
+# many ids are sorted. If these are not enough either, all ids are sorted.
 _NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]

@@ -49,7 +49,9 @@ def rendered(
 
 
 def rendered_all(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]) -> list[str]:
-    """The text of each conversation, as `rendered` returns it. One call takes less time than many."""
+    """The text of each conversation, as `rendered` returns it. One call for all conversations takes less time than one
+    call for each.
+    """
     given = [_given(messages) for messages in prompts]
     for messages in given:
         _check_once(tokenizer, messages, False, None)

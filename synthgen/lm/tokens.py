@@ -51,8 +51,8 @@ class Tokens:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
-        """Make a `Tokens` object. Its end tokens are the end tokens of the tokenizer and of the generation config, and
-        the token with which the chat template ends a turn.
+        """Make a `Tokens` object. The end tokens of this object are the end tokens of the tokenizer and of the
+        generation config, and the token with which the chat template ends a turn.
         """
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
@@ -78,7 +78,7 @@ class Tokens:
         return render.render(self.tokenizer, messages, tools)
 
     def render_open(self, messages: Sequence[Message], tools: str | None = None) -> list[int]:
-        """Token ids of a conversation whose last message is unfinished. They end with the last message's text."""
+        """Token ids of a conversation whose last message is unfinished. The ids end with the last message's text."""
         return render.render_open(self.tokenizer, messages, tools)
 
     def answer(self, prompt: Sequence[Message], answer: Sequence[Message], tools: str | None = None) -> list[int]:
@@ -99,8 +99,8 @@ class Tokens:
 
     @cached_property
     def beginning(self) -> tuple[int, ...]:
-        """The ids that the tokenizer automatically puts before a text, such as its beginning token. Often there are
-        none.
+        """The ids that the tokenizer automatically puts before a text, such as its beginning token. Many tokenizers put
+        no ids there.
         """
         ids, plain = list(self.tokenizer("a")["input_ids"]), self.ids("a")
         place = next((n for n in range(len(ids)) if ids[n : n + len(plain)] == plain), 0)

@@ -58,7 +58,7 @@ class _Tree:
         return len(row) - self._known(row)
 
     def add(self, row: Sequence[int]) -> list[int]:
-        """Add a row. Returns the places of its tokens."""
+        """Add a row. Returns the places of the row's tokens."""
         self.branch = self.branch[: self._known(row)]
         for token in row[len(self.branch) :]:
             self.branch.append(len(self.ids))

@@ -31,8 +31,9 @@ _WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no templat
 
 @dataclass(frozen=True)
 class _Turn:
-    """How a chat template writes an assistant's turn. `end` is the special token that it puts after the turn, or None
-    when it puts another text there. `thinks` says whether the prompt ends with the beginning of reasoning.
+    """How a chat template writes an assistant's turn. `end` is the special token that the template puts after the turn,
+    or None when the template puts another text there. `thinks` says whether the prompt ends with the beginning of
+    reasoning.
     """
 
     end: int | None
@@ -44,7 +45,8 @@ _TURNS: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, _Turn]] = WeakKeyDi
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id of the token that ends an assistant's turn in the chat template. If the template puts no special token
-    after a turn, or if there is no template, it is the tokenizer's end token. None when the tokenizer has no end token.
+    after a turn, or if there is no template, the result is the id of the tokenizer's end token. None when the tokenizer
+    has no end token.
     """
     end = template_end(tokenizer)
     if end is None and tokenizer.eos_token_id is not None:
@@ -53,8 +55,8 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id of the special token that the chat template puts after an assistant's turn. None when it puts another text
-    there, and when there is no template.
+    """The id of the special token that the chat template puts after an assistant's turn. None when the template puts
+    another text there, and when there is no template.
     """
     return _turn_of(tokenizer).end
 
@@ -87,9 +89,9 @@ def completion_ids(
 ) -> list[int]:
     """The token ids of a completion with the token that ends a turn.
 
-    `given` are token ids that are stored with the text, perhaps from another tokenizer. They are returned if this
-    tokenizer decodes them to exactly `text`; `eos` are ids that end a completion, which are left out of the comparison.
-    Otherwise the text is tokenized.
+    `given` are token ids that are stored with the text, perhaps from another tokenizer. The ids `given` are returned if
+    this tokenizer decodes them to exactly `text`; `eos` are ids that end a completion, which are left out of the
+    comparison. Otherwise the text is tokenized.
     """
     if given and max(given) < len(tokenizer):
         shown = [token for token in given if token not in eos]
@@ -100,7 +102,7 @@ def completion_ids(
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """The text without the characters of a token that ends a turn, if the text ends with them. Texts in data sets for
-    one model often end with such a token. If it were kept, the answer would have two end tokens.
+    one model often end with such a token. If this token were kept, the answer would have two end tokens.
     """
     cut = text.rstrip()
     for token in (turn_end(tokenizer), tokenizer.eos_token_id):

@@ -24,8 +24,8 @@ class Weights:
     """The weights of one causal language model on one device.
 
     `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
-    are known before the weights are loaded. For a checkpoint with several models, such as text and vision, they belong
-    to the text model. `files` is None for a model that was given in memory. The revision of such a model is
+    are known before the weights are loaded. For a checkpoint with several models, such as text and vision, both configs
+    belong to the text model. `files` is None for a model that was given in memory. The revision of such a model is
     `given_revision`. When `stays` is true, `unload` does nothing.
     """
 
@@ -41,13 +41,15 @@ class Weights:
 
     @classmethod
     def open(cls, section: TeacherSection) -> Weights:
-        """The weights of the model that a recipe names. They are not loaded yet. Raises TeacherError."""
+        """The weights of the model that a recipe names. These weights are not loaded yet. Raises TeacherError."""
         files = ModelFiles.find(section.model, section.revision)
         return cls(section.model, section.dtype, pick_device(section.device), *load_configs(files), files)
 
     @classmethod
     def load(cls, section: TeacherSection) -> Weights:
-        """Load the weights of the model that a recipe names. `unload` does not release them. Raises TeacherError."""
+        """Load the weights of the model that a recipe names. `unload` does not release these weights. Raises
+        TeacherError.
+        """
         files, device = ModelFiles.find(section.model, section.revision), pick_device(section.device)
         model = load_model(files, section.dtype).to(device)
         prefix.enable(model)
@@ -78,7 +80,9 @@ class Weights:
 
     @property
     def context(self) -> int:
-        """The maximum number of tokens that the model can read. It is 2**30 when the config names no maximum."""
+        """The maximum number of tokens that the model can read. The result is 2**30 when the config names no
+        maximum.
+        """
         return int(getattr(self.config, "max_position_embeddings", 0) or 1 << 30)
 
     @property
@@ -88,7 +92,9 @@ class Weights:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model in eval mode. Loads it if necessary. Raises TeacherError when the weights cannot be loaded."""
+        """The model in eval mode. Loads the model if necessary. Raises TeacherError when the weights cannot be
+        loaded.
+        """
         if self._model is None:
             assert self.files is not None
             self._model = load_model(self.files, self.dtype).to(self.device)

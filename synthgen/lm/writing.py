@@ -26,7 +26,7 @@ class Matcher(Protocol):
 
 
 class Form(Protocol):
-    """The required form of answers. It determines which tokens may come next."""
+    """The required form of answers. The form determines which tokens may come next."""
 
     def begin(self) -> Matcher:
         """The state before an answer's first token."""
@@ -37,8 +37,8 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers for its completion depend
-    only on `key`.
+    """The tokens of a prompt. `key` is a string of up to 32 hex digits. The random numbers for the prompt's completion
+    depend only on `key`.
     """
 
     ids: Sequence[int]
@@ -49,8 +49,8 @@ class Prompt:
 @dataclass(frozen=True)
 class Written:
     """The completion of one prompt. `ended` tells whether the last token is an end token. `target` holds the stored
-    part of the tokens' distributions. It is None if no distributions were requested. `broken` tells whether the model's
-    logits at some token were not finite numbers, so that the completion is meaningless.
+    part of the tokens' distributions. `target` is None if no distributions were requested. `broken` tells whether the
+    model's logits at some token were not finite numbers, so that the completion is meaningless.
     """
 
     tokens: list[int]

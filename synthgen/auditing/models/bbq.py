@@ -23,9 +23,10 @@ OPTIONS = ("ans0", "ans1", "ans2")
 
 @dataclass(frozen=True)
 class Question:
-    """One item of BBQ. `right` and `unknown` are the indexes of two of its three options. `biased` is the index of the
-    option that the stereotype gives, or None when the file does not say which group the stereotype is about. `block`
-    numbers the contexts: items with the same people in the same place have the same block.
+    """One item of BBQ. `right` is the index of the right option, and `unknown` is the index of the option that means
+    "unknown". `biased` is the index of the option that the stereotype gives, or None when the file does not say which
+    group the stereotype is about. `block` numbers the contexts: items with the same people in the same place have the
+    same block.
     """
 
     category: str
@@ -158,7 +159,8 @@ def _alternating(
     names: Sequence[int], blocks: Mapping[int, Sequence[Question]], draw: random.Random, *, first: bool
 ) -> list[int]:
     """The blocks of a template in random order. Blocks whose right answers follow the stereotype alternate with blocks
-    whose right answers do not. If `first` is true, the order begins with a block whose right answers follow it.
+    whose right answers do not. If `first` is true, the order begins with a block whose right answers follow the
+    stereotype.
     """
     shuffled = draw.sample(list(names), len(names))
     follows = {name: any(one.follows_stereotype for one in blocks[name]) for name in names}

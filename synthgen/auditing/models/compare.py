@@ -62,7 +62,7 @@ def _note(effect: Effect, estimates: Sequence[Estimate]) -> str:
 
 
 def _agreed(done: Measurement, effect: Effect, estimates: Sequence[Estimate]) -> Measurement:
-    """The measurement with the outcome on which all estimates agree."""
+    """The measurement, whose outcome holds only if all estimates of the effect agree on it."""
     corrected = 1.0 if done.corrected_p is None else done.corrected_p
     outcomes: list[Outcome] = [done.outcome, *(outcome(one, corrected, effect.margin) for one in estimates[1:])]
     if len(set(outcomes)) > 1:
@@ -72,7 +72,9 @@ def _agreed(done: Measurement, effect: Effect, estimates: Sequence[Estimate]) ->
 
 
 def _not_measurable(effect: Effect, subject: str, family: str) -> Measurement:
-    """The measurement of an effect that says nothing about bias. Its numbers are reported without a test."""
+    """The measurement of an effect that says nothing about bias. The numbers of the effect are reported without a
+    test.
+    """
     first = effect.estimates()[0]
     low, high = first.interval()
     numbers = first.value, low, high, first.detectable(effect.margin)
@@ -123,7 +125,7 @@ def inheritance(student: Sequence[Effect], untrained: Sequence[Effect], teacher:
 
 
 def _ratio(gained: Effect, apart: Effect) -> Effect:
-    """The effect ρ. Its values come from linearization, so their mean is ρ."""
+    """The effect ρ. The values of the effect come from linearization, so their mean is ρ."""
     why_not = gained.why_not or apart.why_not
     if not why_not and not all(_excludes_zero(one) for one in apart.estimates()):
         why_not = "the teacher and the untrained student do not differ clearly, so there is nothing to inherit"

@@ -111,7 +111,7 @@ def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measur
     memory.
 
     The second result has a pair (test set, reason) for each set that cannot be measured. If the model gives texts no
-    likelihood, there is one pair, whose test set is "".
+    likelihood, the second result has only one pair, with the test set "".
     """
     scores: dict[str, list[Scores]] = {one.name: [] for one in sets}
     refusals: list[tuple[str, str]] = []

@@ -78,9 +78,9 @@ def score_options(model: LanguageModel, questions: Sequence[Question]) -> Option
 
 
 def split(tokens: Tokens, begin: Sequence[int], asked: str, options: Sequence[str]) -> list[Row]:
-    """The prompt `asked` and each option after a space, in tokens. A token may span the border between prompt and
-    option. So the whole text is tokenized, and the prompt of all rows is the longest beginning that the token sequences
-    have in common.
+    """Tokenize the prompt `asked` with a space and an option after it, for each option. A token may span the border
+    between prompt and option. So the whole text is tokenized, and the longest beginning that all token sequences have
+    in common counts as the prompt.
     """
     alone = tokens.ids(asked)
     whole = [tokens.ids(f"{asked} {option}") for option in options]
@@ -95,15 +95,15 @@ def _common(some: Sequence[int], others: Sequence[int]) -> int:
 
 def _beginning(tokens: Tokens) -> list[int]:
     """The tokens before a sentence, which are needed to predict its first token. These are the tokens that the
-    tokenizer puts before a text. If it puts none there, a new line is used, or an end token if the tokenizer has no
-    token for a new line.
+    tokenizer puts before a text. If the tokenizer puts no token there, a new line is used, or an end token if the
+    tokenizer has no token for a new line.
     """
     return list(tokens.beginning) or tokens.ids("\n") or sorted(tokens.eos)[:1]
 
 
 def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
-    """(R,): `log_likelihoods` of the rows, from the cache if they are there. Those of a model whose exact revision is
-    not known are not kept, since other weights may have the same name.
+    """(R,): `log_likelihoods` of the rows, from the cache if they are there. If the exact revision of a model is not
+    known, its log-likelihoods are not cached, because other weights may have the same name.
     """
     longest = max(len(prompt) + len(text) for prompt, text in rows)
     if longest > model.context:

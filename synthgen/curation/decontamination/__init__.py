@@ -129,5 +129,5 @@ def _state(section: Decontamination) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=1)
 def _index(section: Decontamination, state: tuple[tuple[str, int, int], ...]) -> Index:
-    """The index of the evaluation sets. Each process makes it once, and again only when a file changes."""
+    """The index of the evaluation sets. Each process makes the index once, and again only when a file changes."""
     return index_of([(one.name, items_of(one)) for one in section.sets], section.ngram)

@@ -32,7 +32,7 @@ from synthgen.curation.lists import Rows
 
 _FEW = 5
 _COMMON = 3
-_CELLS = 16  # for each hash, the table of present hashes has at least this many cells
+_CELLS = 16  # the table of present hashes has at least this many cells for each hash
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Index:
         return np.asarray(counts / self.total[texts[groups]])
 
     def _hit(self, words: Words, firsts: Rows, places: Rows, lengths: Rows) -> Hit:
-        """The hit for one message and one text. The matches have equal hashes; only those with equal words count. The
+        """The hit for one message and one text. The matches have equal hashes; only matches with equal words count. The
         matches begin at `firsts` in the message and at `places` in the text.
         """
         text, message = int(self.words.text[places[0]]), int(words.text[firsts[0]])

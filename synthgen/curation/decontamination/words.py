@@ -28,7 +28,7 @@ Hashes = npt.NDArray[np.uint64]
 _NO_WIDTH = 3  # the kind of a character that has no width; see KINDS for the other kinds
 _INVISIBLE = "\xad\u200b\u200c\u200d\u2060\ufeff"
 _PIECE = 1 << 20
-_PLACES = 64  # this many places of a word have their own random number; a power of 2
+_PLACES = 64  # number of places in a word that have their own random number; a power of 2
 _SHIFT = np.uint64(33)
 
 
@@ -39,7 +39,9 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def _folded() -> npt.NDArray[np.uint32]:
-    """The form without case of each character below `OTHERS`, if that form is one character."""
+    """The case-folded form of each character below `OTHERS`, or its lower case or the character itself if that form has
+    several characters.
+    """
     forms = [(chr(code).casefold(), chr(code).lower(), chr(code)) for code in range(OTHERS)]
     return np.array([next(ord(form) for form in some if len(form) == 1) for some in forms], np.uint32)
 

@@ -31,8 +31,8 @@ _PARTS = {"row": ("prompt.said", "completion.said"), "prompt": ("prompt.said",),
 
 
 def made_with(words: int) -> dict[bytes, bytes]:
-    """Everything on which shingles of `words` words depend. It is stored with the shingles, so that shingles of another
-    kind are never compared with them.
+    """Everything on which shingles of `words` words depend. These facts are stored with the shingles, so that shingles
+    of two kinds are never compared.
     """
     return {b"shingles": f"words of {words}, version 2, Unicode {unidata_version}".encode()}
 

@@ -31,7 +31,7 @@ def roots(parents: Array) -> None:
 
 @compiled
 def _unite(parents: Array, row: int, other: int) -> None:
-    """Make one component of the components of two rows."""
+    """Join the components of two rows into one component."""
     a, b = root(parents, row), root(parents, other)
     parents[max(a, b)] = min(a, b)
 
@@ -64,8 +64,8 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
     numbers for each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
-    time does not grow with the square of their number. The rows are divided by their keys, and the hash table of one
-    part fits into the processor's cache.
+    time does not grow with the square of the number of such rows. The rows are divided by their keys, and the hash
+    table of one part fits into the processor's cache.
     """
     rows, grouped, begins = _parted(keys, alive)
     largest, cells = int(np.diff(begins).max()), 1
@@ -73,7 +73,7 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
         cells *= 2
     table, last = np.empty(cells, int32), uint64(cells - 1)  # the newest entry with a key, or -1
     earlier = np.empty(len(rows), int32)  # for each entry, the previous entry with the same key, or -1
-    number = np.empty(len(rows), uint16)  # the number of entries before it with the same key, at most LONGEST
+    number = np.empty(len(rows), uint16)  # number of earlier entries with the same key, at most LONGEST
     for part in range(_PARTS):
         table[:] = -1
         for entry in range(begins[part], begins[part + 1]):

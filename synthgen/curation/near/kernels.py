@@ -3,7 +3,7 @@
 Each function takes numpy arrays and gives the same result as the reference of the same name. Numbers of 64 bits must
 stay unsigned: where numba would mix them with signed numbers, it would compute in float64, and the hashes would be
 wrong without an error. Compiled code is stored beside this file or, if the folder cannot be written, in the user's
-folder. It is compiled again when this file changes. If a constant of another file changes, delete the folder
+folder. The code is compiled again when this file changes. If a constant of another file changes, delete the folder
 `__pycache__`.
 """
 
@@ -81,8 +81,8 @@ def _with_bytes(number: Any, data: Array, start: int, stop: int) -> Any:
 
 @compiled
 def _words(data: Array, start: int, stop: int, tables: tuple[Array, Array], out: Array) -> int:
-    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number. `tables` are the
-    kinds of characters and their lower case.
+    """Write the hashes of the words of the text in data[start:stop] to `out`. Returns their number. `tables` are two
+    tables: the kind and the lower case of each character.
     """
     kinds, lower = tables
     count, number, inside, at = 0, _START, False, start
@@ -304,8 +304,8 @@ def _rare_first(sets: Sets, threshold: float) -> tuple[Array, Array]:
     similarity of at least `threshold` have one of these elements in common (the prefix filter of Chaudhuri, Ganti and
     Kaushik, ICDE 2006).
 
-    The result is right with any order of the elements that is the same for all rows. This order counts how often the
-    lower 22 bits of a hash occur, so it may treat a rare element as a common one.
+    The result is right with any order of the elements that is the same for all rows. Elements are ordered by how often
+    the lower 22 bits of their hash occur, so a rare element may count as a common element.
     """
     lists, starts, sizes = sets
     rows = len(sizes)

@@ -5,7 +5,7 @@ have a band in common and agree in enough slots, or if they are in the same unit
 always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
 of some components only:
 
-1. `_components` reads the keys of one band at a time. It needs about 140 bytes of memory for each row.
+1. `_components` reads the keys of one band at a time. This step needs about 140 bytes of memory for each row.
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
 3. `_search` reads one chunk from all of these files.
 

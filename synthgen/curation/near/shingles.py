@@ -6,8 +6,8 @@ shingle has one shingle: all of its words or, if it has no word at all, its othe
 shingle.
 
 The functions here are the reference: plain Python, slow, and easy to check. `kernels` has the same functions for numba.
-Both give the same hashes. The hashes do not depend on the machine or on a random seed. They depend on Python's version
-of Unicode, which says what a letter is.
+Both give the same hashes. The hashes do not depend on the machine or on a random seed. The hashes depend on Python's
+version of Unicode, which says what a letter is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALONE = (
     (0x0F00, 0x0FFF),  # Tibetan
     (0x1000, 0x109F),  # Burmese
     (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),  # the iteration mark, the closing mark and the zero
+    (0x3005, 0x3007),  # three signs that stand among Chinese characters: 々, 〆 and 〇
     (0x3040, 0x30FF),  # Hiragana, Katakana
     (0x31F0, 0x31FF),  # further Katakana
     (0x3400, 0x4DBF),  # Chinese characters

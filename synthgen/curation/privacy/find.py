@@ -33,7 +33,7 @@ class Hit:
     """A value: the characters of the text from `start` up to, but not including, `stop`.
 
     `same` is equal for two spellings of the same value. `quote` stands before and after the pseudonym that replaces the
-    value. It is empty, except for a number in JSON, which becomes a string.
+    value. `quote` is empty, except for a number in JSON, which becomes a string.
     """
 
     start: int
@@ -44,8 +44,8 @@ class Hit:
 
 
 def hits_in(text: str, hints: Collection[str]) -> list[Hit]:
-    """The values in a text, in order of their places. They do not overlap. `hints` are the names of the hints that
-    match the text; see `likely`.
+    """The values in a text, in order of their places. The values do not overlap. `hints` are the names of the hints
+    that match the text; see `likely`.
     """
     hints = HINTS if "escape" in hints else hints
     return sorted(_in_json(text, hints) if _is_json(text) else _in_words(text, hints))
@@ -131,7 +131,7 @@ def _places(text: str, hint: str) -> list[tuple[int, int]]:
 
 
 def _matches(text: str, form: Form, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The values of a form. They begin at most `form.before` characters before `first`, and not after `last`."""
+    """The values of a form. The values begin at most `form.before` characters before `first`, and not after `last`."""
     position, end = max(0, first - form.before), min(len(text), last + form.after)
     if form.words and not _has_word(text[position:last], form.words):
         return

@@ -1,6 +1,6 @@
 """Selects the texts of a batch that may hold a value, by the hints in `patterns`.
 
-RE2, which is part of pyarrow, searches all hints of all texts at once. It is as fast as Hyperscan for these hints
+RE2, which is part of pyarrow, searches all hints of all texts at once. RE2 is as fast as Hyperscan for these hints
 (docs/results.md has the figures), so no other package is needed.
 """
 

@@ -125,4 +125,4 @@ woff2 xls xlsx xml yaml yml zip
 """
     )
 )
-"""Endings of file names, as in `logo@2x.png`. They are not ends of domains."""
+"""Endings of file names, as in `logo@2x.png`. Such endings are not ends of domains."""

@@ -39,10 +39,10 @@ class Kind:
 class Form:
     """A way to write a value of an entity.
 
-    `pattern` matches candidates. If it has a group `value`, this group is the candidate; the words before the group
-    must match but are not a part of it. A match may begin at most `before` characters before a place that the hint
-    matched, and end at most `after` characters after it. If there are `words`, the pattern is searched only where this
-    part of the text has one of them. `check` decides whether a candidate is a value.
+    `pattern` matches candidates. If the pattern has a group `value`, only this group is the candidate; the words before
+    the group must match but are not a part of the candidate. A match may begin at most `before` characters before a
+    place that the hint matched, and end at most `after` characters after it. If there are `words`, the pattern is
+    searched only in parts of the text that have one of these words. `check` decides whether a candidate is a value.
     """
 
     entity: Entity

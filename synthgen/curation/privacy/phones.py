@@ -47,8 +47,8 @@ def subscriber(value: str) -> str:
 
 
 def international(text: str, start: int, stop: int) -> int | None:
-    """A number that begins with + or 00 and the code of a country. Its length must be a length of numbers in this
-    country. Groups of digits at the end that do not belong to the number are cut off.
+    """A number that begins with + or 00 and the code of a country. The number must have as many digits as numbers of
+    this country can have. Groups of digits at the end that do not belong to the number are cut off.
     """
     if _BEFORE_PLUS.search(text[max(0, start - 8) : start]):
         return None
@@ -90,7 +90,7 @@ def north_american(text: str, start: int, stop: int) -> int | None:
 
 
 def trunk(text: str, start: int, stop: int) -> int | None:
-    """A national number that begins with 0. Its digits are grouped as in the numbers of some country."""
+    """A national number that begins with 0. The digits must be grouped as in the numbers of some country."""
     spans = _groups(text, start, stop)
     for last in range(len(spans), 1, -1):
         end = spans[last - 1][1]

@@ -129,7 +129,7 @@ def ip6(text: str, start: int, stop: int) -> int | None:
     because programs have names such as `abc::def`.
     """
     if text[stop - 1] == ":" and text[stop - 2] != ":":
-        stop -= 1  # the colon belongs to the sentence
+        stop -= 1  # this colon belongs to the sentence, not to the address
     value = text[start:stop]
     if _LETTER.match(text, stop):
         return None
@@ -162,7 +162,9 @@ _USUAL_LENGTHS = (14, 15, 16)  # a bare number of another length counts only if 
 
 
 def card(text: str, start: int, stop: int) -> int | None:
-    """The number of a payment card. It has a prefix and length of a card scheme, and a correct check digit (Luhn)."""
+    """The number of a payment card. Such a number has a prefix and length of a card scheme, and a correct check digit
+    (Luhn).
+    """
     number = digits(text[start:stop])
     if not any(
         first <= int(number[: len(str(first))]) <= last and len(number) in lengths for first, last, lengths in CARDS
@@ -184,8 +186,8 @@ def luhn(number: str) -> bool:
 
 
 def account(text: str, start: int, stop: int) -> int | None:
-    """An IBAN. It has the length for its country, and its remainder modulo 97 is 1 (ISO 13616). Letters of the next
-    word are cut off.
+    """An IBAN. An IBAN has the length for its country, and its remainder modulo 97 is 1 (ISO 13616). Letters of the
+    next word are cut off.
     """
     value = ""
     length = IBAN_LENGTHS.get(text[start : start + 2].upper())

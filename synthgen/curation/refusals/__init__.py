@@ -1,9 +1,9 @@
 """The check `refusal` rejects completions that decline the request, in English, German, Spanish, French and Chinese.
 
 A completion is a refusal if one of its first sentences declines, as in "I can't help with that", and no answer follows.
-The check keeps a completion that declines one part of the request and answers the rest. It also keeps a completion in
-which somebody else declines (in a quote, a dialogue or a letter), and a completion whose prompt asked to translate or
-repeat a refusal.
+The check keeps a completion that declines one part of the request and answers the rest. The check also keeps a
+completion in which somebody else declines (in a quote, a dialogue or a letter), and a completion whose prompt asked to
+translate or repeat a refusal.
 
 Most texts are settled by one search of Arrow over the whole batch. The other texts are read sentence by sentence. The
 phrases of each language are in a module of this package.
@@ -31,7 +31,7 @@ from synthgen.executor import Services
 from synthgen.records import Span
 from synthgen.tables.section import Section
 
-LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last, because it is left out for a text in ASCII
+LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last: a text in ASCII is not compared with it
 
 _WITHIN = 300  # the sentence that declines begins within this many characters
 _READ = 1500  # this many characters are read to see whether an answer follows
@@ -156,8 +156,8 @@ def _declined(sentence: str, language: Language) -> tuple[int, int] | None:
 
 
 def _declined_weakly(sentence: str, after: str, language: Language) -> tuple[int, int] | None:
-    """The place in a sentence where its writer declines anything. It counts only if this sentence or the two sentences
-    after it sound like an assistant.
+    """The place in a sentence where its writer declines anything. None unless this sentence or one of the two sentences
+    after it sounds like an assistant.
     """
     where = _declining(sentence, language.compiled["weak"], language)
     if where is None or language.compiled["support"].search(sentence):

@@ -41,28 +41,28 @@ class Language:
     declines: tuple[str, ...]
     """The writer says that they cannot or will not do something."""
     idioms: str
-    """Expressions that begin like an expression of `declines` and mean something else. They are matched at the place
-    where `declines` matched."""
+    """Expressions that begin like an expression of `declines` and mean something else. These expressions are matched at
+    the place where `declines` matched."""
     openers: str
     """The words that may stand before the refusal in the same sentence, and the beginnings of sentences that may stand
     before this sentence."""
     everything: str
-    """Words that decline the whole request and not a part of it. They are matched at the place where the sentence
+    """Words that decline the whole request and not a part of it. Such words are matched at the place where the sentence
     declines."""
     although: str
     """Words that begin a subordinate clause before the main clause."""
     contrast: str
     """Words after which a clause or sentence still gives an answer."""
     weak: str
-    """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. It counts only
-    if `support` is found in the same sentence or in the next two.
+    """A weak sign of a refusal: the writer says that they cannot or will not do something of any kind. This sign counts
+    only if `support` is found in the same sentence or in the next two sentences.
     """
     support: str
     """What assistants say when they decline: an apology, what they are, or why the request is bad."""
     closing: str
     """A sentence after a refusal that does not answer: a reason, an offer, advice to ask somebody else."""
     free_order: bool = False
-    """Whether an object may stand before the verb. If so, a few words of any kind may stand before a refusal."""
+    """Whether an object may stand before the verb, so that a few words of any kind may stand before a refusal."""
 
     @cached_property
     def found(self) -> re.Pattern[str]:
@@ -71,6 +71,6 @@ class Language:
 
     @cached_property
     def compiled(self) -> dict[str, re.Pattern[str]]:
-        """The other expressions by their names."""
+        """The expressions other than `declines`, by their names."""
         names = ("idioms", "openers", "everything", "although", "contrast", "closing", "weak", "support")
         return {name: re.compile(getattr(self, name)) for name in names}

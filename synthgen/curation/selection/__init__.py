@@ -2,8 +2,8 @@
 or random rows.
 
 `signature` reads the data that the selection needs about each row, in the same pass as the checks. `decide` then sees
-all rows that are left. It chooses units: a group is a unit, and each row without a group is a unit (see `Order`). A
-unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
+all rows that are left. `decide` chooses units: a group is a unit, and each row without a group is a unit (see `Order`).
+A unit with a row of `validation` or `test` is always kept. The choice depends only on the rows, their order and the
 settings.
 
 The units of each stratum are put into an order. Units are taken in this order as long as they fit into the number of
@@ -53,7 +53,8 @@ def fingerprint(section: Select) -> str:
 
 def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.Table:
     """Return for each row (`row`): its key in the random order (`key`) and whether it is held out (`held_out`). If the
-    settings need them: also its score (`score`), stratum (`stratum`) and hashed words (`words`).
+    settings need them, the table also has the score (`score`), stratum (`stratum`) and hashed words (`words`) of each
+    row.
     """
     named = pc.fill_null(pc.binary_join_element_wise("group", batch["group_id"], "\3"), "")
     alone = pc.binary_join_element_wise("row", batch["id"], "\3")

@@ -31,10 +31,10 @@ class Units:
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice among `members`, the indexes of one stratum's units. For each member, `taken` says whether it is kept,
-    and `place` is its place in the order (from 1; 0 if there is no order). `score` is its score or distance (NaN if it
-    has none), and `twin` is the kept unit that it resembles most (or -1). `threshold` is the score of the last unit
-    that was taken (NaN if there is none).
+    """The choice among `members`, the indexes of one stratum's units. For each member, `taken` says whether the member
+    is kept, and `place` is the member's place in the order (from 1; 0 if there is no order). `score` is the member's
+    score or distance (NaN if there is none), and `twin` is the kept unit that the member resembles most (or -1).
+    `threshold` is the score of the last unit that was taken (NaN if there is none).
     """
 
     members: Rows

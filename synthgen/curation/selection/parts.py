@@ -26,8 +26,8 @@ def _proportional(sizes: Sequence[int], number: int) -> list[int]:
 
 
 def _equal(sizes: Sequence[int], number: int) -> list[int]:
-    """Equal parts. If a stratum has fewer rows than its part, the other strata get the rest. The first strata get the
-    last few rows.
+    """Equal parts. If a stratum has fewer rows than its part, the other strata get the rest. If the last few rows
+    cannot be divided equally, the first strata get them.
     """
     found = [0] * len(sizes)
     while number:

@@ -7,10 +7,11 @@ cosine of the vectors' angle: 0 for the same words, and about 1 for texts withou
 numbers, so the result is the same on every machine.
 
 The text with the lowest key is chosen first. Each further text is the text with the largest distance to its nearest
-chosen text. If there are several, it is the first of them in the corpus. The largest distance of a rejected text to its
-nearest chosen text is then at most twice the optimum. The optimum is the smallest such distance that a choice of
-equally many texts can reach. This bound holds for distances that obey the triangle inequality, such as the square root
-of this distance. Choosing k of n texts takes n x k x 256 additions and 256 bytes for each text.
+chosen text. If several texts have this distance, the first of them in the corpus is chosen. The largest distance of a
+rejected text to its nearest chosen text is then at most twice the optimum. The optimum is the smallest value of this
+largest distance that any choice of equally many texts can reach. This bound holds for distances that obey the triangle
+inequality, such as the square root of this distance. Choosing k of n texts takes n x k x 256 additions and 256 bytes
+for each text.
 """
 
 from __future__ import annotations

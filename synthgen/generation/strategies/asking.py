@@ -43,7 +43,7 @@ def personas(job: Job) -> Rounds:
 
 def magpie(job: Job) -> Rounds:
     """Let the teacher write a question. The teacher gets a system message, rendered from the template `turn_system`,
-    and the start of a user turn without text. It continues this turn as the user would.
+    and the start of a user turn without text. The teacher continues this turn as the user would.
     """
     messages: list[Message] = [
         {"role": "system", "content": job.prompt.render("turn_system", job.fields)},
@@ -156,7 +156,7 @@ def conversation(job: Job) -> Rounds:
         step = job.step(
             job.prompt.step("user_turn", {**job.fields, "conversation": shown}), job.rewriter, parents=[query.id]
         )
-        if cut is not None:  # a conversation does not go on after half a sentence
+        if cut is not None:  # a conversation ends after a reply that was cut off
             return [*outcomes, failure(step, cut.kind, f"turn {turn + 1} is not finished: {cut.reason}")]
         [reply] = yield [step]
         text = new_question(step, reply, [str(m["content"]) for m in shown if m["role"] == "user"])

@@ -33,7 +33,7 @@ from synthgen.verify import matches_any, party
 
 Asked = tuple[Query, Reply]
 
-_YES_NO = ("Yes", "No")  # with a capital, as at the beginning of an answer; local teachers count only this spelling
+_YES_NO = ("Yes", "No")  # local teachers count only answers that begin with this spelling
 
 
 def rationalize(job: Job) -> Rounds:
@@ -283,7 +283,7 @@ def _judging(job: Job, query: Query, reply: Reply) -> Query:
 
 
 def _reward(judged: Query, verdict: Reply) -> float | None:
-    """The reward of a completion. It depends on the kind of the query `judged`: the mean log-probability of the
+    """The reward of a completion. The kind of the query `judged` determines the reward: the mean log-probability of the
     completion's tokens, the probability of the label "Yes", or the score in the judge's reply. None when the judge's
     reply has no valid value.
     """

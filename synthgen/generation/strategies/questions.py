@@ -104,7 +104,7 @@ def _unquoted(text: str) -> str:
 class _Line:
     """A line of a list: its indent, its kind of marker ("bullet", "number", "letter" or "" for none), the number of the
     marker, the text after the marker, and the whole text. `spaced` tells whether an empty line is before it. `below`
-    are the lines that belong to it.
+    are the lines that belong to this line.
     """
 
     indent: int
@@ -121,9 +121,10 @@ def items(text: str, *, whole: bool = True) -> list[str]:
     its last item is left out.
 
     In a list with markers (bullets or numbers), only lines with a marker begin an item. Indented lines, and options
-    such as "a) red", belong to the item before them. If this item is a heading that ends with a colon, each of these
-    lines is an item instead. In a list without markers, each line is an item, except an introduction, a heading and a
-    closing remark. A list that contains code has no items, because lines of code cannot be distinguished from items.
+    such as "a) red", belong to the item before them. If the item before them is a heading that ends with a colon, each
+    of these lines is an item of its own instead. In a list without markers, each line is an item, except an
+    introduction, a heading and a closing remark. A list that contains code has no items, because lines of code cannot
+    be distinguished from items.
     """
     lines = text.strip("\n").rstrip().split("\n")
     fences = [n for n, line in enumerate(lines) if line.lstrip().startswith("```")]
@@ -140,7 +141,7 @@ def items(text: str, *, whole: bool = True) -> list[str]:
 
 def _lines(raw: Sequence[str]) -> list[_Line]:
     """The lines that contain a word or a number. A number above 1 is a marker only if the next lower or the next higher
-    number is in the list too. Otherwise it is text.
+    number is in the list too. Otherwise the number is text.
     """
     found: list[_Line] = []
     spaced = False
