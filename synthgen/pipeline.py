@@ -183,7 +183,7 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # written before the rows: a killed command then leaves a run
+        keep_recipe(recipe, folder)  # the recipe comes before the rows, so that a killed command leaves a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 

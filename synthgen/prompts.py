@@ -52,8 +52,8 @@ class _Unprintable(ValueError):
 
 
 class _Printer:
-    """Jinja's `finalize`: it gets every value that a template prints. After both counters were set to 0, `count` counts
-    all values, and `texts` counts the values that are not blank.
+    """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values that were printed
+    since both counters were set to 0, and `texts` is the number of those values that are not blank.
     """
 
     count = texts = 0
@@ -102,7 +102,7 @@ class Prompt:
         return [*self._system("system", fields), _message("user", text)]
 
     def question(self, fields: Fields) -> str:
-        """The student's user message, which is the seed's question. Raises RecipeError when it is empty."""
+        """The student's user message, which is the seed's question. Raises RecipeError when the question is empty."""
         return self.ask("user", fields)
 
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:

@@ -71,7 +71,8 @@ class RowRule:
     """
     fingerprint: Reference | None = None
     """`fingerprint(section)` returns text that changes when something that the settings name changes, such as a user's
-    code. It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
+    code. `fingerprint` raises RecipeError when the rule cannot run. Commands call `fingerprint` before they spend time
+    or money.
     """
 
 
@@ -98,7 +99,7 @@ class Check(RowRule):
     """
     only_text: bool = False
     """Whether the check is only for rows of plain text, which have no prompt. A recipe with a teacher is refused if it
-    enables such a check.
+    enables a check that is only for plain text.
     """
     summary: Reference | None = None
     """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest, as nested
@@ -120,8 +121,8 @@ class Sweep(RowRule):
     """The function that confirms candidate pairs; None when they need no confirmation."""
     resolve: Reference | None = None
     reason: str = ""
-    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. It is not used
-    if `decide` returns a column `reason`.
+    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. This text is not
+    used if `decide` returns a column `reason`.
     """
     teaches: Teaches = "distribution"
 
@@ -351,5 +352,6 @@ SELECTIONS: dict[str, Sweep] = {
     ),
 }
 """Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
-reject. Training does not use the rows that they reject, so that the student learns from the selection alone.
+reject. Training does not use the rows that a selection rejects, so that the student learns from the selected rows
+alone.
 """

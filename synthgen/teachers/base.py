@@ -140,8 +140,8 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """The capabilities of this teacher. Each is one of "sample", "classify", "score", "embed" and "open_turn". A
-        teacher with "open_turn" can continue a prompt whose last message is unfinished.
+        """The capabilities of this teacher. Each capability is one of "sample", "classify", "score", "embed" and
+        "open_turn". A teacher with "open_turn" can continue a prompt whose last message is unfinished.
         """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
@@ -173,7 +173,7 @@ class StreamingTeacher(Teacher, Protocol):
     """A local engine that is fastest when a certain number of single requests is always in flight."""
 
     async def start(self) -> int:
-        """Start the engine. Returns the number of concurrent requests that keep it busy."""
+        """Start the engine. Returns how many concurrent requests keep the engine busy."""
 
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
         """The reply to one request of any kind. May be called from any event loop."""

@@ -77,8 +77,8 @@ class Form:
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not follow the schema. Empty when it does. Other files to which the schema refers are not
-    fetched.
+    """Why a text does not follow the schema. Empty when the text follows the schema. Other files to which the schema
+    refers are not fetched.
     """
     from referencing.exceptions import Unresolvable
 

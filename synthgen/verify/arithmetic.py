@@ -1,7 +1,7 @@
 """Exact arithmetic on expressions of numbers, such as "6 × 7", "(17 + 15) + 2" or "1.5 × 10^3".
 
-The shunting-yard algorithm (Dijkstra, 1961) evaluates them without recursion. Sizes are bounded, so that no expression
-takes more than a millisecond.
+The shunting-yard algorithm (Dijkstra, 1961) evaluates the expressions without recursion. Sizes are bounded, so that no
+expression takes more than a millisecond.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compares mathematics with math-verify, in a process that can be killed.
 
 The process is started when it is first needed, and then kept. It is killed when a comparison takes longer than
-`SECONDS`, and the next comparison starts another process. It ends when this process ends for any reason. The extra
-`curate` installs math-verify; without math-verify, nothing is equal here.
+`SECONDS`, and the next comparison starts another process. The process of math-verify also ends when this process ends
+for any reason. The extra `curate` installs math-verify; without math-verify, nothing is equal here.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def comparable(answer: str, expected: str) -> str:
 
 @lru_cache(maxsize=4096)
 def decide(answer: str, expected: str) -> bool | None:
-    """Whether two expressions in LaTeX are equal. None if math-verify is missing, cannot read one of them, or takes too
-    long.
+    """Whether two expressions in LaTeX are equal. None if math-verify is missing, cannot read one of the expressions,
+    or takes too long.
     """
     if not installed():
         return None
@@ -94,7 +94,7 @@ def _ask(line: bytes) -> bool | None:
 
 
 def _running() -> subprocess.Popen[bytes] | None:
-    """The running process. If no process runs, one is started. The result is None if it does not start."""
+    """The running process. If no process runs, one is started. The result is None if the process does not start."""
     global _process, _owner
     if _process is not None and _owner == os.getpid() and _process.poll() is None:
         return _process

@@ -128,7 +128,7 @@ def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
 
 
 def _whole(words: list[str]) -> int | None:
-    """The value of words for a whole number. None if the words do not form one, as in "twenty thirty"."""
+    """The value of words for a whole number. None if the words do not form a number, as in "twenty thirty"."""
     total, largest = 0, 10**15
     group: list[str] = []
     for word in words:

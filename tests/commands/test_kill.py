@@ -101,7 +101,8 @@ def folder():
 
 @pytest.fixture(scope="module")
 def server(folder):
-    (folder / "cache").mkdir()  # otherwise the first command would make it, and make more calls than the others
+    # otherwise the first command would make this folder, and so make more calls than later commands
+    (folder / "cache").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPBACK_KEY", KEY)
         patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
@@ -319,7 +320,7 @@ def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folde
 
     def well(cut: tuple[int, str]) -> list[str]:
         wrong = trial(server, setup, "run", [cut], base=base)
-        return [one for one in wrong if one != "differs: student/README.md"]  # it contains measured times
+        return [one for one in wrong if one != "differs: student/README.md"]  # the README contains measured times
 
     assert all_well(server, cuts, well) == len(cuts)
     assert api.stats()["requests"] == api.stats()["paid"] == paid

@@ -30,7 +30,7 @@ ANIMALS = ("bees", "cows", "cats", "dogs", "owls", "ants", "bats", "eels", "pigs
 LIMIT = 3  # maximum number of requests in flight
 PRICES = {"input": 0.25, "output": 2.0}  # dollars per million tokens
 PARTS = ("generated", "curated", "student")
-MOST = 600_000_000  # picodollars: more than is reserved for one request of 256 new tokens
+MOST = 600_000_000  # picodollars; one request of 256 new tokens reserves less than this amount
 
 
 @pytest.fixture(scope="module")

@@ -77,8 +77,8 @@ def whole(tmp_path_factory):
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
     """Kills the command once for each entry of `waits`. If the entry is a file name, the kill comes when this file
-    exists. If it is a number, the kill comes after a time that grows with this number. Then the command runs to its
-    end.
+    exists. If the entry is a number, the kill comes after a time that grows with this number. Then the command runs to
+    its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

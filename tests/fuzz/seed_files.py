@@ -67,7 +67,7 @@ class Task:
 
 
 def write_task(folder: Path, number: int) -> Task:
-    """Write the recipe, the template and the seed files with this number."""
+    """Write the recipe, the template and the seed files of the task with this number."""
     draw = random.Random(number)
     folder.mkdir()
     if draw.random() < 0.2:

@@ -36,7 +36,7 @@ def base(finished, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def older(base, tmp_path_factory) -> Path:
-    """The same folder without hashes of the student's files."""
+    """A copy of the folder `base` without the hashes of the student's files."""
     folder = shutil.copytree(base, tmp_path_factory.mktemp("older") / "base")
     path = folder / "run/student/training.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))

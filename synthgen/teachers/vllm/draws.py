@@ -2,11 +2,11 @@
 
 A target of kind `sampled` needs tokens that are drawn from the full distribution. vLLM returns only the k most probable
 tokens, so the tokens are drawn inside vLLM. A logits processor sees the logits of each row before temperature and top-p
-are applied. It draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in one message
-over a local socket. Only a socket can return data from the workers of every copy of a data-parallel model. Together
-with the draws of a position, the processor sends the largest log-probability at this position. vLLM also returns this
-number with the reply. Draws are accepted for a position only when the two numbers agree. Random numbers depend only on
-the request's id, as in the 'transformers' teacher.
+are applied. The processor draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in
+one message over a local socket. Only a socket can return data from the workers of every copy of a data-parallel model.
+Together with the draws of a position, the processor sends the largest log-probability at this position. vLLM also
+returns this number with the reply. Draws are accepted for a position only when the two numbers agree. Random numbers
+depend only on the request's id, as in the 'transformers' teacher.
 
 vLLM's workers import this module by its name. vLLM has two model runners with different interfaces for logits
 processors, so there are two logits processors here.
@@ -203,8 +203,8 @@ class Collector:
         self.task = asyncio.get_running_loop().create_task(self._listen())
 
     def expect(self, key: str, seed: str, spec: LogitsSpec) -> dict[str, Any]:
-        """The value of ARGUMENT for one request. With it, vLLM's workers send the request's draws to this object under
-        `key`. `seed` is hexadecimal.
+        """The value of ARGUMENT for one request. With this value, vLLM's workers send the request's draws to this
+        object under `key`. `seed` is hexadecimal.
         """
         self.found[key] = {}
         return {

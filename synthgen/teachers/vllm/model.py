@@ -139,14 +139,14 @@ class VllmModel:
         """One reply for each request, with the log-probabilities of its completion's tokens. If `spec` is given, the
         reply also has the k most probable tokens at each position of the completion.
 
-        For this, vLLM computes the whole prompt again, because its prefix cache holds no logits. vLLM also generates
-        one token after the completion, so the context must have room for one more token.
+        To score a completion, vLLM computes the whole prompt again, because its prefix cache holds no logits. vLLM also
+        generates one token after the completion, so the context must have room for one more token.
         """
         return self._together(requests, spec, tick)
 
     async def start(self) -> int:
-        """Start the engine. Returns the number of requests to keep in flight. It is 10% larger than the number that the
-        engine processes at a time, so that the engine never waits for the next request.
+        """Start the engine. Returns the number of requests to keep in flight. This number is 10% larger than the number
+        that the engine processes at a time, so that the engine never waits for the next request.
         """
         return await self.engine.ask(self.engine.ready())
 
@@ -350,7 +350,9 @@ def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run coroutines concurrently. Returns their results in order. The first error cancels the other coroutines."""
+    """Run coroutines concurrently. Returns the coroutines' results in the order of `work`. The first error cancels the
+    other coroutines.
+    """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
