@@ -38,7 +38,7 @@ def admitted(request: Request, reply: Reply) -> Reply:
 
 
 def failed(reply: Reply, kind: str, reason: str) -> Reply:
-    """A reply with a failure instead of the answer of `reply`. The failure keeps what the server says about the cost."""
+    """A reply with a failure instead of the answer of `reply`. The failure keeps what the server says about costs."""
     return Reply(
         failure=(kind, reason),
         usage=reply.usage,

@@ -64,7 +64,9 @@ class Replay:
         return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
 
     async def send(self, call: Call) -> bytes:
-        """Wait for the latency in the recipe, and return the recorded reply. Raises Refused if no reply was recorded."""
+        """Wait for the latency in the recipe, and return the recorded reply. Raises Refused if there is no recorded
+        reply.
+        """
         if self.section.latency:
             await asyncio.sleep(self.section.latency)
         text = self.replies.get(call.payload.decode())
