@@ -193,7 +193,9 @@ class Prompt:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
     def _shown(self, user: str) -> list[Message]:
-        """The messages of the few-shot examples. They are the same for every seed, so they are rendered only once."""
+        """The messages of the few-shot examples. These messages are the same for every seed, so they are rendered only
+        once.
+        """
         if user not in self._examples_of:
             turns: list[Message] = []
             for example in self.examples:

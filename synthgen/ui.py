@@ -1,4 +1,4 @@
-"""The only module that prints. It prints results to stdout, and progress, notes and hints to stderr.
+"""The only module that prints. This module prints results to stdout, and progress, notes and hints to stderr.
 
 On a terminal, progress is a bar of the library rich. Otherwise, progress is a plain line every ten seconds. `quiet`
 prints only results and errors. `as_json` prints the result as one JSON document.

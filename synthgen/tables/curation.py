@@ -2,10 +2,11 @@
 
 The order is fixed. First, edits change rows. Then checks judge each row, and sweeps compare the rows that passed the
 checks. Rows of one group are kept or rejected together. At the end, a selection keeps some of the rows. An entry holds
-all facts about its rule: the functions, the columns that they read, the key and the settings in the recipe's `curate`
-section, and how training may use a rejected row. The functions are described in `synthgen.curation`, which calls them.
+all facts about its rule: the functions, the columns that the functions read, the key and the settings in the recipe's
+`curate` section, and how training may use a rejected row. The functions are described in `synthgen.curation`, which
+calls them.
 
-The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
+The key of a rule in the recipe is its name in the table. The key's value is `false` or null (off), `true` (on, with the
 default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the four tables.
 """
 
@@ -102,8 +103,8 @@ class Check(RowRule):
     enables a check that is only for plain text.
     """
     summary: Reference | None = None
-    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest, as nested
-    mappings: part of the check → name of a count → count.
+    """`summary(section, folder)` gets the folder of the curated corpus. `summary` returns counts for the manifest, as
+    nested mappings: part of the check → name of a count → count.
     """
 
 
@@ -351,7 +352,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
-reject. Training does not use the rows that a selection rejects, so that the student learns from the selected rows
-alone.
+"""Selections are sweeps that run after all others, on the rows that are left. The function `decide` of a selection
+names the rows to reject. Training does not use the rows that a selection rejects, so that the student learns from the
+selected rows alone.
 """

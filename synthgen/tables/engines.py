@@ -291,7 +291,7 @@ class Engine:
     machine.
     """
     may_change: tuple[str, ...] = ()
-    """Keys of the section that do not affect the answers. Their values may change when a run is resumed."""
+    """Keys of the section that do not affect the answers. The values of these keys may change when a run is resumed."""
 
 
 ASK_ONE: Reference = "synthgen.generation.one_teacher:ask_one"

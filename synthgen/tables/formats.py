@@ -17,8 +17,8 @@ class DatasetFormat:
 
     `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
     row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
-    the row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns
-    that `read` uses. All other columns are kept as the user's own columns.
+    the row. `read` raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the
+    columns that `read` uses. All other columns are kept as the user's own columns.
     """
 
     about: str

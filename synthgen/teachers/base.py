@@ -124,7 +124,7 @@ class Reply:
     answer: str | None = None
 
     def costing(self, usd: float | None) -> Reply:
-        """A copy of the reply with `usd` in `cost_usd`. It takes a fifth of the time of `replace`."""
+        """A copy of the reply with `usd` in `cost_usd`. This copy takes a fifth of the time of `replace`."""
         other = object.__new__(Reply)
         other.__dict__.update(self.__dict__)
         other.cost_usd = usd

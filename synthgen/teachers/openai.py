@@ -1,5 +1,5 @@
-"""A teacher behind an OpenAI-compatible server. It requests chat completions, and log-probabilities if the server
-returns them.
+"""A teacher behind an OpenAI-compatible server. The teacher requests chat completions, and log-probabilities if the
+server returns them.
 
 `ApiModel.send` sends a request once. The scheduler handles retries and pacing. Files and batches are sent with the
 `openai` package. Chat completions are sent with aiohttp directly. With aiohttp, a request takes 0.4 ms of CPU time.
@@ -367,7 +367,7 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """An `ApiModel` that builds calls for estimates. It has no API key and no tokenizer."""
+    """An `ApiModel` that builds calls for estimates. This model has no API key and no tokenizer."""
     return ApiModel(section, options, None, None)
 
 
@@ -380,5 +380,5 @@ def _proxy(url: str) -> str | None:
 
 
 def as_batched(body: bytes) -> bytes:
-    """Mark a reply's body as coming from a batch. Such a reply has a lower price."""
+    """Mark a reply's body as coming from a batch. A reply from a batch has a lower price."""
     return body[:-1] + b"," + _BATCHED + b"}"

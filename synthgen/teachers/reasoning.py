@@ -1,9 +1,9 @@
 """Separates an answer from the reasoning and the control tokens that a model or a server left in its text.
 
 Reasoning models write their thoughts before the answer. Servers should return the thoughts in a separate field, but
-often leave them in the text. There, the thoughts are between tags (`<think>…</think>`), or before a closing tag alone
-because the chat template wrote the opening tag, or in the channels of OpenAI's harmony format. In the text, servers
-also leave tokens that end a turn or name a role.
+often leave them in the text. In the text, the thoughts are between tags (`<think>…</think>`), or before a closing tag
+alone because the chat template wrote the opening tag, or in the channels of OpenAI's harmony format. In the text,
+servers also leave tokens that end a turn or name a role.
 
 A tag is recognized only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code,
 is part of the answer.

@@ -1,8 +1,8 @@
 """A teacher that replays recorded replies. A reply is found by the text of the prompt's last message.
 
 A recording is a JSONL file of {"prompt", "text"} objects, or the folder of a corpus. If a prompt occurs several times,
-its first reply is used. This engine is used in benchmarks and in tests of code that needs a teacher. It can also replay
-replies that come from other sources.
+its first reply is used. This engine is used in benchmarks and in tests of code that needs a teacher. The engine can
+also replay replies that come from other sources.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _JSON: Any = {
     "item_separator": ", ",
     "key_separator": ": ",
 }  # with flexible whitespace, small models would write long sequences of spaces
-_DIGITS = 400  # a whole number of a JSON text has at most this many digits; larger ones do not fit into a float
+_DIGITS = 400  # a whole number of a JSON text has at most this many digits; larger numbers do not fit into a float
 
 
 class Form:

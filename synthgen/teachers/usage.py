@@ -130,7 +130,9 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
 
 
 def _largest(given: Mapping[str, object], keys: tuple[tuple[str, str], ...]) -> int | None:
-    """The largest count under `keys`, or None. This runs for every request, so it does only what is necessary."""
+    """The largest count under `keys`, or None. This function runs for every request, so it does only the necessary
+    work.
+    """
     largest = None
     for outer, name in keys:
         inner: object = given.get(outer) if outer else given

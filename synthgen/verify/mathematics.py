@@ -1,6 +1,6 @@
 """Compares mathematics with math-verify, in a process that can be killed.
 
-The process is started when it is first needed, and then kept. It is killed when a comparison takes longer than
+The process is started when it is first needed, and then kept. The process is killed when a comparison takes longer than
 `SECONDS`, and the next comparison starts another process. The process of math-verify also ends when this process ends
 for any reason. The extra `curate` installs math-verify; without math-verify, nothing is equal here.
 """

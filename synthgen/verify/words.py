@@ -41,7 +41,7 @@ _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)"
 
 def to_digits(text: str) -> str:
     """The text with its number words as digits. Words that are not a number, ordinals such as "third", and the pronoun
-    "one" stay.
+    "one" do not change.
     """
     if " and " in text and text[:1].isdigit():
         text = _AND_A_HALF.sub(lambda mixed: f"{mixed[1]} 1/{_PARTS[mixed[2].lower()]}", text)

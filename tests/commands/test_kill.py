@@ -206,7 +206,9 @@ def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Each command is killed at its call number n. It is then run again, and killed again at its call number n."""
+    """Each command is killed at its call number n. The command is then run again, and killed again at its call number
+    n.
+    """
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -240,7 +242,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """Cuts one file of a copied run short, and deletes another one. Returns (the copy, the names of the shards of both
+    """Cuts one file of a copied run short, and deletes another file. Returns (the copy, the names of the shards of both
     files).
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"

@@ -26,8 +26,8 @@ SHARD, SHARDS = 3000, 7  # a task gets shards until it has 8,192 rows: 3, 3 and 
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and truncated rows. It is made without a Python object for each
-    row.
+    """A run of many short rows with copies, refusals and truncated rows. The run is made without a Python object for
+    each row.
     """
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")

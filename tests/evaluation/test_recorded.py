@@ -67,7 +67,7 @@ def dataset(folder: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 def songs(count: int = ROWS) -> list[dict[str, object]]:
-    """Rows with the same completion, so that a student that was trained on some of them knows the others."""
+    """Rows with the same completion, so that a student that was trained on some rows knows all rows."""
     return [{"prompt": f"{word(i)} verse", "completion": "la li lu"} for i in range(count)]
 
 

@@ -3,8 +3,8 @@
     task = write_task(tmp_path, number)     # the same number makes the same task
     rows_in(task.seeds)                     # the rows that a person sees there
 
-A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of its
-bytes, its encoding, its name or its folder are changed.
+A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of the
+file's bytes, its encoding, its name or its folder are changed.
 """
 
 from __future__ import annotations

@@ -127,7 +127,9 @@ def recipe(folder: Path, case: str):
 
 
 def replied(request: Request) -> Reply:
-    """A reply that depends only on the request's id. There are few different answers, so that some get a majority."""
+    """A reply that depends only on the request's id. There are few different answers, so that some answers get a
+    majority.
+    """
     number = int(request.id, 16)
     if request.kind == "classify":
         weights = [1 + (number >> 4 * n) % 7 for n in range(len(request.labels))]

@@ -1,4 +1,4 @@
-"""Texts that seem to contain personal data or secrets, but contain none. They are drawn with a seed.
+"""Texts that seem to contain personal data or secrets, but contain none. The texts are drawn with a seed.
 
 for text in lookalikes("phone", 300, seed=1):
     ...

@@ -119,7 +119,7 @@ def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
 
 
 def test_a_removed_row_is_not_made_again(plain, server):
-    """A row may also be named by its own id. Its reply is deleted, and its request is not sent again."""
+    """A row may also be named by its own id. The row's reply is deleted, and the row's request is not sent again."""
     row = next(row for row in rows_of(plain.run).values() if row.seed_id == "q1")
     assert "the row" in command("remove", plain.run, "--source", row.id, "--yes")
     asked = server.stats()["requests"]

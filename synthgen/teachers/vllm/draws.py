@@ -120,7 +120,9 @@ def _rank() -> int:
 
 
 class BatchDraws(LogitsProcessor):
-    """The logits processor for vLLM's first model runner. It knows which request is in which row of the batch."""
+    """The logits processor for vLLM's first model runner. This processor knows which request is in which row of the
+    batch.
+    """
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
         # for each row of the batch: the request, and the list of its generated tokens, which vLLM updates
@@ -153,7 +155,7 @@ class BatchDraws(LogitsProcessor):
 
 
 class SlotDraws(SlotLogitsProcessor):
-    """The logits processor for vLLM's second model runner. It knows which request is in which slot."""
+    """The logits processor for vLLM's second model runner. This processor knows which request is in which slot."""
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self.states = req_states

@@ -1,5 +1,5 @@
-"""The vLLM teacher. It returns the same kinds of answers, targets and probabilities as the 'transformers' teacher, but
-faster.
+"""The vLLM teacher. This teacher returns the same kinds of answers, targets and probabilities as the 'transformers'
+teacher, but faster.
 
 vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of all most probable tokens, this
 would take more time than the rest of a reply. Log-probabilities are computed from the raw logits, so they do not depend
@@ -69,7 +69,7 @@ class VllmModel:
 
     @classmethod
     def open(cls, section: VllmTeacher, options: TeacherOptions | None = None) -> VllmModel:
-        """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
+        """Locate the model that the recipe names. The weights are loaded at the first request. Raises TeacherError."""
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
             raise TeacherError(
@@ -364,5 +364,5 @@ async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 def open_vllm(section: VllmTeacher, options: TeacherOptions) -> VllmModel:
-    """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
+    """Locate the model that the recipe names. The weights are loaded at the first request. Raises TeacherError."""
     return VllmModel.open(section, options)
