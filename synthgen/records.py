@@ -144,8 +144,8 @@ _USAGE = pa.struct(
     [
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
-        ("reasoning_tokens", pa.int32()),  # included in completion_tokens
-        ("cached_tokens", pa.int32()),  # included in prompt_tokens
+        ("reasoning_tokens", pa.int32()),  # these tokens also count in completion_tokens
+        ("cached_tokens", pa.int32()),  # these tokens also count in prompt_tokens
     ]
 )
 _SOURCES = pa.list_(

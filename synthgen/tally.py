@@ -27,8 +27,8 @@ from synthgen.records import UNUSABLE
 from synthgen.tables.curation import EDITS
 
 _TOP = 3  # number of reasons that a command prints
-_CUT = "prompt_was_cut"  # name of the score of rows for whose prompt the server counted too few tokens
-_SHOWN = 200  # number of characters of a reason that are printed
+_CUT = "prompt_was_cut"  # a row has this score if the server counted too few tokens for the prompt
+_SHOWN = 200  # maximum number of characters of a reason that a command prints
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
 
 

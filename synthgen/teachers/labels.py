@@ -44,7 +44,7 @@ _NAMED = re.compile(
     r"(?:answer|category|class|classification|label|topic|intent|sentiment|type|tag|choice|option|result)"
     r"(?:\sis:?|\s?:)\s(?P<label>.+)"
 )
-_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # characters that may follow a label within its last token
+_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # characters that may follow a label within the label's last token
 _BULLET = re.compile(r"^[-*•]\s+")
 
 
@@ -82,8 +82,8 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        # only the longest shorter label loses this mass: still shorter labels lose the mass of that label, which
-        # contains it
+        # subtract from the longest shorter label only: even shorter labels lose that label's mass, which contains this
+        # mass
         if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]

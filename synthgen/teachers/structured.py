@@ -88,7 +88,8 @@ def mismatch(text: str, schema: dict[str, Any]) -> str:
         return f"the answer is not JSON: {error}"
     try:
         problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
-    except (RecursionError, ArithmeticError, Unresolvable) as error:  # nested too deeply, or a number without bounds
+    # the text is nested too deeply, or a number is too large
+    except (RecursionError, ArithmeticError, Unresolvable) as error:
         return f"the answer cannot be compared with the schema: {type(error).__name__}"
     if problem is None:
         return ""

@@ -7,7 +7,7 @@ import re
 import struct
 from fractions import Fraction
 
-_DIGITS = 1000  # the most digits of a literal; Python refuses to read integers of more than 4,300 digits
+_DIGITS = 1000  # maximum number of digits of a literal; Python refuses to read integers of more than 4,300 digits
 _EXPONENT = 1000
 _FORMS = re.compile(
     r"(?P<plain>\d++)"

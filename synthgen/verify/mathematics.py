@@ -22,8 +22,8 @@ from pathlib import Path
 
 from synthgen.verify.notation import Relation, notation, relation, symbolic
 
-SECONDS = 5.0  # the most seconds of wall time for one comparison
-START = 60.0  # the most seconds of wall time until math-verify is imported
+SECONDS = 5.0  # maximum number of seconds of wall time for one comparison
+START = 60.0  # maximum number of seconds of wall time until math-verify is imported
 _WORKER = Path(__file__).with_name("worker.py")
 
 _lock = threading.Lock()

@@ -17,9 +17,9 @@ import sys
 import threading
 from dataclasses import replace
 
-LIMIT = 20  # seconds of wall time; the parent waits for a shorter time
+LIMIT = 20  # number of seconds of wall time; the parent waits for a shorter time
 MEMORY = 4 * 1024**3  # bytes
-PLACES = 12  # decimal places to which numbers must agree
+PLACES = 12  # number of decimal places to which numbers must agree
 
 
 def main() -> None:

@@ -80,7 +80,8 @@ def teacher_of(name: str, **changes: Any) -> Any:
         for key, buffer in model.named_buffers():
             if "correction_bias" in key or "layer_scalar" in key:
                 buffer.add_(0.3 * torch.randn_like(buffer))
-    model.generation_config = GenerationConfig(eos_token_id=5)  # like a checkpoint with a different end token
+    # the teacher is like a checkpoint with a different end token
+    model.generation_config = GenerationConfig(eos_token_id=5)
     return model
 
 

@@ -189,7 +189,7 @@ def serve(sockets: list[int], imports: list[str]) -> None:
     for name in imports:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # so that forks do not copy the memory pages of these objects
+    gc.freeze()  # `freeze` keeps forks from copying the memory pages of these objects
     lanes = [socket.socket(fileno=number) for number in sockets]
     for lane in lanes:
         if os.fork() == 0:

@@ -41,7 +41,8 @@ except ImportError:  # this vLLM is older than the second model runner
 # The key of the draws in SamplingParams.extra_args. The value is a dictionary with the keys `key`, `seed`, `count`,
 # `temperature` and `to`.
 ARGUMENT = "synthgen_draws"
-_RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so that a request gets the same random numbers
+# the 'transformers' teacher has the same value, so that a request gets the same random numbers from both
+_RANDOM_STEPS = 32
 _SAME = 1e-3  # two log-probabilities agree when they differ by at most this many nats
 _WAIT = 20.0  # how long to wait for draws after the request's last token, in seconds
 

@@ -229,7 +229,7 @@ class VllmModel:
         if len(set(labels)) < len(labels) or not all(labels):
             named = ", ".join(request.labels)
             raise TeacherError(f"labels {named} are not distinct token sequences", "rename some of generate.labels")
-        nexts: dict[tuple[int, ...], list[int]] = {}  # beginning of labels -> tokens that can follow
+        nexts: dict[tuple[int, ...], list[int]] = {}  # maps the beginning of labels to the tokens that can follow
         for label in labels:
             for place, token in enumerate(label):
                 known = nexts.setdefault(label[:place], [])
