@@ -204,8 +204,8 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> None:
-    """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
-    `folder` is inside the folder of another stage of the same run.
+    """Raise UserError when `folder` equals, contains or is inside `source`. If `source` is a stage's folder, also raise
+    UserError when `folder` is inside the folder of another stage of the same run.
 
     `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be the run's
     folder with the name `own`. If `nested` is true, `folder` may also be inside that folder. Links are resolved first.

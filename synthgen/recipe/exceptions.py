@@ -37,7 +37,7 @@ class _Dated(Section):
 
     @property
     def who(self) -> str:
-        """The person or company that gave it."""
+        """The person or company that gave the permission or the waiver."""
         raise NotImplementedError
 
     def counts(self, today: datetime.date) -> bool:

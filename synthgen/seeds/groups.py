@@ -49,9 +49,9 @@ def mask(text: str) -> str:
 
 
 def _without_hyphens(text: str) -> str:
-    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. Between two words, such a
-    character is not an operator if one of the words has several letters; in this case, the white space around the
-    character is replaced too. Stars around a word in bold are not operators either.
+    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. Between two words, a hyphen,
+    dash, slash or star is not an operator if one of the words has several letters; the white space around it is then
+    replaced too. Stars around a word in bold are not operators either.
     """
     parts, done = [], 0
     for match in _OPERATOR_RUN.finditer(text):

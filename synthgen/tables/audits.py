@@ -15,8 +15,7 @@ class Audit:
     recipe, and returns an `AuditResult`: a status, findings and figures.
 
     `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
-    that the section itself, which is the intended use, is passed. An audit whose key is null in the recipe does not
-    run.
+    that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
     """
 
     about: str

@@ -267,8 +267,8 @@ class Engine:
     cache.
     """
     top_k: bool = False
-    """Whether the engine returns the most probable tokens with their probabilities at temperature 1, at each token of
-    its own completions and of given completions.
+    """Whether the engine returns, for each token of its own completions and of given completions, the most probable
+    tokens with their probabilities at temperature 1.
     """
     any_temperature: bool = False
     """Whether the engine can also compute a top-k's normalizer at temperatures other than 1."""

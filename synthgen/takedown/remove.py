@@ -93,8 +93,8 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     page are deleted and can be made again. A student that was trained on the rows stays, and is marked as out of date.
     With `plan`, nothing is changed. If a call was interrupted, the same call completes the removal.
 
-    Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
-    when a file of the run is damaged.
+    Raises UserError when the run does not have the id, or when another process uses the run or the cache. Raises
+    CorpusError when a file of the run is damaged.
     """
     folder = Path(run)
     check_run(folder)

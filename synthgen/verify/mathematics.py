@@ -58,8 +58,8 @@ def _related(given: Relation, expected: Relation) -> bool:
 
 
 def comparable(answer: str, expected: str) -> str:
-    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of them is not mathematics,
-    or if both are plain numbers.
+    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of the two is not
+    mathematics, or if both are plain numbers.
     """
     given = notation(answer) if expected else ""
     return given if given and (symbolic(given) or symbolic(expected)) else ""
