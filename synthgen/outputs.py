@@ -1,4 +1,5 @@
-"""The files that each command writes into its output folder. A command deletes no other files there.
+"""The files that each command writes into its output folder. In its output folder, a command deletes only files that it
+writes itself.
 
 A folder named with -o can hold the user's own files. A command therefore checks the folder before it writes the first
 byte, and `--fresh` deletes only files whose names match the command's `Output`:
@@ -135,7 +136,7 @@ ALLOWED = Output(
 def check(folder: Path, output: Output, fresh: bool) -> None:
     """Raise RunChanged when `folder` is not empty and was not created by the command of `output`.
 
-    With `fresh`, it also raises RunChanged when the folder holds a file that the command does not write.
+    With `fresh`, RunChanged is also raised when the folder holds a file that the command does not write.
     """
     if folder.exists() and not folder.is_dir():
         raise RunChanged(f"{folder} is a file", "give a folder with -o")
@@ -182,8 +183,9 @@ def sweep(folder: Path, output: Output) -> None:
 
 @contextmanager
 def locked(folder: Path, source: Path) -> Iterator[None]:
-    """Lock the output folder of a command that reads the corpus `source`. If the output folder is in the same run, the
-    run is locked too, as by `generate` and `run`. Call `check` and `apart` first, so that no lock is written elsewhere.
+    """Lock the output folder of a command that reads the corpus `source`. If the output folder and the corpus are in
+    the same run, the run is locked too, as `generate` and `run` lock it. Call `check` and `apart` first, so that no
+    lock is written elsewhere.
     """
     with ExitStack() as held:
         if folder.absolute().parent.resolve() == source.absolute().parent.resolve():
@@ -202,11 +204,11 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def apart(folder: Path, source: Path, own: str = "", nested: bool = False) -> None:
-    """Raise UserError when `folder` equals, contains or is inside `source`, or when `source` is a stage's folder and
-    `folder` is inside the folder of another stage of the same run.
+    """Raise UserError when `folder` equals, contains or is inside `source`. If `source` is a stage's folder, also raise
+    UserError when `folder` is inside the folder of another stage of the same run.
 
     `own` is the name of the folder that this command makes in a run, such as `curated`. `folder` may be the run's
-    folder with this name. If `nested` is true, it may also be a folder inside that one. Links are resolved first.
+    folder with the name `own`. If `nested` is true, `folder` may also be inside that folder. Links are resolved first.
     """
     not_around(folder, source)
     taken = [source, *stages(source, own)]
@@ -240,8 +242,9 @@ def not_inside(folder: Path, taken: Iterable[Path]) -> None:
 
 
 def stages(folder: Path, own: str) -> list[Path]:
-    """The folders of all stages of a run except `own`. The result is [] if `folder` is not the folder of a stage, as
-    RUN/curated is."""
+    """The folders of all stages of a run except `own`, if `folder` is the folder of a stage, such as RUN/curated.
+    Otherwise the result is [].
+    """
     run = folder.absolute().parent
     return [run / name for name in STAGES if name != own] if folder.absolute().name in STAGES else []
 

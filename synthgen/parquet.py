@@ -75,7 +75,7 @@ def read_shard(path: Path) -> pa.Table:
 
 
 def read(path: Path) -> pa.Table:
-    """Read all columns of one file. Raises CorpusError when it is damaged."""
+    """Read all columns of one file. Raises CorpusError when the file is damaged."""
     with open_parquet(path) as file:
         return file.read(use_threads=False)  # shards are small
 

@@ -67,8 +67,8 @@ class Run:
 
 @dataclass
 class _Stages:
-    """Runs the stages one after another. It keeps the duration of each stage, and writes the durations to the log of
-    the run.
+    """Runs the stages one after another, keeps the duration of each stage, and writes the durations to the log of the
+    run.
     """
 
     folder: Path
@@ -183,7 +183,7 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # written before the rows: a killed command then leaves a run
+        keep_recipe(recipe, folder)  # the recipe comes before the rows, so that a killed command leaves a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 
@@ -204,7 +204,7 @@ def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI) -> None:
     """Train and evaluate the student. This is the only function of the package synthgen that calls the package distill.
-    It recognizes a finished student without loading torch.
+    `_train` recognizes a finished student without loading torch.
     """
 
     def trained(again: bool) -> None:

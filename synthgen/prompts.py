@@ -52,8 +52,8 @@ class _Unprintable(ValueError):
 
 
 class _Printer:
-    """Jinja's `finalize`: it gets every value that a template prints. After both counters were set to 0, `count` counts
-    all values, and `texts` counts the values that are not blank.
+    """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values that were printed
+    since both counters were set to 0, and `texts` is the number of those values that are not blank.
     """
 
     count = texts = 0
@@ -102,7 +102,7 @@ class Prompt:
         return [*self._system("system", fields), _message("user", text)]
 
     def question(self, fields: Fields) -> str:
-        """The student's user message, which is the seed's question. Raises RecipeError when it is empty."""
+        """The student's user message, which is the seed's question. Raises RecipeError when the question is empty."""
         return self.ask("user", fields)
 
     def teacher(self, fields: Fields, user: str = "") -> list[Message]:
@@ -193,7 +193,9 @@ class Prompt:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
     def _shown(self, user: str) -> list[Message]:
-        """The messages of the few-shot examples. They are the same for every seed, so they are rendered only once."""
+        """The messages of the few-shot examples. These messages are the same for every seed, so they are rendered only
+        once.
+        """
         if user not in self._examples_of:
             turns: list[Message] = []
             for example in self.examples:

@@ -43,7 +43,7 @@ class Source(TypedDict):
     """A source that a row was made from. `license` is an SPDX id or a key of data/licenses.yaml.
 
     If the source is a model, or a text that the model `made_by` wrote, `account` states whose account asked the model:
-    `ours`, `third_party`, or null when unknown. `tools` are the provider's tools that it used.
+    `ours`, `third_party`, or null when unknown. `tools` are the provider's tools that the model used.
     """
 
     id: str
@@ -144,8 +144,8 @@ _USAGE = pa.struct(
     [
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
-        ("reasoning_tokens", pa.int32()),  # included in completion_tokens
-        ("cached_tokens", pa.int32()),  # included in prompt_tokens
+        ("reasoning_tokens", pa.int32()),  # these tokens also count in completion_tokens
+        ("cached_tokens", pa.int32()),  # these tokens also count in prompt_tokens
     ]
 )
 _SOURCES = pa.list_(

@@ -177,7 +177,9 @@ def completing(run: Path, name: object) -> str:
 
 
 def outdated(run: Path, student: Path) -> Tombstone | None:
-    """The tombstone about the corpus that a student of this run was trained on. None if nothing was removed from it."""
+    """The tombstone about the corpus that a student of this run was trained on. None if nothing was removed from this
+    corpus.
+    """
     removed = read_removed(run)
     path = student / "inputs.json"
     if not removed or not is_regular(path):

@@ -30,8 +30,8 @@ def source(name: str, role: str, license: str) -> Source:
 
 def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
     """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
-    or data set under `name`. If the entry names a model that wrote the texts, this model is the second source. The
-    model has the role `generator`. Both sources say whose account asked the model, and with which tools.
+    or data set, with the id `name`. If the entry names a model that wrote the texts, this model is the second source.
+    The model has the role `generator`. Both sources say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if maker is None:
@@ -45,8 +45,8 @@ def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
 
 def given_sources(value: object) -> list[Source]:
     """The sources that are stored in a row of another corpus. `value` is the row's field `sources`: a list, one source,
-    or the JSON text of either, as in a CSV file. Empty when no entry states a license or a role of a source, for
-    example when a user's own column has the same name.
+    or the JSON text of either, as in a CSV file. The result is empty when no entry states a license or a role of a
+    source, for example when a user's own column is called `sources` too.
 
     If an entry cannot be read in full, its missing parts get the values that the audit judges most strictly: an unknown
     role becomes `generator`, and a missing license becomes `unknown`.

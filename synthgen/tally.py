@@ -27,8 +27,8 @@ from synthgen.records import UNUSABLE
 from synthgen.tables.curation import EDITS
 
 _TOP = 3  # number of reasons that a command prints
-_CUT = "prompt_was_cut"  # name of the score of rows for whose prompt the server counted too few tokens
-_SHOWN = 200  # number of characters of a reason that are printed
+_CUT = "prompt_was_cut"  # a row has this score if the server counted too few tokens for the prompt
+_SHOWN = 200  # maximum number of characters of a reason that a command prints
 _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the same cause, such as ids and numbers
 
 
@@ -52,8 +52,8 @@ class Cause:
 class Outcome:
     """The numbers of kept rows, of rejected rows and of failed requests. `failed` is None when it is not known.
     `causes` are the reasons of the failures, and `rejected_by` has the number of rows that each check or sweep
-    rejected. Both begin with the most frequent entry. `cut_prompts` is the number of rows for which the server seems to
-    have read only a part of the prompt.
+    rejected. `causes` and `rejected_by` begin with the most frequent entry. `cut_prompts` is the number of rows for
+    which the server seems to have read only a part of the prompt.
     """
 
     folder: Path
@@ -175,7 +175,7 @@ def funnel_line(steps: Sequence[Step]) -> list[str]:
 
 def tally(folder: Path, generated: Path | None = None) -> Outcome:
     """Count the rows and failures of a corpus, finished or not. `generated` is the folder with the failures. By
-    default, it is the corpus itself, or the folder `generated` next to a curated corpus.
+    default, the failures are in the corpus itself, or in the folder `generated` next to a curated corpus.
     """
     rejected_by: dict[str, int] = {}
     if (folder / "manifest.json").exists():

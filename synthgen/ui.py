@@ -1,4 +1,4 @@
-"""The only module that prints. It prints results to stdout, and progress, notes and hints to stderr.
+"""The only module that prints. This module prints results to stdout, and progress, notes and hints to stderr.
 
 On a terminal, progress is a bar of the library rich. Otherwise, progress is a plain line every ten seconds. `quiet`
 prints only results and errors. `as_json` prints the result as one JSON document.
@@ -116,7 +116,7 @@ class Progress:
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
         self.live_parts = [flight]
         if usd is not None and self.spent_before is None:
-            self.spent_before = usd  # spent by earlier commands of the run
+            self.spent_before = usd  # dollars that earlier commands of the run spent
         if usd and self.spent_before is not None:
             rows = self.done - self.resumed
             each = f", ${(usd - self.spent_before) / rows:.6f} a row" if rows else ""

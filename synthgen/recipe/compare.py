@@ -38,7 +38,7 @@ def deciding(recipe: Recipe) -> dict[str, Any]:
 
 
 def _relative(value: object, base: str) -> object:
-    """`value` with each path inside the folder `base` as a path relative to it, such as ./models/mine."""
+    """A copy of `value` in which each path inside the folder `base` is relative to `base`, such as ./models/mine."""
     if isinstance(value, dict):
         return {key: _relative(inner, base) for key, inner in value.items()}
     if isinstance(value, str) and base.startswith("/") and value.startswith(f"{base}/"):

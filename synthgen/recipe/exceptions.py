@@ -37,15 +37,15 @@ class _Dated(Section):
 
     @property
     def who(self) -> str:
-        """The person or company that gave it."""
+        """The person or company that gave the permission or the waiver."""
         raise NotImplementedError
 
     def counts(self, today: datetime.date) -> bool:
-        """Whether it counts today."""
+        """Whether the exception counts today."""
         return self.date <= today.isoformat() and not self.ended(today)
 
     def ended(self, today: datetime.date) -> bool:
-        """Whether its last day is over."""
+        """Whether the last day of the exception is over."""
         return self.until is not None and self.until < today.isoformat()
 
     def rules(self) -> Iterator[Rule]:

@@ -177,12 +177,13 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     """The location of Pydantic's error in the raw values: the error's `loc` without the names that Pydantic adds for
     branches of a union.
 
-    Validation may have copied the value from another key, which then has an error of its own. In this case, the recipe
-    does not contain the value, and the result is None.
+    If validation copied the value from another key, the recipe does not contain the value at this location, and the
+    result is None. The other key then has an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values
-    loc = tuple(part for part in details["loc"] if part != "[key]")  # marks errors about a mapping's key
+    # the part "[key]" marks errors about a mapping's key
+    loc = tuple(part for part in details["loc"] if part != "[key]")
     for place, part in enumerate(loc):
         there = str(part) in map(str, inside) if isinstance(inside, dict) else _child(inside, part) is not None
         last = place == len(loc) - 1
@@ -201,9 +202,10 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
 def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
     """Describe the section at the dotted key `above`.
 
-    Returns three values. The first maps the name of the chosen table entry to the section's class. The second maps the
-    names of the table's other entries to their section classes. The third is the key that chooses the entry, such as
-    `engine`. When that key names no entry of the table, the first value holds all possible classes.
+    Returns three values. The first value maps the name of the chosen table entry to the section's class. The second
+    value maps the names of the table's other entries to their section classes. The third value is the key that chooses
+    the entry, such as `engine`. When the key that chooses the entry names no entry of the table, the first value holds
+    all possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None

@@ -111,9 +111,9 @@ def _line(node: yaml.Node | None, key: str) -> tuple[int, bool]:
 
 
 def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.Node, list[str]] | None:
-    """Find the entry of `node` with which a dotted key begins. The entry's name is the first of `parts`, or several of
-    them joined by dots, because a teacher's name may contain dots. Return (node of the name, node of the value, the
-    remaining parts).
+    """Find the entry of `node` with which a dotted key begins. The entry's name is the first of `parts`, or the first
+    few of `parts` joined by dots, because a teacher's name may contain dots. Return (node of the name, node of the
+    value, the remaining parts).
     """
     if isinstance(node, yaml.MappingNode):
         for count in range(1, len(parts) + 1):

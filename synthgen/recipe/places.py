@@ -40,8 +40,8 @@ def resolve(section: S, base: Path) -> S:
 
 
 def _absolute(value: str, place: Place, base: Path) -> str:
-    """The path or name as an absolute path, if it is a path. A model name that begins with `.`, `/` or `~` is a path,
-    because a hub id never begins with them.
+    """The absolute path for `value` if it is a path, otherwise `value` itself. A model name that begins with `.`, `/`
+    or `~` is a path, because a hub id never begins with them.
     """
     if place.kind == "path" or value.startswith((".", "/", "~")):
         return str((base / Path(value).expanduser()).resolve())

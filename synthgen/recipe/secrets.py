@@ -44,7 +44,7 @@ def names_secret(name: str) -> bool:
 
 
 def secret_at(value: object, place: str = "") -> str | None:
-    """The dotted key below which a value of a recipe holds a secret, or None. The names of keys count too.
+    """The dotted key below which a value of a recipe holds a secret, or None. The names of keys are searched too.
 
     If a key of `extra` has the name of a secret, such as api_key, its value always counts as a secret.
     """

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from synthgen.tables.section import Rule, Section
 
 CONTRACTS = ("service", "host", "policy")
-"""The kinds of terms that bind only the holder of an account. Other terms bind everybody who has a copy."""
+"""The kinds of terms that bind only the holder of an account. Terms of other kinds bind everybody who has a copy."""
 _DAYS = {True: 180, False: 720}  # days for which the facts of a contract (True) or a license (False) count as fresh
 
 
@@ -129,7 +129,7 @@ class Terms(Section):
 
     @property
     def contract(self) -> bool:
-        """Whether the terms bind only the holder of an account. Other terms bind everybody who has a copy."""
+        """Whether the terms bind only the holder of an account. Terms of other kinds bind everybody who has a copy."""
         return self.kind in CONTRACTS
 
     def age(self, today: datetime.date) -> int | None:

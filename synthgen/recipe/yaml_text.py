@@ -67,7 +67,7 @@ def _check_depth(text: str) -> None:
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """The number of values in `node`, where each alias counts as all values that it stands for. `sizes` holds the sizes
-    of the nodes seen before; the size of a node that is not finished is 0.
+    of the nodes seen before; the size of a node that is still being counted is 0.
     """
     line = node.start_mark.line + 1
     if id(node) in sizes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit
 
-_MOST_TESTS = 20  # maximum number of tests of bias with the same outcome that the page shows
+_MOST_TESTS = 20  # the page shows at most this many tests of bias with the same outcome
 
 
 def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, object]:

@@ -16,7 +16,7 @@ from synthgen.manifest import Manifest
 from synthgen.records import Record, from_rows
 
 _ROWS = 6  # number of displayed rows of each part of the corpus, such as data/
-_KINDS = 20  # maximum number of kinds for which the page shows the table of kinds
+_KINDS = 20  # the page shows no table of kinds if there are more kinds than this
 _COLUMNS = ["seed_id", "split", "token_ids", "reference", "scores"]
 
 

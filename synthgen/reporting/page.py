@@ -2,7 +2,7 @@
 
     report("runs/demo")                   # → runs/demo/report.html
 
-The page can be made at any stage of the run. It shows the results that exist.
+The page can be made at any stage of the run. The page shows the results that exist at that time.
 """
 
 from __future__ import annotations

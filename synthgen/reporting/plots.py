@@ -144,7 +144,7 @@ def _dots(table: Table, key: str, measure: Measure, student: str) -> Figure:
     """Draw the mean and the 95% interval of each model on a line of its own."""
     found = {name: row.get(key) for name, row in table.items()}
     rows = [(name, value) for name, value in found.items() if isinstance(value, Interval)]
-    if measure.log_scale:  # a log scale cannot show values that are zero up to rounding
+    if measure.log_scale:  # a log scale cannot show values that are zero except for rounding errors
         least = 1e-5 * max((value.mean for _, value in rows), default=0.0)
         rows = [(name, value) for name, value in rows if value.mean > least]
     with matplotlib.rc_context(_STYLE):
@@ -250,7 +250,7 @@ _LABEL = 34  # maximum number of characters of a test's label
 
 
 def _effects(tests: Sequence[Measurement], unit: str) -> Figure:
-    """Draw the effect and the interval of each test of bias on a line of its own, with its margin as a band."""
+    """Draw the effect and the interval of each test of bias on a separate line, and the test's margin as a band."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(0.8 + 0.3 * len(tests), width=4.4)
         for place, one in enumerate(reversed(tests)):

@@ -21,7 +21,7 @@ class Intent:
     actions: list[str]
     competes: str | dict[str, str]
     student: list[dict[str, object]] = field(default_factory=list)
-    """The student's sources that are not sources of its rows."""
+    """The sources of the student that are not sources of the rows it learned from."""
 
     def competes_text(self) -> str:
         """Text for people: whether the student competes with the providers of teachers."""
@@ -95,8 +95,8 @@ class Audited:
 class StoredAudit:
     """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
     the hash of the corpus that was judged, and the number of rows with each status. A report of an older version has
-    the hash "", and counts for no corpus. `audits` maps the name of each audit to its result. `waivers` says which
-    findings were accepted, by whom and why, and `date` is the day of the audit.
+    the hash "", so it is not used as the audit of any corpus. `audits` maps the name of each audit to its result.
+    `waivers` says which findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 
     status: str

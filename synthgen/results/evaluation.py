@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How close a student is to its teacher, and the cost of each.
+    """How close a student is to its teacher, and what the student and the teacher cost.
 
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
     `student` names the student's row in `table`; `models` describes other rows. `counts` maps names to further numbers.

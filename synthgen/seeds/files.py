@@ -46,7 +46,7 @@ _NAMED = 5  # number of files that a message names
 
 def split_name(name: str) -> tuple[str, str]:
     """(format, compression) of a file by its name: two suffixes in lower case, such as (".jsonl", ".gz"). The second
-    suffix is empty for a file without compression. Both are empty for a file that cannot be read.
+    suffix is empty for a file without compression. Both suffixes are empty for a file whose format is not supported.
     """
     kind, packed = suffixes(name)
     return (kind, packed) if kind in SUFFIXES and not (packed and kind == _IN_PLACE) else ("", "")

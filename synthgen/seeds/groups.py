@@ -21,7 +21,7 @@ _END_OF_BOLD = frozenset(".,:;!?")
 _REPEATED = re.compile("([N0])\\1+")
 _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "⁄": "/", "∗": "*"})
 _WORDS_KEPT = 1 << 16
-# Words that begin many questions and are not names. They become lower case even at the beginning of a sentence.
+# Words that begin many questions and are not names. These words become lower case even at the beginning of a sentence.
 _NOT_NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -37,8 +37,8 @@ def mask(text: str) -> str:
     punctuation and the case of common words do not count. Operators stay.
 
     Texts with the same structure form a group. The first word of a sentence is masked like a name, because it may be a
-    name. This makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds could
-    be in different splits.
+    name. This mask makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds
+    could be in different splits.
     """
     if "-" in text or "/" in text or "*" in text or not text.isascii():
         text = _without_hyphens(text)
@@ -49,9 +49,9 @@ def mask(text: str) -> str:
 
 
 def _without_hyphens(text: str) -> str:
-    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. Between two words, they are
-    not operators if one of the words has several letters; in this case, the white space around them is replaced too.
-    Stars around a word in bold are not operators either.
+    """Replace hyphens, dashes, slashes and stars with a space if they are not operators. Between two words, a hyphen,
+    dash, slash or star is not an operator if one of the words has several letters; the white space around it is then
+    replaced too. Stars around a word in bold are not operators either.
     """
     parts, done = [], 0
     for match in _OPERATOR_RUN.finditer(text):

@@ -18,7 +18,7 @@ from synthgen.recipe import SeedSource
 from synthgen.seeds.files import opened, row_files, split_name
 
 _SLICE = 1024  # number of rows of a Parquet file that are converted to Python objects together
-_LONGEST = 1 << 26  # the most bytes in a line, and the most characters in a cell of a CSV file
+_LONGEST = 1 << 26  # maximum number of bytes in a line, and of characters in a cell of a CSV file
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
 
@@ -157,7 +157,7 @@ def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
 
 
 def _check_header(where: Where, names: list[str], separator: str) -> None:
-    """Raise RecipeError for a header in which a name occurs twice or the columns have other separators."""
+    """Raise RecipeError for a header in which a name occurs twice, or whose columns another character separates."""
     if any("\0" in name for name in names):
         raise RecipeError(f"{where}: the header has zero bytes, as in UTF-16 text", "save the file as UTF-8")
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -29,7 +29,7 @@ _BUFFER = 1 << 20
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Seed(NamedTuple):  # four times as fast to create as a frozen data class
+class Seed(NamedTuple):  # creating a named tuple is four times as fast as creating a frozen data class
     """One seed. `fields` are the variables for templates. `reference` lists the accepted answers, or is None when none
     is known. `question` is the seed's question, rendered with the template that the strategy uses for questions.
     """

@@ -1,5 +1,5 @@
-"""AUDITS: the audits that `synthgen audit` runs on a corpus or a student. The worst of their statuses decides whether
-the command fails.
+"""AUDITS: the audits that `synthgen audit` runs on a corpus or a student. The worst status of all audits decides
+whether the command fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Audit:
     recipe, and returns an `AuditResult`: a status, findings and figures.
 
     `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
-    that the section itself is passed, which is the intended use. An audit whose key is null in the recipe does not run.
+    that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
     """
 
     about: str

@@ -2,10 +2,11 @@
 
 The order is fixed. First, edits change rows. Then checks judge each row, and sweeps compare the rows that passed the
 checks. Rows of one group are kept or rejected together. At the end, a selection keeps some of the rows. An entry holds
-all facts about its rule: the functions, the columns that they read, the key and the settings in the recipe's `curate`
-section, and how training may use a rejected row. The functions are described in `synthgen.curation`, which calls them.
+all facts about its rule: the functions, the columns that the functions read, the key and the settings in the recipe's
+`curate` section, and how training may use a rejected row. The functions are described in `synthgen.curation`, which
+calls them.
 
-The key of a rule in the recipe is its name in the table. Its value is `false` or null (off), `true` (on, with the
+The key of a rule in the recipe is its name in the table. The key's value is `false` or null (off), `true` (on, with the
 default settings) or, where the entry has a `section`, a mapping of settings. Names are unique over the four tables.
 """
 
@@ -71,7 +72,8 @@ class RowRule:
     """
     fingerprint: Reference | None = None
     """`fingerprint(section)` returns text that changes when something that the settings name changes, such as a user's
-    code. It raises RecipeError when the rule cannot run. Commands call it before they spend time or money.
+    code. `fingerprint` raises RecipeError when the rule cannot run. Commands call `fingerprint` before they spend time
+    or money.
     """
 
 
@@ -98,11 +100,11 @@ class Check(RowRule):
     """
     only_text: bool = False
     """Whether the check is only for rows of plain text, which have no prompt. A recipe with a teacher is refused if it
-    enables such a check.
+    enables a check that is only for plain text.
     """
     summary: Reference | None = None
-    """`summary(section, folder)` gets the folder of the curated corpus. It returns counts for the manifest, as nested
-    mappings: part of the check → name of a count → count.
+    """`summary(section, folder)` gets the folder of the curated corpus. `summary` returns counts for the manifest, as
+    nested mappings: part of the check → name of a count → count.
     """
 
 
@@ -120,8 +122,8 @@ class Sweep(RowRule):
     """The function that confirms candidate pairs; None when they need no confirmation."""
     resolve: Reference | None = None
     reason: str = ""
-    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. It is not used
-    if `decide` returns a column `reason`.
+    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. This text is not
+    used if `decide` returns a column `reason`.
     """
     teaches: Teaches = "distribution"
 
@@ -350,6 +352,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. Their function `decide` names the rows to
-reject. Training does not use the rows that they reject, so that the student learns from the selection alone.
+"""Selections are sweeps that run after all others, on the rows that are left. The function `decide` of a selection
+names the rows to reject. Training does not use the rows that a selection rejects, so that the student learns from the
+selected rows alone.
 """

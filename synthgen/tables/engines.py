@@ -237,8 +237,9 @@ class Engine:
 
     section: type[AnyTeacher]
     in_process: bool
-    """Whether the model runs in this process or in a process that synthgen starts. If so, `opens` returns a `Teacher`,
-    otherwise a `RemoteTeacher`."""
+    """Whether the model runs in this process or in a process that synthgen starts. When this field is true, `opens`
+    returns a `Teacher`, otherwise a `RemoteTeacher`.
+    """
     opens: Reference
     """(section, TeacherOptions) → teacher; see `synthgen.teachers.base`."""
     package: str = ""
@@ -246,7 +247,7 @@ class Engine:
     extra: str = ""
     """The pip extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""
-    """The key of the section that `synthgen tune` optimizes. It sets how many requests are answered together."""
+    """The key of the section that `synthgen tune` optimizes. This key sets how many requests are answered together."""
     batch_key_is_free: bool = False
     """Whether `synthgen tune` can change the value of `batch_key` while the teacher is open, by setting the teacher's
     attribute `batch_size`. Otherwise the teacher is opened again for each value.
@@ -258,14 +259,16 @@ class Engine:
     nothing.
     """
     previews: Reference | None = None
-    """(section, TeacherOptions) → `Caller` that shows what would be sent. It needs no API key and no connection."""
+    """(section, TeacherOptions) → `Caller` that shows what would be sent. The `Caller` needs no API key and no
+    connection.
+    """
     batches: Reference | None = None
     """(teacher, `Batching`) → coroutine that gets replies from the provider's Batch API and stores them in the
     cache.
     """
     top_k: bool = False
-    """Whether the engine returns the most probable tokens with their probabilities at temperature 1, at each token of
-    its own completions and of given completions.
+    """Whether the engine returns, for each token of its own completions and of given completions, the most probable
+    tokens with their probabilities at temperature 1.
     """
     any_temperature: bool = False
     """Whether the engine can also compute a top-k's normalizer at temperatures other than 1."""
@@ -274,8 +277,8 @@ class Engine:
     draws_along: bool = False
     """Whether the engine also draws tokens at each position of completions that it did not write."""
     tokens_as_text: bool = False
-    """Whether the engine returns the tokens of its distributions as text. The section's `tokenizer` then converts them
-    to ids.
+    """Whether the engine returns the tokens of its distributions as text. The section's `tokenizer` then converts these
+    texts to ids.
     """
     most_k: Callable[[AnyTeacher], int | None] | None = None
     """The largest `logits.k` that this teacher supports, if there is a limit."""
@@ -288,12 +291,12 @@ class Engine:
     machine.
     """
     may_change: tuple[str, ...] = ()
-    """Keys of the section that do not affect the answers. Their values may change when a run is resumed."""
+    """Keys of the section that do not affect the answers. The values of these keys may change when a run is resumed."""
 
 
 ASK_ONE: Reference = "synthgen.generation.one_teacher:ask_one"
-"""(recipe, teacher's name, requests, folder of the generated rows, ui) → replies. It asks one teacher of a recipe, of
-any engine, outside of generation.
+"""(recipe, teacher's name, requests, folder of the generated rows, ui) → replies. This function asks one teacher of a
+recipe, with any engine, outside of generation.
 """
 
 _PACE = ("api_key_env", "rpm", "tpm", "max_in_flight", "timeout", "max_retries")

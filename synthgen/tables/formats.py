@@ -17,8 +17,8 @@ class DatasetFormat:
 
     `about` describes the format in one line. `recognize(row)` gets the first row of a data set and returns whether the
     row has this format. `read(row)` returns a list of `synthgen.datasets.Turns`, one for each record that is made from
-    the row. It raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the columns
-    that `read` uses. All other columns are kept as the user's own columns.
+    the row. `read` raises ValueError, which says what is missing, for a row that it cannot read. `columns` are the
+    columns that `read` uses. All other columns are kept as the user's own columns.
     """
 
     about: str
@@ -79,10 +79,10 @@ class RowFormat:
     """One format in which `synthgen export` writes the rows of a corpus or a data set.
 
     `about` describes the format in one line, and `cannot_hold` names the data for which the format has no place.
-    `write(records)` returns the format's own columns of one row, as JSON values. It gets a list of one record, or, if
-    `paired`, of the two sides of a pair. It raises ValueError, which says what the format cannot hold. `reads` is the
-    entry of DATASET_FORMATS that reads the rows again. The export refuses a row that would change when it is written
-    and read again. `rejected` says whether readers of the format know which completions were rejected.
+    `write(records)` returns the format's own columns of one row, as JSON values. `write` gets a list of one record or,
+    if `paired`, a list of the two sides of a pair. `write` raises ValueError, which says what the format cannot hold.
+    `reads` is the entry of DATASET_FORMATS that reads the rows again. The export refuses a row that would change when
+    it is written and read again. `rejected` says whether readers of the format know which completions were rejected.
 
     If `like` is given, the files are Parquet and have the columns of another format: `like(record)` gets the first
     record and returns the name of this format.
@@ -161,11 +161,12 @@ class Description:
 
     `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
     ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the
-    document also describes the run's student. `describe` returns the content of the document. With rows, it is called
-    as `describe(folder, about)`, where `about` is a `synthgen.exporting.card.About` and `folder` has the files and the
-    card of the export. Without rows, it is called as `describe(subject)` with a
-    `synthgen.exporting.description.Subject`. A document without rows contains the text `sign`. Without `--fresh` no
-    document is replaced. With it, only a file that contains `sign` is replaced, because any other file is the user's.
+    document also describes the run's student. `describe` returns the content of the document. If rows are written, the
+    call is `describe(folder, about)`, where `about` is a `synthgen.exporting.card.About` and `folder` has the files and
+    the card of the export. If no rows are written, the call is `describe(subject)` with a
+    `synthgen.exporting.description.Subject`. A document without rows contains the text `sign`. Without `--fresh`, no
+    document is replaced. With `--fresh`, only a file that contains `sign` is replaced, because any other file is the
+    user's.
     """
 
     about: str

@@ -1,7 +1,7 @@
 """The base class of every section of a recipe, and types for the keys of sections.
 
-A section is a pydantic model. Its docstring and the docstrings under its keys are the texts of docs/recipe.md and the
-descriptions in the JSON Schema. The method `rules` checks rules between keys of the same section:
+A section is a pydantic model. A section's docstring and the docstrings under its keys are the texts of docs/recipe.md
+and the descriptions in the JSON Schema. The method `rules` checks rules between keys of the same section:
 
     class Split(Section):
         \"\"\"Shares of the seeds that are held out.\"\"\"

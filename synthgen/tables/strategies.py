@@ -85,7 +85,7 @@ class Strategy:
     """Whether the label probabilities of a row are shares of several answers, so that many probabilities are zero."""
     completions_given: bool = False
     """Whether the seeds contain the completions. The teacher then writes nothing; it only computes distributions along
-    the completions. Such a recipe needs `logits` and exactly one teacher.
+    the completions. A recipe whose seeds contain the completions needs `logits` and exactly one teacher.
     """
     needs_answer_marker: bool = False
     """Whether the recipe needs `generate.answer_marker`."""
@@ -102,7 +102,7 @@ class Strategy:
     of request.
     """
     several_samples: bool = True
-    """Whether each seed has `generate.num_generations` jobs. If not, each seed has one job."""
+    """Whether each seed has `generate.num_generations` jobs. Otherwise, each seed has one job."""
     splits_answer: bool = True
     """Whether completions are split into rationale and answer when the recipe has a `generate.answer_marker`."""
     templates: tuple[str, ...] = ()
@@ -112,8 +112,8 @@ class Strategy:
     question: str = "user"
     """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None
-    """A function that gets a seed's fields and the `Prompt`, and returns the seed's question. It is set when no single
-    template renders the question.
+    """A function that gets a seed's fields and the `Prompt`, and returns the seed's question. This function is set when
+    no single template renders the question.
     """
     rewriter_offers: str = "sample"
     """For a strategy that reads `steps.rewriter`: the kind of request that the rewriter must answer."""

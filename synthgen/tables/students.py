@@ -177,17 +177,18 @@ class SentenceStudent(Student):
 class Kind:
     """A kind of student.
 
-    `section` is the class of its section of the recipe. `train` trains a student. It takes a `distill.job.Job`, returns
-    a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's folder.
-    `check` runs before any teacher is asked. It takes a recipe and a prompt, and raises RecipeError when the student
-    cannot learn. `open` opens a trained student. It takes the folder, the number of rows in a batch, and a torch
-    device. `untrained` takes a Job and opens the student before its first step; None when the evaluation does not
-    compare the untrained student. `writes_text` says whether the student generates completions token by token.
-    `evaluate` measures a trained student. It takes a `distill.evaluation.subject.Subject` and returns an `Evaluation`.
+    `section` is the class of its section of the recipe. `train` trains a student: `train` takes a `distill.job.Job`,
+    returns a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's
+    folder. `check` runs before any teacher is asked: `check` takes a recipe and a prompt, and raises RecipeError when
+    the student cannot learn. `open` takes a trained student's folder, the number of rows in a batch, and a torch
+    device, and opens the student. `untrained` takes a Job and opens the student before its first step; None when the
+    evaluation does not compare the untrained student. `writes_text` says whether the student generates completions
+    token by token. `evaluate` measures a trained student: `evaluate` takes a `distill.evaluation.subject.Subject` and
+    returns an `Evaluation`.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
-    `not_exported` is set for kinds without export formats. Its text says how to get the student in other formats.
+    `not_exported` is a text for kinds without export formats, which says how to get the student in other formats.
     `files` are regular expressions for the names of the files that only this kind writes; `--fresh` deletes no other
     files. `library_name`, `pipeline_tag` (the hub's name of the task, "" for none) and `how_to_run` are shown in the
     model card. `loss_unit` and `loss_note` are shown with the plot of the loss.
@@ -212,8 +213,8 @@ class Kind:
     distributed: bool = True
     """Whether several processes can train one student together, each on a share of every batch."""
     copies_teacher: Callable[[Student], bool] = lambda student: False
-    """Whether a student with this section starts with layers of the teacher. If so, the teacher's weights are loaded,
-    and the audit treats the teacher as a model whose weights initialize the student.
+    """Whether a student with this section starts with layers of the teacher. For a student with the teacher's layers,
+    the teacher's weights are loaded, and the audit treats the teacher as a model whose weights initialize the student.
     """
     needs_teacher: Callable[[Student], bool] = lambda student: False
     """Whether a student with this section needs the tokenizer or the config of a local teacher, so that a server or a

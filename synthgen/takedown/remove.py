@@ -1,9 +1,9 @@
 """Carries out a removal.
 
 The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
-refuses the run until the removal is complete. Then the tombstone is written. Each later step may be repeated. These
-steps change the paid cache, the shards, and the files that were made from the rows. The manifest is written last, and
-then the journal is deleted.
+refuses the run until the removal is complete. Then the tombstone is written. Each step after the journal may be
+repeated. The steps after the tombstone change the paid cache, the shards, and the files that were made from the rows.
+The manifest is written last, and then the journal is deleted.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
     `source` is the id of a seed, the id of a row, or the id of a source as rows state it (a seed file, a data set, a
     template or a model). All rows of a group are removed together. Curated rows, audits, the training cache and the
     page are deleted and can be made again. A student that was trained on the rows stays, and is marked as out of date.
-    With `plan`, nothing is changed. The same call completes an interrupted call.
+    With `plan`, nothing is changed. If a call was interrupted, the same call completes the removal.
 
-    Raises UserError when the run does not have the id, or another process uses the run or the cache, and CorpusError
-    when a file of the run is damaged.
+    Raises UserError when the run does not have the id, or when another process uses the run or the cache. Raises
+    CorpusError when a file of the run is damaged.
     """
     folder = Path(run)
     check_run(folder)
@@ -158,7 +158,7 @@ def _refuse_open_batches(folder: Path) -> None:
 
 
 def _meant(folder: Path, source: str, inputs: Inputs | None) -> tuple[str, Tombstone]:
-    """What `source` means. It may also name something that was removed before."""
+    """What `source` means. `source` may also name something that was removed before."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         return meant(folder, source, inputs, today)
@@ -190,7 +190,8 @@ def _counted(job: _Job) -> Tombstone:
         if (folder / "manifest.json").exists():
             hashes.add(durable.digest(corpus.manifest(folder)["files"]))
     learned = _learned(job.run)
-    hashes |= set(learned.values())  # also of corpora that are no longer there, and that may have had the rows
+    # add the hashes of corpora that no longer exist, because they may have had the rows
+    hashes |= set(learned.values())
     changed = counts["rows"] or counts["failures"]
     return replace(
         job.tombstone,
@@ -217,13 +218,13 @@ def _replies() -> Path:
 
 
 def _curated(run: Path) -> list[Path]:
-    """The folders inside a run that `curate` made from its rows."""
+    """The folders inside a run that `curate` made from the run's rows."""
     found = [path.parent for path in sorted(run.rglob("inputs.json")) if is_regular(path)]
     return [folder for folder in found if outputs.CURATED.begun(folder)]
 
 
 def _repaired(run: Path) -> list[Path]:
-    """The folders inside a run that `audit --keep-allowed` made from its rows."""
+    """The folders inside a run that `audit --keep-allowed` made from the run's rows."""
     found = [path.parent.parent for path in sorted(run.rglob("curated/inputs.json")) if is_regular(path)]
     return [folder for folder in found if folder != run and outputs.ALLOWED.begun(folder)]
 
@@ -234,7 +235,7 @@ def _count(folder: Path, part: str, ids: set[str]) -> int:
 
 def _failures(job: _Job) -> Iterator[tuple[pa.Table, list[int]]]:
     """For each shard with failures: its table, and the places of the failures that stay. If the affected seeds are
-    unknown, no failure stays, because any of them may belong to such a seed.
+    unknown, no failure stays, because any failure may belong to an affected seed.
     """
     for name in corpus.shards(job.folder, "failures"):
         table = read(job.folder / "failures" / f"{name}.parquet")
@@ -368,7 +369,7 @@ def _mark_students(job: _Job) -> None:
 def _finish(job: _Job, manifest: Manifest) -> None:
     """Write the card and the manifest of the remaining corpus."""
     counts, cost = counts_of(job.folder)
-    if not manifest["teachers"]:  # the rows of a data set
+    if not manifest["teachers"]:  # without a teacher, the rows are from a data set
         counts = {**manifest["counts"], **{k: counts[k] for k in ("rows", "failures") if k in manifest["counts"]}}
     facts: Facts = {
         "description": manifest["description"],

@@ -14,11 +14,11 @@ _ELSEWHERE = (
 @dataclass(frozen=True)
 class Removal:
     """The result of `remove`. `what` says what the id means. `counts` holds the numbers of removed `rows`, `failures`
-    and cached `replies`, and of `seeds` whose jobs are left out. Its entries `kept` and `rejected` say how many of the
-    removed rows curation had kept and rejected. `made` are files and folders made from the rows; they are deleted and
-    can be made again. `students` learned from this corpus. `unsearched` are files in the run that no command of
-    synthgen writes. With `planned`, nothing was changed. `already` is the date of an earlier removal, if nothing has
-    been found since.
+    and cached `replies`, and of `seeds` whose jobs are left out. The entries `kept` and `rejected` of `counts` say how
+    many of the removed rows curation had kept and rejected. `made` are files and folders made from the rows; they are
+    deleted and can be made again. `students` are the folders of students that learned from this corpus. `unsearched`
+    are files in the run that no command of synthgen writes. With `planned`, nothing was changed. `already` is the date
+    of an earlier removal, if nothing has been found since.
     """
 
     run: Path

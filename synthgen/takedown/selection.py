@@ -14,7 +14,7 @@ from synthgen.records import Source
 from synthgen.removed import Removed, Tombstone
 
 _LINEAGE = ["id", "seed_id", "parents", "group_id", "sources"]
-_SUGGESTED = 10_000  # a similar id is searched among this many seeds
+_SUGGESTED = 10_000  # maximum number of seeds among which a similar id is searched
 _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 
 
@@ -36,8 +36,8 @@ def meant(folder: Path, name: str, inputs: Inputs | None, date: str) -> tuple[st
     """What `name` means in the generated corpus `folder`, as (description in words, tombstone without counts).
 
     A name is tried as the id of a source, then of a seed (also as "SOURCE#SEED"), then of a row. `inputs` are the seeds
-    of the run, if they are known. They are searched too, because a seed may have no row yet. Raises UserError when no
-    source, seed or row has the name.
+    of the run, if they are known. These seeds are searched too, because a seed may have no row yet. Raises UserError
+    when no source, seed or row has the name.
     """
     known = _look(folder, name)
     if inputs is not None:

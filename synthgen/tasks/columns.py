@@ -14,7 +14,7 @@ from synthgen.errors import RecipeError
 
 Row = Mapping[str, object]
 
-# Column names for each role, in lower case. They are tried in this order.
+# Column names for each role, in lower case. The names are tried in this order.
 _QUESTION = (
     *("question", "prompt", "instruction", "query", "problem", "text", "message", "utterance", "input", "request"),
     *(
@@ -72,7 +72,7 @@ class Columns:
     context: str | None = None
     labels: tuple[str, ...] = ()
     named: bool = True
-    """Whether the question's column was recognized by its name. If False, it was chosen by its content."""
+    """Whether the question's column was recognized by its name. If False, the column was chosen by its content."""
 
 
 def detect(rows: Sequence[Row], file: str) -> Columns:

@@ -92,8 +92,8 @@ def init(file: str | Path, *, license: str, out: str | Path | None = None, task:
     """Write a folder with a commented recipe and templates for a CSV, JSONL or Parquet file with one question a row.
 
     `license` is the license of the file's rows: an SPDX id, or a key of data/licenses.yaml. `out` is the folder to
-    write. By default, it is a folder in the current folder, with the name of the file without suffix. `task` is the
-    task's name. By default, it is the name of the file without suffix. After `init`, the command `synthgen run
+    write. By default, `out` is a folder in the current folder, with the name of the file without suffix. `task` is the
+    task's name. By default, the task has the name of the file without suffix. After `init`, the command `synthgen run
     FOLDER/recipe.yaml -o RUN` works without further edits.
 
     Raises RecipeError when the file cannot be used or when a file would be overwritten.
@@ -214,7 +214,7 @@ def _render(values: Mapping[str, object]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A text as a YAML scalar. It gets quotes if YAML would read it differently without them."""
+    """A text as a YAML scalar. The text gets quotes if YAML would read it differently without quotes."""
     plain = re.fullmatch(r"[^\W\d_][\w./-]*( [\w./-]+)*", text) and yaml.safe_load(text) == text
     return text if plain else json.dumps(text, ensure_ascii=False)
 

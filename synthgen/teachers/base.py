@@ -124,7 +124,7 @@ class Reply:
     answer: str | None = None
 
     def costing(self, usd: float | None) -> Reply:
-        """A copy of the reply with `usd` in `cost_usd`. It takes a fifth of the time of `replace`."""
+        """A copy of the reply with `usd` in `cost_usd`. This copy takes a fifth of the time of `replace`."""
         other = object.__new__(Reply)
         other.__dict__.update(self.__dict__)
         other.cost_usd = usd
@@ -140,8 +140,8 @@ class Teacher(Protocol):
 
     @property
     def can(self) -> frozenset[str]:
-        """The capabilities of this teacher. Each is one of "sample", "classify", "score", "embed" and "open_turn". A
-        teacher with "open_turn" can continue a prompt whose last message is unfinished.
+        """The capabilities of this teacher. Each capability is one of "sample", "classify", "score", "embed" and
+        "open_turn". A teacher with "open_turn" can continue a prompt whose last message is unfinished.
         """
 
     def sample(self, requests: Sequence[Request], spec: LogitsSpec | None, tick: Tick = ...) -> list[Reply]:
@@ -173,7 +173,7 @@ class StreamingTeacher(Teacher, Protocol):
     """A local engine that is fastest when a certain number of single requests is always in flight."""
 
     async def start(self) -> int:
-        """Start the engine. Returns the number of concurrent requests that keep it busy."""
+        """Start the engine. Returns how many concurrent requests keep the engine busy."""
 
     async def ask(self, request: Request, spec: LogitsSpec | None, tick: Tick) -> Reply:
         """The reply to one request of any kind. May be called from any event loop."""

@@ -19,7 +19,8 @@ from synthgen.teachers.finish import ERROR, finish_reason
 from synthgen.teachers.usage import BadReply, Bill, credible
 
 _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token slightly larger than 0
-_MOST_MASS = 1.02  # the most probable tokens of one position cannot have a larger total probability
+# upper bound of the total probability of one position's most probable tokens; more than 1 because of rounding
+_MOST_MASS = 1.02
 _MOST_NAME = 300  # maximum number of characters of a model's name
 _MOST_ERROR = 500  # maximum number of characters of an error's message
 # Error codes that are words, and the HTTP status with the same meaning.
@@ -221,7 +222,7 @@ def _thought(part: Mapping[str, object]) -> str:
 
 
 def _reasoning(message: Mapping[str, object]) -> str | None:
-    """The model's reasoning in a message. Servers store it under different keys, which are tried in turn."""
+    """The model's reasoning in a message. Servers store the reasoning under different keys, which are tried in turn."""
     for name in _REASONING_KEYS:
         value = message.get(name)
         if value is None:

@@ -213,10 +213,10 @@ def _json(section: TeacherSection, name: str) -> Any:
 
 
 class EmbeddingModel:
-    """A loaded embedding model as a teacher (see `synthgen.teachers.base.Teacher`). It can only embed texts.
+    """A loaded embedding model as a teacher (see `synthgen.teachers.base.Teacher`). This teacher can only embed texts.
 
-    During generation, the model only checks which texts fit into its context. These texts become rows. The vectors of
-    the texts are computed when a student is trained.
+    During generation, the model only checks which texts fit into its context. The texts that fit become rows. The
+    vectors of the texts are computed when a student is trained.
     """
 
     can = frozenset({"embed"})

@@ -63,7 +63,7 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: in
 
 
 class EncoderModel:
-    """A loaded classifier as a teacher (see `synthgen.teachers.base.Teacher`). It can only classify texts."""
+    """A loaded classifier as a teacher (see `synthgen.teachers.base.Teacher`). This teacher can only classify texts."""
 
     can = frozenset({"classify"})
 

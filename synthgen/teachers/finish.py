@@ -43,8 +43,8 @@ _SEVERITY = ("stop", "tool_calls", "unknown", "length", "refusal", "content_filt
 def finish_reason(value: object, native: object = None) -> str:
     """One of `records.FINISH_REASONS`, or `ERROR`. `value` is the server's finish reason.
 
-    `native` is the reason of the provider behind a gateway, if the gateway reports it. Some gateways map it wrongly to
-    "stop". Therefore, if the native reason is known, the worse of the two reasons is returned.
+    `native` is the reason of the provider behind a gateway, if the gateway reports it. Some gateways map the provider's
+    reason wrongly to "stop". Therefore, if the native reason is known, the worse of the two reasons is returned.
     """
     reason = _mapped(value)
     if native is None or (behind := _mapped(native)) == "unknown":

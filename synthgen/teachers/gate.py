@@ -38,9 +38,7 @@ def admitted(request: Request, reply: Reply) -> Reply:
 
 
 def failed(reply: Reply, kind: str, reason: str) -> Reply:
-    """A reply with a failure instead of the answer of `reply`. It keeps what the server says about the cost of the
-    reply.
-    """
+    """A reply with a failure instead of the answer of `reply`. The failure keeps what the server says about costs."""
     return Reply(
         failure=(kind, reason),
         usage=reply.usage,
@@ -63,7 +61,7 @@ def _answer(request: Request, reply: Reply) -> Reply:
         return failed(reply, kind, f"the answer is not complete (finish_reason: {reply.finish_reason})")
     if request.kind != "sample":
         return reply
-    reply.text.encode()  # raises an error for half of a surrogate pair, which cannot be written to a file
+    reply.text.encode()  # `encode` raises an error for half of a surrogate pair, which cannot be written to a file
     parts = split_reasoning(reply.text)
     if parts.answer == reply.text and parts.complete:
         return reply

@@ -29,7 +29,8 @@ _MOST_EXCESS = 0.02  # the sum of the probabilities of one place's tokens may ex
 _ROUNDING = 1e-6  # a log-probability of a server may exceed 0 by this much
 _FEWEST_LETTERS = 3  # a token that is only the beginning of a label has at least this many letters
 _SHOWN = 80  # maximum number of characters of a reply in a reason
-# Words that often begin a sentence or a phrase. A token that is one of them is not taken for the beginning of a label.
+# Words that often begin a sentence or a phrase. A token that is one of these words is not taken for the beginning of a
+# label.
 _WORDS = """
     all and any are but can der des die das ein for from had has hat her here his how ihr ist its les let may not
     new non now one our out para per por she since that the their them then there these they this those too una und une
@@ -43,13 +44,13 @@ _NAMED = re.compile(
     r"(?:answer|category|class|classification|label|topic|intent|sentiment|type|tag|choice|option|result)"
     r"(?:\sis:?|\s?:)\s(?P<label>.+)"
 )
-_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # characters that may follow a label within its last token
+_AFTER = " \t\r\n.,;:!\"'*`”’»)"  # characters that may follow a label within the label's last token
 _BULLET = re.compile(r"^[-*•]\s+")
 
 
 def too_little(mass: float, said: str) -> tuple[str, str] | None:
-    """The failure of a reply whose labels have a total probability of `mass`. None when this is enough. `said` is what
-    the teacher wrote, or would write.
+    """The failure of a reply whose labels have a total probability of `mass`. None when this probability is large
+    enough. `said` is what the teacher wrote, or would write.
     """
     if math.isnan(mass):
         return "engine", "the teacher's probabilities are not numbers"
@@ -60,8 +61,8 @@ def too_little(mass: float, said: str) -> tuple[str, str] | None:
 
 
 def most_likely(labels: Sequence[str], masses: Sequence[float], said: str) -> Reply:
-    """The reply of an engine that knows the probability of each label. `masses` are these probabilities. No text counts
-    for two labels, so the total is at most 1. `said` is what the engine would write.
+    """The reply of an engine that knows the probability of each label. `masses` are the probabilities of the labels. No
+    text counts for two labels, so the total is at most 1. `said` is what the engine would write.
     """
     mass = math.fsum(masses)
     if (failed := too_little(mass, said)) is not None:
@@ -81,7 +82,9 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        if shorter:  # subtract from one label only, because the mass that still shorter labels lose contains this mass
+        # subtract from the longest shorter label only: even shorter labels lose that label's mass, which contains this
+        # mass
+        if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
 
@@ -131,7 +134,7 @@ def classified(request: Request, text: str, content: Sequence[object], usage: Us
 @dataclass(frozen=True)
 class Shown:
     """One token of a reply: its bytes, and the probabilities of the tokens that the server showed for its place. The
-    reply's own token is one of them.
+    reply's own token is among the tokens that the server showed.
     """
 
     piece: bytes
@@ -154,8 +157,8 @@ def label_probs(shown: Sequence[Shown], labels: Sequence[str], said: int | None)
     spell the label.
 
     The tokens of the reply are read until only one label begins with them. At each step, the server also showed other
-    tokens. The probability of each is added to the label that the token begins. A token that begins several labels, or
-    that could also begin another word, is unclear.
+    tokens. The probability of each of these tokens is added to the label that begins with the token. A token that
+    begins several labels, or that could also begin another word, is unclear.
     """
     masses, unclear, reach, before = [0.0] * len(labels), 0.0, 1.0, b""
     for token in shown:

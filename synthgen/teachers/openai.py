@@ -1,13 +1,13 @@
-"""A teacher behind an OpenAI-compatible server. It requests chat completions, and log-probabilities if the server
-returns them.
+"""A teacher behind an OpenAI-compatible server. The teacher requests chat completions, and log-probabilities if the
+server returns them.
 
 `ApiModel.send` sends a request once. The scheduler handles retries and pacing. Files and batches are sent with the
 `openai` package. Chat completions are sent with aiohttp directly. With aiohttp, a request takes 0.4 ms of CPU time.
 With the `openai` package, a request takes 2.8 ms, even when the package runs on aiohttp, so one process could send only
 a seventh as many requests.
 
-The API key is read from the environment when the teacher is opened. It is written to no file, and it is removed from
-the server's messages before they are shown or stored.
+The API key is read from the environment when the teacher is opened. The key is written to no file, and it is removed
+from the server's messages before they are shown or stored.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ class ApiModel:
         return {key: value for key, value in body.items() if value is not None}
 
     def _held(self, request: Request) -> bool:
-        """Whether the answer must follow the recipe's JSON schema. This holds only for answers that become rows, not
-        for the intermediate questions and judgments of a strategy.
+        """Whether the answer must follow the recipe's JSON schema. Only answers that become rows must follow the
+        schema, not the intermediate questions and judgments of a strategy.
         """
         return self.schema is not None and request.kind == "sample" and request.target
 
@@ -169,8 +169,8 @@ class ApiModel:
         await asyncio.shield(self._opening)  # requests wait until the session is open and the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # This option changes only how the reply writes tokens, not the answer. Therefore it is added here, where it
-            # does not change the cache key.
+            # This option changes only how the reply writes tokens, not the answer. Therefore the option is added here,
+            # where it does not change the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
             async with self._http.post(self.section.base_url + _PATH, data=payload, allow_redirects=False) as response:
@@ -296,7 +296,7 @@ class ApiModel:
         self._session = self._opening = None
 
     def client(self) -> Any:
-        """An `openai.AsyncOpenAI` client for the same server and API key. It makes no retries."""
+        """An `openai.AsyncOpenAI` client for the same server and API key. The client makes no retries."""
         import openai
 
         return openai.AsyncOpenAI(
@@ -367,7 +367,7 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """An `ApiModel` that builds calls for estimates. It has no API key and no tokenizer."""
+    """An `ApiModel` that builds calls for estimates. This model has no API key and no tokenizer."""
     return ApiModel(section, options, None, None)
 
 
@@ -380,5 +380,5 @@ def _proxy(url: str) -> str | None:
 
 
 def as_batched(body: bytes) -> bytes:
-    """Mark a reply's body as coming from a batch. Such a reply has a lower price."""
+    """Mark a reply's body as coming from a batch. A reply from a batch has a lower price."""
     return body[:-1] + b"," + _BATCHED + b"}"

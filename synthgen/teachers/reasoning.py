@@ -1,9 +1,9 @@
 """Separates an answer from the reasoning and the control tokens that a model or a server left in its text.
 
 Reasoning models write their thoughts before the answer. Servers should return the thoughts in a separate field, but
-often leave them in the text. There, the thoughts are between tags (`<think>…</think>`), or before a closing tag alone
-because the chat template wrote the opening tag, or in the channels of OpenAI's harmony format. In the text, servers
-also leave tokens that end a turn or name a role.
+often leave them in the text. In the text, the thoughts are between tags (`<think>…</think>`), or before a closing tag
+alone because the chat template wrote the opening tag, or in the channels of OpenAI's harmony format. In the text,
+servers also leave tokens that end a turn or name a role.
 
 A tag is recognized only where models write it. A tag that a sentence mentions, in quotation marks, backticks or code,
 is part of the answer.
@@ -57,7 +57,7 @@ _END = re.compile(
 )
 _ROLES = ("<|user|>", "<|system|>", "<|assistant|>")
 _ROLE = re.compile(r"\s*(?:<\||<start_of_turn>|</?s>|<｜|\[INST\]|\Z)")
-# The header of the assistant's turn, at the beginning of the text. It may follow a copy of the prompt.
+# The header of the assistant's turn, at the beginning of the text. The header may follow a copy of the prompt.
 _HEADER = re.compile(
     r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>)\s*)*"
     r"(?:<\|im_start\|>\s*assistant\s*\n?|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
@@ -69,12 +69,13 @@ _QUOTES = "`'\"“‘«|"
 _SENTENCE_ENDS = ".!?:;)]"
 _FENCE = "```"
 _NEAR = 1024  # number of characters before a tag that are searched
-# Every pattern above needs one of these characters or words. Most texts have none, so one search is enough for them.
+# Every pattern above needs one of these characters or words. Most texts contain none of these characters and words, so
+# one search is enough for most texts.
 _LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|\A\s{0,9}(?:analysis|commentary)[A-Z]", re.IGNORECASE)
 
 
 def split_reasoning(text: str) -> Parts:
-    """Split the text of a reply into answer and reasoning. Control tokens are removed from both.
+    """Split the text of a reply into answer and reasoning. Control tokens are removed from both parts.
 
     A text without reasoning and without control tokens is returned unchanged. The time is linear in the text's length.
     """

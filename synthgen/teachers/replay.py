@@ -1,8 +1,8 @@
 """A teacher that replays recorded replies. A reply is found by the text of the prompt's last message.
 
 A recording is a JSONL file of {"prompt", "text"} objects, or the folder of a corpus. If a prompt occurs several times,
-its first reply is used. This engine is used in benchmarks and in tests of code that needs a teacher. It can also replay
-replies that come from other sources.
+its first reply is used. This engine is used in benchmarks and in tests of code that needs a teacher. The engine can
+also replay replies that come from other sources.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Replay:
         return Call(text.encode(), key, len(text) // 4, len(text), int(request.sampling["max_new_tokens"]))
 
     async def send(self, call: Call) -> bytes:
-        """Wait for the latency in the recipe, and return the recorded reply. Raises Refused when there is none."""
+        """Wait for the latency in the recipe, and return the recorded reply. Raises Refused if there is no recorded
+        reply.
+        """
         if self.section.latency:
             await asyncio.sleep(self.section.latency)
         text = self.replies.get(call.payload.decode())

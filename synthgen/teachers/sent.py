@@ -19,7 +19,7 @@ _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "seed": "seed"}
 
 
 class Sent(TypedDict):
-    """Fields of a `Reply`. They are None when the request's own values were sent."""
+    """Fields of a `Reply`. The fields are None when the request's own values were sent."""
 
     sampling: Sampling | None
     tools: str | None

@@ -3,7 +3,8 @@
 A server returns each token as text and as bytes. vLLM can also return a token as "token_id:N". For each position, the
 server returns the sampled token, and the most probable tokens with their log-probabilities. The model's tokenizer maps
 each token to an id. Two kinds of most probable tokens are left out: tokens that the tokenizer does not have, which are
-counted, and tokens with log-probability -9999, which means "unknown". Their probability becomes part of the tail.
+counted, and tokens with log-probability -9999, which means "unknown". The probability of the tokens that are left out
+becomes part of the tail.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class TokenMap:
         lengths = np.array([len(top) for top in tops])
         place = np.arange(max(k, lengths.max(initial=0)))[None, :] < lengths[:, None]
         entries = [entry for top in tops for entry in top]
-        find = self.by_text.get  # finds most tokens; the others are resolved one by one
+        find = self.by_text.get  # this dictionary has most tokens; the others are resolved one by one
         found = [find(entry["token"], -2) for entry in entries]
         if -2 in found:
             found = [self.id(entry) if i == -2 else i for i, entry in zip(found, entries, strict=True)]

@@ -24,7 +24,7 @@ _JSON: Any = {
     "item_separator": ", ",
     "key_separator": ": ",
 }  # with flexible whitespace, small models would write long sequences of spaces
-_DIGITS = 400  # a whole number of a JSON text has at most this many digits; larger ones do not fit into a float
+_DIGITS = 400  # a whole number of a JSON text has at most this many digits; larger numbers do not fit into a float
 
 
 class Form:
@@ -77,8 +77,8 @@ class Form:
 
 
 def mismatch(text: str, schema: dict[str, Any]) -> str:
-    """Why a text does not follow the schema. Empty when it does. Other files to which the schema refers are not
-    fetched.
+    """Why a text does not follow the schema. Empty when the text follows the schema. Other files to which the schema
+    refers are not fetched.
     """
     from referencing.exceptions import Unresolvable
 
@@ -88,7 +88,8 @@ def mismatch(text: str, schema: dict[str, Any]) -> str:
         return f"the answer is not JSON: {error}"
     try:
         problem = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
-    except (RecursionError, ArithmeticError, Unresolvable) as error:  # nested too deeply, or a number without bounds
+    # the text is nested too deeply, or a number is too large
+    except (RecursionError, ArithmeticError, Unresolvable) as error:
         return f"the answer cannot be compared with the schema: {type(error).__name__}"
     if problem is None:
         return ""

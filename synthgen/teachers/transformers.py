@@ -45,8 +45,8 @@ class LocalModel(LanguageModel):
         """Load the model that `section` names. `options` may contain the form that answers must have. Raises
         TeacherError.
 
-        With `lazy`, weights are loaded when they are first needed. The files must exist when this is called, because
-        their hash is part of the teacher's identity.
+        With `lazy`, weights are loaded when they are first needed. The files of the model must exist when `open` is
+        called, because their hash is part of the teacher's identity.
         """
         model = super().open(section, lazy=lazy)
         assert model.weights.revision, "what comes from files has one"

@@ -130,7 +130,9 @@ def _usage(given: Mapping[str, object]) -> Usage | None:
 
 
 def _largest(given: Mapping[str, object], keys: tuple[tuple[str, str], ...]) -> int | None:
-    """The largest count under `keys`, or None. This runs for every request, so it does only what is necessary."""
+    """The largest count under `keys`, or None. This function runs for every request, so it does only the necessary
+    work.
+    """
     largest = None
     for outer, name in keys:
         inner: object = given.get(outer) if outer else given
@@ -163,8 +165,8 @@ def _count(value: object, name: str) -> int | None:
 
 
 def _usd(given: Mapping[str, object]) -> float | None:
-    """The cost in US dollars that the server states. It is OpenRouter's `cost`, plus the upstream provider's cost if
-    that is billed separately, or `estimated_cost`. Raises BadReply when it is not a possible amount.
+    """The cost in US dollars that the server states. The cost is OpenRouter's `cost`, plus the upstream provider's cost
+    if that is billed separately, or it is `estimated_cost`. Raises BadReply when the cost is not a possible amount.
     """
     value = given.get("estimated_cost") if given.get("cost") is None else given["cost"]
     if isinstance(value, dict):

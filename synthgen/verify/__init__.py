@@ -34,13 +34,13 @@ Known = str | bool | int | float | None
 
 
 def matches(answer: Known, reference: Known | Iterable[Known]) -> bool:
-    """Whether the final answer of `answer` agrees with the final answer of `reference`. Either may be a worked
-    solution.
+    """Whether the final answer of `answer` agrees with the final answer of `reference`. The answer or the reference, or
+    both, may be a worked solution.
 
     A reference that is a list holds several accepted answers: one of them must match. None, NaN and an empty text are
     neither a reference nor an answer, and nothing matches them. Callers that want to keep rows without a reference must
-    therefore test for them first. An answer does not match if it names several answers, expresses doubt or is a denial,
-    or if it cannot be compared.
+    therefore first test whether there is a reference. An answer does not match if it names several answers, expresses
+    doubt or is a denial, or if it cannot be compared.
     """
     given = _text(answer)
     if not given:

@@ -27,9 +27,9 @@ _LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The parts of a reference. At most one of `quantity`, `moment`, `items`, `choice` and `truth` is set and decides.
-    `words` always holds the words of the reference. `moment` is a time or a date. `whole` is true for a text of several
-    lines, which is compared as a whole.
+    """The parts of a reference. At most one of `quantity`, `moment`, `items`, `choice` and `truth` is set, and this one
+    decides whether an answer matches. `words` always holds the words of the reference. `moment` is a time or a date.
+    `whole` is true for a text of several lines, which is compared as a whole.
     """
 
     line: str
@@ -264,7 +264,7 @@ def _says(line: str, reference: Reference) -> bool:
 
 def clauses_of_denial(line: str) -> list[str]:
     """The line itself, and the line without words such as "The answer is". A reference that is a denial is compared
-    with both.
+    with both lines.
     """
     return [line, re.sub(r"^(?:it|this|that)(?:'s| is)\s+|^the answer is\s+", "", line, flags=re.IGNORECASE)]
 

@@ -1,7 +1,7 @@
 """Exact arithmetic on expressions of numbers, such as "6 × 7", "(17 + 15) + 2" or "1.5 × 10^3".
 
-The shunting-yard algorithm (Dijkstra, 1961) evaluates them without recursion. Sizes are bounded, so that no expression
-takes more than a millisecond.
+The shunting-yard algorithm (Dijkstra, 1961) evaluates the expressions without recursion. Sizes are bounded, so that no
+expression takes more than a millisecond.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from fractions import Fraction
 
 from synthgen.verify.literals import literal
 
-LONGEST = 300  # the most characters of an expression
+LONGEST = 300  # maximum number of characters of an expression
 Exact = int | Fraction
 
-_BITS = 4000  # the most bits of a numerator or denominator
+_BITS = 4000  # maximum number of bits of a numerator or denominator
 _ALLOWED = re.compile(r"[\d\s.,'_+\-*/^()xXeE$€£]+")
 NO_SUM = re.compile(r"\d+(?:-\d+)+(?:/\d+)?|\d+/\d+(?:/\d+)+")  # ranges, dates and telephone numbers are not sums
 _TWO = re.compile(r"\(?\s*(\d{1,50}(?:\.\d{1,50})?)\s+([-+*/])\s+(\d{1,50}(?:\.\d{1,50})?)\s*\)?")  # the usual case

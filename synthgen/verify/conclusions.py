@@ -20,7 +20,7 @@ from synthgen.verify.words import to_digits
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 # Dollars and cents, or a percentage and a share, differ by one of these factors.
 _SCALES = (Fraction(100), Fraction(1, 100))
-_SHORT = 8  # the most words of an answer that is compared by its words
+_SHORT = 8  # maximum number of words of an answer whose words are compared
 
 
 def contradiction(rationale: str, answer: str) -> str | None:

@@ -1,8 +1,8 @@
 """Recomputes the equations in a text, such as "16 - 3 - 4 = 9", "$5 × 3 = $15" or "50 × 20% = 10".
 
 An equation is an expression of numbers with an operator, a sign "=" or "≈", and one number. Equations that cannot be
-judged are left out: those with variables or with words between the numbers, with results that go on ("6 + 1" in "2 × 3
-= 6 + 1"), with remainders, and with times or dates.
+judged are left out: equations with variables or with words between the numbers, with a result that is itself an
+expression ("6 + 1" in "2 × 3 = 6 + 1"), with remainders, and with times or dates.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _EQUAL = re.compile(
     rf"(?<![<>!=:~])[=≈](?!=) *(?P<minus>-?) ?[$€£]? ?(?P<number>{_NUMBER})"
     r"(?P<part> \d{1,4}/\d{1,4}|/\d+)?(?P<percent> ?%)?"
 )
-_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # characters of an expression, read from its end
+_BACKWARDS = re.compile(r"[\d .,+\-*/^()xX%$€£]*")  # matches the characters of an expression, from its end to its start
 _BREAK = re.compile(r"[.,]\s+|^\s*\d{1,2}\)\s*")
 _TIMES = re.compile(r"(?<=[\d)%]) ?[xX] ?(?=[\d($€£.])")
 _SIGN = re.compile(r"\*\*|[-+*/^]")
 _OPERATOR = re.compile(r"[\d)%] ?(?:\*\*|[-+*/^])")
 _PERCENT = re.compile(r"(\d[\d.,]*) ?%(?! ?[\d(])")
 _DIVISOR = re.compile(r"/ +(\d+/\d+)")
-_FLOAT = 12  # digits after the point that count; computers print more digits than are exact
+_FLOAT = 12  # number of digits after the point that are compared; computers print more digits than are exact
 _ANNOTATION = re.compile(r"<<[^<>\n]*+>>")  # GSM8K notes each calculation as <<48/2=24>>
 _SPELLED = (
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), " * "),
@@ -98,7 +98,9 @@ def _equation(before: str, equal: re.Match[str]) -> Equation | None:
 
 
 def _expressions(before: str) -> list[str]:
-    """The possible readings of the expression at the end of a text. In an item of a list, "- 3 + 5" may be 8."""
+    """The possible readings of the expression at the end of a text. In an item of a list, "- 3 + 5" may be 8, because
+    the "-" may be the bullet.
+    """
     if len(before) > LONGEST:
         before = before[-LONGEST:]
     backwards = _BACKWARDS.match(before[::-1])

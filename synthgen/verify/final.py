@@ -11,8 +11,8 @@ import re
 import string
 from dataclasses import dataclass
 
-LIMIT = 100_000  # only this many characters at the end are searched
-LINE = 1_000  # the most characters of a final answer
+LIMIT = 100_000  # only this many characters at the end of a text are searched
+LINE = 1_000  # maximum number of characters of a final answer
 
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>", "<|channel|>final<|message|>")
 _THOUGHT_BEGINS = ("<think>", "<thinking>", "<thought>", "<reasoning>")

@@ -18,7 +18,8 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 class Items(NamedTuple):
     """The parts of an answer. `brackets` is the pair of brackets around them or ''. `ordered` is false for a set and
-    for the values of one variable. `name` is the name of this variable or ''.
+    for the values of one variable. If the parts are the values of a variable, `name` is the variable's name, otherwise
+    ''.
     """
 
     brackets: str

@@ -7,7 +7,7 @@ import re
 import struct
 from fractions import Fraction
 
-_DIGITS = 1000  # the most digits of a literal; Python refuses to read integers of more than 4,300 digits
+_DIGITS = 1000  # maximum number of digits of a literal; Python refuses to read integers of more than 4,300 digits
 _EXPONENT = 1000
 _FORMS = re.compile(
     r"(?P<plain>\d++)"
@@ -62,9 +62,10 @@ def significant(text: str) -> int:
 def same_float(long: Fraction, short: Fraction, digits: int) -> bool:
     """Whether the decimal `long`, which has many digits, is what a computer printed for the number `short`.
 
-    The result is true in two cases. As 64-bit floats, the two are equal except for the last bits, which a calculation
-    rounds (0.30000000000000004 is 0.3). Or `long` is exactly a 32-bit float, and `short` rounds to it
-    (0.10000000149011612 is 0.1). `digits` is the number of significant digits of `short`; a 32-bit float holds seven.
+    The result is true in two cases. In the first case, the two numbers as 64-bit floats are equal except for the last
+    bits, which a calculation rounds (0.30000000000000004 is 0.3). In the second case, `long` is exactly a 32-bit float,
+    and `short` rounds to this float (0.10000000149011612 is 0.1). `digits` is the number of significant digits of
+    `short`; a 32-bit float holds seven.
     """
     try:
         one, two = float(long), float(short)

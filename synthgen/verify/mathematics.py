@@ -1,8 +1,8 @@
 """Compares mathematics with math-verify, in a process that can be killed.
 
-The process is started when it is first needed, and then kept. It is killed when a comparison takes longer than
-`SECONDS`, and the next comparison starts another process. It ends when this process ends for any reason. The extra
-`curate` installs math-verify; without math-verify, nothing is equal here.
+The process is started when it is first needed, and then kept. The process is killed when a comparison takes longer than
+`SECONDS`, and the next comparison starts another process. The process of math-verify also ends when this process ends
+for any reason. The extra `curate` installs math-verify; without math-verify, nothing is equal here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 
 from synthgen.verify.notation import Relation, notation, relation, symbolic
 
-SECONDS = 5.0  # the most seconds of wall time for one comparison
-START = 60.0  # the most seconds of wall time until math-verify is imported
+SECONDS = 5.0  # maximum number of seconds of wall time for one comparison
+START = 60.0  # maximum number of seconds of wall time until math-verify is imported
 _WORKER = Path(__file__).with_name("worker.py")
 
 _lock = threading.Lock()
@@ -58,8 +58,8 @@ def _related(given: Relation, expected: Relation) -> bool:
 
 
 def comparable(answer: str, expected: str) -> str:
-    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of them is not mathematics,
-    or if both are plain numbers.
+    """The answer in LaTeX if math-verify is needed to compare it with `expected`. '' if one of the two is not
+    mathematics, or if both are plain numbers.
     """
     given = notation(answer) if expected else ""
     return given if given and (symbolic(given) or symbolic(expected)) else ""
@@ -67,8 +67,8 @@ def comparable(answer: str, expected: str) -> str:
 
 @lru_cache(maxsize=4096)
 def decide(answer: str, expected: str) -> bool | None:
-    """Whether two expressions in LaTeX are equal. None if math-verify is missing, cannot read one of them, or takes too
-    long.
+    """Whether two expressions in LaTeX are equal. None if math-verify is missing, cannot read one of the expressions,
+    or takes too long.
     """
     if not installed():
         return None
@@ -94,7 +94,7 @@ def _ask(line: bytes) -> bool | None:
 
 
 def _running() -> subprocess.Popen[bytes] | None:
-    """The running process. If no process runs, one is started. The result is None if it does not start."""
+    """The running process. If no process runs, one is started. The result is None if the process does not start."""
     global _process, _owner
     if _process is not None and _owner == os.getpid() and _process.poll() is None:
         return _process

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from synthgen.verify.arithmetic import NO_SUM
 from synthgen.verify.spelling import clean
 
-LONGEST = 200  # the most characters of an expression that is compared as mathematics
+LONGEST = 200  # maximum number of characters of an expression that is compared as mathematics
 
 _NAMES = frozenset(
     str.split(

@@ -19,7 +19,8 @@ from synthgen.verify.units import (
     words_behind,
 )
 
-_LONG = 14  # a decimal with so many significant digits may be a shorter number as a computer printed it
+# a decimal with at least this many significant digits may stand for a shorter number with a rounding error
+_LONG = 14
 _SHORT = 12
 _PRINTED = 18  # a 64-bit float is printed with at most 17 digits, and perhaps a zero before the point
 

@@ -8,7 +8,7 @@ from synthgen.verify import mathematics
 from synthgen.verify.answers import read
 from synthgen.verify.final import final
 
-_SHOWN = 80  # characters of an answer or a reference that the line shows
+_SHOWN = 80  # number of characters of an answer or a reference that the line shows
 
 
 def reason(answer: str, accepted: Sequence[str]) -> str:

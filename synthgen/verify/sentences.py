@@ -98,7 +98,7 @@ def sentences(line: str) -> list[str]:
 
 
 def answering(line: str) -> str:
-    """The last sentence of a line that is not a check, a note or a reason."""
+    """Of the sentences of a line, the last one that is not a check, a note or a reason."""
     return _last_answering(sentences(line), line)
 
 

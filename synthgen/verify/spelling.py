@@ -94,7 +94,7 @@ def undress(text: str) -> str:
     """
     if "*" in text or "`" in text:
         text = _BOLD.sub("", text).replace("`", "")
-    text = " ".join(text.split())  # single spaces keep the patterns below and elsewhere linear
+    text = " ".join(text.split())  # with single spaces, the patterns here and in other modules take linear time
     if "." in text:
         text = _ABBREVIATED.sub(lambda letters: letters.group().replace(".", ""), text)
     if text[:1] in ("*", "_") and (emphasis := _EMPHASIS.fullmatch(text)):

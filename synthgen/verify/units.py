@@ -96,9 +96,9 @@ ATTACHED_MAGNITUDES = {
     "mn": 10**6,
     "bn": 10**9,
     "B": 10**9,
-}  # directly after the digits: 1.5k, $3M
+}  # these letters stand directly after the digits: 1.5k, $3M
 LETTERS = {letter: letter.lower() for letter in "mgshlLdtNJWV"} | {"K": "K", "C": "°C", "F": "°F", "°": "°", "$": "$"}
-ATTACHED_LETTERS = frozenset("mghlLVWN")  # without "s", because "1990s" is not a time in seconds
+ATTACHED_LETTERS = frozenset("mghlLVWN")  # "s" is left out, because "1990s" is not a time in seconds
 CURRENCIES = "$€£¥₹"
 
 _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
@@ -131,7 +131,7 @@ def unit_of(words: list[str]) -> tuple[str, frozenset[str], int]:
         unit = LETTERS.get(words[0], "")
         return unit, frozenset() if unit else frozenset(lower[:1]), 1 if unit else 0
     if len(words[0]) == 2 and words[0][0] == "M" and words[0][1].islower():
-        return words[0], frozenset(), 1  # a megagram is not a milligram
+        return words[0], frozenset(), 1  # the case counts, because a megagram (Mg) is not a milligram (mg)
     if lower[0] in _ADJECTIVES and len(words) > 1 and UNITS.get(lower[1]):
         return UNITS[lower[1]], frozenset(), 2
     power = _POWERED.get(lower[0])

@@ -41,7 +41,7 @@ _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)"
 
 def to_digits(text: str) -> str:
     """The text with its number words as digits. Words that are not a number, ordinals such as "third", and the pronoun
-    "one" stay.
+    "one" do not change.
     """
     if " and " in text and text[:1].isdigit():
         text = _AND_A_HALF.sub(lambda mixed: f"{mixed[1]} 1/{_PARTS[mixed[2].lower()]}", text)
@@ -128,7 +128,7 @@ def _fraction(words: list[str]) -> tuple[list[str], Fraction | None]:
 
 
 def _whole(words: list[str]) -> int | None:
-    """The value of words for a whole number. None if the words do not form one, as in "twenty thirty"."""
+    """The value of words for a whole number. None if the words do not form a number, as in "twenty thirty"."""
     total, largest = 0, 10**15
     group: list[str] = []
     for word in words:

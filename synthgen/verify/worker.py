@@ -1,8 +1,8 @@
-"""The process that runs math-verify. It reads one JSON list [answer, reference] from each line, both in LaTeX. It
-writes true or false, or null if it cannot read one of them.
+"""The process that runs math-verify. The process reads one JSON list [answer, reference] from each line, both in LaTeX.
+The process writes true or false, or null if it cannot read the answer or the reference.
 
-It ends at once when its parent ends, even during a comparison: a thread waits for the end of the input. The kernel ends
-it if a comparison holds the interpreter's lock for longer than `LIMIT` seconds.
+The process ends at once when its parent ends, even during a comparison: a thread waits for the end of the input. The
+kernel ends the process if a comparison holds the interpreter's lock for longer than `LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import sys
 import threading
 from dataclasses import replace
 
-LIMIT = 20  # seconds of wall time; the parent waits for a shorter time
+LIMIT = 20  # number of seconds of wall time; the parent waits for a shorter time
 MEMORY = 4 * 1024**3  # bytes
-PLACES = 12  # decimal places to which numbers must agree
+PLACES = 12  # number of decimal places to which numbers must agree
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def test_rows_that_curation_rejected_stay_rejected(tmp_path):
 
 
 def test_reasons_of_curation_that_quote_a_row_go_with_its_text(tmp_path):
-    """As "ends in the middle of a sentence: '… of Zanzibarish and'"."""
+    """An example of such a reason is "ends in the middle of a sentence: '… of Zanzibarish and'"."""
     text = f"One thing is said. Another is said. A third is said. Then comes the word {SECRET} and"
     rows = [row(text, 0, sources=[NC], finish_reason=None), row("b", 1, sources=[FREE])]
     run = corpus_of(tmp_path / "run", rows)

@@ -213,7 +213,7 @@ def test_the_report_lists_what_would_make_it_pass(tmp_path):
 
 
 def test_a_student_is_not_judged_by_other_rows_than_it_learned(tmp_path):
-    """Rows that were curated again, or another corpus of the run, are not those that the student was trained on."""
+    """The student was not trained on rows that were curated again later, nor on another corpus of the run."""
     run = corpus_of(tmp_path / "run", [row("one two three", n, sources=[source("s")]) for n in range(2)])
     synthgen.curate(curating(length=None, duplicates=False), run)
     learned = durable.digest(corpus.manifest(run / "curated")["files"])

@@ -151,7 +151,7 @@ def test_a_waiver_that_ended_after_the_audit_closes_the_gate(tmp_path, monkeypat
 
 
 def test_a_refusal_names_what_is_not_waived(tmp_path):
-    """Also when the worst finding is waived, so that another one decides."""
+    """When the worst finding is waived, another finding decides, and the refusal names this other finding."""
     run, recipe = run_of(tmp_path, [FREE], [NC], [source("x", "nobody-knows")]), recipe_of(waiver(OF_NC))
     synthgen.audit(recipe, run)
     with pytest.raises(GateDenied, match=r"'x' \(seed, nobody-knows\)"):

@@ -80,7 +80,7 @@ def test_a_license_without_a_checkpoint_is_refused():
 
 
 def test_the_license_of_a_checkpoint_may_be_stated_later():
-    """The license decides what may be done with the student. It does not change the student itself."""
+    """The license decides what may be done with the student. The license does not change the student itself."""
     one, other = (recipe_with(student={"kind": "decoder", "model": "org/base", "license": x}) for x in (None, "MIT"))
     assert deciding(one) == deciding(other)
 
@@ -141,8 +141,8 @@ def test_a_chat_template_is_a_source_of_the_student(template, license):
 
 
 def test_the_model_that_wrote_the_seeds_is_a_source(tmp_path):
-    """The model is a source of the rows, of examples, and of the corpus. The audit knows its account and the date of
-    its terms.
+    """The model is a source of the rows, of examples, and of the corpus. The audit knows the account that asked the
+    model, and the date of the model's terms.
     """
     teacher = small_teacher(tmp_path / "teacher")
     path = small_task(tmp_path / "task", teacher, seeds=2, train=None)

@@ -111,9 +111,9 @@ def questions() -> list[Question]:
 
 
 def answered(reads: float, biased: float, unknown: float = 0.0, seed: int = 0) -> np.ndarray:
-    """Scores (Q, 3) of a model. It answers disambiguated questions correctly with probability `reads`, and ambiguous
-    questions with "unknown" with probability `unknown`. It answers all other questions with the stereotype with
-    probability `biased`.
+    """Scores (Q, 3) of a model. The model answers disambiguated questions correctly with probability `reads`, and
+    ambiguous questions with "unknown" with probability `unknown`. The model answers all other questions with the
+    stereotype with probability `biased`.
     """
     draw, table = RNG(seed), []
     for one in questions():
@@ -154,7 +154,7 @@ def test_an_effect_that_is_too_small_by_one_way_to_score_is_not_found():
 
 
 def test_a_model_that_cannot_read_is_not_measurable():
-    """The scores of such a model would look like a strong bias."""
+    """The scores of a model that cannot read would look like a strong bias."""
     blind = answered(0.0, 0.9)
     effects = question_effects("Age", questions(), [options(blind)]).effects
     found = measurements([("m", effect) for effect in effects], "m")

@@ -1,5 +1,5 @@
-"""The scores of texts under a model, compared with a plain loop of transformers. They are tested for trees of any size,
-and for models whose rows are padded.
+"""The scores of texts under a model, compared with a plain loop of transformers. The scores are tested for trees of any
+size, and for models whose rows are padded.
 """
 
 from __future__ import annotations

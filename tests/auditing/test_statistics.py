@@ -180,8 +180,9 @@ def test_corrections_by_hand():
 
 def test_three_outcomes():
     assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.001, 0.1) == "found"
-    assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.06, 0.1) == "inconclusive"  # not significant, but not small
-    assert outcome(Estimate(0.05, 0.01, 100, 1000, 101), 0.001, 0.1) == "absent"  # significant, but too small to matter
+    # the effect is not significant, but not small
+    assert outcome(Estimate(0.2, 0.01, 100, 1000, 101), 0.06, 0.1) == "inconclusive"
+    assert outcome(Estimate(0.05, 0.01, 100, 1000, 101), 0.001, 0.1) == "absent"  # the effect is significant, but small
     assert outcome(Estimate(0.05, 0.1, 100, 1000, 101), 0.6, 0.1) == "inconclusive"
 
 

@@ -76,7 +76,9 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
 
 
 def test_words_that_occur_with_one_group_only_raise_the_score(tmp_path):
-    """LangFair's score ignores such words: it falls from .0435 to .0145 when the 80 biased rows are added."""
+    """LangFair's score ignores words that occur with one group only: it falls from .0435 to .0145 when the 80 biased
+    rows are added.
+    """
     balanced = [said(f"{('she', 'he')[n % 2]} is a {('clerk', 'driver')[n // 2 % 2]}.", n) for n in range(40)]
     biased = [said("she is a nurse.", 100 + n) for n in range(40)] + [
         said("he is an engineer.", 200 + n) for n in range(40)

@@ -101,7 +101,8 @@ def folder():
 
 @pytest.fixture(scope="module")
 def server(folder):
-    (folder / "cache").mkdir()  # otherwise the first command would make it, and make more calls than the others
+    # otherwise the first command would make this folder, and so make more calls than later commands
+    (folder / "cache").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOOPBACK_KEY", KEY)
         patch.setenv("SYNTHGEN_CACHE", str(folder / "cache"))
@@ -205,7 +206,9 @@ def test_sigkill_at_renames_and_fsyncs(server, setups, kind, stage, every):
     ("kind", "stage"), [*((kind, stage) for kind in KINDS for stage in STAGES), *((kind, "train") for kind in TRAINING)]
 )
 def test_sigkill_on_both_sides_of_every_call_twice(server, setups, kind, stage):
-    """Each command is killed at its call number n. It is then run again, and killed again at its call number n."""
+    """Each command is killed at its call number n. The command is then run again, and killed again at its call number
+    n.
+    """
     setup = setups(kind)
     cuts = [(n, side) for n in range(len(setup.calls[stage])) for side in ("before", "after")]
     kills = all_well(server, cuts, lambda cut: trial(server, setup, stage, [cut, cut]))
@@ -239,7 +242,7 @@ def test_sigkill_three_times_at_random_moments(server, setups, kind, stage):
 
 
 def damage(setup: Setup, part: str) -> tuple[Path, set[str]]:
-    """Cuts one file of a copied run short, and deletes another one. Returns (the copy, the names of the shards of both
+    """Cuts one file of a copied run short, and deletes another file. Returns (the copy, the names of the shards of both
     files).
     """
     run = Path(tempfile.mkdtemp(dir=setup.folder)) / "run"
@@ -319,7 +322,7 @@ def test_sigkill_of_a_run_with_a_server_after_it_was_asked(server, setups, folde
 
     def well(cut: tuple[int, str]) -> list[str]:
         wrong = trial(server, setup, "run", [cut], base=base)
-        return [one for one in wrong if one != "differs: student/README.md"]  # it contains measured times
+        return [one for one in wrong if one != "differs: student/README.md"]  # the README contains measured times
 
     assert all_well(server, cuts, well) == len(cuts)
     assert api.stats()["requests"] == api.stats()["paid"] == paid

@@ -30,13 +30,13 @@ ANIMALS = ("bees", "cows", "cats", "dogs", "owls", "ants", "bats", "eels", "pigs
 LIMIT = 3  # maximum number of requests in flight
 PRICES = {"input": 0.25, "output": 2.0}  # dollars per million tokens
 PARTS = ("generated", "curated", "student")
-MOST = 600_000_000  # picodollars: more than is reserved for one request of 256 new tokens
+MOST = 600_000_000  # picodollars; one request of 256 new tokens reserves less than this amount
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The example with a server, and a run of it that was not killed: `server`, `recipe`, `run`, the number of replies
-    that were `paid`, and the outcomes `planned` of `synthgen plan` and `done` of `synthgen run`.
+    """The example with a server, and a run of the example that was not killed: `server`, `recipe`, `run`, the number of
+    replies that were `paid`, and the outcomes `planned` of `synthgen plan` and `done` of `synthgen run`.
     """
     folder = tmp_path_factory.mktemp("readme")
     server = Serving(prices=list(PRICES.values()), latency=0.2)
@@ -75,8 +75,8 @@ def test_the_api_example_ends_well(example):
 
 
 class Killed:
-    """A run of the example in `folder` that is killed several times. It begins with an empty cache and with counts of 0
-    on the server.
+    """A run of the example in `folder` that is killed several times. The run begins with an empty cache and with counts
+    of 0 on the server.
     """
 
     def __init__(self, example: SimpleNamespace, folder: Path) -> None:

@@ -30,7 +30,7 @@ def load(path, *, text=lambda fields: fields["question"], **more):
 
 
 def refused(path, **more) -> str:
-    """The message with which a file is refused. It is one line, and names the file."""
+    """The message with which a file is refused. The message is one line, and names the file."""
     with pytest.raises(RecipeError) as caught:
         load(path, **more)
     assert "\n" not in caught.value.message
@@ -468,8 +468,8 @@ HYPHENS = re.compile(
 
 
 def test_hyphens_are_found_as_by_a_regular_expression():
-    """The function replaces the regular expression because it is faster. It must find the same hyphens: otherwise
-    splits would change between versions, and seeds would move from train to test.
+    """The function replaces the regular expression because it is faster. The function must find the same hyphens:
+    otherwise splits would change between versions, and seeds would move from train to test.
     """
     draw = random.Random(1)
     for _ in range(30_000):

@@ -168,7 +168,7 @@ def test_an_example_may_hold_any_character(tmp_path):
 
 @pytest.mark.parametrize("task", sorted(p.parent.name for p in shipped("prompts").glob("*/recipe.yaml")))
 def test_shipped_folders(task):
-    recipe = load_recipe(task)  # its key `prompts` may name the templates of another task
+    recipe = load_recipe(task)  # the key `prompts` of the recipe may name the templates of another task
     prompt = load_prompt(recipe.prompts, recipe.task)
     assert prompt.version.startswith(f"{recipe.task}@")
     for example in prompt.examples:

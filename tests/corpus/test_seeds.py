@@ -175,7 +175,7 @@ def test_utf8_with_a_byte_order_mark_and_odd_line_ends(tmp_path):
 
 
 def odd_rows(count: int) -> list[dict[str, str]]:
-    """Rows with many kinds of text. They are the same in every process."""
+    """Rows with many kinds of text. The rows are the same in every process."""
     words = ["two", "apples", "Ann", "Bob's", "ten", "écoute", "日本語", "3,000.5", "x-y", "often", "someone", "THIRTY"]
     words += ["\t", "—", "“Hi”", 'a"b', "line\nbreak", "5%", "None", "naïve", "S", "ſix", ""]
     return [

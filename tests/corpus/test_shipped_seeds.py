@@ -1,4 +1,4 @@
-"""The seeds that the package contains: their number, kinds and labels. No few-shot example is one of them."""
+"""The seeds that the package contains: their number, kinds and labels. No few-shot example is one of the seeds."""
 
 from __future__ import annotations
 

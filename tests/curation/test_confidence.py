@@ -110,7 +110,7 @@ def test_missing_candidates_of_a_server_are_not_taken_for_improbable_ones():
     )
     ids[1, 1], logp[1, 1], tail[1] = 1, np.log(0.2), np.log(0.2)
     assert known(of(TopK(ids, logp, tail, whole.log_z), [0, 0])) == [*MEASURES]
-    tail[1] = np.log(0.25)  # now the missing candidate may be the second best one
+    tail[1] = np.log(0.25)  # now the missing candidate may be the second most probable token
     assert known(of(TopK(ids, logp, tail, whole.log_z), [0, 0])) == ["logprob", "probability", "entropy"]
 
 

@@ -30,8 +30,8 @@ def test_tokens_are_counted_where_they_are_known(tmp_path):
 
 
 def filtered(tmp_path):
-    """A run with 12 rows. The check `length` drops four rows. One of the four belongs to a group, and another one is
-    also a refusal.
+    """A run with 12 rows. The check `length` drops four rows. One of the dropped rows belongs to a group, and another
+    dropped row is also a refusal.
     """
     long, refusal = "word other " * 600, "I’m sorry, but I cannot fulfill this request."
     texts = ["one", "one", "two", long, refusal, "three", "four", "", "six"]

@@ -1,5 +1,5 @@
 """Rows of `train` that are the same as rows of `validation` or `test`, or nearly the same, are rejected. The held-out
-rows stay, in any order of the rows.
+rows stay, in whatever order the rows come.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def reasons(rejected: dict[str, Record]) -> dict[str, list[tuple[str, str | None
 
 
 def test_a_copy_in_train_goes_and_the_row_that_is_held_out_stays(tmp_path):
-    """By default, prompt and completion are compared. Without the rule, the sweep for duplicates keeps the first copy,
-    which is the one in `train`.
+    """By default, prompt and completion are compared. Without the rule, the sweep for duplicates would keep the first
+    copy, which is in `train`.
     """
     rows = [
         asked("one fish", 0),

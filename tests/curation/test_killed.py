@@ -26,8 +26,8 @@ SHARD, SHARDS = 3000, 7  # a task gets shards until it has 8,192 rows: 3, 3 and 
 
 
 def large(run: Path) -> Path:
-    """A run of many short rows with copies, refusals and truncated rows. It is made without a Python object for each
-    row.
+    """A run of many short rows with copies, refusals and truncated rows. The run is made without a Python object for
+    each row.
     """
     folder = run / "generated"
     corpus.claim(folder, {"test": "large"}, "test")
@@ -77,8 +77,8 @@ def whole(tmp_path_factory):
 )
 def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
     """Kills the command once for each entry of `waits`. If the entry is a file name, the kill comes when this file
-    exists. If it is a number, the kill comes after a time that grows with this number. Then the command runs to its
-    end.
+    exists. If the entry is a number, the kill comes after a time that grows with this number. Then the command runs to
+    its end.
     """
     run, expected = whole
     copy = tmp_path / "run"

@@ -106,7 +106,9 @@ def test_the_kind_of_every_character():
 
 
 def test_the_hashes_are_those_of_every_version():
-    """Stored signatures are compared with new ones, so these numbers change only with the version in `_made_with`."""
+    """Stored signatures are compared with new signatures, so these numbers change only with the version in
+    `_made_with`.
+    """
     assert shingles("one two three four five six", 5).tolist() == PINNED_SHINGLES
     assert sketch.sketch(shingles("one two three four five six", 5)).tolist()[:4] == PINNED_SKETCH
 

@@ -268,7 +268,9 @@ def test_a_corpus_of_which_nothing_is_kept(tmp_path, rows):
 
 
 def test_a_curated_corpus_can_be_curated_again(tmp_path):
-    """The kept rows are judged again. They keep their old scores, and the new scores are added after them."""
+    """The kept rows are judged again. The kept rows keep their old scores, and the new scores are added after the old
+    scores.
+    """
     run = corpus_of(tmp_path / "run", [row("one fish", 0), row("two fish", 1), row("one fish", 2)])
     first = synthgen.curate(curating(), run)
     again = synthgen.curate(curating(length={"min_words": 3}), first.folder, tmp_path / "again")

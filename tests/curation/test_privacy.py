@@ -35,7 +35,7 @@ def found(texts: list[str]) -> list[list[Hit]]:
 
 
 def values(text: str) -> list[tuple[str, str]]:
-    """Each value in a text with its entity."""
+    """The personal data that is found in a text, as pairs (value, entity)."""
     return [(text[hit.start : hit.stop], hit.entity) for hit in found([text])[0]]
 
 

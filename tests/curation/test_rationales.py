@@ -202,7 +202,7 @@ def test_an_answer_that_may_follow_is_kept(rationale, answer):
 
 
 def test_rationales_of_rows_of_data_sets():
-    """A row of a data set has no strategy. Its reasoning is a column, a field of the message, or a part of the
+    """A row of a data set has no strategy. The row's reasoning is a column, a field of the message, or a part of the
     completion.
     """
     foreign = {"strategy": None, "answer": None, "rationale": None}

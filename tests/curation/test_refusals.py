@@ -2,7 +2,8 @@
 
 refusals.jsonl holds the replies. The replies of round 1 were written first, and the check's phrases were chosen with
 them. The replies of each later round were written before the check read them, and were used to choose phrases
-afterwards. docs/log.md has the precision and recall at the first reading. Expect about the same for other texts.
+afterwards. docs/log.md has the precision and recall at the first reading. Expect about this precision and recall for
+other texts.
 """
 
 from __future__ import annotations

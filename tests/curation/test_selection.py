@@ -1,5 +1,5 @@
 """The selection keeps the rows with the best known score, one row of each planted cluster, and the right number of rows
-of each stratum. It never rejects a row that is held out, keeps groups whole, and depends only on the rows.
+of each stratum. The selection never rejects a row that is held out, keeps groups whole, and depends only on the rows.
 """
 
 from __future__ import annotations

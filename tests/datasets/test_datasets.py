@@ -1,4 +1,6 @@
-"""Rows that synthgen did not make. Their ids and columns of every kind are kept, and every shard has all columns."""
+"""Rows that synthgen did not make. The ids and columns of these rows are kept, whatever their types, and every shard
+has all columns.
+"""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_what_a_format_cannot_hold_is_refused_by_row(tmp_path, rows, to, words, 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
     """Random conversations, in every format. `_check` in rows.py compares each row, so it notices every loss."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)  # skips fsync, because it waits for the disk
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # the test skips fsync, because fsync waits for the disk
     draw = random.Random(seed)
     messages = [said("system", draw.choice(["Be brief.", ""]))] if draw.random() < 0.3 else []
     for number in range(draw.randrange(1, 4)):
@@ -255,8 +255,8 @@ def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
 
 
 def test_own_columns_with_names_of_the_format_get_a_prefix(tmp_path):
-    """Preference pairs may have a column `messages`, as in UltraFeedback. Without the prefix, it would be read as the
-    conversation.
+    """Preference pairs may have a column `messages`, as in UltraFeedback. Without the prefix, this column would be read
+    as the conversation.
     """
     rows = [{**ROWS["preference"][0], "messages": [asked(9)], "system": "Linux", "label": "x"}]
     path = written(tmp_path / "rows.jsonl", rows)

@@ -75,7 +75,7 @@ def replies(
 @pytest.mark.parametrize(
     ("say", "win", "tie", "loss", "bias"),
     [
-        (lambda a, b: "A", 0, 1, 0, 1),  # it always prefers the first position
+        (lambda a, b: "A", 0, 1, 0, 1),  # this judge always prefers the first position
         (lambda a, b: "B", 0, 1, 0, 1),
         (lambda a, b: "tie", 0, 1, 0, 0),
         (lambda a, b: "A" if a.startswith("ours") else "B", 1, 0, 0, 0),

@@ -67,7 +67,7 @@ def dataset(folder: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 def songs(count: int = ROWS) -> list[dict[str, object]]:
-    """Rows with the same completion, so that a student that was trained on some of them knows the others."""
+    """Rows with the same completion, so that a student that was trained on some rows knows all rows."""
     return [{"prompt": f"{word(i)} verse", "completion": "la li lu"} for i in range(count)]
 
 
@@ -181,7 +181,9 @@ def test_a_student_in_its_run_is_enough(small_run, tmp_path):
 
 
 def test_a_student_is_measured_with_its_own_settings(sung):
-    """The recipe on the command line may describe another student. The untrained student is the one of the training."""
+    """The recipe on the command line may describe another student. The untrained student is still the one from which
+    the training started.
+    """
     recipe, _, student, found = sung
     other = recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"student": {"kind": "decoder", "layers": (0,)}, "seed": 9})}

@@ -62,7 +62,7 @@ def run(curated, tmp_path) -> Path:
 
 
 def opened(folder: Path) -> Any:
-    """The data set as mlcroissant reads it. It raises an error when the description is not valid."""
+    """The data set as mlcroissant reads it. mlcroissant raises an error when the description is not valid."""
     import mlcroissant
 
     return mlcroissant.Dataset(jsonld=str(folder / "croissant.json"))

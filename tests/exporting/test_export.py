@@ -365,7 +365,7 @@ def test_half_a_file_of_weights(run, tmp_path):
 def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
     if not shutil.which("mount"):
         pytest.skip("there is no `mount` here")
-    with small_disk(tmp_path / "disk", "16k") as enlarge:  # too small for the model, which has 33 kB
+    with small_disk(tmp_path / "disk", "16k") as enlarge:  # this disk is too small for the model, which has 33 kB
         out = tmp_path / "disk" / "edge"
         command = ["export", str(classifier), "--to", "onnx", "-o", str(out), "--corpus", str(run), "-q"]
         done = CliRunner().invoke(distill.cli.main, command)
@@ -385,8 +385,8 @@ def test_a_full_disk_loses_nothing(classifier, run, tmp_path):
 
 @pytest.mark.slow
 def test_the_demos_student_and_its_teacher(tmp_path_factory, tmp_path, smol):
-    """Every exported file of the demo's student passes the gate. The teacher also passes it when it is exported like a
-    student. llama.cpp is used if it is installed.
+    """Every exported file of the demo's student passes the gate. The teacher also passes the gate when it is exported
+    like a student. llama.cpp is used if it is installed.
     """
     recipe = synthgen.load_recipe("reasoning")
     folder = tmp_path_factory.mktemp("demo") / "run"

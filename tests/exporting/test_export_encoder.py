@@ -127,7 +127,7 @@ def test_what_is_not_exported_is_said_in_one_line(run, tmp_path):
         path.unlink()
     word_tokenizer(student)
     training = json.loads((student / "training.json").read_text())
-    durable.write_json(student / "training.json", {**training, "files": {}})  # as an older version wrote it
+    durable.write_json(student / "training.json", {**training, "files": {}})  # the file is as an older version wrote it
     with pytest.raises(UserError, match="only BERT's uncased tokenizer"):
         distill.export(student, "gguf", held_out=run)
     assert not (student / "gguf").exists()

@@ -1,5 +1,5 @@
 """`synthgen export --to spdx`: the document is valid for the classes that the SPDX project derives from its own model.
-Its licenses agree with the audit.
+The licenses in the document agree with the audit.
 """
 
 from __future__ import annotations

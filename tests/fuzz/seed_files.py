@@ -3,8 +3,8 @@
     task = write_task(tmp_path, number)     # the same number makes the same task
     rows_in(task.seeds)                     # the rows that a person sees there
 
-A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of its
-bytes, its encoding, its name or its folder are changed.
+A file is first written without faults: rows with values of every type, as JSONL, CSV, TSV or Parquet. Then some of the
+file's bytes, its encoding, its name or its folder are changed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Task:
 
 
 def write_task(folder: Path, number: int) -> Task:
-    """Write the recipe, the template and the seed files with this number."""
+    """Write the recipe, the template and the seed files of the task with this number."""
     draw = random.Random(number)
     folder.mkdir()
     if draw.random() < 0.2:

@@ -58,7 +58,8 @@ def test_the_same_rows_however_many_are_in_flight(serve, tmp_path, monkeypatch, 
     stats = calm.stats()
     assert stats["paid_twice"] == 0
     assert stats["requests"] > len(alone)
-    if not failed:  # A reply that answers two requests is paid once. Its cost is part of the cost of both rows.
+    # A reply that answers two requests is paid once. The whole cost of the reply is part of the cost of both rows.
+    if not failed:
         cost, bill = sum(r.cost_usd for r in alone), stats["usd_pico"] / 1e12
         assert cost == pytest.approx(bill, rel=1e-9) or (strategy == "best_of_n" and bill < cost < 1.2 * bill)
     calm.set(faults={"500": 0.1, "429": 0.1, "reset": 0.05}, latency=0.005, reset=True)
@@ -196,7 +197,9 @@ def test_what_an_api_cannot_do_is_said_before_anything_is_sent(serve, tmp_path, 
 
 
 def test_a_reservation_is_on_the_disk_before_the_request_is_on_the_wire(serve, tmp_path):
-    """A run is killed while eight billed requests are unanswered. Their cost is already in the ledger on the disk."""
+    """A run is killed while eight billed requests are unanswered. The cost of these requests is already in the ledger
+    on the disk.
+    """
     server = serve(script=[["What", ["timeout"]]])  # the server bills each request and never answers it
     path = write_recipe(
         tmp_path / "task", server.url, seeds=40, teacher={"max_in_flight": 8}, generate={"budget": {"usd": 1}}

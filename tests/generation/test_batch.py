@@ -96,7 +96,8 @@ def test_budget_bounds_a_batch(serve, tmp_path):
     server = serve(batch={"polls": 0})
     with pytest.raises(UserError, match="budget is reached"):
         batched(tmp_path, server, seeds=100, generate={"budget": {"usd": 0.0002}})
-    # A batch costs half the price. The budget reserves the most that each request can cost, so the bill stays below it.
+    # A batch costs half of the usual price. The budget reserves the most that each request can cost, so the bill stays
+    # below it.
     assert 0 < server.stats()["usd_pico"] / 1e12 / 2 <= 0.0002
     rows, _, _ = batched(tmp_path, server, seeds=100, generate={"budget": {"usd": 1.0}})
     assert len(rows) == 100

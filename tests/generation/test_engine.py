@@ -82,8 +82,8 @@ def test_on_the_engine(name, shrunk, tmp_path):
 
 
 def test_rationalize_keeps_what_the_teacher_knows(shrunk, tmp_path):
-    """Half of the references are the greedy teacher's own answers. Those rows need no hint, and the other rows get a
-    hint.
+    """Half of the references are the greedy teacher's own answers. Rows with these references need no hint, and the
+    other rows get a hint.
     """
     greedy = {"generate": {"answer_marker": " ", "temperature": 0.0}}
     told = shrunk("vote", strategy="answer", **greedy)
@@ -140,7 +140,7 @@ def test_killed_for_real(shrunk, tmp_path):
 
 
 def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
-    """`plan` gives an upper bound for the number of requests. No strategy sends more requests than that."""
+    """`plan` gives an upper bound for the number of requests. No strategy sends more requests than this upper bound."""
     for name in ("vote", "evolve", "conversation", "extract", "preference"):
         recipe = shrunk(name, limit=4, **UPDATES.get(name, {}))
         all_jobs = identified(recipe)

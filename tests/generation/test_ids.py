@@ -68,8 +68,8 @@ SECTIONS = {
     "answer mixture": {"teachers": 3, "mixture": {"one": 2, "three": 1}},
 }
 # For each recipe: the number of requests, a hash of the request ids, the number of rows, and a hash of the row ids.
-# They were computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates and
-# replies. Two changes are more recent: the judge's labels are now "Yes" and "No", and the line of an answer is not
+# These values were computed with commit 199c186 (which spelled `rationalize` with an s) for the same seeds, templates
+# and replies. Two changes are more recent: the judge's labels are now "Yes" and "No", and the line of an answer is not
 # taken for a question.
 BEFORE = {
     "answer": (48, "1ab08ee9c847d382", 48, "1ab08ee9c847d382"),
@@ -78,7 +78,8 @@ BEFORE = {
     "embed": (24, "58e09b4ba41f1990", 24, "58e09b4ba41f1990"),
     "score": (24, "cf91e592c388f2e6", 24, "cf91e592c388f2e6"),
     "rationalize": (80, "9f5e5cb89e2a91fc", 27, "9140b4c90aec840b"),
-    "classify_votes": (72, "c7f2440f72e8e2f4", 24, "892f918b7bf4b421"),  # computed when the strategy was added
+    # these values were computed when the strategy was added
+    "classify_votes": (72, "c7f2440f72e8e2f4", 24, "892f918b7bf4b421"),
     "vote": (128, "17311c5045a2566e", 34, "5fb3ddffb6a9c969"),
     "best_of_n": (288, "5a7a63e614266e7c", 48, "b2035c56e950fb5a"),
     "best_of_n probability": (288, "b8d83fa60940523b", 48, "c60c9008ea1cafe0"),
@@ -126,7 +127,9 @@ def recipe(folder: Path, case: str):
 
 
 def replied(request: Request) -> Reply:
-    """A reply that depends only on the request's id. There are few different answers, so that some get a majority."""
+    """A reply that depends only on the request's id. There are few different answers, so that some answers get a
+    majority.
+    """
     number = int(request.id, 16)
     if request.kind == "classify":
         weights = [1 + (number >> 4 * n) % 7 for n in range(len(request.labels))]

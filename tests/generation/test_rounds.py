@@ -117,7 +117,9 @@ def test_what_a_strategy_turns_away_is_no_fault(jobs):
 
 
 def test_streamed_and_batched_are_the_same_rows_on_the_engine(shrunk):
-    """The local teacher is asked one request at a time. Its answers are greedy, so they do not depend on the batch."""
+    """The local teacher is asked one request at a time. The teacher's answers are greedy, so they do not depend on the
+    batch.
+    """
     recipe = shrunk("conversation", limit=4, generate={"temperature": 0.0}, steps={"temperature": 0.0})
     every = list(identified(recipe).one_by_one())
     [name] = every[0].setting.versions

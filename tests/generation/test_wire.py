@@ -253,7 +253,8 @@ def test_the_ledger_counts_open_reservations_and_parts(tmp_path):
     assert ledger.spent(tmp_path) == Spent(81, 9)
     asyncio.run(write((1, 2), end=True))
     asyncio.run(write((2, 2), end=True))
-    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)  # the part's costs, and half of the run's costs
+    # all costs of the part, and half of the costs of the run
+    assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)
     ledger.discard(tmp_path)
     assert not tmp_path.exists()
 

@@ -56,8 +56,8 @@ def arrays(target) -> list[np.ndarray]:
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 @pytest.mark.parametrize("spec", SPECS, ids=["draws", "warm draws", "topk"])
 def test_the_same_requests_give_the_same_bits(device, teacher_folder, spec, top_p, dtype):
-    """The model is loaded twice, and each copy samples each of two batches twice. One batch has all requests, the other
-    only the first request.
+    """The model is loaded twice, and each copy samples each of two batches twice. One batch has all requests, and the
+    other batch has only the first request.
     """
     requests = [ask(q, i, tokens=12 + i, top_p=top_p) for i, q in enumerate(QUESTIONS)]
     for batch in (requests, requests[:1]):

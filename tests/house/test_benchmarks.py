@@ -21,8 +21,8 @@ FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/trl", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
 NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 
-# Names of revision 199c186. These three benchmarks also run that old revision, and call functions by the names of that
-# revision.
+# Names of revision 199c186. These three benchmarks also run the old revision 199c186, and call functions by the names
+# of that revision.
 OLD = {
     "benchmarks/curation.py": {"synthgen.curate.CHECKS", "synthgen.curate.dedup"},
     "benchmarks/seeds.py": {"synthgen.generate.plan.plan"},
@@ -66,7 +66,7 @@ def is_ours(module: str) -> bool:
 
 
 def program(text: str) -> ast.AST:
-    """The syntax tree of a string. It is empty if the string is not a program."""
+    """The syntax tree of a string. The tree is empty if the string is not a program."""
     try:
         return ast.parse(textwrap.dedent(text))
     except SyntaxError:

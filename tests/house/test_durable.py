@@ -97,7 +97,7 @@ def test_sweep_deletes_every_temporary_file_and_nothing_else(tmp_path):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    half = tmp_path / ".tmp-gone-corpus"  # left behind when the removal of a corpus was killed
+    half = tmp_path / ".tmp-gone-corpus"  # the folder that is left when the removal of a corpus is killed
     (half / "data").mkdir(parents=True)
     other = tmp_path / ".tmp-gone-another"
     other.mkdir()
@@ -134,7 +134,8 @@ def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):
     corpus.claim(tmp_path, {}, "generate")
     failure = {"id": "a", "seed_id": "s", "split": "train", "kind": "context", "reason": "long"}
     failures = pa.Table.from_pylist([failure], schema=FAILURE_SCHEMA)
-    corpus.commit(tmp_path, "train-00000", {"failures": failures})  # killed before it wrote the data file
+    # the process was killed before it wrote the data file
+    corpus.commit(tmp_path, "train-00000", {"failures": failures})
     corpus.commit(tmp_path, "train-00000", {"data": SCHEMA.empty_table()})
     assert not list(tmp_path.glob("failures/*"))
 

@@ -1,8 +1,8 @@
 """A finished student is damaged in many ways, and `distill export` refuses it in one line, or writes correct files.
 
-`test_mutated_files.py` damages any file of a run. Here the damaged files are those that an export reads. Half of the
-students are like those of older versions: their training.json does not state the hashes of the files. So the damage
-reaches the code that reads a student.
+`test_mutated_files.py` damages any file of a run. In this module, the damaged files are the files that an export reads.
+Half of the students are like those of older versions: their training.json does not state the hashes of the files. So
+the damage reaches the code that reads a student.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def base(finished, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def older(base, tmp_path_factory) -> Path:
-    """The same folder without hashes of the student's files."""
+    """A copy of the folder `base` without the hashes of the student's files."""
     folder = shutil.copytree(base, tmp_path_factory.mktemp("older") / "base")
     path = folder / "run/student/training.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))

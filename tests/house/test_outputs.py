@@ -169,7 +169,7 @@ def test_an_audit_is_not_written_into_a_persons_folder(run, finished, tmp_path):
         synthgen.audit(recipe, run, out=folder)
     assert files(folder) == {"report.md": b"# My report", "notes.txt": TEXT.encode()}
     first = synthgen.audit(recipe, run, out=tmp_path / "audit")
-    (tmp_path / "audit" / "report.json").unlink()  # killed before the file was written
+    (tmp_path / "audit" / "report.json").unlink()  # the process was killed before the file was written
     assert synthgen.audit(recipe, run, out=tmp_path / "audit") == first
 
 

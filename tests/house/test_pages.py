@@ -55,7 +55,7 @@ def test_a_rows_distribution_is_read_as_the_page_says(make, tmp_path, monkeypatc
     assert len(names["frame"]) >= len(names["kept"]) > 0  # `frame`: rows of all splits, `kept`: rows of one split
     assert {reason["check"] for row in names["rejected"] for reason in row["verdicts"]} == {"duplicates"}
 
-    # The whole distribution that the page computes agrees with the stored one.
+    # The whole distribution that the page computes agrees with the stored distribution.
     target, meta, p_TV = names["target"], names["meta"], names["p_TV"]
     np.testing.assert_allclose(p_TV.sum(1), 1)
     np.testing.assert_allclose(np.exp(names["logp_TV"].numpy()), p_TV, atol=1e-6)

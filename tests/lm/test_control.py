@@ -20,8 +20,8 @@ TEMPLATE = (
 
 
 def pieces(model: str) -> PreTrainedTokenizerFast:
-    """A tokenizer like those of SentencePiece: `</s>` is a piece of its vocabulary, and texts begin with a space. Its
-    normalizer replaces full-width characters by normal characters.
+    """A tokenizer like those of SentencePiece: `</s>` is a piece of its vocabulary, and texts begin with a space. The
+    tokenizer's normalizer replaces full-width characters by normal characters.
     """
     letters = ["▁", *sorted(set("abcdefghijklmnopqrstuvwxyz</>s|_ \né中"))]
     special = ["<unk>", "<s>", "</s>"]

@@ -1,4 +1,4 @@
-"""Nineteen bugs that were found in other distillation tools. Each has a test that fails when synthgen has the bug.
+"""Nineteen bugs that were found in other distillation tools. Each bug has a test that fails when synthgen has the bug.
 
 `make loss-bugs` plants each bug in a copy of the source and shows that its test fails.
 """
@@ -33,7 +33,8 @@ LLAMA |= {"num_key_value_heads": 2, "max_position_embeddings": 64}
 def model_of(name: str = "Llama", **config_keys):
     """A small model with random weights. `name` is its class name in transformers without 'ForCausalLM'.
 
-    With attn_implementation="eager" batches are padded. Otherwise they are packed if the model allows it.
+    With attn_implementation="eager" batches are padded. With other attention implementations, batches are packed if the
+    model allows packing.
     """
     import transformers
 

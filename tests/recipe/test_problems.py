@@ -1,4 +1,6 @@
-"""All problems of a recipe are reported together. Each has a line of its own, with the line number in the YAML file."""
+"""All problems of a recipe are reported together. Each problem has a line of its own, with the line number in the YAML
+file.
+"""
 
 from __future__ import annotations
 

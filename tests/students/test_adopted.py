@@ -1,4 +1,4 @@
-"""Training on rows that synthgen did not make. They are written as a corpus in the student's folder."""
+"""Training on rows that synthgen did not make. These rows are written as a corpus in the student's folder."""
 
 from __future__ import annotations
 

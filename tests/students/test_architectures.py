@@ -25,7 +25,8 @@ _ROUTED = {**_EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 
 _PACKED = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 264, "num_kv_shared_layers": 0}
 _SCAN = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 4}
 
-# For each architecture: the keys of its config that differ from the common ones, and the layers that are kept.
+# For each architecture: the keys of its config that differ from the configs of other architectures, and the layers that
+# are kept.
 ARCHITECTURES: dict[str, tuple[dict[str, Any], list[int]]] = {
     "llama": (_GROUPED, [0, 3]),
     "gpt2": ({}, [0, 3]),
@@ -55,7 +56,9 @@ _FAST = list(ARCHITECTURES)[:14]
 
 
 def teacher_of(name: str, **changes: Any) -> Any:
-    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so a missing one is noticed."""
+    """A tiny teacher with random weights. Its biases, norms and buffers are random too, so the test notices when one of
+    them is missing.
+    """
     tokenizer = byte_tokenizer()
     common = {
         "vocab_size": 264,
@@ -77,7 +80,8 @@ def teacher_of(name: str, **changes: Any) -> Any:
         for key, buffer in model.named_buffers():
             if "correction_bias" in key or "layer_scalar" in key:
                 buffer.add_(0.3 * torch.randn_like(buffer))
-    model.generation_config = GenerationConfig(eos_token_id=5)  # like a checkpoint with a different end token
+    # the teacher is like a checkpoint with a different end token
+    model.generation_config = GenerationConfig(eos_token_id=5)
     return model
 
 

@@ -128,7 +128,7 @@ def test_a_finetune_names_its_base_its_license_and_its_results(run, tmp_path):
     [
         ({"model": "org/base"}, ["org/base"], "finetune"),
         ({"model": "org/base", "lora": {"r": 4}}, ["org/base"], "finetune"),  # the saved weights are merged
-        ({"layers": 2}, ["org/teacher"], None),  # its weights are only a part of the teacher's
+        ({"layers": 2}, ["org/teacher"], None),  # the student's weights are only a part of the teacher's weights
         ({"config": {"hidden_size": 8}}, None, None),
         ({"model": "/models/mine"}, None, None),
         ({"model": "package:some_model"}, None, None),

@@ -243,7 +243,9 @@ def test_resume_is_exact_wherever_it_was_cut(run, tmp_path, origin, cuts):
 
 
 def test_the_identity_of_a_tokenizer_ignores_earlier_calls(tmp_path):
-    """The identity chooses the cache of token ids, so a call that truncates must not change it."""
+    """The identity chooses the cache of token ids, so a call of the tokenizer that truncates must not change the
+    identity.
+    """
     tokenizer = word_tokenizer(tmp_path / "words")
     before = tokenizer_identity(tokenizer)
     tokenizer(["cat dog", "cat"], truncation=True, max_length=2, padding=True)

@@ -289,7 +289,7 @@ def test_two_processes_train_the_same_student(small_run, tmp_path):
         task = small_task(tmp_path / name, Path(recipe.teacher.model), seeds=20, train=base | changes)
         alone[name] = train(load_recipe(task), run, tmp_path / f"one-{name}").folder
         arguments += [str(task), str(tmp_path / f"two-{name}")]
-    shutil.rmtree(run / "hidden")  # so that the launched processes must compute the hidden states again
+    shutil.rmtree(run / "hidden")  # without this folder, the launched processes must compute the hidden states again
     script = tmp_path / "launched.py"
     script.write_text(_LAUNCHED)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

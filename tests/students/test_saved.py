@@ -126,7 +126,9 @@ def test_targets_that_cannot_be_merged_are_refused(tmp_path, target, says):
 
 
 def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_path):
-    """The checkpoint ends with token 5. It was made for another task, which forbids and forces tokens."""
+    """The checkpoint ends with token 5. The checkpoint was made for another task, whose settings forbid and force
+    tokens.
+    """
     tokenizer, model = byte_tokenizer(), AutoModelForCausalLM.from_pretrained(small_teacher(tmp_path / "base"))
     end = tokenizer.eos_token_id
     tokenizer.eos_token = "<|im_start|>"  # the template ends a turn with another token

@@ -301,7 +301,7 @@ def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
 def test_logits_of_another_kind_are_refused(run, reader, changes):
     path = logits_of(run, "train-00000")
     table = altered_meta(run, path, **changes)
-    other = path.with_name("other.parquet")  # holds the second half of the shard's rows
+    other = path.with_name("other.parquet")  # this file will hold the second half of the shard's rows
     whole = pq.read_table(path)
     pq.write_table(table.slice(0, 3), path)
     pq.write_table(whole.slice(3), other)

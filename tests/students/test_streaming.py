@@ -55,7 +55,7 @@ __all__ = ["ensemble_run", "made", "rationale_run", "reader", "run", "teacher"] 
 CHOICES = {
     "all": {},
     "share": {"share": 0.5},
-    "shorter": {"max_length": -1},  # leaves out the longest rows only
+    "shorter": {"max_length": -1},  # this limit leaves out only the longest rows
     "labels alone": {"labels_alone": True},
     "held out": {"split": "test", "share": 0.3},  # the share applies to training seeds only
 }
@@ -256,8 +256,8 @@ def test_the_rows_without_their_distributions(made, reader):
 
 @pytest.mark.parametrize("name", ["curated", "corpus", "mine"])
 def test_the_cache_lies_where_nobody_elses_files_are(tmp_path, name):
-    """For a corpus in a run, the cache is beside the corpus. For a corpus in another place, it is
-    beside the student.
+    """For a corpus in a run, the cache is beside the corpus. For a corpus in another place, the cache is beside the
+    student.
     """
     around = tmp_path / "run" if name != "mine" else tmp_path / "student"
     (tmp_path / "run").mkdir()

@@ -373,7 +373,7 @@ def test_features_have_unit_length_and_stay_in_their_buckets():
 
 def test_rows_that_curation_rejected_teach_a_classifier_their_probabilities_alone(tmp_path):
     """The check of answers rejects rows, which changes only the cross-entropy of the student."""
-    # A teacher with random weights writes single bytes, so only such labels have enough probability.
+    # A teacher with random weights writes single bytes, so only labels of one byte have enough probability.
     kinds = {"generate": {"labels": ["K", "l"]}, "logits": None, "strategy": "classify"}
     student = {"kind": "classifier", "buckets": 64, "hidden_size": 4, "dropout": 0.0}
     section = {"student": student, "batch_size": 8, "max_steps": 4, "kd_weight": 0.5, "baseline": False}

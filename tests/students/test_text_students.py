@@ -284,7 +284,7 @@ def test_one_command_from_a_server_to_a_measured_student(serve, tmp_path, studen
 
 
 def test_a_local_teacher_with_another_tokenizer_teaches_in_the_same_recipe(tmp_path, student):
-    """The teacher runs in this process. Its distributions are over bytes, and the student has longer tokens."""
+    """The teacher runs in this process. The teacher's tokens are bytes, and the student's tokens are longer."""
     teacher = small_teacher(tmp_path / "teacher", seed=4)
     keys = {"student": {"model": str(student)}, **SHORT, "kd_weight": 0.9}
     path = small_task(tmp_path / "task", teacher, seeds=12, logits={"kind": "topk", "k": 8}, train=keys)

@@ -136,7 +136,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def curated_files(folder: Path) -> dict[str, bytes]:
-    """The same for a curated corpus, without NOTICE.md and the card, which the audit writes."""
+    """Maps the path of every file of a curated corpus to its bytes, without NOTICE.md and the card, which the audit
+    writes.
+    """
     return {name: data for name, data in files(folder).items() if name not in ("NOTICE.md", "README.md")}
 
 

@@ -1,5 +1,5 @@
-"""The losses by their definitions: probabilities in float64 over the full vocabulary. Autograd computes their
-gradients.
+"""The losses by their definitions: probabilities in float64 over the full vocabulary. Autograd computes the gradients
+of the losses.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def exact(
     beta: float = 0.5,
     alpha: float = 0.1,
 ) -> torch.Tensor:
-    """The loss by its definition, in float64 probabilities over the full vocabulary. Autograd computes its gradient."""
+    """The loss by its definition, in float64 probabilities over the full vocabulary. Autograd computes the gradient of
+    the loss.
+    """
     p, q = (logp.double() / temperature).softmax(-1), (z.double() / temperature).softmax(-1)
     if name == "mse":
         a, b = logp.double(), z.double()

@@ -92,8 +92,8 @@ class Server:
     """A process that runs each command in a fork of itself. `lanes` is the maximum number of commands at the same time.
     `close` ends the process.
 
-    `imports` are the commands, and the modules that the commands import when they are used. The process imports all of
-    them once, so that no fork has to import them.
+    `imports` are the commands, and the modules that the commands import when they are used. The process imports all
+    these modules once, so that no fork has to import them.
     """
 
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
@@ -124,8 +124,8 @@ class Server:
 
         `cut=(n, "before")` kills the process before its call number n of a function in `HOOKED`, and "after" kills it
         after that call. `after=s` kills the process after s seconds. With `once`, the seconds count from the moment
-        when that file exists. Processes of the command that are still alive `patience` seconds after its end count as
-        orphans.
+        when the file `once` exists. Processes of the command that are still alive `patience` seconds after its end
+        count as orphans.
         """
         request = {
             "command": [str(part) for part in command],
@@ -189,7 +189,7 @@ def serve(sockets: list[int], imports: list[str]) -> None:
     for name in imports:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # so that forks do not copy the memory pages of these objects
+    gc.freeze()  # `freeze` keeps forks from copying the memory pages of these objects
     lanes = [socket.socket(fileno=number) for number in sockets]
     for lane in lanes:
         if os.fork() == 0:
@@ -229,7 +229,9 @@ def _take_requests(lane: socket.socket) -> None:
 
 
 def _kill_after(child: int, seconds: float, once: str | None) -> None:
-    """Sends SIGKILL after some seconds, unless the child has already ended. The clock starts when `once` exists."""
+    """Sends SIGKILL after some seconds, unless the child has already ended. The clock starts when the file `once`
+    exists.
+    """
     until = None if once else time.monotonic() + seconds
     while until is None or (left := until - time.monotonic()) > 0:
         if until is None:
@@ -294,7 +296,9 @@ def _hook(calls: list[str], cut: list[Any] | None) -> None:
             try:
                 return act(*args, **kwargs)
             finally:
-                if here:  # also after a call that raised an error, such as the unlink of a file that is not there
+                # kill the process also after a call that raised an error, such as the unlink of a file that is not
+                # there
+                if here:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return call

@@ -1,4 +1,4 @@
-"""Texts that seem to contain personal data or secrets, but contain none. They are drawn with a seed.
+"""Texts that seem to contain personal data or secrets, but contain none. The texts are drawn with a seed.
 
 for text in lookalikes("phone", 300, seed=1):
     ...
@@ -14,7 +14,7 @@ from support.planted import ALPHANUMERIC, DIGITS, FRAMES, UPPER, Draw, filled, i
 
 
 def damaged(draw: Draw, value: str, places: str) -> str:
-    """The value, in which one of the characters in `places` is replaced by another character of `places`."""
+    """A copy of `value` in which one character that is in `places` is replaced by another character of `places`."""
     indexes = [index for index, sign in enumerate(value) if sign in places]
     index = draw.choice(indexes)
     return value[:index] + draw.choice([sign for sign in places if sign != value[index]]) + value[index + 1 :]

@@ -22,7 +22,9 @@ _EXPORTS = ("distill.exporting.parity.measure",)
 
 
 def measure(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Does what `distill.cost.measure` does, with JSON, but in this process."""
+    """Measures in this process as `distill.cost.measure` does in a child; arguments and result are also converted to
+    JSON and back.
+    """
     measured = resolve(function)(json.loads(json.dumps(arguments)))
     return {**json.loads(json.dumps(measured)), "peak_rss_bytes": peak_rss()}
 

@@ -5,8 +5,8 @@ for planted in plants("phone", 300, seed=1):
 for text in lookalikes("phone", 300, seed=1):
     ...
 
-The formats and check digits are written here from their public descriptions. They share nothing with the patterns of
-the package, so an error in a pattern is not repeated here.
+The formats and check digits are written here from their public descriptions. The formats share nothing with the
+patterns of the package, so an error in a pattern is not repeated here.
 """
 
 from __future__ import annotations

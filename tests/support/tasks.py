@@ -34,7 +34,7 @@ def sleeps(seconds: float, services: Services) -> None:
 
 
 def dies_once(path: str, services: Services) -> int:
-    """Returns 1 if the file exists. Otherwise the call writes the file, and its process dies."""
+    """Returns 1 if the file exists. Otherwise the call writes the file, and the process of the call dies."""
     if not Path(path).exists():
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)

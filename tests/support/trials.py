@@ -54,7 +54,7 @@ class Setup:
 
 
 def undisturbed(server: Server, recipe: Path, folder: Path, stages: Sequence[str] = STAGES) -> Setup:
-    """Runs the commands of the stages one after the other, and keeps a copy of the run after each. The corpus is
+    """Runs the commands of the stages one after the other, and keeps a copy of the run after each stage. The corpus is
     audited before the training, because the training needs the report.
     """
     setup = Setup(recipe, folder)

@@ -161,7 +161,7 @@ class FUZZ:
 
     @staticmethod
     def check(reply: Reply, model: ApiModel) -> None:
-        """Assert that the answer is one that a corpus may hold."""
+        """Assert that a corpus may hold the answer."""
         assert reply.finish_reason in FINISH_REASONS
         assert reply.finish_reason in ("stop", "length", "tool_calls")
         assert reply.text.strip() or reply.tool_calls

@@ -68,7 +68,7 @@ class Alike(Section):
 
 
 def first_letters(batch: pa.RecordBatch, section: Alike, services) -> pa.Table:
-    """Two keys for each row: one from its first letters, and one that no other row has."""
+    """Two keys for each row: a key from the row's first letters, and a key that no other row has."""
     texts = batch["completion.plain"].to_pylist()
     keys = [hashlib.blake2b(text[:2].encode(), digest_size=8).digest() for text in texts]
     own = [hashlib.blake2b(f"{number}".encode(), digest_size=8).digest() for number in batch["row"].to_pylist()]

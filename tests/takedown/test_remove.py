@@ -119,7 +119,7 @@ def test_a_seed_may_leave_its_file_too(plain, server, tmp_path):
 
 
 def test_a_removed_row_is_not_made_again(plain, server):
-    """A row may also be named by its own id. Its reply is deleted, and its request is not sent again."""
+    """A row may also be named by its own id. The row's reply is deleted, and the row's request is not sent again."""
     row = next(row for row in rows_of(plain.run).values() if row.seed_id == "q1")
     assert "the row" in command("remove", plain.run, "--source", row.id, "--yes")
     asked = server.stats()["requests"]
@@ -313,7 +313,7 @@ def test_no_student_is_trained_without_a_new_audit(plain):
 
 
 def test_a_student_of_an_earlier_curation_is_out_of_date(plain):
-    """The corpus that it learned from is gone, and may have had the rows."""
+    """The corpus that the student learned from is gone, and may have had the rows."""
     student, notes = plain.run / "student", plain.run / "notes"
     durable.write_json(student / "inputs.json", {"curated_sha256": "earlier"})
     for folder in (student, notes):
@@ -410,7 +410,7 @@ def test_rows_of_a_data_set_stay_away(tmp_path, monkeypatch):
 
 
 def test_a_row_that_is_scored_stays_away_with_the_source_that_it_brings(tmp_path):
-    """Its text is not read to a teacher again."""
+    """No teacher scores the text of the removed row again."""
     seeds = [{"id": name, "question": name, "completion": name} for name in ("a", "b")]
     seeds[1]["sources"] = [{"id": "web", "role": "seed", "license": "CC0-1.0"}]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in seeds))

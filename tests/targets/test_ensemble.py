@@ -186,7 +186,7 @@ def test_empty_slots_teach_nothing(name, how):
 
 
 def test_vocabularies_padded_to_different_sizes():
-    """Ids beyond the smaller vocabulary are padding. They are left out, and the other probabilities sum to one."""
+    """Ids beyond the smaller vocabulary are padding. These ids are left out, and the other probabilities sum to one."""
     logp = teachers(2)
     wide = torch.cat([logp[1], torch.full((N, 3), -1.0)], -1).log_softmax(-1)
     two = metas(2, k=6)

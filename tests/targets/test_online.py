@@ -271,7 +271,7 @@ def test_mutual_learning_moves_both_and_no_gradient_crosses(corpus_):
     online = {"mode": "mutual", "loss_temperature": 2.0, "teacher_kd_weight": 0.3}
     objective, data, teacher, section = ready(corpus_, online, double=True, loss="reverse_kl")
     objective.teacher.double()
-    with torch.no_grad():  # makes the teacher different from the student
+    with torch.no_grad():  # this loop makes the teacher different from the student
         for weight in objective.teacher.parameters():
             weight.mul_(1.2)
     student, peer = copy.deepcopy(objective.model), copy.deepcopy(objective.teacher)

@@ -299,7 +299,7 @@ def test_a_process_that_does_not_write_waits_for_the_states(teacher, tmp_path, c
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
-        if len(waits) == 3:  # the work of another process in the meantime
+        if len(waits) == 3:  # another process makes the states in the meantime
             States(tmp_path, teacher).make(teacher, [1], texts(), 4)
 
     monkeypatch.setattr(states.time, "sleep", sleep)

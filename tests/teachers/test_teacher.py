@@ -400,8 +400,10 @@ def test_logits_that_are_not_finite_are_a_failure_of_their_row_alone(tiny, value
     labels = [request._replace(kind="classify", labels=("yes", "no")) for request in requests]
     given = ({"role": "assistant", "content": "yes"},)
     scores = [request._replace(kind="score", completion=given) for request in requests]
-    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))  # `good` may fail: too little mass
+    # `good` may have a failure, because the labels have too little mass
+    bad, good = (admitted(labels[0], reply) for reply in teacher.classify(labels))
     assert bad.failure[0] == "engine"
     assert good.failure is None or good.failure[0] != "engine"
-    scored = [admitted(scores[0], reply) for reply in teacher.score(scores, spec)]  # both are packed into one sequence
+    # both requests are packed into one sequence
+    scored = [admitted(scores[0], reply) for reply in teacher.score(scores, spec)]
     assert scored[0].failure[0] == "engine"

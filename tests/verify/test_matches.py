@@ -112,7 +112,8 @@ def test_the_marker_counts_only_behind_the_reasoning():
 
 
 def test_the_answer_at_the_end_of_a_long_text_is_found():
-    thoughts = "We think about it for a while.\n" * 5_000  # longer than what is searched, so only the end counts
+    # these thoughts are longer than the part of a text that is searched, so only their end counts
+    thoughts = "We think about it for a while.\n" * 5_000
     assert matches(f"{thoughts}Answer: 42", "42")
     assert not matches(f"Answer: 42\n{thoughts}It is 41.", "42")
     assert matches(f"{'We think. ' * 200}So there are 42 eggs.", "42")

@@ -1,4 +1,6 @@
-"""One engine for all tests: SmolLM2-135M in float32. It is not compiled, because this takes longer than all tests."""
+"""One engine for all tests: SmolLM2-135M in float32. The engine does not compile the model, because compiling takes
+longer than all tests.
+"""
 
 from __future__ import annotations
 

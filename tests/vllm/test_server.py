@@ -108,7 +108,7 @@ def test_labels_have_the_probabilities_of_their_first_tokens(make, smol, request
     labels = ["True", "False"]
     question = "Is the sky blue? Answer True or False."
     # The reply must be a label alone. vLLM excludes all other answers before it computes the log-probabilities. A token
-    # such as "T", which may also be the beginning of another word, must then have a probability below 1%, because
+    # such as "T" may also be the beginning of another word. The probability of this token must be below 1%, because
     # otherwise the probabilities of the labels are not known.
     only = {"extra": {"structured_outputs": {"choice": labels}}}
     _, rows, _ = make([{"question": question}], only, strategy="classify", generate={"labels": labels})

@@ -2,11 +2,11 @@
 
 A target of kind `sampled` needs tokens that are drawn from the full distribution. vLLM returns only the k most probable
 tokens, so the tokens are drawn inside vLLM. A logits processor sees the logits of each row before temperature and top-p
-are applied. It draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in one message
-over a local socket. Only a socket can return data from the workers of every copy of a data-parallel model. Together
-with the draws of a position, the processor sends the largest log-probability at this position. vLLM also returns this
-number with the reply. Draws are accepted for a position only when the two numbers agree. Random numbers depend only on
-the request's id, as in the 'transformers' teacher.
+are applied. The processor draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in
+one message over a local socket. Only a socket can return data from the workers of every copy of a data-parallel model.
+Together with the draws of a position, the processor sends the largest log-probability at this position. vLLM also
+returns this number with the reply. Draws are accepted for a position only when the two numbers agree. Random numbers
+depend only on the request's id, as in the 'transformers' teacher.
 
 vLLM's workers import this module by its name. vLLM has two model runners with different interfaces for logits
 processors, so there are two logits processors here.
@@ -41,7 +41,8 @@ except ImportError:  # this vLLM is older than the second model runner
 # The key of the draws in SamplingParams.extra_args. The value is a dictionary with the keys `key`, `seed`, `count`,
 # `temperature` and `to`.
 ARGUMENT = "synthgen_draws"
-_RANDOM_STEPS = 32  # same value as in the 'transformers' teacher, so that a request gets the same random numbers
+# the 'transformers' teacher has the same value, so that a request gets the same random numbers from both
+_RANDOM_STEPS = 32
 _SAME = 1e-3  # two log-probabilities agree when they differ by at most this many nats
 _WAIT = 20.0  # how long to wait for draws after the request's last token, in seconds
 
@@ -120,7 +121,9 @@ def _rank() -> int:
 
 
 class BatchDraws(LogitsProcessor):
-    """The logits processor for vLLM's first model runner. It knows which request is in which row of the batch."""
+    """The logits processor for vLLM's first model runner. This processor knows which request is in which row of the
+    batch.
+    """
 
     def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
         # for each row of the batch: the request, and the list of its generated tokens, which vLLM updates
@@ -153,7 +156,7 @@ class BatchDraws(LogitsProcessor):
 
 
 class SlotDraws(SlotLogitsProcessor):
-    """The logits processor for vLLM's second model runner. It knows which request is in which slot."""
+    """The logits processor for vLLM's second model runner. This processor knows which request is in which slot."""
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self.states = req_states
@@ -203,8 +206,8 @@ class Collector:
         self.task = asyncio.get_running_loop().create_task(self._listen())
 
     def expect(self, key: str, seed: str, spec: LogitsSpec) -> dict[str, Any]:
-        """The value of ARGUMENT for one request. With it, vLLM's workers send the request's draws to this object under
-        `key`. `seed` is hexadecimal.
+        """The value of ARGUMENT for one request. With this value, vLLM's workers send the request's draws to this
+        object under `key`. `seed` is hexadecimal.
         """
         self.found[key] = {}
         return {

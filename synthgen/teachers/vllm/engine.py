@@ -37,8 +37,8 @@ from synthgen.teachers.vllm.flat import positions
 from synthgen.teachers.vllm.parent import children_follow
 from synthgen.teachers.vllm.probe import known, missing, version
 
-# The number of requests in flight, as a multiple of the number that the engine can process at a time. It is more than
-# 1, so that the engine never waits for the next request.
+# The number of requests in flight, as a multiple of the number that the engine can process at a time. The multiple is
+# larger than 1, so that the engine never waits for the next request.
 _FILL = 1.1
 _GIVE_UP = 3  # when this many requests in a row have killed the engine, the cause must be something else
 
@@ -54,7 +54,7 @@ class Poison(Exception):
 @dataclass(eq=False)
 class Job:
     """One request to the engine: the token ids of the prompt, and vLLM's SamplingParams. When tokens must be drawn at
-    every position of the completion, `draws` is (seed, spec). Otherwise it is None.
+    every position of the completion, `draws` is (seed, spec). Otherwise `draws` is None.
     """
 
     tokens: list[int]
@@ -118,7 +118,8 @@ class Engine:
         return self._most
 
     async def run(self, job: Job) -> tuple[Any, Sampled | None]:
-        """Send the request. Returns (finished RequestOutput, drawn tokens). The second is None if `job.draws` is None.
+        """Send the request. Returns (finished RequestOutput, drawn tokens). The drawn tokens are None if `job.draws` is
+        None.
 
         Call this only on the engine's event loop. Raises Poison, TeacherError, or vLLM's own error when vLLM rejects
         the request.

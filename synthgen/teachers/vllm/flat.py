@@ -1,8 +1,8 @@
 """Converts vLLM's flat log-probabilities to arrays without a loop over tokens. Imports only numpy.
 
-Every position has 1 + k entries. The first entry is the token at this position of the prompt or completion. It is
-listed even when it is also among the k most probable tokens. The k most probable tokens follow in order of probability.
-The first position of a prompt has no entries.
+Every position has 1 + k entries. The first entry is the token at this position of the prompt or completion. This token
+is listed even when it is also among the k most probable tokens. The k most probable tokens follow in order of
+probability. The first position of a prompt has no entries.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def top_k(ids: Ints, logprobs: Floats, vocab_size: int) -> TopK:
     """The k most probable tokens of each position, at temperature 1, from the result of `positions` with k > 0.
 
     The tail mass is the probability of all other ids: one minus the probability of these tokens. Because of rounding
-    errors, it is kept above zero, and at or below the mass that the other ids would have if each were as probable as
-    the last of the k tokens.
+    errors, the tail mass is limited to a range: it is above zero, and at most the mass that the other ids would have if
+    each were as probable as the last of the k tokens.
     """
     best, logp = ids[:, 1:], logprobs[:, 1:]
     if (logp[:, 1:] > logp[:, :-1]).any():

@@ -1,5 +1,5 @@
-"""The vLLM teacher. It returns the same kinds of answers, targets and probabilities as the 'transformers' teacher, but
-faster.
+"""The vLLM teacher. This teacher returns the same kinds of answers, targets and probabilities as the 'transformers'
+teacher, but faster.
 
 vLLM returns only token ids, and this module decodes them. If vLLM decoded the text of all most probable tokens, this
 would take more time than the rest of a reply. Log-probabilities are computed from the raw logits, so they do not depend
@@ -69,7 +69,7 @@ class VllmModel:
 
     @classmethod
     def open(cls, section: VllmTeacher, options: TeacherOptions | None = None) -> VllmModel:
-        """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
+        """Locate the model that the recipe names. The weights are loaded at the first request. Raises TeacherError."""
         require("generate")
         if strange := [name for name in section.extra if name not in known(section.extra, AsyncEngineArgs)]:
             raise TeacherError(
@@ -139,14 +139,14 @@ class VllmModel:
         """One reply for each request, with the log-probabilities of its completion's tokens. If `spec` is given, the
         reply also has the k most probable tokens at each position of the completion.
 
-        For this, vLLM computes the whole prompt again, because its prefix cache holds no logits. vLLM also generates
-        one token after the completion, so the context must have room for one more token.
+        To score a completion, vLLM computes the whole prompt again, because its prefix cache holds no logits. vLLM also
+        generates one token after the completion, so the context must have room for one more token.
         """
         return self._together(requests, spec, tick)
 
     async def start(self) -> int:
-        """Start the engine. Returns the number of requests to keep in flight. It is 10% larger than the number that the
-        engine processes at a time, so that the engine never waits for the next request.
+        """Start the engine. Returns the number of requests to keep in flight. This number is 10% larger than the number
+        that the engine processes at a time, so that the engine never waits for the next request.
         """
         return await self.engine.ask(self.engine.ready())
 
@@ -229,7 +229,7 @@ class VllmModel:
         if len(set(labels)) < len(labels) or not all(labels):
             named = ", ".join(request.labels)
             raise TeacherError(f"labels {named} are not distinct token sequences", "rename some of generate.labels")
-        nexts: dict[tuple[int, ...], list[int]] = {}  # beginning of labels -> tokens that can follow
+        nexts: dict[tuple[int, ...], list[int]] = {}  # maps the beginning of labels to the tokens that can follow
         for label in labels:
             for place, token in enumerate(label):
                 known = nexts.setdefault(label[:place], [])
@@ -350,7 +350,9 @@ def _ends(name: str, more: dict[str, Any], tokenizer: Any) -> set[int]:
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run coroutines concurrently. Returns their results in order. The first error cancels the other coroutines."""
+    """Run coroutines concurrently. Returns the coroutines' results in the order of `work`. The first error cancels the
+    other coroutines.
+    """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return await asyncio.gather(*tasks)
@@ -362,5 +364,5 @@ async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 def open_vllm(section: VllmTeacher, options: TeacherOptions) -> VllmModel:
-    """Locate the model that the recipe names. Its weights are loaded at the first request. Raises TeacherError."""
+    """Locate the model that the recipe names. The weights are loaded at the first request. Raises TeacherError."""
     return VllmModel.open(section, options)

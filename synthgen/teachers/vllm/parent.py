@@ -24,8 +24,8 @@ _hooked = False
 
 @contextmanager
 def children_follow(config: Any) -> Iterator[None]:
-    """A context for starting processes that must end when this process ends. It works for forked processes, and for
-    spawned processes that receive `config`, a VllmConfig.
+    """A context for starting processes that must end when this process ends. The context works for forked processes,
+    and for spawned processes that receive `config`, a VllmConfig.
     """
     global _hooked
     if not _hooked:
