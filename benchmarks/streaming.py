@@ -340,7 +340,7 @@ def pairs(scratch: Path, options: argparse.Namespace) -> None:
         new = child("streamed", ours, options.pair_rows, options)
         old = child("loaded", theirs, options.pair_rows, options, tree)
         if new["losses"] != old["losses"]:
-            raise SystemExit("the losses of the two differ: they did not learn from the same rows")
+            raise SystemExit("the losses of the two versions differ, so the students did not learn from the same rows")
         results.append((new, old))
     print(f"\nthis tree and {options.revision} on {options.pair_rows:,} rows, {len(results)} pairs, the same losses")
     for key, what in (("tokens_per_second", "tokens/s"), ("tokens_per_cpu_second", "tokens/s of CPU")):

@@ -183,7 +183,7 @@ def _offer(engine: Engine) -> str:
         if engine.in_process
         else ". With this engine, a student needs a checkpoint of its own (`train.student.model`)"
     )
-    return f"It {logits}" + (f", and {forms_text}" if forms_text else "") + f"{student}."
+    return f"This engine {logits}" + (f", and {forms_text}" if forms_text else "") + f"{student}."
 
 
 def _strategies() -> Iterator[str]:
@@ -223,7 +223,9 @@ def _learning(kind: Kind) -> str:
     strategies = [f"`{name}`" for name, entry in STRATEGIES.items() if entry.rows == kind.learns_from]
     which = f" (strategy {', '.join(strategies)})" if len(strategies) < 4 else ""
     keys = ", ".join(f"`{key}`" for key in kind.accepts)
-    return f"It learns from {kind.learns_from}{which}" + (f", and accepts {keys} in `train`." if keys else ".")
+    return f"This kind of student learns from {kind.learns_from}{which}" + (
+        f", and accepts {keys} in `train`." if keys else "."
+    )
 
 
 def _divergences() -> Iterator[str]:

@@ -48,7 +48,8 @@ def audit(
     """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
     The exit code is 1 when a license forbids the use or is unknown, unless a waiver covers that. With --keep-allowed,
-    the audit of the new run decides the exit code. Each row that it leaves out loses its text, but keeps the reason.
+    the audit of the new run decides the exit code. In the new run, each row that may not be used keeps the reason, but
+    loses its text.
 
     \b
     synthgen audit runs/first

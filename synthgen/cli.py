@@ -125,7 +125,9 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 @_REPAIR
 @click.option("--retry-failed", is_flag=True, help="Make shards with failures again. Paid replies are reused.")
 @click.option("--shard", metavar="I/N", help="Make only one of N parts: every N-th shard, from shard I on.")
-@click.option("--batch", is_flag=True, help="Use the provider's Batch API. It costs half and replies within a day.")
+@click.option(
+    "--batch", is_flag=True, help="Use the provider's Batch API: requests cost half, and replies arrive within a day."
+)
 @click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
 @SET

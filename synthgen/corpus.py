@@ -224,7 +224,8 @@ def manifest(folder: Path) -> Manifest:
         if not folder.exists():
             raise CorpusError(f"there is no corpus at {folder}", "make one: `synthgen generate RECIPE -o RUN`")
         raise CorpusError(
-            f"{folder} is not finished (no manifest.json)", "repeat the command that began it; it will continue"
+            f"{folder} is not finished (no manifest.json)",
+            "repeat the command that began the corpus; the command continues the work",
         )
     return from_json(load_json(path), str(path))
 

@@ -139,7 +139,7 @@ def show(
             "rejected rows and failures cannot be shown together", "give only one of --rejected and --failures"
         )
     if rule is not None and not rejected:
-        raise UserError("a rule rejects rows, so --rule is about rejected rows", "give --rejected, too")
+        raise UserError("--rule selects rejected rows, so it needs --rejected", "give --rejected, too")
     if failures:
         return _failures(Path(path), n, split)
     folder = corpus.resolve(Path(path))

@@ -83,7 +83,7 @@ def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
         student = type(teacher)(config)
     except Exception as error:  # a config of transformers runs code that can raise any error
         reason = next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
-        raise _refusal(teacher, layers, f"no config describes them ({reason})") from None
+        raise _refusal(teacher, layers, f"no config describes a model of these layers ({reason})") from None
     student.eval()
     return student
 
@@ -260,7 +260,9 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
         own = outputs(student, ids.cpu())
     except Exception as error:  # a model can raise any error, and what cannot be compared is refused
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise _refusal(teacher, layers, f"they cannot be run and compared ({reason})") from None
+        raise _refusal(
+            teacher, layers, f"these layers cannot be run and compared with the teacher ({reason})"
+        ) from None
     if found is None:
         raise _refusal(teacher, layers, "the model does more than run its layers one after another")
     wanted = found.cpu()

@@ -235,7 +235,10 @@ def turns(
         if any(one.message["role"] == "assistant" for one in prompt):
             raise ValueError("a completion of several messages follows a turn of the assistant; give all as `messages`")
         if completion[0].message["role"] != "assistant" or completion[-2].message["role"] == "assistant":
-            raise ValueError("the first message of a completion must be the assistant's, and the last but one must not")
+            raise ValueError(
+                "the first message of a completion must be from the assistant, and the message before the last one "
+                "must not"
+            )
         prompt, completion, several = [*prompt, *completion[:-1]], completion[-1:], "all"
     final = completion[-1].message
     if is_blank(final.get("content")) and not final.get("tool_calls"):

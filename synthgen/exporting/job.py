@@ -230,7 +230,7 @@ def _dataset(path: Path, license: str | None, fields: Mapping[str, str] | None, 
     if dataset.unread:
         raise CorpusError(
             one_line(f"'{path}' has columns that an export cannot hold: {', '.join(dataset.unread)}"),
-            "leave these columns out of the files; their values are bytes or the like",
+            "remove these columns from the files: values such as bytes cannot be exported",
         )
     names = own_names(dataset.own.names)
     types = pa.schema([dataset.own.field(name).with_name(new) for name, new in names.items()])

@@ -64,7 +64,7 @@ def alpaca(records: Sequence[Record]) -> dict[str, object]:
         raise ValueError("the row has tools")
     system = said.pop(0)["content"] if said[0]["role"] == "system" else None
     if [one["role"] for one in said] != ["user", "assistant"] * (len(said) // 2):
-        raise ValueError("the turns are not questions of the user, each with an answer of the assistant")
+        raise ValueError("the turns do not alternate between a question of the user and an answer of the assistant")
     if any(one.keys() != {"role", "content"} for one in said):
         raise ValueError("a message has more than text")
     texts = [one["content"] for one in said]

@@ -14,8 +14,9 @@ from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
 
 class ModelsSection(Section):
-    """What the audit of models measures: a student's bias, and beside it that of other models on the same items. The
-    test sets are not part of this package; docs/bias-of-models.md says where to get them."""
+    """What the audit of models measures: the bias of a student and, for comparison, the bias of other models on the
+    same items. The test sets are not part of this package; docs/bias-of-models.md says where to get them.
+    """
 
     winobias: PathName | None = None
     """Folder with the files of WinoBias, such as pro_stereotyped_type1.txt.dev."""
@@ -81,8 +82,8 @@ class AuditSection(Section):
     terms: tuple[Terms, ...] = ()
     """Facts about licenses that data/licenses.yaml does not have, such as your own contract with a provider."""
     bias: BiasSection | None = None
-    """Tests for bias. They run only if the recipe has this section; `bias: {}` compares the groups that come with the
-    package.
+    """Tests for bias. The tests run only if the recipe has this section; `bias: {}` compares the groups that come with
+    the package.
     """
     models: ModelsSection | None = None
     """Tests of the student's bias. These tests take minutes, and do not decide whether the audit passes."""

@@ -13,9 +13,11 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class BiasSection(Section):
-    """The audit of bias: how the rows speak of groups of people, and whom curation drops. It needs the extra `audit`.
+    """The audit of bias: how the rows speak of groups of people, and whom curation drops. The audit of bias needs the
+    extra `audit`.
 
-    Its findings never deny anything: the audit then passes with the status CONTESTED. docs/bias.md explains the tests.
+    If the audit of bias finds something, no use is denied: the audit passes with the status CONTESTED. docs/bias.md
+    explains the tests.
     """
 
     dimensions: tuple[str, ...] = ()
@@ -23,7 +25,7 @@ class BiasSection(Section):
     compared.
     """
     groups: dict[str, dict[str, tuple[str, ...]]] = {}
-    """Your own words: dimension → group → words. They are added to the words of data/groups.yaml."""
+    """Your own words: dimension → group → words. Your words are added to the words of data/groups.yaml."""
     targets: dict[str, dict[str, Share]] = {}
     """The intended share of each group among the rows that mention a group of the dimension: dimension → group → share.
     Without a target, the answers are compared with their prompts."""

@@ -31,9 +31,9 @@ class _Dated(Section):
     """The keys that a permission and a waiver share."""
 
     date: Day
-    """The day on which it was given. The exception counts from this day on."""
+    """The day on which the permission or waiver was given. The exception counts from this day on."""
     until: Day | None = None
-    """The last day on which it counts. When left out, the exception does not end."""
+    """The last day on which the exception counts. When left out, the exception does not end."""
 
     @property
     def who(self) -> str:

@@ -26,7 +26,9 @@ class LogitsSection(Section):
     its log-probabilities at temperature 1, together with the normalizer for this temperature.
     """
     score_by: tuple[str, ...] = ()
-    """Names of additional teachers that score the same tokens. Each has its own folder of distributions."""
+    """Names of additional teachers that score the same tokens. Each of these teachers has its own folder of
+    distributions.
+    """
 
     def spec(self) -> dict[str, Any]:
         """The values that the metadata of each shard of distributions holds: the kind, the number of draws or k, and

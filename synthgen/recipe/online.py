@@ -22,8 +22,9 @@ class OnlineSection(Section):
     loss_temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of both distributions in the divergence."""
     lmbda: Share | tuple[Share, Share] = 0.5
-    """For mode on_policy: probability that a training step uses completions of the student. Two numbers are the
-    probabilities at the first and the last step, with a linear change between them."""
+    """For mode on_policy: probability that a training step uses completions of the student. With two numbers, the
+    probability changes linearly from the first number at the first step to the second number at the last step.
+    """
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """For mode on_policy: temperature at which the student generates; 0 takes the most probable token each time."""
     max_new_tokens: Count = 128

@@ -46,8 +46,9 @@ class Recipe(Section):
     split: Split = Split()
     """Which seeds are held out."""
     teacher: Annotated[AnyTeacher | None, _ENGINE] = None
-    """The teacher model. `engine` says what runs or calls it. Only a recipe that trains on rows of a data set needs no
-    teacher."""
+    """The teacher model. `engine` says what runs or calls the teacher. Only a recipe that trains on rows of a data set
+    needs no teacher.
+    """
     teachers: dict[Name, Annotated[AnyTeacher, _ENGINE]] = {}
     """Several teachers by name, instead of `teacher`. The first teacher answers, unless `mixture` or the strategy says
     otherwise."""

@@ -12,7 +12,9 @@ from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
 
 class MadeBy(Section):
-    """The model that wrote seeds or rows. The audit judges it as a source of its own, beside the seeds' license."""
+    """The model that wrote seeds or rows. The audit judges this model as a separate source, in addition to the license
+    of the seeds.
+    """
 
     model: str
     """Name of the model, as precisely as it is known, such as gpt-4o-2024-08-06."""
@@ -61,7 +63,7 @@ class SeedSource(Section):
     answers.
     """
     fields: dict[str, str] = {}
-    """Variable of a template → column. Needed only for a variable whose column has another name. For a data set to
+    """Variable of a template → column. A variable needs an entry only if its column has another name. For a data set to
     train on: column of its format → column, as in `{prompt: question, completion: response}`."""
     limit: Count | None = None
     """Read only this many rows, from the beginning."""

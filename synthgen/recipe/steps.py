@@ -33,4 +33,6 @@ class StepsSection(Section):
     judge: str | None = None
     """Name of the teacher that judges. When left out, the first of `teachers` judges."""
     rewriter: str | None = None
-    """Name of the teacher that writes new questions. When left out, the teacher that answers also writes them."""
+    """Name of the teacher that writes new questions. When left out, the teacher that answers also writes the new
+    questions.
+    """

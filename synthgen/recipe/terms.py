@@ -36,7 +36,7 @@ class Threshold(Section):
     measure: Literal["monthly_users", "yearly_revenue_usd", "monthly_revenue_usd"]
     """The number that is limited: users a month, or revenue a year or a month in US dollars."""
     above: Annotated[float, Field(gt=0)]
-    """The limit. Only numbers that are larger than the limit are above it."""
+    """The limit. A number that equals the limit is not above the limit."""
     then: Literal["deny", "statement"] = "deny"
     """The consequence above the limit: the license grants nothing, or a statement must be shown."""
     text: str
@@ -115,8 +115,8 @@ class Terms(Section):
     sha256: str = ""
     """The first characters of the SHA-256 of the text that was read, if it was kept."""
     confidence: Literal["high", "medium", "low", "unread"] = "high"
-    """`high`: the text was read. `medium`: it was read in part, or quoted by others. `low`: only secondary sources were
-    read. `unread`: only the name is known. Facts that nobody has read have the value `unknown`.
+    """`high`: the text was read. `medium`: the text was read in part, or others quoted it. `low`: only secondary
+    sources were read. `unread`: only the name is known. Facts that nobody has read have the value `unknown`.
     """
     seen: Day | None = None
     """Date of the copy of the text that was read."""

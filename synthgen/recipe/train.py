@@ -24,7 +24,7 @@ resumed.
 
 
 class TrainSection(Section):
-    """How the student learns. Its loss is kd_weight · divergence from the teacher's distribution
+    """How the student learns. The student's loss is kd_weight · divergence from the teacher's distribution
     + (1 − kd_weight) · cross-entropy on the teacher's tokens."""
 
     student: Annotated[Student, chosen_by(KINDS, "kind", "decoder")] = DecoderStudent()
@@ -90,7 +90,9 @@ class TrainSection(Section):
     finished.
     """
     eval_steps: Count | None = None
-    """Number of steps between two measurements of the loss on the validation split. Not measured when left out."""
+    """Number of steps between two measurements of the loss on the validation split. When left out, this loss is not
+    measured.
+    """
     early_stopping_patience: Count | None = None
     """Stop when this many measurements of the validation loss in a row did not improve it, and use the best weights."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -16,7 +16,7 @@ Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", 
 
 class Length(Section):
     """Bounds on the number of words of a completion. If it is mostly in a script without spaces (Chinese, Japanese,
-    Thai, Lao, Khmer, Burmese, Tibetan), its letters and digits are counted instead of words.
+    Thai, Lao, Khmer, Burmese, Tibetan), the letters and digits of the completion are counted instead of words.
     """
 
     min_words: int | None = 1
@@ -81,8 +81,8 @@ class Format(Section):
     json_schema: JsonSchema | None = None
     """A JSON Schema that the document must match; null for any JSON. The schema may not refer to other documents."""
     in_block: bool = True
-    """Whether the document may stand in a block of code that begins with ```json. Text around the block is then
-    ignored. A completion with two such blocks is rejected.
+    """Whether the document may stand in a block of code that begins with ```json. Text around this block is ignored. A
+    completion with two such blocks is rejected.
     """
 
 
@@ -212,9 +212,9 @@ class Pattern(Section):
 
 
 class Function(Section):
-    """A Python function of yours. The command runs its code. It gets a `pyarrow.RecordBatch` with the named columns and
-    returns a list with None (keep) or a reason (reject) for each row. What it says of a row must depend on this row
-    alone, because the batches may differ from run to run.
+    """A Python function of yours. The command runs the code of this function. The function gets a `pyarrow.RecordBatch`
+    with the named columns and returns a list with None (keep) or a reason (reject) for each row. The function's result
+    for a row must depend only on this row, because the batches may differ from run to run.
     """
 
     function: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
@@ -233,12 +233,12 @@ class Confidence(Section):
     """
 
     min_logprob: Annotated[float, Field(le=0)] | None = None
-    """Minimum of the mean log-probability, in nats; null for no bound. It needs `logits.kind: topk`."""
+    """Minimum of the mean log-probability, in nats; null for no bound. This bound needs `logits.kind: topk`."""
     min_probability: Share | None = None
     """Minimum of the mean probability; null for no bound."""
     max_entropy: Annotated[float, Field(ge=0)] | None = None
-    """Maximum of the mean entropy, in nats; null for no bound. It needs `logits.kind: topk`. All tokens outside the
-    top-k count as one token, so the true entropy of a rejected row is at least the value in its reason.
+    """Maximum of the mean entropy, in nats; null for no bound. This bound needs `logits.kind: topk`. All tokens outside
+    the top-k count as one token, so the true entropy of a rejected row is at least the value in its reason.
     """
     min_margin: Share | None = None
     """Minimum of the mean difference between the two largest probabilities; null for no bound. It needs
@@ -289,13 +289,13 @@ class NearDuplicates(Section):
     """Which text is compared. `row` is the prompt followed by the completion."""
     exact: bool = False
     """Whether every pair of similar rows is found. If false, one in a million of the pairs at the threshold may be
-    missed. It takes about twice as long.
+    missed. Finding every pair takes about twice as long.
     """
 
 
 class Select(Section):
     """How many rows of the split `train` are kept, and which. Give `rows` or `share`. Rows of one group are kept or
-    rejected together. A group that does not fit into what is left of the number is passed over. So with groups, fewer
+    rejected together. A group is left out if it has more rows than are still wanted. So with groups, fewer
     rows may be kept.
     """
 
@@ -323,8 +323,8 @@ class Select(Section):
     other strata get the rest of this part.
     """
     of: Literal["row", "prompt", "completion"] = "row"
-    """Which text is compared by `spread`. `row` is the prompt followed by the completion. A group is compared by its
-    first row.
+    """Which text is compared by `spread`. `row` is the prompt followed by the completion. A group of rows is compared
+    by the text of its first row.
     """
     seed: int = 0
     """Seed of the draws, and of the order of rows with the same score."""

@@ -141,9 +141,11 @@ class ApiTeacher(AnyTeacher):
     api_key_env: str | None = "OPENAI_API_KEY"
     """Name of the environment variable that holds the API key; null for a server that needs none."""
     revision: str | None = None
-    """The version of the model, if you know it. Every row's id depends on it."""
+    """The version of the model, if you know it. Every row's id depends on the revision."""
     tokenizer: ModelName | None = None
-    """Hub id or folder of the model's tokenizer. It converts the server's tokens to ids. `logits` requires this key."""
+    """Hub id or folder of the model's tokenizer. The tokenizer converts the server's tokens to ids. `logits` requires
+    this key.
+    """
     rpm: Count | None = None
     """Number of requests that your account may send in a minute."""
     tpm: Count | None = None

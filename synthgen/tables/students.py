@@ -19,7 +19,7 @@ class Lora(Section):
     r: Count = 16
     """Rank of the adapters."""
     lora_alpha: Count = 32
-    """Scale of the adapters. Their output is multiplied by lora_alpha / r."""
+    """Scale of the adapters. The output of the adapters is multiplied by lora_alpha / r."""
     lora_dropout: Share = 0.0
     """Share of the adapters' inputs that are dropped in training."""
     target_modules: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Student(Section):
     """The key that the section of every kind of student has."""
 
     kind: str
-    """Kind of student. It determines the other keys."""
+    """Kind of student. The kind determines the other keys of the section."""
 
 
 def _at_most_one(student: Student, *keys: str) -> Iterator[Rule]:
@@ -57,7 +57,9 @@ def _exactly_one(student: Student, *keys: str) -> Iterator[Rule]:
 
 
 class DecoderStudent(Student):
-    """A causal language model. It starts with some of the teacher's layers, a checkpoint, or random weights."""
+    """A causal language model. The student starts with some of the teacher's layers, a checkpoint, or random
+    weights.
+    """
 
     kind: Literal["decoder"] = "decoder"
     layers: tuple[int, ...] | int | None = None
@@ -123,7 +125,9 @@ class EncoderStudent(Student):
 
 
 class Seq2SeqStudent(Student):
-    """An encoder that reads the prompt and a decoder that writes the completion. Both use the teacher's tokenizer."""
+    """An encoder that reads the prompt and a decoder that writes the completion. Encoder and decoder use the teacher's
+    tokenizer.
+    """
 
     kind: Literal["seq2seq"] = "seq2seq"
     model: ModelName | None = None
@@ -149,8 +153,9 @@ class Seq2SeqStudent(Student):
 
 
 class SentenceStudent(Student):
-    """A sentence encoder, which computes one vector for each text. It pools in the same way as the teacher. It starts
-    with some of the teacher's layers, a checkpoint, or random weights."""
+    """A sentence encoder, which computes one vector for each text. The student pools in the same way as the teacher.
+    The student starts with some of the teacher's layers, a checkpoint, or random weights.
+    """
 
     kind: Literal["sentence"] = "sentence"
     layers: tuple[int, ...] | int | None = None

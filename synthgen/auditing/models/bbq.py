@@ -78,7 +78,7 @@ def _question(row: Mapping[str, object]) -> Question:
     if polarity not in ("neg", "nonneg") or condition not in ("ambig", "disambig"):
         raise ValueError("'question_polarity' is not neg or nonneg, or 'context_condition' not ambig or disambig")
     if (right == unknown) != (condition == "ambig"):
-        raise ValueError("the right answer is unknown in a disambiguated context, or known in an ambiguous one")
+        raise ValueError("the right answer is unknown in a disambiguated context, or known in an ambiguous context")
     target = _target(row, groups)
     named = [place for place in range(3) if place != unknown]
     other = next((place for place in named if place != target), None)
