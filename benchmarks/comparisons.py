@@ -16,8 +16,8 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. If a module in one of these
-# folders is named after an entry of the table, it owns this entry.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. A module in one of these
+# folders owns the entry of the table that has the same name.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),

@@ -148,8 +148,8 @@ def plant(folder: Path, bug: list[tuple[str, str, str]]) -> None:
 
 
 def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int, str]:
-    """Runs the tests of the bugs with these `numbers` (of all bugs if None) in a new copy of the source, with `bug`
-    planted. Returns (exit status of pytest, output).
+    """Plants `bug` in a new copy of the source. Runs there the tests that belong to the bugs `numbers`, or the tests of
+    all bugs if `numbers` is None. Returns (exit status of pytest, output).
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -7,10 +7,10 @@ palm-rationales/commonsense_qa_train.jsonl and palm-rationales/svamp_train.jsonl
 
 The first table counts the solutions whose end contradicts their answer. In the rows "planted", the answers in the
 solutions that people wrote are replaced. The new answer is 1, 2, 3, 5 or 10 larger, is two, three or ten times as
-large, or is another number of the solution. The second table is about phrases that name a hint or a given answer, in
-rationales that were written without a hint. The third table says how many of the solutions with equations have only
-right equations. The third table also says how often a right solution has a higher score than a wrong solution (AUC;
-ties count one half).
+large, or is another number of the solution. The second table counts the rationales with a phrase that names a hint or a
+given answer. The rationales were written without a hint, so each such phrase is a false alarm. The third table says how
+many of the solutions with equations have only right equations. The third table also says how often a right solution has
+a higher score than a wrong solution (AUC; ties count one half).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ The columns are:
 - plain (two columns): the figure of the column to its left, for plain resampling.
 
 Plain resampling is the same recipe with strategy `answer`, or with strategy `rationale` if the recipe has an answer
-marker. The same teacher answers the seeds themselves, and the number of rows is about the same. There is no plain
-resampling if seeds are not questions (personas, magpie, extract).
+marker. The same teacher answers the questions of the seeds and no new questions, and the number of rows is about the
+same. There is no plain resampling if seeds are not questions (personas, magpie, extract).
 """
 
 from __future__ import annotations

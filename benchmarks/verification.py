@@ -8,7 +8,7 @@ DATA is a folder with these files of public data sets, which are not part of the
 - palm-rationales/svamp_train.jsonl, palm-rationales/commonsense_qa_train.jsonl: answers of PaLM 540B, each with its
   reference. PaLM continues its answers with invented questions, so each answer is cut at the next question.
 
-A label of SVAMP says whether the expression behind "The answer is" has the value of the reference. Python's own parser
+A label of SVAMP says whether the expression after "The answer is" has the value of the reference. Python's own parser
 computes this value. A label of CommonsenseQA says whether the last sentence names exactly one choice, and whether this
 choice is the reference.
 

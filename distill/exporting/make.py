@@ -91,7 +91,8 @@ def _format(to: str) -> ModelFormat:
 def writers(kind: str) -> dict[str, Reference]:
     """The functions that write students of this kind, by the name of the format.
 
-    A function that the kind's entry in KINDS names takes precedence over the function in MODEL_FORMATS.
+    If the kind's entry in KINDS also names a function for a format, this function is used instead of the one in
+    MODEL_FORMATS.
     """
     found = {name: format.writes[kind] for name, format in MODEL_FORMATS.items() if kind in format.writes}
     return found | dict(KINDS[kind].exports) if kind in KINDS else found

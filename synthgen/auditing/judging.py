@@ -112,12 +112,12 @@ def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> t
 
 @dataclass(frozen=True)
 class _About:
-    """The terms of a source to which a permission applies. `ids` are the ids of the terms that the permission names,
-    with all versions of a contract; None stands for all terms. A permission that names no source applies to contracts
-    alone, because many authors use the same license. `own` is true if the permission is for the source itself. If the
-    permission is for the model that wrote the source, `own` is false: then the permission applies to the model's terms
-    (`makers`) and to a contract that it names. Such a permission does not apply to the license of the source, because
-    another person may hold the rights.
+    """The terms of a source to which a permission applies. `ids` are the ids of the terms that the permission names. If
+    it names a contract, the ids of all versions of this contract are in `ids`. None stands for all terms. A permission
+    that names no source applies to contracts alone, because many authors use the same license. `own` is true if the
+    permission is for the source itself. If the permission is for the model that wrote the source, `own` is false: then
+    the permission applies to the model's terms (`makers`) and to a contract that it names. Such a permission does not
+    apply to the license of the source, because another person may hold the rights.
     """
 
     permission: Permission

@@ -20,7 +20,7 @@ MOST = 64  # maximum number of groups, because each group has a bit of a mask
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension, such as gender, with its groups. Group i has the bit 1 << bits[i] in a mask."""
+    """One dimension, such as gender, with its groups. In a mask, group i has the bit 1 << (first + i)."""
 
     name: str
     groups: tuple[str, ...]
@@ -145,7 +145,8 @@ def lexicon(section: BiasSection) -> Lexicon:
 def _check(name: str, groups: Mapping[str, tuple[str, ...]]) -> None:
     if len(groups) < 2:
         raise RecipeError(
-            f"audit.bias.groups.{name} needs at least two groups", "name the group that it is compared with"
+            f"audit.bias.groups.{name} needs at least two groups",
+            "add a second group, with which the first is compared",
         )
     owner: dict[str, str] = {}
     for group, entries in groups.items():

@@ -134,8 +134,8 @@ def _number_of_each(names: pa.Array) -> Counter[str]:
 def facts_of(total: Tally) -> tuple[dict[str, int], dict[str, int]]:
     """Return (`counts`, `rejected_by`) for the manifest. The count of edited rows is left out when no row was edited.
     The counts of answers are left out when no answer was checked. The counts of tokens are left out when no row has a
-    count of tokens, as in data sets. `rows_without_tokens` is the number of rows without a count of tokens, if only
-    some rows have none.
+    count of tokens, as in a corpus that was made from a data set. `rows_without_tokens` is the number of rows without a
+    count of tokens, if only some rows have none.
     """
     tokens = total.counts["tokens_kept"] + total.counts["tokens_rejected"] > 0
     names = ["kept", "rejected"]

@@ -23,7 +23,8 @@ _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
-# After `_SENTENCES` sentences with a mark, a last sentence of `_WORDS` words or more without a mark counts as cut off.
+# If at least `_SENTENCES` sentences end with a mark such as a full stop, and the last sentence has at least `_WORDS`
+# words and no such mark, the last sentence counts as cut off.
 _SENTENCES, _WORDS = 3, 3
 _CHARACTERS = 6  # this many Chinese or Japanese letters count like `_WORDS` words
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")

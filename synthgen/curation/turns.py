@@ -26,7 +26,7 @@ MARK = (
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|start_header_id|end|user|assistant|system)\|>|"
     r"<(?:start|end)_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>|\[/?INST\]"
 )
-"""The marks of chat templates. Arrow reads this expression too."""
+"""The marks of chat templates. Arrow also reads this expression, so it must be valid in RE2."""
 _END = r"</s>\s*(?:<s>|\[INST\]|\z)"  # in other places, `</s>` may be an HTML tag
 _LABEL = r"[^\W\d_][\w ]{0,24}[:：]"
 

@@ -141,7 +141,9 @@ def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
 
 
 def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:
-    """Yield each row with its place and its split. Columns have the names that the formats read."""
+    """Yield each row with its place and its split. Columns that `source.fields` names get the names that the formats
+    know.
+    """
     known = {column for entry in DATASET_FORMATS.values() for column in entry.columns}
     fields = {column: name for column, name in source.fields.items() if column in known and column != name}
     for where, row, split in rows(source):

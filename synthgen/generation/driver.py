@@ -122,8 +122,8 @@ def _since(began: float) -> float:
 
 
 def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
-    """Remove the temporary files of a killed process. Also remove damaged shards with `repair`, and shards with
-    failures with `retry_failed`.
+    """Remove the temporary files of a killed process. If `repair` is true, also remove damaged shards. If
+    `retry_failed` is true, also remove shards that have failures.
     """
     outputs.sweep(folder, outputs.GENERATED)
     if repair:

@@ -65,11 +65,11 @@ class Control:
         return self.in_messages(messages) or (tools is not None and self.has(tools))
 
     def hidden_text(self, text: str | None) -> str | None:
-        """The text with a mark in place of each text of a special token."""
+        """The text with a mark in each place where it spells a special token."""
         return None if text is None else str(self._marked(text))
 
     def hidden(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with a mark in place of each text of a special token."""
+        """The messages with a mark in each place where they spell a special token."""
         return [{key: self._marked(part) for key, part in message.items()} for message in messages]  # type: ignore[misc]
 
     def _marked(self, part: object) -> object:

@@ -193,9 +193,9 @@ def _packed(
 def prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], before: int, inputs: dict[str, prefix.Prefix]
 ) -> tuple[DynamicCache, Tensor, Tensor]:
-    """Run a model whose rows may be packed (see `packs`) on U prompts, to write their completions afterwards. Returns
-    the cache with the prompts' keys and values, padded on the left; the mask (U, T), which is 0 for padding; and the
-    logits (U, V) that follow the prompts.
+    """Run a model on U prompts, so that their completions can be written afterwards. The model must allow packed rows
+    (see `packs`). Returns the cache with the prompts' keys and values, padded on the left; the mask (U, T), which is 0
+    for padding; and the logits (U, V) that follow the prompts.
 
     `before` is the number of tokens of a prefix that was computed earlier, and `inputs` are the prefix's keys and
     values.

@@ -78,7 +78,7 @@ def _given(messages: Sequence[Message]) -> Turns:
 
 
 def _calls(text: object) -> list[object]:
-    """The calls of tools that a message's JSON text holds. Arguments that are the JSON text of an object are parsed to
+    """The tool calls in the JSON text of a message. Arguments that are the JSON text of an object are parsed to
     this object, because templates convert arguments to JSON. Raises TeacherError when the text holds no list of calls.
     """
     calls = _parsed(text)

@@ -69,7 +69,7 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         written = {key: json.dumps(value, default=str) for key, value in values.items()}
     except (ValueError, RecursionError):
         key = next(iter(values))
-        raise RecipeError(f"{key}: the values contain themselves, or are nested too deep") from None
+        raise RecipeError(f"{key}: a value contains itself, or the values are nested too deep") from None
     return _checked(apply(_plain(recipe), values), Source(None, None, written, option=""))
 
 

@@ -8,8 +8,8 @@ package.
     reason(answer, accepted)        why an answer matches none of its references
     normalize(text)                 the words and symbols of a text
 
-The final answer is found first (`final`). Numbers are compared by their exact value (`quantities`), then times, lists,
-choices and words. Mathematics that these rules cannot decide goes to math-verify (`mathematics`).
+The final answer is found first (`final`). Answers are compared first as numbers, by their exact value (`quantities`),
+then as times, lists, choices and words. Mathematics that these rules cannot decide goes to math-verify (`mathematics`).
 """
 
 from __future__ import annotations

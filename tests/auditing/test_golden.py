@@ -163,7 +163,7 @@ def test_golden(name):
 
 
 def test_a_license_that_nobody_knows_passes_for_no_role_use_or_action():
-    """At commit 199c186, 28 of 32 combinations passed for research use."""
+    """A bug at commit 199c186 let 28 of 32 combinations of role and action pass for research use."""
     roles = [*ROLES, "a role of tomorrow"]
     for license in ("unknown", "nobody-knows", "", "other", "MIT /"):
         for action in ("train", "share_data", "release_weights", "serve"):

@@ -1,4 +1,6 @@
-"""`synthgen export`: in each format, every row can be read back unchanged, or is refused. No other file is touched."""
+"""`synthgen export`: in each format, every row can be read back unchanged, or is refused. The command changes only the
+files that it exports.
+"""
 
 from __future__ import annotations
 

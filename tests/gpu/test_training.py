@@ -205,7 +205,9 @@ def deterministic() -> Iterator[set[str]]:
 
 
 def differing(a, b) -> dict[str, float]:
-    """Maps each file that differs between two students to the largest difference of weights (NaN for other files)."""
+    """Maps each file that differs between two students to the largest difference of its weights, or to NaN if the file
+    holds no weights.
+    """
     differences = {}
     for path in sorted(p for p in a.rglob("*") if p.suffix in (".safetensors", ".jsonl")):
         other = b / path.relative_to(a)

@@ -147,7 +147,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_continues(plain,
     assert len(cluster) > 3
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert psutil.wait_procs(cluster, timeout=180)[1] == []  # some processes of Ray need a minute
+    assert psutil.wait_procs(cluster, timeout=180)[1] == []  # some processes of Ray need a minute to end
     again = command(run)
     assert again.wait(300) == 0, again.stderr.read()
     assert contents(run / "curated") == plain[1]

@@ -27,8 +27,9 @@ from synthgen.errors import CorpusError, GateDenied, UserError
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 
-# Both samples of a seed are greedy, so the second one is rejected as a copy. Rows of two words are degenerate.
+# Both samples of a seed are greedy, so the second sample is rejected as a copy.
 GREEDY = {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0}
+# Rows of more than one word fail the check `length`, so training treats these rows as degenerate.
 THREE_WAYS = {"answer": False, "truncated": False, "repetition": None, "length": {"min_words": None, "max_words": 1}}
 
 

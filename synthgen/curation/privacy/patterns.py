@@ -5,8 +5,9 @@ once (`likely`). Then the patterns of those hints are searched near each place t
 the form's check decides on each match: by check digits, lengths and ranges, and by the text around the match
 (`validate`, `phones`).
 
-Every value of a form must contain a match of the form's hint. RE2 and Hyperscan read a hint in the same way, because
-hints have no class such as \\w, no assertion, and no class with characters beyond ASCII.
+A hint must match a part of every value that is written in the hint's form, because other values are not found. RE2 and
+Hyperscan read a hint in the same way, because hints have no class such as \\w, no assertion, and no class with
+characters beyond ASCII.
 """
 
 from __future__ import annotations
