@@ -230,7 +230,7 @@ def _learning(kind: Kind) -> str:
 
 def _divergences() -> Iterator[str]:
     kinds = ("topk", "sampled", "dense")
-    yield "Distributions from which each value of `train.loss` can be computed (`train.online` uses all tokens):\n"
+    yield "Distributions from which each `train.loss` can be computed (`train.online` uses full distributions):\n"
     yield "| loss | `logits.kind: topk` | `logits.kind: sampled` | `train.online` |"
     yield "|---|---|---|---|"
     for name, reasons in TABLE.items():
