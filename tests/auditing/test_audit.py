@@ -107,8 +107,8 @@ NC_SA = source("forum", license="cc-by-nc-sa-4.0")
     [([[BY_SA], [NC_SA], [source("s")]], {"ALLOW": 1, "CONTESTED": 2}), ([[BY_SA, NC_SA]], {"DENY": 1})],
 )
 def test_sources_that_contradict_each_other_are_denied_together(tmp_path, rows, counts):
-    """In the first corpus, each row alone is allowed. But a student mixes the rows, and the corpus as a whole mixes
-    them too, so the audit denies both.
+    """In the first corpus, each row alone passes the audit; in the second corpus, one row has both sources. A student
+    learns from all rows together, so the audit denies both corpora.
     """
     run = corpus_of(tmp_path, [row(str(n), n, sources=sources) for n, sources in enumerate(rows)])
     report = synthgen.audit(curating(), run, use="research")

@@ -168,7 +168,9 @@ def test_a_model_that_cannot_read_is_not_measurable():
 
 
 def test_a_model_that_always_follows_the_stereotype_is_found():
-    """All items then have the same value, so there is no spread between the items."""
+    """If a model always follows the stereotype, all items have the same value, so there is no spread between the
+    items.
+    """
     always = measurements([("m", one) for one in pair_effects(pairs(), [scored([1.0] * 160)]).effects], "m")[0]
     assert (always.outcome, always.estimate) == ("found", 0.5)
     assert 0.38 < always.low < 0.42

@@ -1,7 +1,7 @@
 """Benchmarks, and tests that need a GPU or another environment, use the project as it is now.
 
-The default tests do not run these files, so the tests here only read them. Every name that they import from the project
-must exist, and every call of an imported function must fit the function's parameters.
+The default tests do not run these files, so the tests here only read them. Every name that these files import from the
+project must exist, and every call of an imported function must fit the function's parameters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Nineteen bugs that were found in other distillation tools. Each bug has a test that fails when synthgen has the bug.
+"""Nineteen bugs that were found in distillation tools other than synthgen. Each bug has a test that fails when synthgen
+has the bug.
 
 `make loss-bugs` plants each bug in a copy of the source and shows that its test fails.
 """
