@@ -150,7 +150,7 @@ def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_pa
 
 
 def test_rows_of_a_third_party_under_a_tag_of_its_repository_are_contested(tmp_path):
-    """Outputs of text-davinci-003 were published under Apache-2.0. This license does not cancel OpenAI's contract."""
+    """Outputs of text-davinci-003 were published under Apache-2.0. Apache-2.0 does not cancel OpenAI's contract."""
     made = {"made_by": "text-davinci-003", "account": "third_party"}
     data = source("their/rows", "dataset", "apache-2.0", **made)
     run = corpus_of(tmp_path, [row("a", 0, sources=[data])])

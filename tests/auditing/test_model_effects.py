@@ -23,7 +23,7 @@ def pairs(clusters: int = 40, each: int = 4) -> list[Pair]:
 
 
 def scored(preferences: Sequence[float]) -> PairScores:
-    """Scores of pairs with these differences. Every sentence has 4 tokens."""
+    """Scores of pairs whose log-likelihoods differ by `preferences`. Every sentence has 4 tokens."""
     table = np.stack([np.asarray(preferences, float) - 9, np.full(len(preferences), -9.0)], 1)
     return PairScores(table, np.full_like(table, 4.0))
 

@@ -297,7 +297,9 @@ SCALED = {
 
 @pytest.mark.parametrize("name", SCALED)
 def test_bug_13_softcap_or_scale_ignored(name):
-    """Logits computed from hidden states equal the model's own, with soft cap, scale and bias."""
+    """Logits computed from hidden states, with soft cap, scale and bias, equal the logits that the model itself
+    computes.
+    """
     model = model_of(name, **SCALED[name])
     if name == "Phi":
         torch.nn.init.normal_(model.lm_head.bias)
