@@ -178,7 +178,9 @@ def test_a_model_that_always_follows_the_stereotype_is_found():
 
 
 def test_a_model_that_only_knows_unknown_does_not_pass_the_gate_by_three_options():
-    """The model is right in a third of the disambiguated questions, as a random choice among three options would be."""
+    """The model never says "unknown", so without reading it is right in half of the disambiguated questions; a random
+    choice among three options would be right in a third.
+    """
     assert set(outcomes(options(answered(0.0, 0.5))).values()) == {"not measurable"}
 
 

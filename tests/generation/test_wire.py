@@ -131,7 +131,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_budget_ends_what_a_lying_server_may_cost(serve, tmp_path, lie):
     """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count. If
-    its counts can be bounded, spending stays within the budget.
+    the counts of the server can be bounded, spending stays within the budget.
     """
     flight, budget = 4, 0.002
     body = reply_with(usage=lie)

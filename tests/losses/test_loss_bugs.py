@@ -215,8 +215,8 @@ def test_bug_07_topk_renormalised_on_both_sides():
 
 
 def test_bug_08_truncated_reverse_kl_empties_the_kept_ids():
-    """A student trained on top-k with reverse KL ends with the teacher's probability on the kept ids, and not with
-    zero.
+    """After training on top-k with reverse KL, the student gives the kept ids the same total probability as the
+    teacher, and not zero.
     """
     logp = teacher_logp(5)
     target = topk_target(logp)
