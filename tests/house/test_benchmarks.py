@@ -45,7 +45,7 @@ def files() -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, str, str]]:
-    """(line, module, imported name or '', name in the file) for each import of the project. Strings that are programs
+    """(line, module, imported name or '', name in the file) for each import from the project. Strings that are programs
     are searched too.
     """
     for node in ast.walk(tree):
