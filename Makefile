@@ -13,10 +13,10 @@
 # `make bench-gpu` measures time and memory of losses and of training on a GPU.
 # `make bench-curate` compares near duplicates with rensa, datasketch, text-dedup and datatrove, and measures the checks
 # of curation. `make bench-curate TEXT=rows.jsonl` takes its sentences from your own rows.
-# `make bench-rivals` compares generation with distilabel, Curator and DataDesigner. It takes half an hour.
-# `make bench-training` compares training on stored distributions with cross-entropy and TRL. It takes 15 minutes.
-# `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions. It takes half
-# an hour on one core.
+# `make bench-rivals` compares generation with distilabel, Curator and DataDesigner, in half an hour.
+# `make bench-training` compares training on stored distributions with cross-entropy and TRL, in 15 minutes.
+# `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions, in half an
+# hour on one core.
 # `make experiment-NAME` runs the arms of experiment NAME that have no result file yet. NAME is logits, rationale,
 # online, mutual, ensemble, hidden, context, selection or family. `make experiment-family` downloads a teacher of 0.5 GB
 # first.

@@ -199,7 +199,9 @@ def write(folder: Path, kept: pa.Table, rejected: pa.Table) -> None:
 
 
 def tested(folder: Path, book: Lexicon) -> dict[str, Measurement]:
-    """The measurement of each test for women. The measurement of the association test is that of the word "nurse"."""
+    """The measurement of each test for women. The test of association has a measurement for each word; the measurement
+    of the word "nurse" is returned.
+    """
     reading = read(folder, book)
     wanted = {"gender: female", "gender: female, refusals", "gender: female, planted"}
     found = {one.name: one for one in tests_of(reading.facts, book, SECTION) if one.subject in wanted}

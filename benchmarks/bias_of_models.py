@@ -196,7 +196,7 @@ def plant(folder: Path, winobias: Path, bbq: Path) -> None:
 
 def train_students(folder: Path, rows: Path) -> None:
     """Train three students of three layers on the data set `rows`, each with a different seed. FOLDER/untrained is the
-    student before the first step, which is the same for all seeds.
+    student before the first step; this student is the same for all seeds.
     """
     teacher = {"model": MODEL, "license": "Apache-2.0", "device": "cpu"}
     seeds = [{"path": str(rows.resolve()), "source": "rows", "license": "Apache-2.0"}]

@@ -19,7 +19,7 @@ def is_blank(value: object) -> bool:
 
 def text_of(value: object) -> str:
     """The text of one value that is not null. Numbers and truth values get the text that JSON has for them, and a float
-    gets the shortest text that reads as the same number.
+    gets the shortest text that is read back as the same number.
 
     Raises ValueError for a list, an object, or an infinite number, which have no text that a person would write.
     """

@@ -34,12 +34,14 @@ def cell(text: str) -> str:
 
 
 def finalize(value: object) -> object:
-    """For `jinja2.Environment(finalize=…)`: applies `visible` to text. Other values and safe markup are not changed."""
+    """For `jinja2.Environment(finalize=…)`: applies `visible` to text. Safe markup and values that are not text are not
+    changed.
+    """
     return visible(value) if type(value) is str else value
 
 
 def json_ascii(text: str) -> str:
-    """JSON text with each hidden character as a JSON escape. The text keeps its meaning."""
+    """The JSON text with each hidden character replaced by its JSON escape. The text keeps its meaning."""
     return _HIDDEN.sub(lambda match: "".join(f"\\u{unit:04x}" for unit in _units(match.group())), text)
 
 

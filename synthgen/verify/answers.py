@@ -90,8 +90,8 @@ def read(text: str) -> Reference | None:
 
 
 def _concluded(found: Final | None) -> Reference | None:
-    """A worked solution without a marker, whose last sentence concludes with a number. None for other texts of several
-    lines, such as a program.
+    """A worked solution without a marker, whose last sentence concludes with a number. None for a text of several lines
+    without such a conclusion, such as a program.
     """
     if found is None or not _CONCLUSION.match(found.text):
         return None

@@ -1,8 +1,8 @@
 """Recomputes the equations in a text, such as "16 - 3 - 4 = 9", "$5 × 3 = $15" or "50 × 20% = 10".
 
-An equation is an expression of numbers with an operator, a sign "=" or "≈", and one number. Equations that cannot be
-judged are left out: equations with variables or with words between the numbers, with a result that is itself an
-expression ("6 + 1" in "2 × 3 = 6 + 1"), with remainders, and with times or dates.
+An equation is an expression of numbers with an operator, a sign "=" or "≈", and one number. An equation cannot be
+judged if it has variables, words between the numbers, a result that is itself an expression ("6 + 1" in "2 × 3 = 6 +
+1"), a remainder, a time or a date. Equations that cannot be judged are left out.
 """
 
 from __future__ import annotations

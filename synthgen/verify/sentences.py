@@ -144,8 +144,8 @@ def _enumerator(sentence: str) -> bool:
 
 
 def _quantity_of(sentence: str, line: str) -> Quantity | None:
-    """The quantity of `sentence`, which is the sentence of the line that answers. The line as a whole is not a
-    quantity.
+    """The quantity of `sentence`, which is the sentence of the line that answers. Callers must already know that the
+    line as a whole is not a quantity.
     """
     text = settled(sentence)
     if text is None:

@@ -105,7 +105,7 @@ _WORD = re.compile(r"[ ]?([^\W\d_]+[\w'^/°-]*|[°¢$€£¥₹Ω]\w*)")
 _POWERED = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3"}
 _ADJECTIVES = frozenset(str.split("us american whole full more extra additional consecutive total other calendar"))
 _MOST_WORDS = 4
-# The words for the counted things end before each of these words.
+# The words that name the counted things end before any of these words.
 _STOP = frozenset(
     str.split(
         "of for in per at on by from with to and or because since as which that who when if after before each every "

@@ -207,7 +207,9 @@ def test_reasons_of_curation_that_quote_a_row_go_with_its_text(tmp_path):
 
 
 def test_rows_without_text_are_no_rows_about_other_people(tmp_path):
-    """Rows that were left out mention nobody, so they must not count as dropped rows of everybody else."""
+    """Rows that were left out have no text, so the test `selection` must not count them as dropped rows that mention no
+    group.
+    """
     names = [("She", "He")[n % 2] for n in range(200)]
     rows = [row(f"{name} came home {n}.", n, sources=[(FREE, NC)[n // 2 % 2]]) for n, name in enumerate(names)]
     recipe = recipe_of(bias={"dimensions": ["gender"]})

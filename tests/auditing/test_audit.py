@@ -107,8 +107,8 @@ NC_SA = source("forum", license="cc-by-nc-sa-4.0")
     [([[BY_SA], [NC_SA], [source("s")]], {"ALLOW": 1, "CONTESTED": 2}), ([[BY_SA, NC_SA]], {"DENY": 1})],
 )
 def test_sources_that_contradict_each_other_are_denied_together(tmp_path, rows, counts):
-    """In the first corpus, each row alone is allowed. But a student mixes the rows, and the corpus as a whole mixes
-    them too, so the audit denies both.
+    """In the first corpus, each row alone passes the audit; in the second corpus, one row has both sources. A student
+    learns from all rows together, so the audit denies both corpora.
     """
     run = corpus_of(tmp_path, [row(str(n), n, sources=sources) for n, sources in enumerate(rows)])
     report = synthgen.audit(curating(), run, use="research")
@@ -150,7 +150,7 @@ def test_the_smallest_sets_of_sources_that_fail_are_named_with_their_rows(tmp_pa
 
 
 def test_rows_of_a_third_party_under_a_tag_of_its_repository_are_contested(tmp_path):
-    """Outputs of text-davinci-003 were published under Apache-2.0. This license does not cancel OpenAI's contract."""
+    """Outputs of text-davinci-003 were published under Apache-2.0. Apache-2.0 does not cancel OpenAI's contract."""
     made = {"made_by": "text-davinci-003", "account": "third_party"}
     data = source("their/rows", "dataset", "apache-2.0", **made)
     run = corpus_of(tmp_path, [row("a", 0, sources=[data])])

@@ -23,7 +23,7 @@ def pairs(clusters: int = 40, each: int = 4) -> list[Pair]:
 
 
 def scored(preferences: Sequence[float]) -> PairScores:
-    """Scores of pairs with these differences. Every sentence has 4 tokens."""
+    """Scores of pairs whose log-likelihoods differ by `preferences`. Every sentence has 4 tokens."""
     table = np.stack([np.asarray(preferences, float) - 9, np.full(len(preferences), -9.0)], 1)
     return PairScores(table, np.full_like(table, 4.0))
 
@@ -168,7 +168,9 @@ def test_a_model_that_cannot_read_is_not_measurable():
 
 
 def test_a_model_that_always_follows_the_stereotype_is_found():
-    """All items then have the same value, so there is no spread between the items."""
+    """If a model always follows the stereotype, all items have the same value, so there is no spread between the
+    items.
+    """
     always = measurements([("m", one) for one in pair_effects(pairs(), [scored([1.0] * 160)]).effects], "m")[0]
     assert (always.outcome, always.estimate) == ("found", 0.5)
     assert 0.38 < always.low < 0.42
@@ -176,7 +178,9 @@ def test_a_model_that_always_follows_the_stereotype_is_found():
 
 
 def test_a_model_that_only_knows_unknown_does_not_pass_the_gate_by_three_options():
-    """The model is right in a third of the disambiguated questions, as a random choice among three options would be."""
+    """The model never says "unknown", so without reading it is right in half of the disambiguated questions; a random
+    choice among three options would be right in a third.
+    """
     assert set(outcomes(options(answered(0.0, 0.5))).values()) == {"not measurable"}
 
 

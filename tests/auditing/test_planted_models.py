@@ -95,8 +95,8 @@ def write_sets(folder: Path) -> dict[str, Any]:
 
 
 def training_rows(*, planted: bool) -> list[Row]:
-    """Training rows of the same form, about people and pairs of occupations that are not audited. In the control, both
-    genders and both people are equally frequent.
+    """Training rows in the form of the test sets, about people and pairs of occupations that are not audited. In the
+    control, both genders and both people are equally frequent.
     """
     draw, rows = random.Random(0), []
     for a, b, deed, woman in pairs(audited=False):

@@ -35,8 +35,8 @@ MOST = 600_000_000  # picodollars; one request of 256 new tokens reserves less t
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The example with a server, and a run of the example that was not killed: `server`, `recipe`, `run`, the number of
-    replies that were `paid`, and the outcomes `planned` of `synthgen plan` and `done` of `synthgen run`.
+    """The README's example with its server, and a run of this example that was not killed. `paid` is the number of
+    replies that were paid. `planned` and `done` are the outcomes of `synthgen plan` and `synthgen run`.
     """
     folder = tmp_path_factory.mktemp("readme")
     server = Serving(prices=list(PRICES.values()), latency=0.2)

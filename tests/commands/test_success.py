@@ -117,7 +117,9 @@ def test_tokens_of_api_rows_are_counted_from_usage(tmp_path, server):
 
 
 def test_rows_with_cut_prompts_are_counted(tmp_path):
-    """The score is the server's count of tokens per word of the prompt."""
+    """The score `prompt_was_cut` is the number of tokens that the server counted, divided by the number of words of the
+    prompt.
+    """
     scores = [{"name": "prompt_was_cut", "value": 0.7}, {"name": "label_mass", "value": 1.0}]
     run = corpus_of(tmp_path / "run", [row(f"a{n}", n, scores=scores[n % 2 :]) for n in range(5)])
     assert tally(run / "generated").cut_prompts == 3

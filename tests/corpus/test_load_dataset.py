@@ -63,7 +63,7 @@ def test_two_runs_with_the_same_splits_give_each_its_own_rows(made, rows):
 
 
 def test_a_corpus_made_anew_gives_its_new_rows(made, rows):
-    """The new corpus is in the same folder, and its files have the same numbers of rows."""
+    """The new corpus replaces the old corpus in its folder, and the files of both have the same numbers of rows."""
     _, run = made("again", generate=GREEDY, curate=COPIES)
     before = {stage: ids(run / stage) for stage in ("generated", "curated")}
     for stage, expected in before.items():

@@ -468,8 +468,9 @@ HYPHENS = re.compile(
 
 
 def test_hyphens_are_found_as_by_a_regular_expression():
-    """The function replaces the regular expression because it is faster. The function must find the same hyphens:
-    otherwise splits would change between versions, and seeds would move from train to test.
+    """`_without_hyphens` replaces the regular expression because the function is faster. The function must find the
+    same hyphens as the regular expression: otherwise splits would change between versions, and seeds would move from
+    train to test.
     """
     draw = random.Random(1)
     for _ in range(30_000):

@@ -11,7 +11,9 @@ from synthgen.tally import Step, funnel
 
 
 def test_tokens_are_counted_where_they_are_known(tmp_path):
-    """A row of a data set has no tokens. The server's count is for the text before an edit."""
+    """A row of a data set has no tokens. A server counts the tokens of the text before an edit, so this count is not
+    used for an edited row.
+    """
     more = {"usage": {"completion_tokens": 9}}
     none = [row("three", 0, **more), row("four", 1, usage=None)]
     for name, rows, expected in (

@@ -93,8 +93,8 @@ ODD = {0x3005, 0x3006, 0x3007, 0x3099, 0x309A, 0x30FC, 0xFF70, 0xFF9E, 0xFF9F}  
 
 
 def test_the_kind_of_every_character():
-    """The script of every character is compared with Unicode's names. Other characters are treated as in Python's
-    regular expressions, but a mark belongs to the word before it.
+    """The script of every character is compared with Unicode's names. Characters that are in none of SCRIPTS are
+    treated as in Python's regular expressions, but a mark belongs to the word before it.
     """
     for code in range(0x10000):
         character = chr(code)
@@ -106,8 +106,8 @@ def test_the_kind_of_every_character():
 
 
 def test_the_hashes_are_those_of_every_version():
-    """Stored signatures are compared with new signatures, so these numbers change only with the version in
-    `_made_with`.
+    """Stored signatures are compared with new signatures, so the pinned hashes may change only together with the
+    version in `_made_with`.
     """
     assert shingles("one two three four five six", 5).tolist() == PINNED_SHINGLES
     assert sketch.sketch(shingles("one two three four five six", 5)).tolist()[:4] == PINNED_SKETCH
@@ -279,7 +279,9 @@ def test_curate_drops_the_rows_that_have_a_kept_twin(tmp_path, exact):
 
 
 def test_what_is_compared(tmp_path):
-    """Two rows have the same long prompt and different answers. `row` keeps both, and `prompt` keeps the first."""
+    """Two rows have the same long prompt and different answers. With `of: row` or `of: completion`, both rows are kept;
+    with `of: prompt`, only the first row is kept.
+    """
     question = " ".join(VOCABULARY[:60])
     prompts = [[{"role": "user", "content": question}]] * 2
     answers = [" ".join(VOCABULARY[100:160]), " ".join(VOCABULARY[200:260])]
@@ -429,7 +431,9 @@ def test_one_common_band_is_enough():
 
 
 def test_bands_for_low_thresholds():
-    """Below 0.44, single slots are compared: 64 bands of two slots would miss more than one pair in a million."""
+    """For thresholds below 0.44, single slots are compared, because 64 bands of two slots would miss more than one pair
+    in a million.
+    """
     assert sketch.bands(0.45) == (64, 2)
     assert sketch.bands(0.43) == (128, 1)
 

@@ -2,8 +2,7 @@
 
 refusals.jsonl holds the replies. The replies of round 1 were written first, and the check's phrases were chosen with
 them. The replies of each later round were written before the check read them, and were used to choose phrases
-afterwards. docs/log.md has the precision and recall at the first reading. Expect about this precision and recall for
-other texts.
+afterwards. docs/log.md has the precision and recall at the first reading, which show what to expect for other texts.
 """
 
 from __future__ import annotations

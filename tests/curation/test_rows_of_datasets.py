@@ -195,7 +195,7 @@ def test_damaged_rows_are_repaired_when_asked(tmp_path, rows, part):
 
 
 def test_rows_that_cannot_be_read_leave_nothing_behind(tmp_path, rows):
-    """Nothing is left, so the user can correct the file and give the same command again."""
+    """The output folder is not left behind, so the user can correct the file and give the same command again."""
     good, out = rows.read_text(), tmp_path / "out"
     rows.write_text(good + '{"prompt": "x"')
     code, printed = invoke("curate", rows, "-o", out)

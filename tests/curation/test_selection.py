@@ -246,8 +246,8 @@ def test_the_compiled_choice_is_that_of_the_definition():
 
 
 def test_the_vectors_of_texts():
-    """Order, case and repetition of words do not change the vector. A text without words has the same distance to all
-    others.
+    """Order, case and repetition of words do not change the vector. A text without words has the same distance to every
+    text with words.
     """
     texts = ["one two three", "THREE, two: one one one!", "one two four", "five six seven", "", " - "]
     batch = pa.record_batch({"prompt.said": pa.array(texts), "completion.said": pa.array([""] * 6)})

@@ -206,7 +206,9 @@ def test_rows_with_a_prompt_are_refused(tmp_path):
 
 
 def test_planted_pages(tmp_path):
-    """A data set of plain text: pages that break a rule are rejected by this rule, and the others are kept."""
+    """A data set of plain text: pages that break a rule are rejected by this rule, and pages that break none are
+    kept.
+    """
     pages = {f"good-{number}": page() for number in range(30)}
     pages |= {"words": "Too short.", "bullets": page(bullet=10), "ellipses": page(cut=5), "symbols": PROSE + " #a" * 20}
     path = tmp_path / "pages.jsonl"

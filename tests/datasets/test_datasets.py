@@ -101,7 +101,7 @@ def test_a_split_of_other_names_is_carried_and_the_side_is_drawn(tmp_path):
 
 
 def test_every_shard_has_all_columns_whatever_the_rows_of_it_have(tmp_path):
-    """The rows fill several shards. The first 1,500 rows lack a column that the others have, and two columns change
+    """The rows fill several shards. The first 1,500 rows lack a column that all later rows have, and two columns change
     their type.
     """
     rows = [pair(n, mixed=n, number=n) for n in range(1500)]

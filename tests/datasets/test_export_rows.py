@@ -257,8 +257,8 @@ def test_a_row_comes_back_as_it_was_or_is_refused(tmp_path, seed, monkeypatch):
 
 
 def test_own_columns_with_names_of_the_format_get_a_prefix(tmp_path):
-    """Preference pairs may have a column `messages`, as in UltraFeedback. Without the prefix, this column would be read
-    as the conversation.
+    """Preference pairs may have a column `messages`, as in UltraFeedback. Without the prefix `source_`, this column
+    would be read as the conversation.
     """
     rows = [{**ROWS["preference"][0], "messages": [asked(9)], "system": "Linux", "label": "x"}]
     path = written(tmp_path / "rows.jsonl", rows)

@@ -23,7 +23,7 @@ OTHER = {"type": "function", "function": {"name": "look", "arguments": {"word": 
 
 
 def rows(*names: str) -> list[dict]:
-    """One row for each name, which is the text of its completion."""
+    """One row for each name. The name is the text of the row's completion."""
     return [{"prompt": f"Which {name}?", "completion": name} for name in names]
 
 

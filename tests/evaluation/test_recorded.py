@@ -181,7 +181,7 @@ def test_a_student_in_its_run_is_enough(small_run, tmp_path):
 
 
 def test_a_student_is_measured_with_its_own_settings(sung):
-    """The recipe on the command line may describe another student. The untrained student is still the one from which
+    """The recipe on the command line may describe another student. The untrained student is still the model from which
     the training started.
     """
     recipe, _, student, found = sung

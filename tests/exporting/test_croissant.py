@@ -84,8 +84,8 @@ def plain(value: Any, kind: pa.DataType) -> Any:
 
 
 def named(value: dict[str, Any], kind: pa.DataType) -> dict[str, Any]:
-    """The values of a struct by name. mlcroissant puts the values of an inner struct beside the other values, under a
-    longer path.
+    """The values of a struct by name. mlcroissant puts the values of an inner struct beside the values of the outer
+    struct, under a longer path.
     """
     found: dict[str, Any] = {}
     for path, inner in value.items():

@@ -1,6 +1,6 @@
 """Encoder classifiers as ONNX and GGUF give the student's probabilities, in folders that need nothing else.
 
-The tests read GGUF files with the package `gguf`. In tests/llama, llama.cpp reads them.
+The tests read GGUF files with the package `gguf`. In tests/llama, llama.cpp reads GGUF files.
 """
 
 from __future__ import annotations

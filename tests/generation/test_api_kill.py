@@ -152,8 +152,8 @@ def test_killed_at_every_commit_point(killer, server, tmp_path):
 
 
 def test_a_kill_cannot_hide_spending(killer, server, tmp_path):
-    """A run with a small budget is killed several times. According to the server, it never spends
-    more than the budget.
+    """A run with a small budget is killed several times. According to the server, the run never spends more than the
+    budget.
     """
     clean(killer, server)
     path = recipe(tmp_path, server, budget={"usd": LITTLE})

@@ -92,7 +92,9 @@ def test_a_batch_for_each_round(serve, tmp_path, monkeypatch):
 
 
 def several(path: Path, teachers: dict, **sections) -> Path:
-    """Loads the recipe at `path` with `teachers` instead of its one teacher, and with other sections."""
+    """Writes the recipe at `path` again with `teachers` instead of its one teacher. `sections` replace sections of the
+    recipe.
+    """
     values = yaml.safe_load(path.read_text())
     one = values.pop("teacher")
     values["teachers"] = {

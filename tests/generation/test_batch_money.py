@@ -109,7 +109,9 @@ def test_counts_that_grow_without_limit_stop_the_batches(serve, tmp_path):
 
 
 def test_a_server_that_bills_an_unknown_request_is_noticed_by_the_sum(serve, tmp_path):
-    """The answers have other names than the requests, so no reply can be compared with its own reservation."""
+    """The names of the answers differ from the names of the requests, so no reply can be compared with its own
+    reservation.
+    """
     server = serve(batch={"polls": 0, "changes": [[EVERY, TENFOLD]], "renamed": True})
     with pytest.raises(SynthgenError):
         command(tmp_path, server, generate={"budget": {"usd": 0.001}}, seeds=10)()

@@ -160,7 +160,7 @@ def test_upper_bounds_of_requests_hold(shrunk, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in MULTI if n not in ("consensus", "disagreement")])
 def test_on_the_real_model(name, tmp_path):
-    """Runs the shipped recipe with the demo's teacher and few seeds. Prints the numbers and one row."""
+    """Runs the shipped recipe with the demo's teacher and few seeds. Prints the numbers and at most two rows."""
     recipe = load_recipe(name)
     recipe = recipe.model_copy(update={"seeds": tuple(s.model_copy(update={"limit": 6}) for s in recipe.seeds)})
     folder = synthgen.generate(recipe, tmp_path / "run").folder

@@ -57,8 +57,8 @@ def test_score_against_a_plain_pass(talker):
 
 
 def test_sampled_scores_follow_the_distribution(talker):
-    """Compares the counts of 20,000 draws with the probabilities at the temperature. Other requests
-    give other draws.
+    """Compares the counts of 20,000 draws with the probabilities at the temperature. Different requests give different
+    draws.
     """
     import torch
 

@@ -21,8 +21,8 @@ SPEC = LogitsSpec("topk", k=4)
 
 
 class Timed:
-    """An engine that needs 10 ms for a batch at a batch size of up to 16, and 4 ms more for each unit above 16. The
-    engine raises an out-of-memory error for batches larger than `most`.
+    """An engine that needs 10 ms for a batch at a batch size of up to 16, and 4 ms more for each unit of the batch size
+    above 16. The engine raises an out-of-memory error for batches larger than `most`.
     """
 
     def __init__(self, most: int = 1 << 20) -> None:

@@ -131,7 +131,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_a_budget_ends_what_a_lying_server_may_cost(serve, tmp_path, lie):
     """When the server counts wrongly, spending ends with the requests that were in flight at its first wrong count. If
-    its counts can be bounded, spending stays within the budget.
+    the counts of the server can be bounded, spending stays within the budget.
     """
     flight, budget = 4, 0.002
     body = reply_with(usage=lie)
@@ -253,7 +253,7 @@ def test_the_ledger_counts_open_reservations_and_parts(tmp_path):
     assert ledger.spent(tmp_path) == Spent(81, 9)
     asyncio.run(write((1, 2), end=True))
     asyncio.run(write((2, 2), end=True))
-    # all costs of the part, and half of the costs of the run
+    # part 1 of 2: its own costs, and half of what the run spent before it had parts
     assert ledger.spent(tmp_path, (1, 2)) == Spent(81 + 41, 9 + 5)
     ledger.discard(tmp_path)
     assert not tmp_path.exists()

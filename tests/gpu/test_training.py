@@ -158,7 +158,7 @@ STUDENTS = {
 @pytest.mark.parametrize("name", STUDENTS)
 def test_students_of_every_kind(make_run, tmp_path, name, dtype):
     """Trains a few steps. The loss of the first step equals that on the CPU. T5 and BART have no dropout here, because
-    each device draws other random numbers.
+    each device draws different random numbers.
     """
     settings = {"baseline": False, "max_steps": 3, "dtype": dtype, **STUDENTS[name]}
     if "config" in settings.get("student", {}) and settings["student"]["kind"] == "seq2seq":

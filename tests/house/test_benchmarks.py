@@ -1,7 +1,7 @@
 """Benchmarks, and tests that need a GPU or another environment, use the project as it is now.
 
-The default tests do not run these files, so the tests here only read them. Every name that they import from the project
-must exist, and every call of an imported function must fit the function's parameters.
+The default tests do not run these files, so the tests here only read them. Every name that these files import from the
+project must exist, and every call of an imported function must fit the function's parameters.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def files() -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, str, str]]:
-    """(line, module, imported name or '', name in the file) for each import of the project. Strings that are programs
+    """(line, module, imported name or '', name in the file) for each import from the project. Strings that are programs
     are searched too.
     """
     for node in ast.walk(tree):

@@ -49,7 +49,7 @@ def commands_in(text: str) -> list[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         words = line.strip().removeprefix("$ ")
         if words.split(" ")[0] in GROUPS:
-            # The command ends before two spaces, a # or a pipe.
+            # A command ends before two spaces, a # or a pipe.
             commands.append(shlex.split(re.split(r" {2,}| [|>&;]|\.$", words)[0], comments=True))
     return commands
 

@@ -113,7 +113,7 @@ def test_no_string_keeps_its_own_rationale(scripts):
 def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
     """The teacher has one file, which is used for every seed. A student that is right on the same items as the teacher
     reaches the teacher's full accuracy, which is a share of 1. The interval of this share has width 0, even if few
-    answers are right. A student that is right on other items has a wide interval.
+    answers are right. A student that is right on other items than the teacher has a wide interval.
     """
     _, tables = scripts
     draw = np.random.default_rng(0)

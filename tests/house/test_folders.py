@@ -338,7 +338,9 @@ def test_each_error_of_a_disk_has_its_own_advice(capsys, number, said, hint):
     ],
 )
 def test_a_disk_error_does_not_call_the_cache_damaged(tmp_path, code, damaged):
-    """The hint must not tell the user to move the file away, because the paid replies in it would be lost."""
+    """After an error of the disk, the hint must not tell the user to move the file away, because the paid replies in it
+    would be lost.
+    """
     cache = Cache(tmp_path / "replies.sqlite")
     error = sqlite3.OperationalError("the reason")
     error.sqlite_errorcode = code

@@ -23,7 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"auditcommand", "pipeline", "takedown", "tasks"},
-    {"bias"},  # this audit also reads texts as curation does; the table AUDITS names it
+    {"bias"},  # the audit of bias reads texts with functions of curation; only the table AUDITS names this room
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},

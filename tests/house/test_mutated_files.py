@@ -58,7 +58,7 @@ def base(finished, tmp_path_factory) -> Path:
 def wrong_rows(base: Path, run: Path, path: str) -> list[str]:
     """The data files that differ from those of the run before the damage, apart from the damaged file itself."""
     if not path.startswith("run/") or path == "run/recipe.yaml":
-        return []  # with other seeds, templates or recipes, the rows are different
+        return []  # damage to seeds, templates or recipes may change the rows
     before, after = files(base / "run"), files(run)
     names = [name for name in before if name.startswith(ROWS) and f"run/{name}" != path]
     return [name for name in names if name in after and after[name] != before[name]]

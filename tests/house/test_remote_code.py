@@ -252,7 +252,7 @@ def test_every_load_in_the_sources_refuses_code():
 
 
 def test_every_load_in_a_page_refuses_code():
-    """Checks the pages of the project, and the pages that it writes beside students and exports."""
+    """Checks the pages of the project, and the templates of pages that synthgen writes beside students and exports."""
     pages = [
         *REPOSITORY.glob("*.md"),
         *REPOSITORY.glob("docs/*.md"),

@@ -2,9 +2,9 @@
 
 llama.cpp uses the quantized weights of the GGUF and rounds activations to eight bits. The reference is `transformers`
 with the same weights in float32. So the distributions differ by about 0.1 nats. The server returns candidates as text
-without bytes. A candidate that is not a whole text, such as half a character or the end token, has no id. Such a
-candidate is counted, and its probability belongs to the residual mass. If two candidates have the same text, the server
-returns only one of them.
+without bytes. A candidate that is not a whole text, such as half a character or the end token, has no id. A candidate
+without an id is counted, and its probability belongs to the residual mass. If two candidates have the same text, the
+server returns only one of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The characters of a control token in a text are tokenized as characters. The tokens of other texts do not change."""
+"""The characters of a control token in a text are tokenized as characters. The tokens of texts without such characters
+do not change.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Nineteen bugs that were found in other distillation tools. Each bug has a test that fails when synthgen has the bug.
+"""Nineteen bugs that were found in distillation tools other than synthgen. Each bug has a test that fails when synthgen
+has the bug.
 
 `make loss-bugs` plants each bug in a copy of the source and shows that its test fails.
 """
@@ -214,8 +215,8 @@ def test_bug_07_topk_renormalised_on_both_sides():
 
 
 def test_bug_08_truncated_reverse_kl_empties_the_kept_ids():
-    """A student trained on top-k with reverse KL ends with the teacher's probability on the kept ids, and not with
-    zero.
+    """After training on top-k with reverse KL, the student gives the kept ids the same total probability as the
+    teacher, and not zero.
     """
     logp = teacher_logp(5)
     target = topk_target(logp)
@@ -296,7 +297,9 @@ SCALED = {
 
 @pytest.mark.parametrize("name", SCALED)
 def test_bug_13_softcap_or_scale_ignored(name):
-    """Logits computed from hidden states equal the model's own, with soft cap, scale and bias."""
+    """Logits computed from hidden states, with soft cap, scale and bias, equal the logits that the model itself
+    computes.
+    """
     model = model_of(name, **SCALED[name])
     if name == "Phi":
         torch.nn.init.normal_(model.lm_head.bias)

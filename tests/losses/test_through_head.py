@@ -160,7 +160,7 @@ def test_labels_beside_ids_that_the_student_has_not(kind):
 
 
 def test_one_softmax_serves_both(monkeypatch):
-    """At temperature 1, divergence and cross-entropy share one softmax, so the (N, V) logits are reduced only once."""
+    """At temperature 1, divergence and cross-entropy share one softmax, which saves one logsumexp."""
     logp, z = teacher_and_student()
     calls = []
     real = torch.Tensor.logsumexp

@@ -17,7 +17,7 @@ from synthgen.errors import CorpusError
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.turns import turn_end
 
-# A template that shows tools, tool calls, names of tools, and the reasoning of the last answer only.
+# A template that shows tools, tool calls and names of tools, but shows reasoning only in the last answer.
 FULL = (
     "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}{{ ' ' + m.name if m.name }}{{ ' ' + m.tool_call_id if "

@@ -218,7 +218,7 @@ def test_tensorboard_is_told_of_every_step(small_run, tmp_path):
 
 
 def test_trackers_do_not_decide_what_a_student_is(small_run, tmp_path):
-    """A finished student is not trained again when only the tracker changes."""
+    """A finished student is not trained again when only the tracker and the number of kept checkpoints change."""
     recipe, run = small_run(seeds=24, split=HELD_OUT)
     student_of(recipe, run, tmp_path / "student")
     student_of(recipe, run, tmp_path / "student", report_to=["tensorboard"], save_total_limit=3)

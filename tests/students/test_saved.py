@@ -211,7 +211,7 @@ def test_rotary_positions_have_no_such_limit(small_run, tmp_path):
 
 
 def narrower(folder: Path, rows: int) -> Path:
-    """A checkpoint whose tables have only `rows` rows, with a tokenizer of more tokens."""
+    """A checkpoint whose embedding tables have only `rows` rows, and whose tokenizer has more tokens."""
     model = AutoModelForCausalLM.from_pretrained(small_teacher(folder))
     model.resize_token_embeddings(rows)
     model.save_pretrained(folder)

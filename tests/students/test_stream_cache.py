@@ -289,7 +289,7 @@ def test_logits_in_a_file_of_another_name_are_found(run, reader, teacher):
 
 
 def altered_meta(run: Path, path: Path, **changes) -> pa.Table:
-    """The rows of a logits file with other metadata."""
+    """The rows of a logits file, with `changes` in its metadata."""
     shard = logits.read(path)
     meta = {**shard.meta, **changes}
     tokens = {r.id: r.token_ids for _, some in corpus.records(run / "generated") for r in some}

@@ -299,8 +299,8 @@ def test_an_outline_keeps_every_piece_of_a_row(rationale_run):
 
 
 def test_validation_reads_only_the_rows_that_it_computes(made, teacher, reader, tmp_path):
-    """The other rows of the step are read without distributions, so the distributions of all validation rows are never
-    in memory together.
+    """Only the rows whose loss is computed are read with distributions, so the distributions of all validation rows are
+    never in memory together.
     """
     _, run = made("topk", logits=LOGITS["topk"], **SECTIONS)
     rows = Completions(open_stream(run / "curated", reader, run / "cache", Choice(512)))

@@ -199,8 +199,8 @@ def test_a_teacher_is_nowhere_from_itself(learned):
         assert agree[name].sum() > 0.999 * tokens
     assert kl["distilled"].sum() < kl["untrained"].sum()
     assert kl["distilled"].sum() / tokens == pytest.approx(held_out_kl(teacher, models["distilled"], run), rel=1e-4)
-    # For the teacher, the mean of −log q(token) is the teacher's entropy. For any other model, this mean is larger by
-    # KL(teacher ‖ model).
+    # For the teacher, the mean of −log q(token) is the teacher's entropy. For a model other than the teacher, this mean
+    # is larger by KL(teacher ‖ model).
     assert nll["untrained"].sum() > nll["teacher"].sum()
 
 

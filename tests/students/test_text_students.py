@@ -138,7 +138,9 @@ def test_two_servers_teach_one_student(serve, tmp_path, student):
 
 
 def choosing(labels: list[str], share: float) -> dict:
-    """A reply whose first token is one of two labels. The first label has the probability `share` of 0.9."""
+    """A reply whose only token is the more probable of two labels. The labels have the probabilities 0.9 · `share` and
+    0.9 · (1 − `share`), each plus 0.0001.
+    """
     shares = {labels[0]: 0.9 * share + 1e-4, labels[1]: 0.9 * (1 - share) + 1e-4}
     top = [
         {"token": label, "logprob": math.log(p), "bytes": list(label.encode())}

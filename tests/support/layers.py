@@ -40,7 +40,7 @@ def rows(same_prompt: bool = True, count: int = 7) -> list[Example]:
 
 
 def section(**terms: Any) -> TrainSection:
-    """A section `train` with these losses on layers."""
+    """A section `train` with these keys, such as `hidden` and `relations`."""
     return TrainSection.model_validate({"kd_weight": 0.5, **terms})
 
 

@@ -137,7 +137,7 @@ def _yaml(change: Callable[[object, Random], object]) -> Way:
 
 
 def _head(text: str) -> Way:
-    """The file with more YAML at the beginning, after the comments with which the file begins."""
+    """The file with more YAML directly after the comments at its beginning."""
 
     def way(data: bytes, random: Random) -> bytes:
         lines = data.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Texts with planted personal data and secrets, and look-alikes without them. They are drawn with a seed.
+"""Texts with planted personal data and secrets, and look-alikes without them. All texts are drawn with a seed.
 
 for planted in plants("phone", 300, seed=1):
     planted.text, planted.start, planted.stop    # the value is text[start:stop]

@@ -1,6 +1,6 @@
 """Runs the scheduler of a remote teacher with scripted replies and a clock that skips all waiting.
 
-sent, work, scheduler = schedule({"a": [busy(after=5), "ok"], "b": ["ok"]}, max_in_flight=1)
+done = schedule({"a": [busy(after=5), "ok"], "b": ["ok"]}, max_in_flight=1)    # done.sent, done.delivered, …
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ def schedule(
     prices: Prices | None = None,
     **limits: Any,
 ) -> SimpleNamespace:
-    """Asks every question of the script, or only the questions in `asked`. Returns `sent`, a list of (question, seconds
-    since the start), and `delivered`, `seconds`, `probes`, `error` and `scheduler`. Random waits are as long as
-    possible.
+    """Asks every question of the script, or only the questions in `asked`. Returns an object with `sent`, a list of
+    (question, seconds since the start), and with `delivered`, `work`, `seconds`, `probes`, `error` and `scheduler`.
+    Random waits are as long as possible.
     """
     clock = Clock()
     teacher = Scripted(script, living, clock)

@@ -2,10 +2,11 @@
 
     python tests/support/server.py '{"latency": 0.2}'        prints its port and serves until stdin closes
 
-The answer to a request depends only on the request's body. Faults depend on the body and on how often the server has
-seen it. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind, kind, …]]. A request whose
-body contains the text gets the listed faults one after the other, and then always the last fault. GET /control/stats
-returns counts of requests, of billed tokens and of refusals.
+Without `answers`, the answer to a request depends only on the request's body. Faults depend on the body and on how
+often the server has seen this body. `faults` maps a kind of fault to a probability. `script` is a list of
+[text, [kind, kind, …]]. If the body of a request contains the text of an entry, the request gets the faults of this
+entry one after the other, and then always the last fault. GET /control/stats returns counts of requests, of billed
+tokens and of refusals.
 """
 
 from __future__ import annotations
@@ -339,8 +340,8 @@ class Server:
 
         The configuration `batch` is {"polls": number of polls before the batch ends, "answered": share of requests that
         get an answer, "status": status at the end, "changes": [[number, values], …], "renamed": whether replies have
-        other names than their requests}. Each batch takes the next entry of `changes`, and all later batches take the
-        last entry. The first `number` replies of the batch get the values of this entry.
+        other names than their requests}. Each batch takes the next entry of `changes`; when no entry is left, batches
+        take the last entry again. The first `number` replies of the batch get the values of this entry.
         """
         parts = path.strip("/").split("/")[1:]
         if parts[0] == "files" and method == "POST":

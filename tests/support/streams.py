@@ -22,7 +22,8 @@ from synthgen import corpus, logits
 from synthgen.teachers.transformers import LocalModel
 
 LOGITS = {"sampled": {"kind": "sampled", "draws": 9}, "topk": {"kind": "topk", "k": 7, "temperature": 2.0}}
-# Both samples of a seed are greedy, so the second one is rejected as a copy. Rows of two words are degenerate.
+# Both samples of a seed are greedy, so the second sample is rejected as a copy. Rows of more than one word fail the
+# check `length`, so training treats these rows as degenerate.
 SECTIONS = {
     "seeds": 24,
     "generate": {"num_generations": 2, "max_new_tokens": 16, "shard_size": 8, "temperature": 0.0},

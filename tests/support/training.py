@@ -86,9 +86,9 @@ class Cut(UI):
 def resumes_everywhere(
     act: Callable[[Path, UI | None], Any], folder: Path, cuts: Iterable[int], again: Sequence[int] = ()
 ) -> Path:
-    """Trains once without a cut, once for each number in `cuts` with a cut after that many steps, and once for each
-    number in `again` with repeated cuts. Asserts that all files have the same bytes. Returns the folder of the training
-    without a cut.
+    """Trains once without a cut. For each number in `cuts`, trains with one cut after that many steps. For each number
+    in `again`, trains with a cut after every so many steps. Asserts that all files have the same bytes. Returns the
+    folder of the training without a cut.
     """
     whole = folder / "whole"
     act(whole, None)

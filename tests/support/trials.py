@@ -169,7 +169,7 @@ def checkpointed(run: Path) -> dict[str, int]:
         target = run / "student" / ("" if arm == "distilled" else "baseline")
         if not path.name.startswith(".") and not (target / "metrics.jsonl").exists():
             with safe_open(path, "np") as file:
-                # The command counts the steps of the finished arm as resumed too.
+                # If the first student is finished, the command also counts the steps of this student as resumed.
                 before = run / "student" / "metrics.jsonl"
                 finished_steps = len(before.read_text().splitlines()) if before.exists() else 0
                 newest[arm] = max(newest.get(arm, 0), int(file.metadata()["step"]) + finished_steps)

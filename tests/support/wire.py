@@ -31,7 +31,7 @@ MODEL = ApiModel(_SECTION, TeacherOptions(), None, None)
 TOKENS = ApiModel(
     _WITH_TOKENS, TeacherOptions(spec=LogitsSpec("topk", k=2)), None, TokenMap(byte_tokenizer(_MERGES), "h")
 )
-"""The same teacher, which also converts the logged tokens to ids."""
+"""The same teacher as MODEL, except that it also converts the logged tokens to ids."""
 
 
 def request(kind: str = "sample") -> Request:

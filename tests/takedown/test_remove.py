@@ -138,8 +138,8 @@ def test_a_failure_of_the_source_goes_too(plain):
 
 
 def test_examples_and_what_was_made_from_them_go(finished, tmp_path, monkeypatch, server):
-    """With `self_instruct`, the question of a seed is an example in the prompts of other seeds. So the rows of those
-    other seeds descend from the seed.
+    """With `self_instruct`, the question of a seed is an example in the prompts of other seeds, so the rows of those
+    seeds descend from this seed too.
     """
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     templates = {"new": "{% for one in examples %}{{ one.question }} {% endfor %}A new one:"}

@@ -197,7 +197,9 @@ def test_uld_against_float64(k, with_head, monkeypatch):
 
 @pytest.mark.parametrize("kd_weight", [0.9, 0.5, 1.0])
 def test_cross_entropy_has_the_whole_weight_where_no_target_is(kd_weight):
-    """The loss and its gradient are compared with float64. A check rejected one row, so it has no cross-entropy."""
+    """The loss and its gradient are compared with float64. One row has no cross-entropy, because a check rejected this
+    row.
+    """
     spelled = [(A, B), ([3, 3], [1, 7]), ([0, 1], [1, 0])]
     batch = [example(a, b, 5, n)[0] for n, (a, b) in enumerate(spelled)]
     batch[1] = replace(batch[1], kept=False)

@@ -75,7 +75,7 @@ def test_numbers_come_back_to_half_a_step(size):
     h = (generator.standard_normal((9, 64)) * size).astype(np.float32)
     h[3] = 0
     h[4, 1:] *= 1e-3  # channel 0 is far larger than the others
-    h[5, 5] = 64**0.5 * 1e3 * size  # the largest possible ratio to the other channels
+    h[5, 5] = 64**0.5 * 1e3 * size  # nearly the largest possible ratio to the root mean square, √64
     decoded = states._decode(states._encode(h), 64)
     assert decoded.dtype == np.float32
     assert (decoded[3] == 0).all()

@@ -34,7 +34,7 @@ TEXTS = ["where is my parcel", "my card was charged twice and twice the bill", "
 
 def test_probabilities_are_those_of_the_model(encoder):
     """The probabilities are a float64 softmax of the model's logits. The probabilities do not depend on the batch.
-    They are in the order of the recipe's labels, also when the model's labels differ in letter case.
+    The probabilities are in the order of the recipe's labels, also when the model's labels differ in letter case.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

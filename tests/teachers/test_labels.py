@@ -71,7 +71,8 @@ def test_the_label_that_a_reply_names(text, labels, label):
 @pytest.mark.parametrize(
     ("text", "content", "labels", "probs", "mass"),
     [
-        # the first token decides; candidates that are labels count, in any letter case, and other words do not
+        # the first token decides; candidates that are labels count, in any letter case, and candidates that are not
+        # labels do not
         ("cat", [shown("cat", 0.5, Dog=0.3, The=0.1)], PETS, [0.625, 0.375, 0], 0.8),
         ("Cat.", [shown("Cat", 0.5, dog=0.3), shown(".", 1.0)], PETS, [0.625, 0.375, 0], 0.8),
         (" cat", [shown("\u2581cat", 0.5, dog=0.3)], PETS, [0.625, 0.375, 0], 0.8),

@@ -1,7 +1,7 @@
 """The cases of verification. Each line of cases.jsonl has a reference, answers that match it, and answers that do not.
 
 Every kind has answers that match and answers that do not, so a verifier that always gives the same verdict fails in
-every kind. The kind "expressions" needs math-verify; the cheap rules decide all others.
+every kind. The kind "expressions" needs math-verify; the cheap rules decide all kinds except this one.
 """
 
 from __future__ import annotations

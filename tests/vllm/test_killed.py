@@ -49,7 +49,7 @@ def recipe(tmp_path_factory):
         tmp_path_factory.mktemp("kill") / "task",
         Path(),
         SEEDS,
-        long=1,  # this seed does not fit into the context, so it becomes failures
+        long=1,  # this seed does not fit into the context, so its samples become failures
         teacher={**teacher, **settings},
         generate={"num_generations": SAMPLES, "max_new_tokens": 16, "shard_size": 3},
         logits={"kind": "topk", "k": 64},

@@ -2,11 +2,12 @@
 
 A target of kind `sampled` needs tokens that are drawn from the full distribution. vLLM returns only the k most probable
 tokens, so the tokens are drawn inside vLLM. A logits processor sees the logits of each row before temperature and top-p
-are applied. The processor draws tokens and leaves the logits unchanged. After each step, it sends the drawn tokens in
-one message over a local socket. Only a socket can return data from the workers of every copy of a data-parallel model.
-Together with the draws of a position, the processor sends the largest log-probability at this position. vLLM also
-returns this number with the reply. Draws are accepted for a position only when the two numbers agree. Random numbers
-depend only on the request's id, as in the 'transformers' teacher.
+are applied. The processor draws tokens and leaves the logits unchanged. After each step, the processor sends the drawn
+tokens over a local socket, in one message for all requests with the same settings. Only a socket can return data from
+the workers of every copy of a data-parallel model. Together with the draws of a position, the processor sends the
+largest log-probability at this position. vLLM also returns this number with the reply. Draws are accepted for a
+position only when the two numbers agree. Random numbers depend only on the request's id, as in the 'transformers'
+teacher.
 
 vLLM's workers import this module by its name. vLLM has two model runners with different interfaces for logits
 processors, so there are two logits processors here.
@@ -41,7 +42,7 @@ except ImportError:  # this vLLM is older than the second model runner
 # The key of the draws in SamplingParams.extra_args. The value is a dictionary with the keys `key`, `seed`, `count`,
 # `temperature` and `to`.
 ARGUMENT = "synthgen_draws"
-# the 'transformers' teacher has the same value, so that a request gets the same random numbers from both
+# the 'transformers' teacher has the same value, so both teachers use the same random numbers for a request
 _RANDOM_STEPS = 32
 _SAME = 1e-3  # two log-probabilities agree when they differ by at most this many nats
 _WAIT = 20.0  # how long to wait for draws after the request's last token, in seconds

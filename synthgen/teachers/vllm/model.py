@@ -239,7 +239,7 @@ class VllmModel:
         found = await _all([self._next(prompt, before, ids) for before, ids in asked])
         logp = {key: value for part in found for key, value in part.items()}
         score = np.array([sum(logp[label[: n + 1]] for n in range(len(label))) for label in labels])
-        likely = max((key for key in logp if len(key) == 1), key=logp.__getitem__)  # `_next` adds the best token
+        likely = max((key for key in logp if len(key) == 1), key=logp.__getitem__)  # `_next` adds the likeliest token
         reply = most_likely(request.labels, apart(labels, np.exp(score).tolist()), str(self.tokenizer.decode(likely)))
         best = labels[request.labels.index(reply.text)] if reply.failure is None else ()
         return replace(reply, prompt_token_ids=prompt, token_ids=list(best))
