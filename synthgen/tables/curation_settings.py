@@ -15,8 +15,8 @@ Entity = Literal["email", "phone", "ip_address", "card", "iban", "national_id", 
 
 
 class Length(Section):
-    """Bounds on the number of words of a completion. If it is mostly in a script without spaces (Chinese, Japanese,
-    Thai, Lao, Khmer, Burmese, Tibetan), the letters and digits of the completion are counted instead of words.
+    """Bounds on the number of words of a completion. If a completion is mostly in a script without spaces (Chinese,
+    Japanese, Thai, Lao, Khmer, Burmese, Tibetan), its letters and digits are counted instead of words.
     """
 
     min_words: int | None = 1
@@ -56,7 +56,7 @@ class Echo(Section):
 
 
 class BrokenText(Section):
-    """What is broken in a text."""
+    """Which kinds of broken text lead to a rejection."""
 
     skip: tuple[Literal["mojibake", "replacement_character", "control_character", "special_token", "html"], ...] = ()
     """Rules that are left out. `mojibake` finds "Ã©" instead of "é", `replacement_character` finds U+FFFD,
@@ -228,8 +228,8 @@ class Function(Section):
 class Confidence(Section):
     """How sure the teacher must have been of its own tokens. Each bound is about a mean over the tokens of a
     completion, at temperature 1. The scores are `teacher_logprob`, `teacher_probability`, `teacher_entropy_at_least`
-    and `teacher_margin`. docs/design.md says when they are known; a row whose score is not known is kept. Without
-    bounds, the scores are stored, and no row is rejected.
+    and `teacher_margin`. docs/design.md says when these scores are known; a row whose score is not known is kept.
+    Without bounds, the scores are stored, and no row is rejected.
     """
 
     min_logprob: Annotated[float, Field(le=0)] | None = None
@@ -294,9 +294,9 @@ class NearDuplicates(Section):
 
 
 class Select(Section):
-    """How many rows of the split `train` are kept, and which. Give `rows` or `share`. Rows of one group are kept or
-    rejected together. A group is left out if it has more rows than are still wanted. So with groups, fewer
-    rows may be kept.
+    """How many rows of the split `train` are kept, and which. Give either `rows` or `share`. Rows of one group are kept
+    or rejected together. A group is left out if it has more rows than are still wanted. So with groups, fewer rows may
+    be kept.
     """
 
     rows: Count | None = None

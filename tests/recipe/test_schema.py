@@ -158,11 +158,11 @@ def test_an_entry_from_outside_is_in_both(monkeypatch):
 
         engine: str
         distance: int = 3
-        """How far away it may be."""
+        """How far away the model may be."""
 
     monkeypatch.setitem(ENGINES, "telepathy", dataclasses.replace(ENGINES["replay"], section=Telepathy))
     text = json.dumps(recipe_schema())
-    assert "How far away it may be." in text
+    assert "How far away the model may be." in text
     assert '"const": "telepathy"' in text
     sys.path.insert(0, str(REPOSITORY / "docs"))
     try:
@@ -171,7 +171,7 @@ def test_an_entry_from_outside_is_in_both(monkeypatch):
         sys.path.pop(0)
     page = render()
     assert "### engine: telepathy\n\nA model that is asked by thinking." in page
-    assert "| `teacher.distance` | integer | `3` | How far away it may be. |" in page
+    assert "| `teacher.distance` | integer | `3` | How far away the model may be. |" in page
     assert Recipe.model_validate(
         {
             "task": "t",
