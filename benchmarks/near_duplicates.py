@@ -270,7 +270,8 @@ def line(tool: str, count: int, runs: list[Run], pairs: np.ndarray | None) -> st
     text = f"{tool:16}{seconds:8.1f}{count / seconds:10,.0f}{cpu:8.1f}{peak:8,.0f}{kept.sum():10,}"
     if pairs is None:
         return text
-    near_kept = np.bincount(pairs[:, 0], kept[pairs[:, 1]], minlength=count)  # kept rows that are similar to each row
+    # for each row: the number of kept rows that are similar to it
+    near_kept = np.bincount(pairs[:, 0], kept[pairs[:, 1]], minlength=count)
     lost, left = int(((near_kept == 0) & (kept == 0)).sum()), int((near_kept * kept).sum()) // 2
     return text + f"{lost:8,}{left / max(1, len(pairs) // 2):12.6f}"
 

@@ -39,9 +39,9 @@ _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index",
 # Strings of config.json with one letter for each layer.
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")
 
-_PROBE = 16  # tokens of a text on which student and teacher are compared, if the attention window is not longer
-_LONG_PROBE = 256  # maximum length of a text that exceeds an attention window; longer windows are compared as numbers
-_TOLERANCE = 2e-4  # largest difference, as a share of the largest output
+_PROBE = 16  # number of tokens of a text on which student and teacher are compared
+_LONG_PROBE = 256  # texts exceed attention windows of up to this length; longer windows are compared as numbers
+_TOLERANCE = 2e-4  # largest difference that is accepted, as a share of the largest output
 
 _HINT = "use train.student.model with a smaller checkpoint, train.student.config, or keep other layers"
 
@@ -89,7 +89,7 @@ def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
 
 
 def config_of(config: PreTrainedConfig, layers: Sequence[int]) -> dict[str, Any]:
-    """The values of config.json for a student of these layers of a teacher with `config`."""
+    """The values of the student's config.json, if the student has these layers of a teacher with the config `config`."""
     depth, values = depth_of(config), config.to_dict()
     for key, value in values.items():
         changed = _kept_of(key, value, layers, depth)

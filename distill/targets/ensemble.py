@@ -177,9 +177,10 @@ def planned(
 def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
-    Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k. Slots
-    that the union does not fill have no mass, and their id is the vocabulary size. Log-probabilities are stored times
-    T, and log_z is 0, so the loss's log p / T − log_z is exact.
+    Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k, but at
+    most the vocabulary size. Slots that the union does not fill have no mass, and their id is the vocabulary size.
+    Log-probabilities are multiplied by T before they are stored, and log_z is 0, so log p / T − log_z in the loss is
+    exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)

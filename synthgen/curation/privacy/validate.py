@@ -262,7 +262,7 @@ def american(text: str, start: int, stop: int) -> int | None:
 
 
 def dutch(text: str, start: int, stop: int) -> int | None:
-    """A BSN: the weights 9 to 2 and −1 give a sum that 11 divides."""
+    """A BSN: the sum of the digits with the weights 9 to 2 and −1 is divisible by 11."""
     value = digits(text[start:stop])
     weights = (9, 8, 7, 6, 5, 4, 3, 2, -1)
     total = sum(weight * int(digit) for weight, digit in zip(weights, value, strict=False))
