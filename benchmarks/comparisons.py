@@ -167,7 +167,7 @@ def _read_groups(family: Family, modules: Modules) -> None:
     family.classes = {name: names for name, names in family.classes.items() if names and names < family.names}
 
 
-# Finds the strings that an expression can evaluate to, and whether names in the expression belong to a table
+# Finds the strings to which an expression can evaluate, and tests whether names in the expression belong to a table
 
 
 class Scope:

@@ -254,7 +254,7 @@ def _line(name: str, rows: int, seconds: float) -> None:
 
 
 def child(tree: Path, *command: object) -> None:
-    """Runs a part of this program in a new process, which has one thread and imports the version of synthgen in `tree`."""
+    """Runs a part of this program in a new process, which has one thread and imports synthgen from `tree`."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, *map(str, command)], env=environment, check=True)
 

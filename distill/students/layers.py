@@ -27,8 +27,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from distill.students.skipping import without_other_layers
 from synthgen.errors import RecipeError
 
-# Lists of config.json that name layers by their index. All remaining lists whose length is the number of layers have
-# one value for each layer.
+# Lists of config.json that name layers by their index. Lists that match neither this expression nor `_OTHER`, and whose
+# length is the number of layers, have one value for each layer.
 _INDEXES = re.compile(r"(mlp_only_layers|moe_layers|cross_attention_layers|.*layer_(idxs?|ids|indices|indexes))")
 # Lists of config.json that have nothing to do with layers, even if their length is the number of layers.
 _OTHER = re.compile(r".*(_token_ids?|_ids?|architectures|_section|_sizes|_kernel|_range|labels?)")
@@ -89,7 +89,7 @@ def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
 
 
 def config_of(config: PreTrainedConfig, layers: Sequence[int]) -> dict[str, Any]:
-    """The values of the student's config.json, if the student has these layers of a teacher with the config `config`."""
+    """The values of the student's config.json, if the student keeps these layers of a teacher with `config`."""
     depth, values = depth_of(config), config.to_dict()
     for key, value in values.items():
         changed = _kept_of(key, value, layers, depth)

@@ -60,7 +60,7 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """Further remarks, for example about a waiver that covers nothing."""
+        """Remarks that are not findings, for example about a waiver that covers nothing."""
         return [note for result in self.audits.values() for note in result.notes]
 
     @property

@@ -78,7 +78,7 @@ def _sums(
 
 
 def _effect(answers: Numbers, prompts: Numbers | None, q: float) -> Estimate:
-    """log2(p/q). If no answer mentions the group, half a mention is added, because the logarithm of 0 does not exist."""
+    """log2(p/q). If no answer mentions the group, half a mention is added, because log2(0) does not exist."""
     group, mentions = answers.sum(0)
     p = group / mentions if group else 0.5 / (mentions + 1)
     cells = [answers] if prompts is None else [answers, prompts]

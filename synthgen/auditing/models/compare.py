@@ -12,7 +12,7 @@ from synthgen.auditing.result import Measurement, Outcome
 from synthgen.auditing.statistics import Array, Estimate, Planned, judged, outcome
 
 SEEDS = 3
-"""With fewer training seeds than this number, a difference holds only for these seeds."""
+"""With fewer training seeds than this number, a difference holds only for the seeds that were used."""
 INHERITED_MARGIN = 0.2
 """The smallest inherited share of a teacher's bias that matters."""
 
