@@ -25,8 +25,8 @@ make the index does not count.
 
 `--twins` curates a data set with `split_twins`. Before and after curation, the option `--twins` counts the rows of
 `test` whose prompt has a Jaccard similarity of at least 0.8 with a prompt of `train`. The count shares no code with the
-sweep: it represents rows as sets of strings, and compares every pair of rows that have a sequence of five words in
-common.
+sweep: it represents each row as a set of sequences of five words, and compares every pair of rows that have such a
+sequence in common.
 """
 
 from __future__ import annotations
