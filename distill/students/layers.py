@@ -8,8 +8,8 @@ modules whose length in the teacher is the teacher's depth, and whose length in 
 layers. Weights and buffers of a kept layer are copied with the layer. Values of the config that belong to single layers
 (such as `layer_types`) are cut to the kept layers.
 
-Architectures differ in too many ways to know them all. The student is therefore compared with the teacher while the
-teacher's other layers are skipped, and a student that computes other values is refused.
+Architectures differ in too many ways to handle each of them here. The student is therefore compared with the teacher
+while the teacher's other layers are skipped, and a student that computes other values is refused.
 """
 
 from __future__ import annotations

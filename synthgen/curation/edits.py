@@ -90,9 +90,9 @@ def _edited(
     batch: pa.RecordBatch, name: str, likely: pa.Array, change: Change, *, everywhere: bool = False
 ) -> pa.RecordBatch:
     """Change the last message of completions. `likely` is true for every completion that `change` may change. A change
-    that would leave nothing is not made. With `everywhere`, answers and rationales that are no longer a part of the
-    completion are changed in the same way. Without `everywhere`, or if the changed answer is not a part of the
-    completion either, the answer is read again. A rationale that is not a part of the completion becomes null.
+    that would leave an empty completion is not made. With `everywhere`, answers and rationales that are no longer a
+    part of the completion are changed in the same way. Without `everywhere`, or if the changed answer is not a part of
+    the completion either, the answer is read again. A rationale that is not a part of the completion becomes null.
     """
     found = np.flatnonzero(numbers(likely))
     prompts = batch["prompt.text"] if "prompt.text" in batch.schema.names else None
