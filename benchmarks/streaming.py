@@ -146,7 +146,7 @@ def streams() -> bool:
 
 
 class Old:
-    """The tokenizer of the teacher with its hash, made with the classes of revision 199c186."""
+    """The teacher's tokenizer and its hash, made with the classes of revision 199c186."""
 
     def __init__(self) -> None:
         from synthgen.sections import TeacherSection
@@ -159,7 +159,7 @@ class Old:
 
 
 def opened() -> Any:
-    """The teacher's tokenizer with its hash, as the imported version of the packages represents it."""
+    """The teacher's tokenizer and its hash, as an object of the imported version of the packages."""
     if not streams():
         return Old()
     from synthgen.lm.tokens import Tokens

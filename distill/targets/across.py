@@ -312,8 +312,8 @@ def _index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
 def load_across(
     folder: Path, tokens: Tokens, section: Across, choice: Choice, tokenizer: str | None = None
 ) -> TrainingSet:
-    """Load the examples of a curated corpus, with the distributions of a teacher with another tokenizer on the same
-    texts.
+    """Load the examples of a curated corpus. The distributions are those of a teacher that has another tokenizer and
+    scored the same texts.
 
     `tokens` belongs to the student. `tokenizer` is the name of the teacher's tokenizer, if the section does not name
     it. Raises CorpusError when the teacher has not scored these rows, or when there are no suitable logits.

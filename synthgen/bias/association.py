@@ -1,4 +1,5 @@
-"""Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
+"""Association (C2): words that occur more often in sentences that mention one group than in sentences that mention
+other groups.
 
 Only sentences that mention exactly one group of a dimension count. The words that name the groups of the dimension do
 not count. The effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the
@@ -27,7 +28,7 @@ from synthgen.bias.words import Hashes, Places, Words, or_of
 PRIOR = 100.0
 """The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
-"""Minimum number of uses of a word, in sentences with a group of the dimension, for a test of the word."""
+"""A word is tested if it occurs at least this often in sentences that mention a group of the dimension."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
@@ -40,7 +41,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass
 class Uses:
-    """How often words occur in sentences with one group of a dimension.
+    """How often words occur in sentences that mention exactly one group of a dimension.
 
     An entry is 64 bits: the word's place in the vocabulary, the unit, the group, and the number of uses, from the
     highest to the lowest bits. `totals` (groups, units) is the number of all words in these sentences.
@@ -156,7 +157,7 @@ def _detectable(error: Numbers, words: int) -> float:
 
 
 def compared(uses: Uses, group: int) -> Compared:
-    """Compare the sentences with `group` and the sentences with the other groups of its dimension."""
+    """Compare the sentences that mention `group` with the sentences that mention other groups of its dimension."""
     word, unit, owner, count = uses.entries()
     in_a = owner == group
     sides = []

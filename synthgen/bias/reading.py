@@ -1,5 +1,5 @@
 """Reads a corpus twice. The first time, it collects the facts about each row that the tests need. The second time, it
-counts which words occur in sentences with which group. No text is kept in memory.
+counts which words occur in sentences that mention which group. No text is kept in memory.
 
 The order of the rows does not change the result, not even by rounding: facts and units are in the order of the hashes
 of the rows' ids, and words in the order of the words' hashes.

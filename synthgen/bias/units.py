@@ -22,7 +22,7 @@ import pyarrow as pa
 from synthgen.bias.words import Hashes, Places, Words, or_of, sequences
 
 LONG = 8
-"""The minimum number of words of a sentence that joins the rows that share it."""
+"""A sentence joins the rows that share it only if it has at least this many words."""
 COMMON = 0.2
 """The share of rows above which a sentence counts as part of a template."""
 SIMILAR = 0.7
