@@ -82,7 +82,7 @@ def auc(values: np.ndarray, right: np.ndarray) -> float:
 
 
 def areas(rows: list[Record]) -> Iterator[str]:
-    """A line of a table for each score: the score's AUC with an interval, and the number of rows that have this score."""
+    """A line of a table for each score: the score's AUC with an interval, and the number of rows with this score."""
     known = [
         {**{one["name"]: one["value"] for one in row.scores}, "fewer tokens": -len(row.token_ids or ())} for row in rows
     ]

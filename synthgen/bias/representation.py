@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.float64]
 def representation(
     facts: Facts, dimensions: list[Dimension], targets: Mapping[str, Mapping[str, float]]
 ) -> list[Measurement]:
-    """The tests of all groups of all dimensions. They are one family."""
+    """The tests of all groups of all dimensions. All these tests are one family."""
     tests = [
         _test(facts, dimension, group, targets.get(dimension.name))
         for dimension in dimensions

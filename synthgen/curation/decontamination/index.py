@@ -199,7 +199,9 @@ def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 
 def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:
-    """Whether each sequence counts. `texts` are the texts of the sequences, all of one set."""
+    """Whether each sequence counts; the docstring of the module says which sequences count. `texts` are the texts of
+    the sequences, all of one set.
+    """
     order = np.lexsort((texts, hashes))
     one_for_each_text = order[_is_new(hashes[order]) | _is_new(texts[order])]
     numbers, count = np.unique(hashes[one_for_each_text], return_counts=True)

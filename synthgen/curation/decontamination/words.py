@@ -47,7 +47,7 @@ def _folded() -> npt.NDArray[np.uint32]:
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Mix the bits of each 64-bit number. Different numbers stay different."""
+    """Mix the bits of each 64-bit number. Different numbers give different results."""
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
     return values ^ (values >> _SHIFT)

@@ -139,7 +139,7 @@ def shingle_lists(
 
 @compiled
 def settle(sets: Sets, row: int, settled: Array) -> None:
-    """Make the list of a row a set: ascending and without repetitions. `settled` says which rows are sets already."""
+    """Make the list of a row a set: ascending and without repetitions. `settled` says which lists are sets already."""
     lists, starts, sizes = sets
     if not settled[row]:
         settled[row] = True
