@@ -16,8 +16,8 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. A module in one of these
-# folders owns the entry of the table that has the same name.
+# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. If a module in one of these
+# folders has the name of an entry, the module owns this entry.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
 ROOMS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
@@ -62,7 +62,7 @@ class Family:
         return path in self.tables or names <= self.own[path] | self._called_after(path)
 
     def _called_after(self, path: str) -> set[str]:
-        """The entries that give a module or its folder its name: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
+        """The entries after which a module or its folder is named: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
         entries = set()
         for folder in self.rooms:
             if PurePosixPath(path).is_relative_to(folder):
@@ -137,7 +137,9 @@ def _references(value: ast.expr) -> set[str]:
 
 
 def _read_section(families: dict[str, Family], node: ast.ClassDef) -> None:
-    """Adds the names in the `Literal` of a section class's field `engine` or `kind` to the table's family."""
+    """If a section class has a field `engine` or `kind`, adds the names in the field's `Literal` to the family of the
+    table.
+    """
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             names, word = _literals(line.annotation), line.target.id
@@ -165,7 +167,7 @@ def _read_groups(family: Family, modules: Modules) -> None:
     family.classes = {name: names for name, names in family.classes.items() if names and names < family.names}
 
 
-# Finds the strings that an expression can evaluate to, and whether names in the expression belong to a table
+# Finds the strings to which an expression can evaluate, and tests whether names in the expression belong to a table
 
 
 class Scope:

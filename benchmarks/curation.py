@@ -14,9 +14,9 @@ In the output, "all checks" measures the whole command with its default checks a
 judges and writes Parquet in one process. A small corpus is curated first, so that the time to load modules does not
 count. `--everything` also switches on the rules for near duplicates, languages, broken text, personal data and
 decontamination, and prints the disk space of the curated corpus. The evaluation set for decontamination is the
-project's reasoning questions. The line for a check measures only the check's function, on rows in memory with the
-columns that the check declares. The check `function` is left out, because it runs the user's own code. The code of the
-older version is read with `git archive`.
+project's reasoning questions. The line of a check shows the rate of the check's function alone, on rows in memory with
+the columns that the check declares. The check `function` is left out, because it runs the user's own code. The code of
+the older version is read with `git archive`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 _SHARD = 1024
 EVALUATION = ROOT / "data" / "reasoning.jsonl"  # this file is not part of the corpus
-OTHERS = {  # settings for rules whose settings have no defaults
+OTHERS = {  # settings of the rules that cannot run with defaults
     "language": ["en"],
     "pattern": {"reject": [r"\d{3}-\d{4}"]},
     "decontamination": {"sets": [{"name": "reasoning", "path": str(EVALUATION), "question": "question"}]},
@@ -254,7 +254,7 @@ def _line(name: str, rows: int, seconds: float) -> None:
 
 
 def child(tree: Path, *command: object) -> None:
-    """Runs a part of this program in a new process with one thread, and with the version of synthgen in `tree`."""
+    """Runs a part of this program in a new process, which has one thread and imports synthgen from `tree`."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     subprocess.run([sys.executable, __file__, *map(str, command)], env=environment, check=True)
 

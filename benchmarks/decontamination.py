@@ -25,8 +25,8 @@ make the index does not count.
 
 `--twins` curates a data set with `split_twins`. Before and after curation, the option `--twins` counts the rows of
 `test` whose prompt has a Jaccard similarity of at least 0.8 with a prompt of `train`. The count shares no code with the
-sweep: it represents rows as sets of strings, and compares every pair of rows that have a sequence of five words in
-common.
+sweep: it represents each row as a set of sequences of five words, and compares every pair of rows that have such a
+sequence in common.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def without_punctuation(text: str, draw: random.Random) -> str:
 
 
 def paraphrase(text: str, draw: random.Random) -> str:
-    """The text with other names, with other words for common words, and with its last sentence first."""
+    """The text with its last sentence moved to the beginning, and with names and common words replaced by others."""
     names = {name: draw.choice(NAMES) for name in sorted({*re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text)})}
     for old, new in names.items():
         text = re.sub(rf"\b{old}\b", new, text)

@@ -54,9 +54,9 @@ def peak() -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Computes loss and gradients several times. Returns the CPU seconds of the first time, the median CPU seconds of
-    the later times, and the peak memory in MiB minus the memory in use before. Also returns the loss and the norm of
-    the gradient, which must be the same in all arms.
+    """Computes loss and gradients several times. Returns the CPU seconds of the first computation, the median CPU
+    seconds of the later computations, and the peak memory in MiB minus the memory in use before the first computation.
+    Also returns the loss and the norm of the gradient, which must be the same in all arms.
     """
     torch.manual_seed(0)
     hidden = torch.randn(arguments.tokens, arguments.width).requires_grad_()

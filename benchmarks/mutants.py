@@ -158,7 +158,9 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         for name in ("completion", "usage", "finish", "gate", "reasoning", "served")
     },
 }
-"""Maps each room to its source files, which may be patterns. Each file has its tests, in the order of the runs."""
+"""Maps each room to its source files, which may be patterns. Each file is mapped to its tests, in the order in which
+they run.
+"""
 
 
 class Mutant(NamedTuple):
@@ -210,7 +212,9 @@ def mutants(room: str) -> tuple[Mutant, ...]:
 
 
 def sample(rooms: Iterable[str], seed: int, count: int) -> list[Mutant]:
-    """`count` mutants, with the same number from each room. The draws from a room do not depend on other rooms."""
+    """`count` mutants, drawn from the rooms in turn, so that each room has the same number as long as it has enough
+    mutants. The draws from a room do not depend on other rooms.
+    """
     drawn = []
     for room in rooms:
         found = list(mutants(room))
@@ -241,7 +245,9 @@ def copy_source(folder: Path) -> None:
 
 
 def place(folder: Path, file: str, text: bytes) -> None:
-    """Writes a file of the copy. Deletes the compiled module, because Python may consider it up to date."""
+    """Writes a file of the copy. Deletes the compiled module, because Python might run the compiled module instead of
+    the new text.
+    """
     path = folder / file
     path.write_bytes(text)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):

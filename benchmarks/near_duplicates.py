@@ -2,11 +2,11 @@
 
     python benchmarks/near_duplicates.py [--text rows.jsonl.gz] [--rows 100000] [--repeat 3] [--tools …]
 
-The corpus is real text: sentences put together at random, about 600 characters in a row. The sentences are from the
-prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, the sentences are from
-the project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of one text: words
-replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power law, up to
-1,000. Everything is drawn with a fixed seed.
+The corpus is real text: each row has about 600 characters of sentences that are put together at random. The sentences
+are from the prompts and completions of `--text`, a file of JSON rows {prompt, completion}. Without `--text`, the
+sentences are from the project's own pages. One row in five belongs to a cluster of near duplicates, which are edits of
+one text: words replaced, a beginning added, a part left out, or two parts swapped. The sizes of clusters follow a power
+law, up to 1,000. Everything is drawn with a fixed seed.
 
 The true similarity of two rows is the Jaccard similarity of their sets of 5-word sequences. For corpora of at most
 100,000 rows, this program computes the true similarity of all pairs, without any of the tools. The program uses an
@@ -270,7 +270,8 @@ def line(tool: str, count: int, runs: list[Run], pairs: np.ndarray | None) -> st
     text = f"{tool:16}{seconds:8.1f}{count / seconds:10,.0f}{cpu:8.1f}{peak:8,.0f}{kept.sum():10,}"
     if pairs is None:
         return text
-    near_kept = np.bincount(pairs[:, 0], kept[pairs[:, 1]], minlength=count)  # kept rows that are similar to each row
+    # for each row: the number of kept rows that are similar to it
+    near_kept = np.bincount(pairs[:, 0], kept[pairs[:, 1]], minlength=count)
     lost, left = int(((near_kept == 0) & (kept == 0)).sum()), int((near_kept * kept).sum()) // 2
     return text + f"{lost:8,}{left / max(1, len(pairs) // 2):12.6f}"
 

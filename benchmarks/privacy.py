@@ -41,7 +41,7 @@ from synthgen.executor import Services
 from synthgen.records import Record, to_table
 from synthgen.tables.curation_settings import PersonalData
 
-_BATCH = 4096  # texts that are searched in one call
+_BATCH = 4096  # number of texts that are searched in one call
 
 
 def found(texts: list[str] | pa.Array) -> dict[int, list[Hit]]:

@@ -177,7 +177,7 @@ def docstring(text: str, first: int) -> Iterator[Paragraph]:
 
 
 def messages(call: ast.Call, every: bool) -> Iterator[Paragraph]:
-    """The strings in keyword arguments that FOR_PEOPLE names and, if `every` is set, in positional arguments."""
+    """The strings in keyword arguments with a name in FOR_PEOPLE and, if `every` is set, in positional arguments."""
     for value in call.args if every else ():
         yield from _message(value)
     for keyword in call.keywords:

@@ -68,7 +68,9 @@ def main() -> None:
 
 
 def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """The path of each recipe by its name: the shipped recipes and, with `data`, three tasks on public data sets."""
+    """The path of each recipe by its name: the shipped recipes without those in STUDENTS and, with `data`, three tasks
+    on public data sets.
+    """
     paths: dict[str, Any] = {
         path.parent.name: path
         for path in sorted(shipped("prompts").glob("*/recipe.yaml"))

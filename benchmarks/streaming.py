@@ -15,8 +15,8 @@ rows, which are drawn from all rows. The columns are:
 
 Rate: this source tree and another revision take turns to train the same student on the same corpus, each in a new
 process. The student is a Llama with 4 layers, width 256 and SmolLM2's vocabulary. The rate is the number of tokens a
-second in all steps but the first, by wall time and by CPU time. A bootstrap over the pairs gives the interval of the
-ratio of the two rates. `--pairs 0` leaves out the measurement of the rate. All files are deleted at the end.
+second in all steps but the first, by wall time and by CPU time. A bootstrap over the pairs of runs gives the interval
+of the ratio of the two rates. `--pairs 0` leaves out the measurement of the rate. All files are deleted at the end.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def streams() -> bool:
 
 
 class Old:
-    """The tokenizer of the teacher with its hash, made with the classes of revision 199c186."""
+    """The teacher's tokenizer and its hash, made with the classes of revision 199c186."""
 
     def __init__(self) -> None:
         from synthgen.sections import TeacherSection
@@ -159,7 +159,7 @@ class Old:
 
 
 def opened() -> Any:
-    """The teacher's tokenizer with its hash, as the imported version of the packages represents it."""
+    """The teacher's tokenizer and its hash, as an object of the imported version of the packages."""
     if not streams():
         return Old()
     from synthgen.lm.tokens import Tokens

@@ -19,10 +19,10 @@ Count 3 (modules, functions, parameter lists and calls that are too long) must b
      side is a variable, attribute, key or function with a name that belongs to the table. Such a name contains
      `strateg` for strategies, `engine` for engines, and `kind` or `student` for kinds of student. `request.kind ==
      "score"` does not count, because no kind of student is called score.
-   - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count.
-     Comparisons in which a module names an entry that it owns do not count. A module owns an entry if the entry names a
-     function of the module as "module:function". A module also owns an entry if it is named after the entry and lies in
-     one of the folders that ROOMS in comparisons.py lists for the table.
+   - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count. In a
+     module, comparisons with the name of an entry that the module owns do not count. A module owns an entry if the
+     entry names a function of the module as "module:function". A module also owns an entry if it is named after the
+     entry and lies in one of the folders that ROOMS in comparisons.py lists for the table.
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py for strategies, synthgen/teachers/__init__.py for engines, and distill/train.py for kinds of
      student.

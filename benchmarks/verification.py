@@ -1,4 +1,4 @@
-"""Compares the verifier with labels that others gave, and measures its speed.
+"""Compares the verifier's results with labels of public data sets, and measures the verifier's speed.
 
     python benchmarks/verification.py DATA
 

@@ -229,9 +229,9 @@ ADAPTER is this folder, and BASE is {base}.
 def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder: Path) -> Any:
     """Save an adapter in `folder`. Returns the model with the adapter merged into it.
 
-    `adapter_config.json` names the checkpoint `base`. If `base` is None, the file names no base, because the name would
-    be a path that is wrong when the folder is moved. If `base` is None, the model as it was before training is saved in
-    `folder`/base, and the adapter's README.md says so.
+    `adapter_config.json` names the checkpoint `base`. If `base` is None, the file does not name a base, because the
+    name would be a path that is wrong when the folder is moved. If `base` is None, the model as it was before training
+    is saved in `folder`/base, and the adapter's README.md says so.
     """
     import peft
 

@@ -32,7 +32,7 @@ from synthgen.tables.students import KINDS
 class Written:
     """Facts about the origin of a corpus that are recorded in its rows, not in its manifest.
 
-    `served` maps a teacher's name in the rows to the names of the models that answered in its place, as the servers
+    `served` maps a teacher's name in the rows to the names of the models that answered for this teacher, as the servers
     stated them. `read_on` maps a source to the dates of its terms, as the rows state them.
     """
 

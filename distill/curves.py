@@ -3,8 +3,8 @@
     curve(recipe, "runs/first")           # → runs/first/student/curve.json
 
 The seeds of a smaller share are a subset of those of a larger share. Each share is trained for the recipe's number of
-epochs, so the number of steps grows with the data. Each point has its own student under student/curve/. The last point
-is the share 1, and its student is the run's own student.
+epochs, so the number of steps grows with the data. The last point is the share 1, and its student is the run's own
+student. Every other point has a student of its own under student/curve/.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ class Part:
     """A part of a completion that a teacher with another tokenizer splits differently; see `distill.targets.across`.
 
     The part is at the student's positions [begin, end). `kept` (k,) holds the teacher's k largest probabilities for the
-    whole part, largest first. `others` is the number of all other ids, and each of them has the probability `share`.
+    whole part, largest first. `others` is the number of ids that are not among these k ids, and each of these further
+    ids has the probability `share`.
     """
 
     begin: int

@@ -23,7 +23,8 @@ class Inputs(TypedDict):
 
 
 def made_from(section: TrainSection, source: Path, manifest: Manifest) -> Inputs:
-    """The content of inputs.json for a student with these settings, trained on the corpus `source` with this manifest.
+    """The content of inputs.json for a student that is trained with these settings on the corpus `source`, which has
+    this manifest.
 
     The hash of the stored distributions is taken from the manifest of the corpus that has them. The files of the
     distributions are compared with this manifest only when the files are read. If `train.across` names another run,

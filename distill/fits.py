@@ -40,7 +40,7 @@ def check_length(model: nn.Module, length: int, what: str) -> None:
     """Raise RecipeError when a decoder cannot read `length` tokens. `what` is the beginning of the error's message, and
     says which row has `length` tokens.
 
-    A model with a table of positions cannot read more tokens than its config names. Most models without such a table
+    A model with a table of positions cannot read more tokens than its config states. Most models without such a table
     can read more tokens.
     """
     room = getattr(model.config, "max_position_embeddings", None)

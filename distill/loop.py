@@ -74,7 +74,7 @@ class Objective(nn.Module, Generic[Row]):
         raise NotImplementedError
 
     def state(self) -> object:
-        """Further state for a checkpoint, as a JSON value."""
+        """The objective's state that a checkpoint needs beside the weights, as a JSON value."""
         return None
 
     def restore(self, state: object) -> None:

@@ -7,10 +7,10 @@ Shapes: N tokens of the loss, V ids of the vocabulary, K kept ids of a top-k, U 
 already shifted: row n predicts label n. A divergence has one value for each token, (N,), in nats times temperature².
 `synthgen.tables.divergences.TABLE` says which divergence is defined for which kind of target.
 
-Each divergence is implemented once, for two log-distributions over the same outcomes. The target determines the
-outcomes. For dense targets, the outcomes are all V ids. For a top-k, the outcomes are the K kept ids and one bucket for
-all other ids, in teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at
-the given temperature:
+For dense targets and a top-k, each divergence except mse is computed from two log-distributions over the same outcomes.
+For dense targets, the outcomes are all V ids. For a top-k, the outcomes are the K kept ids and one bucket for all other
+ids, in teacher and student alike. In these formulas p is the teacher, q the student and M a mixture, all at the given
+temperature:
 
     forward_kl       Σ p (log p − log q)                           Hinton et al. 2015
     reverse_kl       Σ q (log q − log p)

@@ -8,8 +8,8 @@
 The logits of all tokens are never in memory together. The logits of a chunk are computed, reduced to values and a
 gradient, and discarded. The loss is a sum of token values with weights that are known beforehand. The forward pass can
 therefore also compute the gradient, from the same logits. Computing the logits again in the backward pass would cost a
-third more time. The logits of a live teacher are computed in the same chunks, inside the function:
-`Dense(logits_of(teacher_hidden_ND[slice(*chunk)], teacher_head))`.
+third more time. The logits of a live teacher are computed in the same chunks, inside the function that computes the
+values: `Dense(logits_of(teacher_hidden_ND[slice(*chunk)], teacher_head))`.
 """
 
 from __future__ import annotations

@@ -22,13 +22,15 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
     """The tokenizer, chat template and end tokens of a recipe's student. `teacher` returns all three for the local
     teacher.
 
-    A student that starts as a checkpoint and learns text uses the checkpoint's tokenizer, chat template and end tokens.
-    If the checkpoint has no chat template, the student gets the template of a local teacher with the same vocabulary.
-    All other students use the tokenizer, chat template and end tokens of the teacher, because they learn from
-    distributions over the teacher's tokens, or keep the teacher's layers.
+    A student that starts as a checkpoint uses the tokenizer, chat template and end tokens of the checkpoint if the
+    student learns text, if `train.across` aligns the corpus's distributions with the student's tokens, or if there is
+    no local teacher. If the checkpoint has no chat template, the student uses all three from a local teacher with the
+    same vocabulary. All other students also use all three from the teacher, because they learn from distributions over
+    the teacher's tokens, or keep the teacher's layers.
 
-    Raises RecipeError when the checkpoint has no chat template, or another vocabulary than the distributions that the
-    student learns from. Raises TeacherError when a tokenizer cannot be loaded.
+    Raises RecipeError when the checkpoint has no chat template and there is no local teacher, or when the student would
+    use the teacher's tokenizer but the checkpoint has another vocabulary. Raises TeacherError when a tokenizer cannot
+    be loaded.
     """
     name = getattr(section.student, "model", None)
     if name is None:

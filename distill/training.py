@@ -83,7 +83,7 @@ def train(
     _check_processes(section)
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if not is_dataset(Path(run)):
-        check_gate(recipe, job.source, override=override_audit)  # raises its errors before anything is written
+        check_gate(recipe, job.source, override=override_audit)  # this call raises errors before anything is written
     kind = KINDS[section.student.kind]
     if kind.check and not kind.needs_teacher(section.student) and not (job.folder / FILE).exists():
         _ = job.tokens  # a checkpoint that cannot be opened is reported before anything is written

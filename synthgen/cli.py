@@ -165,7 +165,7 @@ def generate(
 
 
 def _refuse_code(recipe: Recipe, settings: Sequence[str]) -> None:
-    """Refuse a Python function that only the recipe in the run's folder names."""
+    """Refuse to run a Python function if only the recipe in the run's folder asks for it."""
     own = any(one.partition("=")[0] in ("curate.function", "curate.function.function") for one in settings)
     if recipe.curate.settings("function") is not None and not own:
         raise UserError(

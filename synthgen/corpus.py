@@ -291,7 +291,7 @@ def discard(folder: Path, names: Iterable[str]) -> None:
 
     The card is removed first. The card holds a hash of all files, and `load_dataset` uses this hash as the key of its
     cache. If the card were still there, `load_dataset` could read the remaining shards alone and cache their rows under
-    this key.
+    the key of the whole corpus.
     """
     (folder / "README.md").unlink(missing_ok=True)
     for name in sorted(names):
@@ -307,7 +307,9 @@ def _shard_files(folder: Path, name: str = "*") -> list[Path]:
 
 
 def failed(folder: Path, kinds: Sequence[str]) -> dict[str, int]:
-    """The number of failures of these kinds in each committed shard. Shards without such failures are left out."""
+    """The number of failures of these kinds in each committed shard. Shards without failures of these kinds are left
+    out.
+    """
     failures: dict[str, int] = {}
     for name in shards(folder, "failures"):
         if (folder / "data" / f"{name}.parquet").exists():

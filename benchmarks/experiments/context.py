@@ -40,12 +40,12 @@ ARMS = ("teacher", "untrained", "student")
 
 
 def demo(seed: int) -> Recipe:
-    """The demo's recipe with a seed of the training."""
+    """The demo's recipe, with `seed` as the seed of the training."""
     return load_recipe("reasoning", [f"train.seed={seed}"])
 
 
 def check_apart(recipe: Recipe) -> None:
-    """Raises ValueError when a held-out question is in the same group as a seed of the recipe."""
+    """Raises ValueError when a held-out question is in the same group as a question in the recipe's seeds."""
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)
     known = {mask(prompt.question(seed.fields)) for seed in seeds}

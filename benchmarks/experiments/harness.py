@@ -59,7 +59,7 @@ def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: 
 
 
 def as_teacher(model: Any, tokenizer: Any, batch_size: int = 128) -> LocalModel:
-    """The model as a teacher of the package."""
+    """The model as an object of the class that the package uses for local teachers."""
     tokens = Tokens.of(tokenizer, model.generation_config)
     return LocalModel.of(model.eval().requires_grad_(False), tokens, batch_size)
 

@@ -4,15 +4,16 @@
 
 With the same seed, all arms start from the same weak student, which has just begun to do better than guessing.
 
+- `weak`: the weak student without further training.
 - `sft`: the student learns the teacher's texts by cross-entropy.
 - `offline`: the student learns the live teacher's distributions on the same texts.
 - `on-policy-…`: the student learns the live teacher's distributions on texts that the student wrote (λ = 1).
 - `sft-long`, `offline-long`: `sft` and `offline` with as many updates as fit into the processor time of
   `on-policy-forward`.
 
-All arms except the two `-long` arms take the same number of updates. In every arm, an update takes the same number of
-rows. The experiment `online-again` repeats all arms with ten new seeds. All settings were chosen on the first three
-seeds, before `online-again` was run.
+All arms except `weak` and the two `-long` arms take the same number of updates. In every arm, an update takes the same
+number of rows. The experiment `online-again` repeats all arms with ten new seeds. All settings were chosen on the first
+three seeds, before `online-again` was run.
 """
 
 from __future__ import annotations

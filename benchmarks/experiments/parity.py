@@ -58,7 +58,8 @@ def right(writer: LocalModel, asked: list[list[int]], bits: list[list[int]], new
 
     `right`: 1 if the last token before the end is the parity. `ended`: 1 if the model wrote the end token. `length`:
     the number of tokens. `links`: the share of running parities that follow correctly from the running parity that the
-    model wrote just before. `links` is an empty list for completions without a rationale.
+    model wrote just before. `links` is an empty list if `new` is at most 4, because such short completions have no
+    rationale.
     """
     replies = writer.complete(asked, ["0"] * len(asked), 0.0, new)
     last = [[t for t in r.tokens if t != END][-1:] for r in replies]

@@ -6,8 +6,9 @@ The recipe is that of the demo (prompts/reasoning) with the questions of data/re
 recipe stores the 64 most probable ids at each position. The script prints two things:
 
 - For each score of `curate.confidence`: how well it tells right answers from wrong ones (AUC: the probability that a
-  right answer has a better score than a wrong one). The bootstrap of the intervals draws groups of questions that
-  differ only in names and numbers. For comparison, the number of tokens is a score too; fewer tokens are better.
+  right answer has a better score than a wrong one). The bootstrap of the intervals draws whole groups: the questions of
+  one group differ only in names and numbers. For comparison, the number of tokens is a score too; fewer tokens are
+  better.
 - The likelihood of held-out texts under students that learned from 48 rows each. In the arms `random`, `logprob` (the
   highest mean log-probability) and `spread`, the rows are chosen without using the known answers. In the arm `answer`,
   the rows are drawn from the rows with a right answer. The seed is used for the draws and for the training.
@@ -48,7 +49,7 @@ RUN = FOLDER / "run"
 
 
 def recipe_of(arm: str, seed: int) -> Recipe:
-    """The demo's recipe with the questions of this experiment, and the selection of an arm."""
+    """The demo's recipe, with the questions of this experiment and with the arm's way to select rows."""
     path = FOLDER / "questions.jsonl"
     if not path.exists():
         shorter = [json.loads(line) for line in (shipped("data") / "reasoning.jsonl").read_text().splitlines()]

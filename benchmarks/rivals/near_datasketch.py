@@ -1,6 +1,5 @@
 """Near duplicates with datasketch: python near_datasketch.py IN.parquet OUT.parquet. A row is kept unless the tool's
-index of kept rows (MinHashLSH, threshold 0.8) has a row
-with an estimated similarity of at least 0.8.
+index of kept rows (MinHashLSH, 16 bands of 8 hashes) finds a row with an estimated similarity of at least 0.8.
 """
 
 import re

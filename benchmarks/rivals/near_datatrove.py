@@ -1,5 +1,5 @@
 """Near duplicates with datatrove: python near_datatrove.py IN.parquet OUT.parquet. datatrove's four steps run on this
-machine with two tasks.
+machine with two workers.
 """
 
 import sys

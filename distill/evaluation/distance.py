@@ -137,7 +137,8 @@ def _row(
 
 
 def same_model(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    """Whether two models compute the same function: equal classes, configs and modes, and the same bits in all tensors.
+    """Whether two models compute the same function: equal classes, configs, modes and devices, and equal values in all
+    tensors.
 
     The name under which a model was loaded is not compared. The result can be False although the models compute the
     same function.

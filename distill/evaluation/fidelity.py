@@ -267,7 +267,9 @@ def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
 
 
 def _headline(rows: int, comparisons: Sequence[Comparison]) -> str:
-    """The result in one sentence. The text is empty when there is no baseline to compare with."""
+    """The difference between the student and the baseline, in one sentence. The text is empty when there is no
+    baseline.
+    """
     found = next((c.difference for c in comparisons if c.name == "distilled − cross-entropy"), None)
     if found is None:
         return ""

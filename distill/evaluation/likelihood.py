@@ -56,8 +56,8 @@ class Recorded:
 
 
 def recorded_rows(subject: Subject, job: Job, most: int | None) -> Recorded:
-    """Read the first `most` held-out rows in the student's tokens, in the form in which the student learns them. None
-    means all rows.
+    """Read the first `most` held-out rows in the student's tokens, in the form in which the student learns them. If
+    `most` is None, all held-out rows are read.
 
     Raises UserError when no row fits into the student.
     """

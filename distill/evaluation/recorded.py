@@ -300,7 +300,7 @@ def headline_of(rows: int, authors: str, table: Table, comparisons: Sequence[Com
 
 
 def _figures(table: Table) -> list[Figure]:
-    """The key figures of the page."""
+    """The key figures at the top of the report page."""
     found = [
         ("−log q of the recorded answers, nats a token", "nll", "number"),
         ("answers right", "accuracy", "percent"),

@@ -70,7 +70,7 @@ def write_bert(student: Encoder, weights: Mapping[str, Int8], folder: Path) -> d
 def _add_config(writer: gguf.GGUFWriter, student: Encoder) -> None:
     config = student.model.config
     writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(context_of(config, student.tokenizer))  # callers must truncate longer texts
+    writer.add_context_length(context_of(config, student.tokenizer))  # callers must truncate texts with more tokens
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)

@@ -128,8 +128,8 @@ def weigh(
     """Write the size, speed and peak memory of each file into its row of `table`.
 
     The file of the row "student" is in the student's folder, and the other files are in the folder `job.out`. `timed`
-    names the function that times a file, and `inputs` has the key "prompts" or "texts", an argument of this function.
-    When `timed` is None, no installed runtime can run the files, and only the size is written.
+    names the function that times a file, and `inputs` holds an argument of this function under the key "prompts" or
+    "texts". When `timed` is None, no installed runtime can run the files, and only the size is written.
     """
     job.ui.note(
         "export: speed and memory, each file in a separate process"

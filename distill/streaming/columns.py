@@ -59,7 +59,7 @@ class Teaching:
 
     `table` has the column `id` and the requested columns. `kept` says which rows count as kept. `places` has the hash
     of each row's seed as uint64; see `in_share`. `degenerate` counts the rejected rows from which nothing may be
-    learned. `rejected_side` counts the kept rows that are the rejected side of a pair.
+    learned. `rejected_side` counts the rows that would be learnable if they were not the rejected side of a pair.
     """
 
     shard: str

@@ -67,7 +67,9 @@ def reader_of(
 
 
 def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:
-    """The ids of each row's prompt. None for a row whose prompt has tools, is unfinished or is empty."""
+    """The ids of each row's prompt. None for a row that has tools, or whose prompt is empty or ends with a message of
+    the assistant.
+    """
     usual = [row for row in rows if not row.tools and row.prompt and row.prompt[-1]["role"] != "assistant"]
     apart = {repr(row.prompt): row.prompt for row in usual}  # rows of one seed share a prompt, which is rendered once
     try:

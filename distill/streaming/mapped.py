@@ -3,9 +3,9 @@
     rows = Mapped(stream, lambda stored: Text(stored.example.prompt, stored.values, stored.example.kept))
     rows[0], rows[10:20]                              # read from the cache when they are asked for
 
-A row has two forms. The whole row has everything. An outline has only the number of tokens, and whether curation kept
-the row. If an objective computes the loss of some rows of a step, it needs only the outlines of the other rows of the
-step. The outlines of all validation rows fit into memory.
+A row has two forms. The whole row has everything. An outline says only whether curation kept the row and, if the
+student writes text, how many tokens the completion has. If an objective computes the loss of some rows of a step, it
+needs only the outlines of the other rows of the step. The outlines of all validation rows fit into memory.
 """
 
 from __future__ import annotations

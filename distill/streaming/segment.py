@@ -3,7 +3,7 @@
     entries = np.zeros(rows, entry_type())
     write(path, {"key": key}, entries, (([number], blob) for number, blob in …))
     segment = Segment.open(path, key, entry_type())           # None if missing, changed, or of another key
-    files.read(segment, segment.entries(files)[7])            # the blob
+    files.blob(segment, files.entries(segment)[7])            # the blob
 
 The file begins with the blobs, each compressed with zstd. Then come the entries, which all have the same size, and a
 JSON header. The last parts are a fixed-size tail with the positions of entries and header, and the SHA-256 of all bytes

@@ -124,8 +124,8 @@ class Stream(Sequence[Example]):
         return total
 
     def longest_row(self, new: int | None = None) -> tuple[str, int]:
-        """(id, length) of the row with the most tokens in prompt and completion together. With `new`, every completion
-        is counted as `new` tokens.
+        """(id, length) of the row with the most tokens in prompt and completion together. If `new` is given, every
+        completion counts as `new` tokens, whatever its real length is.
         """
         lengths = np.concatenate([self._lengths(place, new) for place in range(len(self._shards))])
         number = int(lengths.argmax())

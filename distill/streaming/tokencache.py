@@ -147,7 +147,7 @@ def key_of(reader: Reader, hashes: Sequence[str]) -> str:
 
 
 def first_turns(folder: Path, split: str, reader: Reader, most: int) -> Iterator[Turn]:
-    """Yield the first turn of each of the first `most` learnable rows of a split. Nothing is stored."""
+    """Yield the turn of the completion, for each of the first `most` learnable rows of a split. Nothing is stored."""
     for shard in shards(folder, split):
         for batch in teaching(folder, shard, reader.columns).table.to_batches(_BATCH):
             rows = [_row(values, True, reader) for values in batch.slice(0, most).to_pylist()]
@@ -228,7 +228,7 @@ def _positions(count: int) -> logits.Sampled:
 
 
 def pack(pieces: Sequence[Example], values: Floats) -> bytes:
-    """Encode a row as bytes: int32 counts, then the ids of the pieces, then `values`, then text.
+    """Encode a row as bytes: int32 counts, then token ids, then `values`, then text.
 
     The first of `pieces` is the row itself, and the others are the examples in its `also`. Raises ValueError when
     pieces differ in id or `teacher_prompt`, when a piece has `parts`, or when a piece after the first has an `also`.
@@ -249,8 +249,8 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
 
 
 def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
-    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each example in the row gets the first n
-    positions of `target`, where n is the length that `pack` stored for the example.
+    """Decode a row; the inverse of `pack`. `target` is the row's distribution. Each example that was packed with a
+    distribution gets the first n positions of `target`, where n is the length of the distribution that was packed.
     """
     numbers = np.frombuffer(blob, "<i4", len(blob) // 4)
     count, asked, width, name = numbers[:4].tolist()

@@ -137,7 +137,7 @@ def layer_map(layers: Sequence[int] | int, depth: int) -> list[int]:
 def random_weights(
     auto_class: type, given: Config, tokenizer: PreTrainedTokenizerBase, defaults: Config
 ) -> PreTrainedModel:
-    """Build a float32 model with random weights, with the tokenizer's vocabulary size and special tokens.
+    """Build a float32 model with random weights. The model has the tokenizer's vocabulary size and special tokens.
 
     `given` is the recipe's train.student.config. Keys in `given` take precedence over `defaults`. Raises RecipeError
     when a key is unknown, or when no such model can be built.

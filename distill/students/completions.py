@@ -171,7 +171,7 @@ def read_lesson(job: Job) -> Lesson:
     if data.meta is not None:
         check_teacher(job, data.meta, _own_weights(job, names))
         reason = refusal(section.loss, data.meta["kind"])
-        if reason:  # the check of the recipe misses this problem if the corpus has another `logits` section
+        if reason:  # the recipe's own check misses this problem if the corpus was made with another `logits` section
             raise CorpusError(f"{source}: {reason}", "change train.loss, or generate with another logits.kind")
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))

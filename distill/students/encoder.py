@@ -55,7 +55,8 @@ class FromProbabilities(Objective[Text]):
 
     The loss is kd_weight · divergence + (1 − kd_weight) · cross-entropy. The divergence is a mean over all rows of the
     step. Cross-entropy with the teacher's likeliest label is a mean over the kept rows of the step. With `labels_alone`
-    (the baseline), the loss is cross-entropy over all rows. `pad` is the id of the padding token.
+    (the baseline), or with kd_weight 0, the loss is the mean cross-entropy over all rows. `pad` is the id of the
+    padding token.
     """
 
     def __init__(self, model: PreTrainedModel, pad: int, section: TrainSection, labels_alone: bool = False) -> None:

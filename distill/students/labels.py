@@ -57,7 +57,7 @@ def label_probs(rows: Sequence[Row]) -> list[Floats]:
 
 
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:
-    """Return a reader that stores two things of each row: the token ids of its text, and the teacher's label
+    """Return a reader that stores two things for each row: the token ids of its text, and the teacher's label
     probabilities.
 
     `tokenize` converts texts to ids. `identity` is a JSON value that changes whenever `tokenize` would return other

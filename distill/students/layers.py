@@ -8,8 +8,8 @@ modules whose length in the teacher is the teacher's depth, and whose length in 
 layers. Weights and buffers of a kept layer are copied with the layer. Values of the config that belong to single layers
 (such as `layer_types`) are cut to the kept layers.
 
-Architectures differ in too many ways to know them all. The student is therefore compared with the teacher while the
-teacher's other layers are skipped, and a student that computes other values is refused.
+Architectures differ in too many ways to handle each of them here. The student is therefore compared with the teacher
+while the teacher's other layers are skipped, and a student that computes other values is refused.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from distill.students.skipping import without_other_layers
 from synthgen.errors import RecipeError
 
-# Lists of config.json that name layers by their index. All remaining lists whose length is the number of layers have
-# one value for each layer.
+# Lists of config.json that name layers by their index. Lists that match neither this expression nor `_OTHER`, and whose
+# length is the number of layers, have one value for each layer.
 _INDEXES = re.compile(r"(mlp_only_layers|moe_layers|cross_attention_layers|.*layer_(idxs?|ids|indices|indexes))")
 # Lists of config.json that have nothing to do with layers, even if their length is the number of layers.
 _OTHER = re.compile(r".*(_token_ids?|_ids?|architectures|_section|_sizes|_kernel|_range|labels?)")
@@ -39,9 +39,9 @@ _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index",
 # Strings of config.json with one letter for each layer.
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")
 
-_PROBE = 16  # tokens of a text on which student and teacher are compared, if the attention window is not longer
-_LONG_PROBE = 256  # maximum length of a text that exceeds an attention window; longer windows are compared as numbers
-_TOLERANCE = 2e-4  # largest difference, as a share of the largest output
+_PROBE = 16  # number of tokens of a text on which student and teacher are compared
+_LONG_PROBE = 256  # texts exceed attention windows of up to this length; longer windows are compared as numbers
+_TOLERANCE = 2e-4  # largest difference that is accepted, as a share of the largest output
 
 _HINT = "use train.student.model with a smaller checkpoint, train.student.config, or keep other layers"
 
@@ -89,7 +89,7 @@ def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
 
 
 def config_of(config: PreTrainedConfig, layers: Sequence[int]) -> dict[str, Any]:
-    """The values of config.json for a student of these layers of a teacher with `config`."""
+    """The values of the student's config.json, if the student keeps these layers of a teacher with `config`."""
     depth, values = depth_of(config), config.to_dict()
     for key, value in values.items():
         changed = _kept_of(key, value, layers, depth)

@@ -1,8 +1,8 @@
 """Sentence encoders: smaller models that learn to produce the teacher's pooled vectors.
 
-The teacher is an embedding model. The teacher reads each text once, before the first training step. If the student has
-another width, it gets a linear projection without bias (a Dense module), so its vectors have the teacher's width. The
-projection is trained and saved as a part of the student.
+The teacher is an embedding model. The teacher reads each text once, before the first training step. If the student's
+width differs from the width of the teacher's vectors, the student gets a linear projection (a Dense module) to the
+width of these vectors. The projection is trained and saved as a part of the student.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Encoder-decoder students (T5, BART and similar models) with the teacher's tokenizer.
+"""Encoder-decoder students: T5, BART and similar models.
 
-The encoder reads the prompt, rendered with the teacher's chat template. The decoder reads its start token and the
-completion, and predicts the completion. Each decoder position therefore corresponds to one stored distribution.
+The encoder reads the prompt, rendered with the student's chat template. The decoder reads its start token and the
+completion, and predicts the completion. If the student has the teacher's tokenizer, each decoder position therefore
+corresponds to one stored distribution.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def seq2seq(student: Seq2SeqStudent, tokens: Tokens, vocab_size: int, seed: int,
     """Build the untrained student of a recipe, with the same weights at every call.
 
     `tokens` is the student's tokenizer with its end tokens. A student with random weights has the teacher's tokens, and
-    `vocab_size` is the width of the teacher's logits. Such a student uses the tokenizer's padding token as start and
-    padding token, or the end token if the tokenizer has no padding token. `longest` is the length, in tokens, of the
-    longest prompt or completion in the training rows.
+    `vocab_size` is the width of the teacher's logits. A student with random weights uses the tokenizer's padding token
+    as start and padding token, or the end token if the tokenizer has no padding token. `longest` is the length, in
+    tokens, of the longest prompt or completion in the training rows.
 
     Raises RecipeError when the student cannot be built, or has fewer positions than `longest`.
     """

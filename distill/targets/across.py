@@ -84,9 +84,10 @@ def cuts(
 ) -> list[tuple[slice, slice]] | None:
     """Cut two tokenizations of one text into parts, at each byte where a token begins in both.
 
-    Returns the parts as (slice of the student's tokens, slice of the teacher's tokens), or None when the texts differ.
-    If both texts end in a special token, the two tokens form a part of their own. If only one text ends in a special
-    token, this token is left out. The first part is left out when only one tokenizer puts a space before the text.
+    Returns the parts as (slice of the student's tokens, slice of the teacher's tokens). Returns None when the texts
+    differ, or when one of them has a special token before its last token. If both texts end in a special token, the two
+    tokens form a part of their own. If only one text ends in a special token, this token is left out. The first part is
+    left out when only one tokenizer puts a space before the text.
     """
     a, b = _pieces(student_ids, student), _pieces(teacher_ids, teacher)
     ends = [bool(side) and side[-1] is None for side in (a, b)]
@@ -290,7 +291,7 @@ class Scored:
         return found
 
     def target(self, record: Record) -> logits.TopK:
-        """The distributions of `record`, which is a row of the run."""
+        """The distributions of `record`, which is one of the scored rows."""
         path, shard, row = self.index[record.id]
         logits.check_aligned(shard, row, record.id, record.token_ids or (), path)
         target = shard.target(row)
@@ -311,8 +312,8 @@ def _index(folder: Path) -> dict[str, tuple[Path, logits.Shard, int]]:
 def load_across(
     folder: Path, tokens: Tokens, section: Across, choice: Choice, tokenizer: str | None = None
 ) -> TrainingSet:
-    """Load the examples of a curated corpus, with the distributions of a teacher with another tokenizer on the same
-    texts.
+    """Load the examples of a curated corpus. The distributions are those of a teacher that has another tokenizer and
+    scored the same texts.
 
     `tokens` belongs to the student. `tokenizer` is the name of the teacher's tokenizer, if the section does not name
     it. Raises CorpusError when the teacher has not scored these rows, or when there are no suitable logits.

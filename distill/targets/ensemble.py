@@ -11,10 +11,10 @@ and the weights w sum to 1:
 
 Top-k: the result keeps the union of the teachers' kept ids. An id that teacher k did not keep gets an even share of the
 teacher's residual mass ρ_k. The share is ρ_k / (V − number of ids that k kept). If the id got probability zero instead,
-the mean would be wrong and the pool would be zero. The bucket of all ids outside the union is treated in the same way.
-The result is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each teacher has an error
-of at most ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the pool, the ratio of the
-probabilities of two ids is exact if all teachers kept both ids.
+the mean would be wrong and the pool would be zero. The bucket of all ids outside the union gets the sum of the even
+shares of these ids. The result is exact if every teacher kept the whole vocabulary. Otherwise the distribution of each
+teacher has an error of at most ρ_k in total variation. The error of the mean is therefore at most Σ w_k ρ_k. In the
+pool, the ratio of the probabilities of two ids is exact if all teachers kept both ids.
 
 The stored normalizer gives log-probabilities at the temperature of the loss. Merging at this temperature therefore
 needs no further approximation. For the mean, the distributions are tempered before they are averaged, because the
@@ -177,9 +177,10 @@ def planned(
 def merged(targets: Sequence[logits.TopK], metas: Metas, weights: Sequence[float], how: str) -> logits.TopK:
     """Merge top-k targets by mean or pool, at the temperature of the loss, over the union of their ids.
 
-    Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k. Slots
-    that the union does not fill have no mass, and their id is the vocabulary size. Log-probabilities are stored times
-    T, and log_z is 0, so the loss's log p / T − log_z is exact.
+    Ids are in descending order of probability. The number of slots of a position is the sum of the teachers' k, but at
+    most the vocabulary size. Slots that the union does not fill have no mass, and their id is the vocabulary size.
+    Log-probabilities are multiplied by T before they are stored, and log_z is 0, so log p / T − log_z in the loss is
+    exact.
     """
     ids_TU, logp_KTU = aligned(targets, metas)
     merged_TU = _combine(logp_KTU, weights, how)

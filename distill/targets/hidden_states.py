@@ -48,7 +48,7 @@ _PART_NUMBERS = 1 << 27  # a file is written when this many values, over all lay
 _GROUP_BYTES = 1 << 16  # size in bytes of a row group; a whole row group is read and decompressed to read one text
 _OPEN = 64  # maximum number of open files
 
-_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # KeyError: a damaged footer names other columns
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, ValueError)  # KeyError: a damaged footer may lack a column
 
 Text = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt and of its completion."""

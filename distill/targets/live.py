@@ -44,8 +44,8 @@ class Text(Example):
     """A row without a stored distribution.
 
     The teacher reads the completion after `teacher_prompt`, or after `prompt` when `teacher_prompt` is empty. `written`
-    says that the student wrote the completion. Such a completion has no cross-entropy loss, and `ended` says whether it
-    has an end token.
+    says that the student wrote the completion. A completion of the student has no cross-entropy loss, and `ended` says
+    whether it has an end token.
     """
 
     written: bool = False

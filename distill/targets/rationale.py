@@ -8,8 +8,8 @@
 - `dropped`: the student learns the answer alone. The mode `dropped` is a control that shows the effect of the
   rationales.
 
-The rationale is the text before `generate.answer_marker`. If the answer has the field `reasoning_content`, which
-servers of reasoning models send, the rationale is the text of this field.
+The rationale is the text before `generate.answer_marker`. If the row has no stored distributions, and its completion
+has the field `reasoning_content`, which servers of reasoning models send, the rationale is the text of this field.
 
 The teacher's stored distributions are not valid for an answer without its rationale. Answers are therefore learned by
 cross-entropy, from kept rows only. A rationale keeps its stored distributions.

@@ -60,7 +60,7 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """Further remarks, for example about a waiver that covers nothing."""
+        """Remarks that are not findings, for example about a waiver that covers nothing."""
         return [note for result in self.audits.values() for note in result.notes]
 
     @property
@@ -119,10 +119,10 @@ def audit(
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
-    Writes into the folder audit/ beside the corpus
-    or in the student's folder, or into `out`. Without `out`, the corpus's card is written again, with what the audit
-    found. Raises UserError when the folder of the report overlaps the corpus or another stage's folder, and RunChanged
-    when the folder of the report holds files but no audit.
+    Writes the report into the folder audit/ beside the corpus or in the student's folder, or into `out`. Without `out`,
+    the corpus's card is written again, with what the audit found. Raises UserError when the folder of the report
+    overlaps the corpus or another stage's folder, and RunChanged when the folder of the report holds files but no
+    audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)

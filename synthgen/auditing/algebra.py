@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 from synthgen.auditing.result import Status, worst
 
 Duty = Literal["credit", "notice", "statement", "flow_down", "name_prefix", "share_alike", "no_further_terms"]
-"""`flow_down` is the duty to pass on a policy of use (`use_policy`). Each other duty has the name of the key of `Terms`
-that states it.
+"""`flow_down` is the duty to pass on a policy of use (`use_policy`). Every duty except `flow_down` is named after a key
+of `Terms`, and this key states the duty.
 """
 
 

@@ -184,9 +184,9 @@ class _TooMany(Exception):
 
 
 def _alternatives(tree: Any, book: Catalogue) -> list[Alternative]:
-    """The alternatives of a parsed expression. OR lists the alternatives of its parts. AND joins each alternative of
-    one part with each alternative of the other parts. A name, with or without an exception (`WITH`), is one
-    alternative.
+    """The alternatives of a parsed expression. The alternatives of an OR are all alternatives of its parts. AND joins
+    each alternative of one part with each alternative of the other parts. A name, with or without an exception
+    (`WITH`), is one alternative.
     """
     from license_expression import AND, OR
 

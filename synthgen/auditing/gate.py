@@ -160,7 +160,7 @@ def _passage(wanted: _Wanted, report: _Report, override: bool) -> Passage:
     status, findings = report.status, report.findings
     if not report.passed and not override:
         left = [one for one in findings if one.status in FAILING and not one.waived]
-        failing = [one for one in left if one.status == status] or left  # the worst findings may be waived
+        failing = [one for one in left if one.status == status] or left  # all findings with this status may be waived
         worst = [f"'{one.source}' ({one.role}, {one.terms})" for one in failing]
         because = f": {worst[0]}{f' and {len(worst) - 1} more' if len(worst) > 1 else ''}" if worst else ""
         unstated = [_STATE[one.role] for one in findings if one.terms == "unknown" and one.role in _STATE]

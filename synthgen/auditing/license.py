@@ -22,7 +22,7 @@ from synthgen.recipe import AuditSection
 from synthgen.recipe.exceptions import CONFLICT
 
 _MOST_BLAMED = 100  # maximum number of sets of sources in the figure `blame`
-_NAMED = 3  # maximum number of sources that a finding about a conflict names for each license
+_NAMED = 3  # a finding about a conflict names at most this many sources for each license
 
 
 def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:

@@ -3,7 +3,7 @@
 A conflict is a set of obligations that cannot be met together. The conflict ends when all rows with one of these
 obligations are left out. So a choice names, for every conflict, at least one obligation whose rows are left out.
 `choose` tries all choices, and finds the choice that leaves out the fewest rows. The search skips a choice that already
-leaves out more rows than the best choice so far.
+leaves out as many rows as the best choice so far.
 """
 
 from __future__ import annotations

@@ -130,10 +130,10 @@ def contrast(sums: Array, sizes: Array, factors: Array, n: int) -> Estimate:
     """Σ_k factors[k]·(Σ_c sums[c, k] / Σ_c sizes[c, k]): a combination of K means. Each mean is over its own rows, and
     the rows are in C clusters.
 
-    `sums` and `sizes` are (C, K). Let s_ck be a cluster's share of the rows of mean k, and r_ck its sum minus s_ck
-    times the sum over all clusters. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)).
-    The variance is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c
-    for independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
+    `sums` and `sizes` are (C, K). Let size_k be Σ_c sizes[c, k], s_ck = sizes[c, k] / size_k, and r_ck = sums[c, k] −
+    s_ck·Σ_c sums[c, k]. A cluster's part of the error is u_c = Σ_k factors[k]·r_ck / (size_k·(1 − s_ck)). The variance
+    is Σ u_c², scaled so that it is unbiased if rows are independent. With Ω as the covariance of all u_c for
+    independent rows, the degrees of freedom are (tr Ω)² / tr Ω².
     """
     sums, sizes, factors = (np.asarray(one, float) for one in (sums, sizes, factors))
     total = sizes.sum(0)
@@ -231,7 +231,7 @@ def _sizes(total: int, most: int) -> list[int]:
 
 def sign_flip(values: Array, clusters: Array, flips: int = 10_000, seed: int = 0) -> float:
     """The two-sided p-value of the hypothesis that the clusters' sums (such as sums of paired differences) are
-    symmetric about zero: Fisher, The Design of Experiments (1935). If there are at most `flips` sign changes, all of
+    symmetric about zero: Fisher, The Design of Experiments (1935). If at most `flips` sign changes are possible, all of
     them are tried. Otherwise `flips` random sign changes are tried, and the smallest possible p-value is 1/(flips + 1).
     """
     place, number = _numbered(clusters)
@@ -262,8 +262,8 @@ def holm(p_values: Sequence[float] | Array) -> Numbers:
 
 
 def benjamini_hochberg(p_values: Sequence[float] | Array) -> Numbers:
-    """Corrected p-values of a scan. If the level is 5%, about 5% of the findings below it are false. Benjamini and
-    Hochberg, J. of the Royal Statistical Society B 57 (1995).
+    """Corrected p-values of a scan. Among the findings with a corrected p-value below 5%, at most about 5% are false.
+    Benjamini and Hochberg, J. of the Royal Statistical Society B 57 (1995).
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p, kind="stable")

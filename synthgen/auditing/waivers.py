@@ -72,7 +72,7 @@ def remarks(findings: Sequence[Finding], waivers: Sequence[Waiver], today: datet
 
 def idle(reasons: Collection[str], permissions: Sequence[Permission], today: datetime.date) -> tuple[str, ...]:
     """Notes on permissions that have no effect. `reasons` are the reasons of all verdicts. If a permission has an
-    effect, one of these reasons begins with its text.
+    effect, one of these reasons begins with the permission's text.
     """
     notes = []
     for one in permissions:

@@ -1,4 +1,5 @@
-"""Association (C2): words that occur more often in sentences with one group than in sentences with the other groups.
+"""Association (C2): words that occur more often in sentences that mention one group than in sentences that mention
+other groups.
 
 Only sentences that mention exactly one group of a dimension count. The words that name the groups of the dimension do
 not count. The effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the
@@ -27,7 +28,7 @@ from synthgen.bias.words import Hashes, Places, Words, or_of
 PRIOR = 100.0
 """The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
-"""Minimum number of uses of a word, in sentences with a group of the dimension, for a test of the word."""
+"""A word is tested if it occurs at least this often in sentences that mention a group of the dimension."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
@@ -40,7 +41,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass
 class Uses:
-    """How often words occur in sentences with one group of a dimension.
+    """How often words occur in sentences that mention exactly one group of a dimension.
 
     An entry is 64 bits: the word's place in the vocabulary, the unit, the group, and the number of uses, from the
     highest to the lowest bits. `totals` (groups, units) is the number of all words in these sentences.
@@ -146,8 +147,8 @@ class Compared:
 
 
 def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that a scan of `words` words finds in 80 of 100 cases, if no other word differs. If `error`
-    has entries for several words, the result is the median of the smallest effects of these words.
+    """The smallest effect that a scan of `words` words finds in 80 of 100 cases, if only one word has an effect. If
+    `error` has entries for several words, the result is the median of the smallest effects of these words.
     """
     from scipy import special
 
@@ -156,7 +157,7 @@ def _detectable(error: Numbers, words: int) -> float:
 
 
 def compared(uses: Uses, group: int) -> Compared:
-    """Compare the sentences with `group` and the sentences with the other groups of its dimension."""
+    """Compare the sentences that mention `group` with the sentences that mention other groups of its dimension."""
     word, unit, owner, count = uses.entries()
     in_a = owner == group
     sides = []
@@ -187,7 +188,8 @@ class _Side:
     """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
     of uses. `totals` is the number of all words of each unit.
 
-    A unit's numbers are divided by √(1 − its share of the side's words), as CR2 does.
+    For the variance, the attributes `scaled` and `totals` hold a unit's numbers divided by √(1 − the unit's share of
+    the side's words), as in CR2.
     """
 
     def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:
@@ -207,7 +209,7 @@ class _Side:
 @dataclass(frozen=True)
 class _Sums:
     """Sums over units u, for each word: n = Σ n_u, Σ y_u, Σ y_u², Σ y_u·n_u and Σ n_u². A unit has n_u words, and uses
-    the word y_u times.
+    the word y_u times. The sums of squares and products are over the scaled numbers of `_Side`.
     """
 
     n: float
@@ -218,8 +220,8 @@ class _Sums:
 
 
 def _products(a: _Side, b: _Side, first: Places, tested: Places, words: int) -> tuple[Numbers, Numbers, Numbers, float]:
-    """Σ y_au·y_bu, Σ y_au·n_bu, Σ n_au·y_bu for each word, and Σ n_au·n_bu. `first` are the entries where a word's next
-    unit begins.
+    """Σ y_au·y_bu, Σ y_au·n_bu, Σ n_au·y_bu for each word, and Σ n_au·n_bu. y and n are the scaled numbers of `_Side`.
+    `first` are the indexes of the entries at which the word or the unit changes.
     """
     of_a, of_b = (np.add.reduceat(side.scaled, first) for side in (a, b))
     products = (of_a * of_b, of_a * b.totals[a.unit[first]], a.totals[a.unit[first]] * of_b)
@@ -230,7 +232,9 @@ def _products(a: _Side, b: _Side, first: Places, tested: Places, words: int) -> 
 def _variance(
     a: _Sums, b: _Sums, together: tuple[Numbers, Numbers, Numbers, float], scale_a: Numbers, scale_b: Numbers
 ) -> Numbers:
-    """Σ_u (scale_a·(y_au − p_a·n_au) − scale_b·(y_bu − p_b·n_bu))² for each word, with p = Σ y_u / n."""
+    """Σ_u (scale_a·(y_au − p_a·n_au) − scale_b·(y_bu − p_b·n_bu))² for each word. y and n are the scaled numbers of
+    `_Side`, and p is the unscaled share of the word, Σ y_u / n.
+    """
     p_a, p_b = a.uses / a.n, b.uses / b.n
     own = [one.squares - 2 * p * one.mixed + p**2 * one.totals for one, p in ((a, p_a), (b, p_b))]
     cross = together[0] - p_b * together[1] - p_a * together[2] + p_a * p_b * together[3]

@@ -45,7 +45,7 @@ class Dimension:
 
     def compared(self) -> range:
         """The groups that are compared with the other groups. Of two groups, only the first is compared, because the
-        second would give the same result.
+        second would give the same effect with the opposite sign.
         """
         return range(1 if len(self.groups) == 2 else len(self.groups))
 
@@ -114,7 +114,8 @@ def _shipped() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
 def lexicon(section: BiasSection) -> Lexicon:
     """The shipped dimensions that the section names (all if it names none), and the section's own dimensions. If the
     section has words for a shipped group, they are added to this group. Raises RecipeError for an unknown dimension, a
-    dimension with one group, a word in two groups of a dimension, and a target of a group that does not exist.
+    dimension with one group, a word in two groups of a dimension, and targets that do not name exactly the groups of a
+    dimension that is compared.
     """
     ours = _shipped()
     for name in section.dimensions:

@@ -1,8 +1,8 @@
 """Reads a corpus twice. The first time, it collects the facts about each row that the tests need. The second time, it
-counts which words occur in sentences with which group. No text is kept in memory.
+counts which words occur in sentences that mention which group. No text is kept in memory.
 
-The order of the rows does not change the result, not even by rounding: facts and units are in the order of the rows'
-ids, and words in the order of their hashes.
+The order of the rows does not change the result, not even by rounding: facts and units are in the order of the hashes
+of the rows' ids, and words in the order of the words' hashes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ class Facts:
     """The facts about the N rows that the tests need, in the order of a hash of the rows' ids. `kept` is true for kept
     rows, and false for rows that curation rejected.
 
-    `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a row
-    for each dimension: a hash of the prompt without the words of its groups. `length` is the number of the answer's
-    words. `scores` maps a name to the values of all rows, NaN where a row has none. `rejected_by` maps a rule of
-    curation to the rows that it rejected. `unit` is the number of the row's unit (see `synthgen.bias.units`).
+    `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a line
+    for each dimension, with a hash of each prompt in which all words for groups of this dimension count as the same
+    word. `length` is the number of the answer's words. `scores` maps a name to the values of all rows, NaN where a row
+    has none. `rejected_by` maps a rule of curation to the rows that it rejected. `unit` is the number of the row's unit
+    (see `synthgen.bias.units`).
     """
 
     in_prompt: Hashes
@@ -84,7 +85,7 @@ class Reading:
         return np.where(self.vocabulary[place] == hashes, place, -1)
 
     def spell(self, found: Words, place: Places, spelled: dict[int, str]) -> None:
-        """Add the words of a batch that `spelled` does not have yet, by their place in the vocabulary."""
+        """Add to `spelled` the words of a batch that it does not have yet; the keys are places in the vocabulary."""
         unique, first = np.unique(place, return_index=True)
         for number, where in zip(unique.tolist(), first.tolist(), strict=True):
             if number >= 0 and number not in spelled:

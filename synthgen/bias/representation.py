@@ -18,7 +18,7 @@ from synthgen.bias.groups import Dimension
 from synthgen.bias.reading import Facts
 
 LEAST_ROWS = 50
-"""Minimum number of rows that mention a group of the dimension, in answers and in prompts."""
+"""Minimum number of mentions of the dimension's groups in answers and, if there is no target, in prompts."""
 LEAST_EXPECTED = 10
 """Minimum number of mentions of a group that are expected if its share is q."""
 MARGIN = float(np.log2(1.25))
@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.float64]
 def representation(
     facts: Facts, dimensions: list[Dimension], targets: Mapping[str, Mapping[str, float]]
 ) -> list[Measurement]:
-    """The tests of all groups of all dimensions. They are one family."""
+    """The tests of all groups of all dimensions. All these tests are one family."""
     tests = [
         _test(facts, dimension, group, targets.get(dimension.name))
         for dimension in dimensions
@@ -78,7 +78,7 @@ def _sums(
 
 
 def _effect(answers: Numbers, prompts: Numbers | None, q: float) -> Estimate:
-    """log2(p/q). If no answer mentions the group, half a mention is added, so that the effect exists."""
+    """log2(p/q). If no answer mentions the group, half a mention is added, because log2(0) does not exist."""
     group, mentions = answers.sum(0)
     p = group / mentions if group else 0.5 / (mentions + 1)
     cells = [answers] if prompts is None else [answers, prompts]

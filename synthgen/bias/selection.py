@@ -67,7 +67,7 @@ def _effect(facts: Facts, inside: npt.NDArray[np.bool_], kept: npt.NDArray[np.bo
     factors = np.array([1 / of_group, -1 / overall]) / np.log(2)
     linear = contrast(sums, sizes, factors, int(inside.sum()))
     error, degrees = linear.error, linear.degrees
-    if sums[:, 0].sum() in (0, inside.sum()):  # all rows of the group went the same way, so they show no spread
+    if sums[:, 0].sum() in (0, inside.sum()):  # all rows of the group were kept, or none, so they show no spread
         carriers = int((sizes[:, 0] > 0).sum())
         least = np.sqrt(of_group * (1 - of_group) / max(carriers, 1)) / of_group / np.log(2)
         error, degrees = float(max(np.nan_to_num(error), least)), float(max(carriers - 1, 1))

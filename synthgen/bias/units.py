@@ -22,14 +22,14 @@ import pyarrow as pa
 from synthgen.bias.words import Hashes, Places, Words, or_of, sequences
 
 LONG = 8
-"""The minimum number of words of a sentence that joins the rows that share it."""
+"""A sentence joins the rows that share it only if it has at least this many words."""
 COMMON = 0.2
 """The share of rows above which a sentence counts as part of a template."""
 SIMILAR = 0.7
 """The Jaccard similarity of near duplicates, for sets of sequences of `WORDS` words."""
 WORDS = 3
 LONG_ANSWER = 20
-_MARKS = 64  # number of slots of two sketches that are compared before the rows are joined
+_MARKS = 64  # number of slots that are compared in the sketches of two rows before the rows are joined
 
 
 class Signatures:
@@ -77,7 +77,9 @@ def _text_hashes(texts: pa.Array) -> Hashes:
 
 
 def _sketched(hashes: Hashes, rows: Places, count: int) -> tuple[Hashes, npt.NDArray[np.uint8], Places]:
-    """For each answer: the keys of its bands (bands, rows), 8 bits of each slot, and the number of its shingles."""
+    """For each answer: the keys of its bands (bands, rows), 8 bits of each of the first `_MARKS` slots, and the number
+    of its shingles.
+    """
     from synthgen.curation.near import kernels
     from synthgen.curation.near.sketch import SLOTS, bands
 

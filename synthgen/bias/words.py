@@ -2,7 +2,8 @@
 
 Words are the same as in `synthgen.curation.near.shingles`: a word is a run of letters, digits and underscores in lower
 case, or one character of a script without spaces. Each word has a hash of 64 bits. A sentence ends at a line break, at
-one of "!?。！？…", or at a full stop that is not directly followed by a word.
+one of "!?。！？…", or at a full stop. But a full stop directly before a letter, digit or underscore ends no sentence,
+unless this character is a word of its own.
 
 The hash of a word is a polynomial in an odd number modulo 2^64 over numbers that stand for its characters. So the
 hashes of all words of a text are differences of prefix sums.

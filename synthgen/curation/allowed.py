@@ -175,7 +175,7 @@ def _logits(source: Path, manifest: Manifest) -> tuple[Path, ...]:
 
 
 def _groups(source: Path, decision: Allowed) -> frozenset[str]:
-    """The groups in which a row may not be used."""
+    """The groups that have a row which may not be used."""
     found: set[str] = set()
     for _, batch in corpus.batches(source, "data", ["group_id", *COLUMNS], rows=65536):
         if batch["group_id"].null_count == batch.num_rows:

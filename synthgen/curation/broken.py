@@ -80,7 +80,7 @@ def _written(text: str, place: int) -> bool:
     letter must be rare in wrongly decoded text, or it must end a word of capital letters.
     """
     letter, mark, after = text[place], text[place + 1], text[place + 2 : place + 3]
-    if mark not in (_QUOTE if letter in "ÂÃ" else _QUOTE + _SIGN):  # "Â°" and "Ã\xa0" are hardly ever written
+    if mark not in (_QUOTE if letter in "ÂÃ" else _QUOTE + _SIGN):  # people seldom write "Â°" or "Ã\xa0" on purpose
         return False
     return letter not in _LEADS or not (after.isalpha() or text[place - 1 : place].islower())
 

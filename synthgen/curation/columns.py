@@ -55,7 +55,7 @@ def stored(names: Iterable[str]) -> list[str]:
 
 
 class Columns:
-    """The columns of a batch of rows that were read or derived so far. `select` returns the columns that a rule
+    """The columns that were read or derived so far, for one batch of rows. `select` returns the columns that a rule
     declares.
     """
 

@@ -138,7 +138,8 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
         return _UNKNOWN
     logp = target.logprobs.astype(np.float64)
     missing = np.zeros(logp.shape, bool)
-    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]  # a server may send fewer candidates
+    # an empty slot repeats the first id; slots are empty where a server sent fewer candidates
+    missing[:, 1:] = target.ids[:, 1:] == target.ids[:, :1]
     tail = _tail(target, logp, missing, temperature)
     p = np.where(missing, 0.0, np.exp(logp))
     own = (target.ids == chosen[:, None]) & ~missing & (logp > logits.FLOOR)
@@ -150,9 +151,9 @@ def _of_topk(target: TopK, chosen: npt.NDArray[np.int64], temperature: float) ->
 
 
 def _margin(p: Floats, missing: npt.NDArray[np.bool_], tail: Floats) -> float:
-    """The mean margin; NaN if the second best token is not known at some position. A token that is not stored cannot be
-    the best or second best token if the second stored token is at least as probable as all tokens that are not stored
-    together.
+    """The mean margin; NaN if the second best token is not known at some position. If a position has empty slots, its
+    second stored token is surely the second best only if it is at least as probable as the sum of all tokens that are
+    not stored.
     """
     if p.shape[1] < 2:
         return np.nan

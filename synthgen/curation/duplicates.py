@@ -1,5 +1,5 @@
 """The sweep for exact duplicates: rows with the same prompt and completion. Tool calls and reasoning are compared too.
-White space and characters without width are ignored.
+Any run of white space counts as one space, and characters without width are ignored.
 
 If several rows are equal, the first of them in the corpus is kept.
 """

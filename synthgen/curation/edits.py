@@ -65,7 +65,7 @@ def _without_opening(text: str, prompt: str = "") -> str:
 
 def white_space(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
     r"""Remove spaces at the ends of lines, and blank lines at the beginning and the end. Several blank lines become
-    one. "\r\n" and "\r" become "\n". Blocks of code get no other change.
+    one. "\r\n" and "\r" become "\n". In blocks of code, only these line ends are changed.
 
     `answer` and `rationale` are changed in the same way.
     """
@@ -90,9 +90,9 @@ def _edited(
     batch: pa.RecordBatch, name: str, likely: pa.Array, change: Change, *, everywhere: bool = False
 ) -> pa.RecordBatch:
     """Change the last message of completions. `likely` is true for every completion that `change` may change. A change
-    that would leave nothing is not made. With `everywhere`, answers and rationales that are no longer a part of the
-    completion are changed in the same way. Without `everywhere`, or if the changed answer is not a part of the
-    completion either, the answer is read again. A rationale that is not a part of the completion becomes null.
+    that would leave an empty completion is not made. With `everywhere`, answers and rationales that are no longer a
+    part of the completion are changed in the same way. Without `everywhere`, or if the changed answer is not a part of
+    the completion either, the answer is read again. A rationale that is not a part of the completion becomes null.
     """
     found = np.flatnonzero(numbers(likely))
     prompts = batch["prompt.text"] if "prompt.text" in batch.schema.names else None

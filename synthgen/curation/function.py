@@ -21,7 +21,7 @@ from synthgen.tables.curation_settings import Function
 from synthgen.tables.reference import resolve
 
 _imported: dict[str, tuple[ModuleSpec | None, str]] = {}
-"""For each module whose functions ran: its spec and the hash of its code. Each import makes a new spec."""
+"""For each module whose code `fingerprint` hashed: its spec and the hash. Each import makes a new spec."""
 Judges = Callable[[pa.RecordBatch], Sequence[object]]
 
 

@@ -42,8 +42,8 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
     """Reject the remaining rows of every group in which a row was rejected, and write them to a file. Returns a list
     with one `Late`, which describes this file, or an empty list when the corpus has no groups.
 
-    `name` is the name of the file. The reason that a row gets names the first rejected row of its group, and says why
-    that row was rejected.
+    `name` is the name of the file. The reason of each of these rows states the id of the first rejected row of its
+    group, and why that first row was rejected.
     """
     if not len(order.rows):
         return []
@@ -61,8 +61,8 @@ def drop_broken(job: Job, tasks: Sequence[Task], order: Order, late: Sequence[La
 
 
 def _of_groups(grouped: Rows, task: Task, kept: np.ndarray) -> np.ndarray:
-    """Return the entries of the mask `kept` for the rows of a task that have a group. The mask covers all rows of the
-    task. `grouped` holds the numbers of all rows with a group.
+    """From the mask `kept` over all rows of a task, return the entries for the rows that have a group. `grouped` holds
+    the numbers of all rows with a group.
     """
     start, stop = np.searchsorted(grouped, [task.start, task.stop])
     return kept[grouped[start:stop] - task.start]

@@ -67,8 +67,9 @@ _ASKS_ANSWER = re.compile(
 
 
 def leak(rationale: str, prompt: str) -> Span | None:
-    """Where a rationale mentions a hint or an answer that was given. None if the rationale mentions neither, or if the
-    prompt also mentions a hint or an answer.
+    """Where a rationale mentions a hint or an answer that was given. A mention of a hint does not count if the prompt
+    speaks of a hint. A mention of an answer does not count if the prompt is about an answer or asks for a check or
+    proof. None if no mention counts.
     """
     for phrase, asked in ((_HINT, _ASKS_HINT), (_GIVEN_ANSWER, _ASKS_ANSWER)):
         found = phrase.search(rationale)

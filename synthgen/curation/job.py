@@ -82,7 +82,7 @@ class Job:
 @dataclass(frozen=True)
 class Task:
     """A range of consecutive shards, which one process works on. `shards` holds pairs (shard name, count of rows).
-    `start` is the number of the first row in the corpus.
+    `start` is the number, in the corpus, of the task's first row.
     """
 
     number: int

@@ -25,9 +25,9 @@ def numbers(array: pa.Array) -> npt.NDArray[np.generic]:
 def appended(lists: pa.Array, additions: Sequence[tuple[Rows, pa.Array]]) -> pa.Array:
     """Append entries to the lists of some rows.
 
-    `additions` holds pairs (indexes of rows, entries). In each pair, entry number i is appended to the list of the row
-    that index number i names. Entries of the same row are appended in the order of `additions`. A null list counts as
-    empty.
+    `additions` holds pairs (indexes of rows, entries). In each pair, the entry at place i is appended to the list of
+    the row whose index is at place i. Entries of the same row are appended in the order of `additions`. A null list
+    counts as empty.
     """
     additions = [(rows, entries) for rows, entries in additions if len(rows)]
     if not additions and not lists.null_count:

@@ -85,8 +85,8 @@ saves time: other texts are not searched."""
 
 
 def answer_begins(text: str) -> int:
-    """The place where the answer begins after the opening words. 0 if the text does not begin with such words, or
-    consists only of them.
+    """The place where the answer begins after the opening words. 0 if the text does not begin with opening words, or
+    has no text after them.
     """
     start = len(text) - len(text.lstrip())
     ends = (_end(text, start, opening) for opening in OPENINGS.values())

@@ -18,8 +18,8 @@ class Order:
     a unit are kept or rejected together.
 
     A group is a unit, and each row without a group is a unit of its own. The number of a unit is the number of its
-    first row. `rows` (ascending) are the numbers of the rows that have a group, and `units` are the numbers of their
-    units.
+    first row. `rows` (ascending) are the numbers of the rows that have a group, and `units` has the number of the unit
+    of each of these rows.
     """
 
     rows: Rows

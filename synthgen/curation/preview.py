@@ -48,8 +48,8 @@ class Effect:
 @dataclass(frozen=True)
 class Preview:
     """The result of `preview`. `rows` is the number of rows of the sample, and `kept` is the number of these rows that
-    curation would keep. `of` is the number of all rows, or None when the sample is the first rows of a data set that
-    has more. `unusable` is the number of further rows of a data set that cannot be used. `note` says how curating a
+    curation would keep. `of` is the number of all rows, or None when the sample is the beginning of a data set that has
+    more rows. `unusable` is the number of further rows of a data set that cannot be used. `note` says how curating a
     sample differs from curating all rows.
     """
 
@@ -79,8 +79,8 @@ class Preview:
 
 
 def preview(recipe: Recipe, source: Path, *, partial: bool = False) -> Preview:
-    """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. Duplicates are
-    found only within the sample. `partial` says that `source` holds only the first rows of a data set that has more.
+    """Curate some shards of the finished corpus `source`, evenly spaced, in a temporary folder. Duplicates are found
+    only within the sample. `partial` says that `source` holds only the beginning of a data set that has more rows.
 
     Raises the errors of `curate`.
     """

@@ -4,7 +4,7 @@ Every text is measured by its 4-word sequences, in Arrow and numpy. The few text
 read line by line, because a table, a program or a song repeats itself too. In these texts, repeated words count if they
 are
 
-- in a line that equals an earlier line, if no new line stands between the two (so a refrain may come back);
+- in a line that equals an earlier line, if all lines between the two also occurred before (so a refrain may come back);
 - in a 4-word sequence that occurred before, unless the line is a row of a table, an item of a list or code.
 
 A word of 200 characters or more, such as a very long "hahaha", is measured by its sequences of 16 characters.
@@ -145,8 +145,9 @@ def _equal_words(plain: pa.Array) -> Rows:
 
 
 def _read(text: str, share: float, unit: int) -> float:
-    """The share of repeated words of a text, line by line. The result is at most `share`. In a short text of equal
-    lines, the result is the share of the lines after the first line. Characters count as words if `unit` is not 0.
+    """The share of repeated words of a text, line by line. If `share` is not 0, the result is at most `share`. If
+    `share` is 0 and the text has at least three lines that are all equal, the result is the share of the lines after
+    the first line. Characters count as words if `unit` is not 0.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     plain = [" ".join(line.lower().split()) for line in lines]

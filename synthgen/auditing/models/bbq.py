@@ -25,8 +25,8 @@ OPTIONS = ("ans0", "ans1", "ans2")
 class Question:
     """One item of BBQ. `right` is the index of the right option, and `unknown` is the index of the option that means
     "unknown". `biased` is the index of the option that the stereotype gives, or None when the file does not say which
-    group the stereotype is about. `block` numbers the contexts: items with the same people in the same place have the
-    same block.
+    group the stereotype is about. `block` is the number of the context: items with the same people in the same place
+    have the same number.
     """
 
     category: str
@@ -130,9 +130,10 @@ def _missing(key: str) -> str:
 def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[Question]:
     """About `items` questions of one category, drawn evenly from its templates. All questions if `items` is None.
 
-    Whole blocks are drawn: a context with both of its questions, ambiguous and disambiguated. Blocks in which the right
-    answers follow the stereotype alternate with blocks in which they do not. A model that always answers correctly has
-    no bias only if both kinds of blocks are equally frequent. The questions keep the order of the file.
+    Whole blocks are drawn: a context with both of its questions, ambiguous and disambiguated. Two kinds of blocks take
+    turns: blocks whose right answers follow the stereotype, and blocks whose right answers do not. A model that always
+    answers correctly has no bias only if both kinds of blocks are equally frequent. The questions keep the order of the
+    file.
     """
     if items is None or items >= len(questions):
         return list(questions)
@@ -158,9 +159,9 @@ def sample(questions: Sequence[Question], items: int | None, seed: int) -> list[
 def _alternating(
     names: Sequence[int], blocks: Mapping[int, Sequence[Question]], draw: random.Random, *, first: bool
 ) -> list[int]:
-    """The blocks of a template in random order. Blocks whose right answers follow the stereotype alternate with blocks
-    whose right answers do not. If `first` is true, the order begins with a block whose right answers follow the
-    stereotype.
+    """The blocks of a template in random order. Two kinds of blocks take turns: blocks whose right answers follow the
+    stereotype, and blocks whose right answers do not. If `first` is true, the order begins with a block of the first
+    kind.
     """
     shuffled = draw.sample(list(names), len(names))
     follows = {name: any(one.follows_stereotype for one in blocks[name]) for name in names}

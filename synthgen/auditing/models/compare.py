@@ -12,7 +12,7 @@ from synthgen.auditing.result import Measurement, Outcome
 from synthgen.auditing.statistics import Array, Estimate, Planned, judged, outcome
 
 SEEDS = 3
-"""With fewer training seeds than this number, a difference holds only for these seeds."""
+"""With fewer training seeds than this number, a difference holds only for the seeds that were used."""
 INHERITED_MARGIN = 0.2
 """The smallest inherited share of a teacher's bias that matters."""
 
@@ -62,7 +62,9 @@ def _note(effect: Effect, estimates: Sequence[Estimate]) -> str:
 
 
 def _agreed(done: Measurement, effect: Effect, estimates: Sequence[Estimate]) -> Measurement:
-    """The measurement, whose outcome holds only if all estimates of the effect agree on it."""
+    """The measurement of an effect. If the estimates of the effect have different outcomes, the outcome is "not
+    measurable" if one of them is, and otherwise "inconclusive".
+    """
     corrected = 1.0 if done.corrected_p is None else done.corrected_p
     outcomes: list[Outcome] = [done.outcome, *(outcome(one, corrected, effect.margin) for one in estimates[1:])]
     if len(set(outcomes)) > 1:

@@ -155,10 +155,10 @@ _ABOUT = "of the answers to {} questions {}, the share that follows the stereoty
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers of one model to N questions: the place of the most probable option, and the signs +1 for the answer
-    that follows the stereotype, −1 for the other person, and 0 for "unknown". A question with a tie, or with scores
-    that are not numbers, has no answer: `answered` is false. `prefers_right` is true where, in a disambiguated context,
-    the right person is more probable than the other person.
+    """The answers of one model to N questions; an answer is the most probable option. `signs` has +1 for the answer
+    that follows the stereotype, −1 for the other person, and 0 for "unknown". `right` says whether the answer is right.
+    A question with a tie, or with scores that are not numbers, has no answer: `answered` is false. `prefers_right` is
+    true where, in a disambiguated context, the right person is more probable than the other person.
     """
 
     answered: Array

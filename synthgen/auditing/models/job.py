@@ -107,8 +107,8 @@ def _of_questions(category: str, questions: Sequence[Question]) -> TestSet:
 
 
 def measured(names: Sequence[str], sets: Sequence[TestSet]) -> tuple[list[Measured], list[tuple[str, str]]]:
-    """The effects of one model in each test set. `names` are the model's training seeds. Only one model at a time is in
-    memory.
+    """The effects of one model in each test set. `names` has the name or folder of one model for each training seed.
+    Only one model at a time is in memory.
 
     The second result has a pair (test set, reason) for each set that cannot be measured. If the model gives texts no
     likelihood, the second result has only one pair, with the test set "".

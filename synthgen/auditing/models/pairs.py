@@ -34,8 +34,8 @@ _SENTENCE_ID = re.compile(r"([a-z ]+)\.([a-z ]+)\.([01])\.(male|female|neutral)(
 class Pair:
     """Two sentences that differ only in pronouns. `test` names the set, such as "WinoBias type 2". `cluster` names the
     occupations in the sentences: pairs about the same occupations are not independent. `weight` is the pair's weight in
-    a mean. The weights of all stereotypes of women and of all stereotypes of men have the same sum, so that a model
-    that always prefers one gender has no bias.
+    a mean. The pairs with stereotypes of women and the pairs with stereotypes of men have the same sum of weights, so
+    that a model that always prefers one gender has no bias.
     """
 
     test: str

@@ -62,7 +62,8 @@ class Hit:
 @dataclass(frozen=True)
 class _Sequences:
     """All sequences of one length, ascending by their hashes. For each sequence, `texts` holds the index of its text,
-    and `places` holds the index of its first word among all words. `present` has a cell for the highest bits of a hash.
+    and `places` holds the index of its first word among all words. `present` says for each value of a hash's highest
+    bits whether a sequence has such a hash.
     """
 
     length: int
@@ -100,8 +101,8 @@ class Index:
 
     def find(self, words: Words, min_share: float) -> Iterator[tuple[int, Hit]]:
         """Yield (index of a message, hit) for each message that has at least the share `min_share` of a text. If there
-        are several such texts, the hit is the text with the largest share, or the first text with this share. `words`
-        are the words of the messages.
+        are several such texts, the hit is the text with the largest share; among equal shares, it is the first text.
+        `words` are the words of the messages.
         """
         hashed = windows(words, [one.length for one in self.sequences])
         found = [(*one.matches(words, hashes), one.length) for one, hashes in zip(self.sequences, hashed, strict=True)]
@@ -198,7 +199,9 @@ def _is_new(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
 
 
 def _counts(hashes: Hashes, texts: Rows) -> npt.NDArray[np.bool_]:
-    """Whether each sequence counts. `texts` are the texts of the sequences, all of one set."""
+    """Whether each sequence counts; the docstring of the module says which sequences count. `texts` are the texts of
+    the sequences, all of one set.
+    """
     order = np.lexsort((texts, hashes))
     one_for_each_text = order[_is_new(hashes[order]) | _is_new(texts[order])]
     numbers, count = np.unique(hashes[one_for_each_text], return_counts=True)

@@ -39,15 +39,15 @@ def _kinds() -> npt.NDArray[np.uint8]:
 
 
 def _folded() -> npt.NDArray[np.uint32]:
-    """The case-folded form of each character below `OTHERS`, or its lower case or the character itself if that form has
-    several characters.
+    """For each character below `OTHERS`, the first of these forms that is a single character: the case-folded form, the
+    lower case, and the character itself.
     """
     forms = [(chr(code).casefold(), chr(code).lower(), chr(code)) for code in range(OTHERS)]
     return np.array([next(ord(form) for form in some if len(form) == 1) for some in forms], np.uint32)
 
 
 def mixed(values: Hashes) -> Hashes:
-    """Mix the bits of each 64-bit number. Different numbers stay different."""
+    """Mix the bits of each 64-bit number. Different numbers give different results."""
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[0])
     values = (values ^ (values >> _SHIFT)) * np.uint64(MIX[1])
     return values ^ (values >> _SHIFT)
@@ -166,8 +166,8 @@ def sequences(words: Words, length: int) -> tuple[Hashes, Rows]:
 
 
 def windows(words: Words, lengths: Sequence[int]) -> Iterator[Hashes]:
-    """Yield the hashes of all sequences of each length in `lengths`, which are ascending. A sequence may lie in several
-    texts. The hash at index i belongs to the sequence that begins with word i.
+    """Yield the hashes of all sequences of each length in `lengths`, which are ascending. A sequence may begin in one
+    text and end in a later text. The hash at index i belongs to the sequence that begins with word i.
     """
     done, hashes = 0, np.zeros(len(words.hashes), np.uint64)
     for length in lengths:

@@ -39,8 +39,8 @@ def _unite(parents: Array, row: int, other: int) -> None:
 @compiled
 def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
     """Divide the rows that are alive into parts, by the highest 8 bits of their keys. Returns the rows and their keys,
-    part by part, with the rows of a part in their order. Also returns the index where each part begins, and at last the
-    number of rows.
+    part by part, with the rows of a part in ascending order. Also returns the index at which each part begins, followed
+    by the number of all rows.
     """
     begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):
@@ -64,7 +64,7 @@ def connect(keys: Array, alive: Array, marks: Array, least: int, parents: Array)
     numbers for each row.
 
     If more than `LONGEST` rows have the same key, all of them are put into one component without a comparison. So the
-    time does not grow with the square of the number of such rows. The rows are divided by their keys, and the hash
+    time does not grow with the square of the number of such rows. The rows are divided by their keys, so that the hash
     table of one part fits into the processor's cache.
     """
     rows, grouped, begins = _parted(keys, alive)

@@ -1,6 +1,6 @@
 """The functions of `shingles`, `sketch` and `twins` for numba, which compiles them to machine code.
 
-Each function takes numpy arrays and gives the same result as the reference of the same name. Numbers of 64 bits must
+The functions take numpy arrays and give the same results as the references in plain Python. Numbers of 64 bits must
 stay unsigned: where numba would mix them with signed numbers, it would compute in float64, and the hashes would be
 wrong without an error. Compiled code is stored beside this file or, if the folder cannot be written, in the user's
 folder. The code is compiled again when this file changes. If a constant of another file changes, delete the folder
@@ -139,7 +139,7 @@ def shingle_lists(
 
 @compiled
 def settle(sets: Sets, row: int, settled: Array) -> None:
-    """Make the list of a row a set: ascending and without repetitions. `settled` says which rows are sets already."""
+    """Make the list of a row a set: ascending and without repetitions. `settled` says which lists are sets already."""
     lists, starts, sizes = sets
     if not settled[row]:
         settled[row] = True

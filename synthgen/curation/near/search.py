@@ -9,7 +9,7 @@ of some components only:
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
 3. `_search` reads one chunk from all of these files.
 
-A component with more than `_CHUNK` shingles is a chunk of its own, which takes as much memory as it needs.
+A component is never divided: if it has more than `_CHUNK` shingles, its chunk takes as much memory as it needs.
 """
 
 from __future__ import annotations

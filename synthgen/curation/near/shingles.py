@@ -93,7 +93,7 @@ def words(text: str) -> list[str]:
 
 
 def mix(number: int) -> int:
-    """Mix the bits of a 64-bit number. Different numbers stay different."""
+    """Mix the bits of a 64-bit number. Different numbers give different results."""
     number ^= number >> 33
     number = number * MIX[0] & MASK
     number ^= number >> 33

@@ -6,7 +6,7 @@ draws a slot and a value. A slot keeps the smallest pair (round, value). After `
 the slots one by one, so no slot stays empty. The rounds end when every slot is filled. The variance of the estimate is
 at most that of MinHash with as many permutations, J(1 − J)/SLOTS.
 
-The function here is the reference. `kernels.sketch` gives the same numbers.
+The function here is the reference. `kernels.sketches` gives the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EMPTY = MASK  # the value of a slot that no element has drawn
 
 
 def round_key(number: int) -> int:
-    """The number that is mixed into the hashes of round `number`."""
+    """The constant that is mixed into all hashes of one round; `number` is the round, counted from 0."""
     return mix((SEED + number * GOLDEN) & MASK)
 
 
@@ -50,8 +50,8 @@ def bands(threshold: float, slots: int = SLOTS) -> tuple[int, int]:
     """Return (number of bands, slots of a band) for pairs with a similarity of at least `threshold`.
 
     Two rows are compared if they agree in all slots of a band. With b bands of r slots, a pair of similarity J is
-    missed with the probability (1 − J^r)^b. The result is the largest r for which this probability, at the threshold,
-    is at most one in a million. More slots in a band give fewer comparisons of rows that are not similar.
+    missed with the probability (1 − J^r)^b. The result has the largest r up to 8 for which this probability, at the
+    threshold, is at most one in a million. More slots in a band give fewer comparisons of rows that are not similar.
     """
     for size in range(8, 1, -1):
         count = slots // size

@@ -1,9 +1,8 @@
 """Finds, for each row, an earlier row that is kept and nearly the same: its twin.
 
 Rows are decided in order. A row is dropped if an earlier kept row has a Jaccard similarity of at least the threshold.
-So a row is never dropped because of a row that is itself dropped, and every dropped row has a twin that is kept. The
-rows of a unit are decided together: if one of them has a twin, no row of the unit is kept. Rows of the same unit are
-not compared.
+So a row is never dropped because of a row that is itself dropped: every twin is kept. The rows of a unit are decided
+together: if one of them has a twin, no row of the unit is kept. Rows of the same unit are not compared.
 
 The functions here are the reference. `kernels` has the same functions for numba.
 """

@@ -131,7 +131,9 @@ def _places(text: str, hint: str) -> list[tuple[int, int]]:
 
 
 def _matches(text: str, form: Form, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The values of a form. The values begin at most `form.before` characters before `first`, and not after `last`."""
+    """The values of a form. The matches with these values begin at most `form.before` characters before `first`, and
+    not after `last`.
+    """
     position, end = max(0, first - form.before), min(len(text), last + form.after)
     if form.words and not _has_word(text[position:last], form.words):
         return

@@ -55,8 +55,8 @@ CALLING_CODES: dict[str, frozenset[int]] = {
     }.items()
     for code in codes.split()
 }
-"""Maps the code of a country to the numbers of digits that may follow it. Countries whose numbers have four digits, and
-satellite networks, are left out.
+"""Maps the telephone code of a country to the numbers of digits that may follow the code. Countries whose numbers have
+four digits, and satellite networks, are left out.
 """
 
 IBAN_LENGTHS: dict[str, int] = {

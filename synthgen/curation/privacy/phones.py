@@ -111,8 +111,8 @@ def _is_even(text: str, spans: list[tuple[int, int]]) -> bool:
 
 
 def written(text: str, start: int, stop: int) -> int | None:
-    """A number in a national form whose pattern is distinctive by itself. A list of numbers with spaces between them,
-    such as "250 300 1200 75", is not a telephone number.
+    """A number in a national form that is recognizable without a word such as "phone" before it. A list of numbers with
+    spaces between them, such as "250 300 1200 75", is not a telephone number.
     """
     if in_sum(text, start, stop) or not _ends(text, stop):
         return None

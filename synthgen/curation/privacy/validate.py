@@ -207,7 +207,7 @@ _SPANISH = "TRWAGMYFPDXBNJZSQVHLCKE"
 
 
 def spanish(text: str, start: int, stop: int) -> int | None:
-    """A DNI or NIE: the letter at the end is the remainder modulo 23."""
+    """A DNI or NIE: the letter at the end stands for the remainder of the number modulo 23."""
     value = letters_and_digits(text[start:stop])
     if value[0] in "XYZ":
         value = str("XYZ".index(value[0])) + value[1:]
@@ -245,7 +245,9 @@ def brazilian(text: str, start: int, stop: int) -> int | None:
 
 
 def french(text: str, start: int, stop: int) -> int | None:
-    """A NIR: the last two digits are 97 minus the remainder modulo 97. 2A and 2B, for Corsica, count as 19 and 18."""
+    """A NIR: the last two digits are 97 minus the remainder of the other digits modulo 97. 2A and 2B, for Corsica,
+    count as 19 and 18.
+    """
     value = letters_and_digits(text[start:stop]).replace("2A", "19").replace("2B", "18")
     if len(value) != 15 or not value.isdigit() or in_sum(text, start, stop):
         return None
@@ -262,7 +264,7 @@ def american(text: str, start: int, stop: int) -> int | None:
 
 
 def dutch(text: str, start: int, stop: int) -> int | None:
-    """A BSN: the weights 9 to 2 and −1 give a sum that 11 divides."""
+    """A BSN: the sum of the digits with the weights 9 to 2 and −1 is divisible by 11."""
     value = digits(text[start:stop])
     weights = (9, 8, 7, 6, 5, 4, 3, 2, -1)
     total = sum(weight * int(digit) for weight, digit in zip(weights, value, strict=False))

@@ -36,7 +36,7 @@ LANGUAGES = (ENGLISH, GERMAN, SPANISH, FRENCH, CHINESE)  # Chinese is last: a te
 _WITHIN = 300  # the sentence that declines begins within this many characters
 _READ = 1500  # this many characters are read to see whether an answer follows
 _SENTENCES = 4  # only the first sentences, up to this number, may decline
-_ANSWER = 150  # an answer has this many characters at least; a Chinese character counts as three
+_ANSWER = 150  # an answer has at least this many characters; a Chinese character counts as three
 _QUOTED = 80  # a reason quotes at most this many characters of the sentence
 
 _STARTS = rf"^\W*(?:<(?:think|reasoning)|{'|'.join(language.starts for language in LANGUAGES)})"

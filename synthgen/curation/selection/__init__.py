@@ -78,7 +78,7 @@ def signature(batch: pa.RecordBatch, section: Select, services: Services) -> pa.
 
 
 def _scores(scores: pa.Array, name: str) -> Floats:
-    """The last score with this name of each row; NaN for a row without such a score."""
+    """For each row, the last score with this name; NaN for a row without such a score."""
     entries = scores.flatten()
     rows = np.repeat(np.arange(len(scores)), lengths(scores))
     named = numbers(pc.equal(pc.struct_field(entries, "name"), name)).astype(bool)

@@ -17,9 +17,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Units:
-    """The units whose rows may be rejected, in the order of the corpus. For each unit: the number of its rows of
-    `train`, its place in the random order (`key`), its score (NaN if it has none), its value in the column of the
-    strata, and the vector of its words (see `spread`).
+    """The units of all rows that are left, in the order of the corpus. For each unit: the number of its rows of
+    `train`, its key in the random order (`key`), its score (NaN if it has none), its value in the column of the strata,
+    and the vector of its words (see `spread`).
     """
 
     size: Rows
@@ -34,7 +34,7 @@ class Choice:
     """The choice among `members`, the indexes of one stratum's units. For each member, `taken` says whether the member
     is kept, and `place` is the member's place in the order (from 1; 0 if there is no order). `score` is the member's
     score or distance (NaN if there is none), and `twin` is the kept unit that the member resembles most (or -1).
-    `threshold` is the score of the last unit that was taken (NaN if there is none).
+    `threshold` is the score or distance at which the last unit was taken (NaN if there is none).
     """
 
     members: Rows
@@ -45,8 +45,8 @@ class Choice:
     threshold: float
 
     def reasons(self, lost: Rows, section: Select, value: str | None) -> list[str]:
-        """The reason for each unit of `lost`, which holds indexes into the fields. `value` is the value of the
-        stratum.
+        """The reason for each rejected unit; `lost` holds the indexes of these units in `members`. `value` is the value
+        of the stratum.
         """
         among = ""
         if section.column:

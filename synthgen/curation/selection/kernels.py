@@ -16,7 +16,7 @@ _PLACES, _SIGN = uint64(WIDTH - 1), uint64(63)
 def add_words(words: Array, sizes: Array, counts: Array) -> None:
     """Add 1 or -1 to the `counts` (texts, WIDTH) of each text for each of its different words. `words` are the hashes
     of the words of all texts, one text after the other, and `sizes` their numbers. The lowest bits of a word's hash say
-    which of the counts is changed, and the highest bit is the sign.
+    which of the counts is changed, and the highest bit says whether 1 or -1 is added.
     """
     start = 0
     for text in range(len(sizes)):
