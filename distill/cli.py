@@ -91,7 +91,9 @@ def train(
 
     rows = is_dataset(run)
     if (license or field) and not rows:
-        raise UserError(f"--license and --field are only for data sets, and '{run}' is none", "leave them out")
+        raise UserError(
+            f"--license and --field are only for data sets, and '{run}' is not a data set", "leave them out"
+        )
     source = source_of(run.resolve(), license, fields_of(field))
     named = {"train.student.model": student, "train.student.license": student_license}
     settings = (*set, *(f"{key}={value}" for key, value in named.items() if value))

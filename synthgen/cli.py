@@ -245,7 +245,9 @@ def curate(
         ui.hint(f"synthgen show {out} --rejected, synthgen audit {out}, or synthgen export {out} --to messages")
         return
     if license or field:
-        raise UserError(f"--license and --field are about a data set, and '{run}' is none", "leave them out")
+        raise UserError(
+            f"--license and --field are only for data sets, and '{run}' is not a data set", "leave them out"
+        )
     loaded = synthgen.load_recipe(recipe_of(run, recipe), set)
     if not recipe:
         _refuse_code(loaded, set)

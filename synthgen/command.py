@@ -38,7 +38,7 @@ FIELD = click.option(
     "--field",
     multiple=True,
     metavar="COLUMN=NAME",
-    help="Name of the data set's column that holds a column of a format, such as prompt=question.",
+    help="Which column of the data set to read as a column of the format, such as prompt=question.",
 )
 """An option for commands that read a data set. `fields_of` reads the values of this option."""
 

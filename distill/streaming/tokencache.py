@@ -237,7 +237,7 @@ def pack(pieces: Sequence[Example], values: Floats) -> bytes:
     if any((piece.id, tuple(piece.teacher_prompt)) != (first.id, tuple(first.teacher_prompt)) for piece in pieces):
         raise ValueError("a shape may not change a row's id or its teacher's prompt")
     if any(piece.parts for piece in pieces) or any(piece.also for piece in pieces[1:]):
-        raise ValueError("a shape may fill `also` of the row only, and may not set `parts`")
+        raise ValueError("a shape may fill `also` only on the row itself, and may not set `parts`")
     name, tasks = first.id.encode(), [piece.task.encode() for piece in pieces]
     head = [len(pieces), len(first.teacher_prompt), len(values), len(name)]
     for piece, task in zip(pieces, tasks, strict=True):

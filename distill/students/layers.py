@@ -145,7 +145,7 @@ def _copy(teacher: PreTrainedModel, student: PreTrainedModel, path: str, layers:
         if origin not in source:
             origin = name  # T5: only the first layer has the table of relative positions, which all layers use
         if origin not in source:
-            raise _refusal(teacher, layers, f"'{name}' of the student is in none of them")
+            raise _refusal(teacher, layers, f"none of these layers has the student's '{name}'")
         given = _cut(source[origin], value, layers, depth_of(teacher.config))
         if given is None:
             shapes = f"{list(source[origin].shape)} in the teacher, {list(value.shape)} in the student"

@@ -106,7 +106,7 @@ def check(recipe: Recipe, source: Path, *, override: bool = False) -> Passage:
     if stored is None:
         raise _without_report(wanted, recipe)
     raise GateDenied(
-        f"the audit of {wanted.folder} is about other rows than {source} has now",
+        f"the rows of {source} have changed since the audit of {wanted.folder}",
         f"run {_command(wanted, recipe)}, then train again{_ANYWAY}",
     )
 

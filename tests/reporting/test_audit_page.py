@@ -142,7 +142,7 @@ def test_the_audit_writes_its_verdict_into_the_card_of_the_corpus(run):
 def test_an_audit_of_other_rows_is_not_that_of_this_corpus(run):
     audited(run, corpus_sha256="0" * 64)
     page, _ = page_of(run)
-    assert "This audit is about other rows than the corpus has now." in page.text
+    assert "The rows of the corpus have changed since this audit." in page.text
     synthgen.export(run, "hub", run.parent / "out")
     assert audit_text.NOT_AUDITED in (run.parent / "out" / "README.md").read_text()
 
