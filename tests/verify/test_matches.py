@@ -13,6 +13,7 @@ from synthgen.recipe import shipped
 from synthgen.verify import gold, matches, mathematics, number, party, reason
 from synthgen.verify.final import LIMIT
 from synthgen.verify.notation import notation
+from synthgen.verify.short import SHORT, remembered
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +130,16 @@ def test_only_what_is_mathematics_alone_is_notation():
     assert notation("x^2 + 3") == "x^{2} + 3"
     for text in ("x^2 # 3", "x^2 +", "= x^2", "1e5", "x is 3"):
         assert notation(text) == "", text
+
+
+def test_results_of_short_texts_are_remembered():
+    asked: list[str] = []
+
+    @remembered
+    def size(text: str) -> int:
+        asked.append(text)
+        return len(text)
+
+    short, long = "a" * SHORT, "a" * (SHORT + 1)
+    assert [size(short), size(short), size(long), size(long)] == [SHORT, SHORT, SHORT + 1, SHORT + 1]
+    assert asked == [short, long, long]
