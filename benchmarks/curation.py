@@ -15,8 +15,9 @@ judges and writes Parquet in one process. A small corpus is curated first, so th
 count. `--everything` also switches on the rules for near duplicates, languages, broken text, personal data and
 decontamination, and prints the disk space of the curated corpus. The evaluation set for decontamination is the
 project's reasoning questions. The line of a check shows the rate of the check's function alone, on rows in memory with
-the columns that the check declares. The check `function` is left out, because it runs the user's own code. The code of
-the older version is read with `git archive`.
+the columns that the check declares. The check `function` is left out, because it runs the user's own code. The line
+"default checks" shows the rate of the default checks together on each batch, as curation runs them: a derived column
+that several checks read is computed once. The code of the older version is read with `git archive`.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ def each(run: Path) -> None:
     values: dict[str, object] = {name: True for name, entry, _ in rules if not entry.on}
     values |= {name: value for name, value in OTHERS.items() if name in values}
     section, services = CurateSection.model_validate(values), Services()
-    together = {True: 0.0, False: 0.0}  # CPU seconds of the default checks for a row, with and without `answer`
+    _together(run)
     for name, entry, function in rules:
         if entry.needs and importlib.util.find_spec(entry.needs) is None:
             print(f"  {name:<15} LEFT OUT, because {entry.needs} is not installed")
@@ -216,13 +217,33 @@ def each(run: Path) -> None:
         began = time.process_time()
         for batch in wanted:
             resolve(function)(Columns(batch).select([*entry.columns, *extra]), settings, services)
-        rows, seconds = sum(map(len, batches)), time.process_time() - began
-        _line(name, rows, seconds)
-        if name in curation.CHECKS and entry.on:
-            together[True] += seconds / rows
-            together[False] += 0 if name == "answer" else seconds / rows
-    for with_answers, seconds in together.items():
-        print(f"  default checks{'' if with_answers else ' but answer'}: {1 / seconds:,.0f} rows a CPU-second together")
+        _line(name, sum(map(len, batches)), time.process_time() - began)
+
+
+def _together(run: Path) -> None:
+    """Prints the rate of all default checks together, with and without `answer`. The first batch is not measured,
+    because it loads modules.
+    """
+    from synthgen import corpus
+    from synthgen.curation.columns import Columns, stored
+    from synthgen.executor import Services
+    from synthgen.recipe import CurateSection
+    from synthgen.tables import curation
+    from synthgen.tables.reference import resolve
+
+    section = CurateSection()
+    for without in ((), ("answer",)):
+        chosen = {name: entry for name, entry in curation.CHECKS.items() if entry.on and name not in without}
+        wanted = stored(column for entry in chosen.values() for column in entry.columns)
+        batches = [batch for _, batch in corpus.batches(run / "generated", "data", wanted)]
+        for number, batch in enumerate(batches):
+            if number == 1:
+                began = time.process_time()
+            columns = Columns(batch)
+            for name, entry in chosen.items():
+                resolve(entry.run)(columns.select(entry.columns), section.settings(name), Services())
+        rows, seconds = sum(map(len, batches[1:])), time.process_time() - began
+        print(f"  default checks{' but answer' if without else ''}: {rows / seconds:,.0f} rows a CPU-second together")
 
 
 def _numbers(count: int) -> object:

@@ -243,14 +243,35 @@ def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
     )
 
 
+def cut(target: Target, length: int) -> Target:
+    """The first `length` positions of a target."""
+    if isinstance(target, TopK):
+        return TopK(*(part[:length] for part in (target.ids, target.logprobs, target.log_tail, target.log_z)))
+    end = int(target.uniques[:length].sum())
+    return Sampled(target.ids[:end], target.counts[:end], target.uniques[:length])
+
+
 def to_table(ids: Sequence[str], aligns: Sequence[bytes], targets: Sequence[Target], meta: LogitsMeta) -> pa.Table:
     """Make the table that `corpus.commit` writes for one shard."""
     rows = [encode(target, meta) for target in targets]
+    return encoded_table(ids, aligns, [len(target) for target in targets], rows, meta)
+
+
+def encoded_table(
+    ids: Sequence[str],
+    aligns: Sequence[bytes],
+    tokens: Sequence[int],
+    rows: Sequence[dict[str, bytes]],
+    meta: LogitsMeta,
+) -> pa.Table:
+    """Make the table that `to_table` makes, from targets that `encode` encoded. `tokens` holds the number of positions
+    of each target.
+    """
     names = list(rows[0] if rows else encode(_nothing(meta), meta))
     columns: dict[str, pa.Array] = {
         "id": pa.array(ids, pa.string()),
         "align": pa.array(aligns, pa.binary()),
-        "tokens": pa.array([len(target) for target in targets], pa.int32()),
+        "tokens": pa.array(tokens, pa.int32()),
     }
     columns |= {name: pa.array([row[name] for row in rows], pa.large_binary()) for name in names}
     return pa.table(columns).replace_schema_metadata({FORMAT: json.dumps(meta)})
@@ -290,9 +311,13 @@ class Shard:
     aligns: list[bytes]
     columns: dict[str, list[bytes]]
 
+    def encoded(self, row: int) -> dict[str, bytes]:
+        """The binary columns of row `row`, as `encode` returned them."""
+        return {name: column[row] for name, column in self.columns.items()}
+
     def target(self, row: int) -> Target:
         """The arrays of row `row`."""
-        return decode({name: column[row] for name, column in self.columns.items()}, self.meta)
+        return decode(self.encoded(row), self.meta)
 
     def __len__(self) -> int:
         return len(self.ids)

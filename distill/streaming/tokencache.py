@@ -37,7 +37,7 @@ from distill.streaming.columns import (
 )
 from distill.streaming.segment import Entries
 from synthgen import durable, logits
-from synthgen.lm.sampling import cut, with_end
+from synthgen.lm.sampling import with_end
 from synthgen.records import Message
 
 FORMAT = "rows-v3"
@@ -266,7 +266,7 @@ def unpack(blob: bytes, target: logits.Target | None = None) -> Stored:
         middle, end = at + prompt, at + prompt + completion
         own = None if target is None or positions < 0 else target
         if own is not None and positions < len(own):
-            own = cut(own, positions)
+            own = logits.cut(own, positions)
         if own is not None and len(own) == completion - 1:
             own = with_end(own, int(ids[end - 1]))
         task = text[:size].decode()

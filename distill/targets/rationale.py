@@ -26,8 +26,8 @@ from torch import Tensor
 from distill.data import Answered, Example, Shape
 from distill.output_layer import completion_states
 from distill.targets.stored import FromStored, Rows, batch_loss, expand
-from synthgen.lm.sampling import cut
 from synthgen.lm.tokens import Tokens
+from synthgen.logits import cut
 from synthgen.recipe import RationaleSection, TrainSection
 from synthgen.records import Message
 

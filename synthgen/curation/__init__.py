@@ -16,14 +16,16 @@ from pathlib import Path
 
 from synthgen import corpus, durable, outputs
 from synthgen.curation import groups
-from synthgen.curation.job import JUDGED, Job, Task, plan, tasks
+from synthgen.curation.job import JUDGED, Job, Task, changes_completions, plan, tasks
 from synthgen.curation.judge import judge_rows
 from synthgen.curation.late import Late
 from synthgen.curation.shards import Tally, Writing, facts_of, sizes, write_shards
 from synthgen.curation.sweeps import sweep
+from synthgen.curation.tokens import CUT, tokenizers
 from synthgen.datasets.adopting import content_hash
 from synthgen.errors import RunChanged, SynthgenError
 from synthgen.executor import Executor, open_executor
+from synthgen.executor.exchange import read_table
 from synthgen.executor.local import cores
 from synthgen.manifest import Facts, Manifest, Summaries, lines_of
 from synthgen.recipe import CurateSection, Recipe, check_installed, check_recipe, files_read
@@ -99,6 +101,9 @@ def _curate(
         "generated_sha256": durable.digest(generated["files"]),
         **_hashes(recipe.curate),
     }
+    known = tokenizers(recipe, generated, ui) if changes_completions(recipe.curate) else {}
+    if known:
+        inputs["tokenizers"] = {name: one.hash for name, one in known.items()}
     code = fingerprints(recipe.curate)
     if code:
         inputs["code"] = code
@@ -113,7 +118,7 @@ def _curate(
         finished = corpus.verify(folder)
         ui.note(f"{folder} is complete; nothing to do")
         return _result(folder, finished)
-    job = plan(source, folder, recipe.curate, durable.digest(inputs))
+    job = plan(source, folder, recipe.curate, durable.digest(inputs), known)
     cut = tasks(source, generated)
     with open_executor(*where, few=min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)
@@ -163,12 +168,22 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
     whole = all(name in done for task in cut for name, _ in task.shards)
     late = [] if whole or not cut else _judged(job, cut, executor, ui)
     total = Tally()
-    writing = [Writing(job, task, tuple(late), done) for task in cut]
+    copied = _copies_distributions(job, cut)
+    writing = [Writing(job, task, tuple(late), done, copied) for task in cut]
     with ui.progress("write", sizes(cut), "rows") as bar:
         for task, tally in zip(cut, executor.map(write_shards, writing), strict=True):
             total += tally
             bar.advance(task.rows, resumed=all(name in done for name, _ in task.shards))
     return total
+
+
+def _copies_distributions(job: Job, cut: Sequence[Task]) -> bool:
+    """Whether the curated corpus gets its own files of distributions: if an edit cut token ids, or if the rows are from
+    a curated corpus that has its own files. Otherwise training reads the files of the generated corpus.
+    """
+    edited = [job.edited(name) for task in cut for name, _ in task.shards]
+    own = corpus.manifest(job.source)["kind"] == "curated" and (job.source / "logits").is_dir()
+    return own or any(CUT in (read_table(path).schema.metadata or {}) for path in edited if path.exists())
 
 
 def _judged(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> list[Late]:

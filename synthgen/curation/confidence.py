@@ -81,37 +81,45 @@ def _floats(values: pa.Array) -> Floats:
 
 def of_shard(folder: Path, shard: str, edited: pa.Table | None) -> pa.Array:
     """The column `stored.confidence` for the rows of one shard of the corpus `folder`. `edited` holds the columns that
-    edits changed. Reads the distributions of all teachers that wrote rows of the shard, a few rows at a time.
+    edits changed. If an edit cut the tokens of a row, the scores are for the tokens that are left. Reads the
+    distributions of all teachers that wrote rows of the shard, a few rows at a time.
 
     Raises CorpusError when the distributions of a row belong to other tokens.
     """
     rows = corpus.read_columns(folder / "data" / f"{shard}.parquet", ["id", "teacher", "token_ids"])
     token_ids = rows["token_ids"].combine_chunks()
-    intact = np.ones(len(rows), bool)
+    held = lengths(token_ids)  # the number of tokens of each row to which its distributions belong
     if edited is not None and "token_ids" in edited.column_names:
         after = edited["token_ids"].combine_chunks()
-        intact = np.array([a == b for a, b in zip(token_ids.to_pylist(), after.to_pylist(), strict=True)], bool)
+        pairs = zip(token_ids.to_pylist(), after.to_pylist(), strict=True)
+        held = np.array([len(b) if a and b and a[: len(b)] == b else 0 for a, b in pairs], np.int64)
     measures = np.full((len(rows), len(MEASURES)), np.nan)
     wanted: dict[str, dict[str, list[int]]] = {}  # teacher → id → its rows
-    for row in np.flatnonzero(intact & (lengths(token_ids) > 0)).tolist():
+    for row in np.flatnonzero(held > 0).tolist():
         teacher = rows["teacher"][row].as_py()
         wanted.setdefault(teacher or "", {}).setdefault(rows["id"][row].as_py(), []).append(row)
     for teacher, places in wanted.items():
         path = folder / "logits" / teacher / f"{shard}.parquet"
         if teacher and path.exists():
-            _measure_file(path, places, token_ids, measures)
+            _measure_file(path, places, (token_ids, held), measures)
     columns = [pa.array(column, pa.float64(), from_pandas=True) for column in measures.T]
     return pa.StructArray.from_arrays(columns, fields=list(_TYPE))
 
 
-def _measure_file(path: Path, places: dict[str, list[int]], token_ids: pa.Array, measures: Floats) -> None:
-    """Fill `measures` for the rows in `places` (id → rows) from one file of distributions."""
+def _measure_file(
+    path: Path, places: dict[str, list[int]], tokens: tuple[pa.Array, npt.NDArray[np.int64]], measures: Floats
+) -> None:
+    """Fill `measures` for the rows in `places` (id → rows) from one file of distributions. `tokens` is (column
+    `token_ids`, number of ids of each row that are measured).
+    """
+    token_ids, held = tokens
     for shard in logits.pieces(path):
         for number, record_id in enumerate(shard.ids):
             for row in places.get(record_id, ()):
-                tokens = token_ids[row].as_py()
-                logits.check_aligned(shard, number, record_id, tokens, path)
-                measures[row] = measured(shard.target(number), tokens, shard.meta["temperature"])
+                ids, count = token_ids[row].as_py(), int(held[row])
+                logits.check_aligned(shard, number, record_id, ids, path)
+                target = logits.cut(shard.target(number), count)
+                measures[row] = measured(target, ids[:count], shard.meta["temperature"])
 
 
 def measured(target: Target, tokens: Sequence[int], temperature: float) -> tuple[float, ...]:

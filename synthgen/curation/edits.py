@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthgen.curation import openings, turns
-from synthgen.curation.lists import appended, numbers
+from synthgen.curation.lists import appended, lengths, numbers
 from synthgen.executor import Services
 from synthgen.tables.section import Section
 from synthgen.verify.final import final
@@ -32,12 +32,19 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     at the very beginning of the completion is not cut.
 
     If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
-    a part of the rationale was cut.
+    a part of the rationale was cut. The finish reason `length` becomes `stop`, because the limit cut off only the
+    invented turn.
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)
     likely = pc.or_(_like(texts, turns.LIKELY), pc.and_(open_, _like(texts, turns.LABELLED)))
-    return _edited(batch, "next_turn", likely, _cut)
+    edited = _edited(batch, "next_turn", likely, _cut)
+    reasons = batch["finish_reason"]
+    limit = pc.fill_null(pc.equal(reasons, "length"), False)
+    ended = pc.and_(limit, pa.array(lengths(edited["edits"]) > lengths(batch["edits"])))
+    columns = {name: edited[name] for name in edited.schema.names}
+    columns["finish_reason"] = pc.if_else(ended, pa.scalar("stop", reasons.type), reasons)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _cut(text: str, prompt: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from synthgen import corpus
 from synthgen.curation.columns import CONFIDENCE, stored
 from synthgen.curation.lists import Rows
+from synthgen.curation.tokens import Tokenizer
 from synthgen.errors import RecipeError
 from synthgen.manifest import Manifest
 from synthgen.recipe import CurateSection
@@ -52,7 +53,7 @@ class Chosen(Generic[Entry]):
 @dataclass(frozen=True)
 class Job:
     """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections come
-    last in `sweeps`.
+    last in `sweeps`. `tokenizers` are the tokenizers of teachers, by the teacher's name.
     """
 
     source: Path
@@ -61,6 +62,7 @@ class Job:
     edits: tuple[Chosen[Edit], ...]
     checks: tuple[Chosen[Check], ...]
     sweeps: tuple[Chosen[Sweep], ...]
+    tokenizers: Mapping[str, Tokenizer]
 
     def step(self, name: str, number: int | None = None) -> Path:
         """The path of the file that the step `name` writes for the task `number`, or for the whole corpus if `number`
@@ -100,7 +102,9 @@ class Task:
         return self.start + self.rows
 
 
-def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -> Job:
+def plan(
+    source: Path, folder: Path, section: CurateSection, inputs_hash: str, tokenizers: Mapping[str, Tokenizer]
+) -> Job:
     """Make the job that curates `source` into `folder`. Raises RecipeError when the corpus does not have a column that
     a rule reads.
     """
@@ -120,7 +124,12 @@ def plan(source: Path, folder: Path, section: CurateSection, inputs_hash: str) -
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",
                     f"set curate.{rule.name} to false, or curate rows that have this column",
                 )
-    return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps)
+    return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps, tokenizers)
+
+
+def changes_completions(section: CurateSection) -> bool:
+    """Whether an edit is on that may change completions."""
+    return any("completion" in rule.entry.changes for rule in _chosen(EDITS, section))
 
 
 def _chosen(table: Mapping[str, Entry], section: CurateSection) -> tuple[Chosen[Entry], ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +19,8 @@ from synthgen import corpus
 from synthgen.curation import confidence
 from synthgen.curation.columns import CONFIDENCE, Columns, stored
 from synthgen.curation.job import JUDGED, Chosen, Job, Task
-from synthgen.curation.lists import Rows, joined, lengths, numbers
+from synthgen.curation.lists import Rows, joined, lengths
+from synthgen.curation.tokens import CUT, shortened
 from synthgen.curation.verdicts import Verdicts, score_column, verdict_column
 from synthgen.errors import SynthgenError
 from synthgen.executor import Services
@@ -117,14 +119,26 @@ def _edit(job: Job, shard: str, services: Services) -> None:
     """Run the edits on a shard, and write the columns that they change. Writes nothing when no row changed."""
     names = [name for rule in job.edits for name in (*rule.entry.columns, *rule.entry.changes)]
     changed = list(dict.fromkeys(name for rule in job.edits for name in (*rule.entry.changes, *_spoilt(rule.entry))))
-    batches, any_row = [], False
-    for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", stored([*names, *changed, "edits"])):
+    read_too = ["edits", *(["teacher"] if job.tokenizers else [])]
+    batches, any_row, cut = [], False, 0
+    for batch in corpus.read_batches(job.source / "data" / f"{shard}.parquet", stored([*names, *changed, *read_too])):
         columns = Columns(batch)
+        touched = np.zeros(batch.num_rows, bool)
+        prompts = np.zeros(batch.num_rows, bool)
         for rule in job.edits:
-            any_row |= _apply(rule, columns, services)
+            rows = _apply(rule, columns, services)
+            touched |= rows
+            prompts |= rows & ("prompt" in rule.entry.changes)
+        any_row |= bool(touched.any())
+        if job.tokenizers and "token_ids" in changed:
+            after = columns.select(["completion", "token_ids"])
+            ids, count = shortened(batch, after, np.flatnonzero(touched & ~prompts), job.tokenizers)
+            columns.replace({"token_ids": ids})
+            cut += count
         batches.append(columns.select([*changed, "edits"]))
     if any_row:
-        write_table(job.edited(shard), pa.Table.from_batches(batches))
+        table = pa.Table.from_batches(batches)
+        write_table(job.edited(shard), table.replace_schema_metadata({CUT: b"1"} if cut else None))
 
 
 def _spoilt(entry: Edit) -> list[str]:
@@ -132,15 +146,16 @@ def _spoilt(entry: Edit) -> list[str]:
     return [name for column in entry.changes for name in _INVALID.get(column, ()) if name not in entry.changes]
 
 
-def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
-    """Apply one edit to the columns of a batch. Returns whether the edit changed any row."""
+def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> npt.NDArray[np.bool_]:
+    """Apply one edit to the columns of a batch. Returns a mask of the rows that the edit changed."""
     entry = rule.entry
     given = columns.select([*entry.columns, *entry.changes, "edits"])
     edited: pa.RecordBatch = resolve(entry.run)(given, rule.section, services)
     for name in (*entry.changes, "edits"):
         if edited.num_rows != columns.rows or edited[name].type != given[name].type:
             raise SynthgenError(f"the edit '{rule.name}' returned different rows, or changed the type of '{name}'")
-    touched = pa.array(lengths(edited["edits"]) > lengths(given["edits"]))
+    mask = lengths(edited["edits"]) > lengths(given["edits"])
+    touched = pa.array(mask)
     columns.replace({name: edited[name] for name in (*entry.changes, "edits")})
     columns.replace(
         {
@@ -148,4 +163,4 @@ def _apply(rule: Chosen[Edit], columns: Columns, services: Services) -> bool:
             for name in _spoilt(entry)
         }
     )
-    return bool(np.any(numbers(touched)))
+    return mask

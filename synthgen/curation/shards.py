@@ -15,6 +15,7 @@ from synthgen import corpus
 from synthgen.curation.job import JUDGED, Job, Task
 from synthgen.curation.late import Late
 from synthgen.curation.lists import joined, lengths, numbers
+from synthgen.curation.tokens import distributions
 from synthgen.curation.verdicts import verdict_column
 from synthgen.executor import Services
 from synthgen.executor.exchange import read_table
@@ -43,13 +44,14 @@ class Tally:
 @dataclass(frozen=True)
 class Writing:
     """The input of `write_shards`: one task, and `done`, the names of the shards that exist already and only have to be
-    counted.
+    counted. `logits` says whether the curated corpus gets its own files of distributions.
     """
 
     job: Job
     task: Task
     late: tuple[Late, ...]
     done: frozenset[str]
+    logits: bool
 
 
 def write_shards(piece: Writing, services: Services) -> Tally:
@@ -63,13 +65,15 @@ def write_shards(piece: Writing, services: Services) -> Tally:
             for part in ("data", "rejected"):
                 tally += counted(part, corpus.read_columns(job.folder / part / f"{name}.parquet", COUNTED))
         else:
-            table = _with(corpus.read_shard(job.source / "data" / f"{name}.parquet"), job.edited(name))
+            before = corpus.read_shard(job.source / "data" / f"{name}.parquet")
+            table = _with(before, job.edited(name))
             verdicts = judged["verdicts"].slice(start, rows)
             scores = joined(table["scores"].combine_chunks(), judged["scores"].slice(start, rows))
             table = _set(_set(table, "verdicts", verdicts), "scores", scores)
             kept = pc.equal(pc.list_value_length(verdicts), 0)
             parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
-            corpus.commit(job.folder, name, parts)
+            stored = dict(distributions(job.source, name, before, table)) if piece.logits else {}
+            corpus.commit(job.folder, name, {**parts, **stored})
             for part, part_rows in parts.items():
                 tally += counted(part, part_rows)
         start += rows
@@ -110,10 +114,10 @@ def counted(part: str, table: pa.Table) -> Tally:
     # Rows from a server have no token ids, unless the server returns them. For rows without token ids, the server's
     # count of tokens is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
-    tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), counted)
+    ids = pc.list_value_length(table["token_ids"])
     # The server's count does not hold for a text that an edit changed.
     edited = lengths(table["edits"].combine_chunks()) > 0
-    tokens = pc.if_else(pc.and_(pa.array(edited), pc.is_null(table["token_ids"])), None, tokens)
+    tokens = pc.if_else(pa.array(edited), ids, pc.max_element_wise(ids, counted))
     counts[f"tokens_{kind}"] = pc.sum(tokens).as_py() or 0
     counts["rows_without_tokens"] = tokens.null_count
     counts["edited"] = int(edited.sum())

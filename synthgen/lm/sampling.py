@@ -124,14 +124,6 @@ def targets(steps: Sequence[tuple[list[int], Kept]], count: int, spec: LogitsSpe
     return [logits.TopK(*arrays) for arrays in zip(*parts, strict=True)]
 
 
-def cut(target: logits.Target, length: int) -> logits.Target:
-    """The first `length` positions of a target."""
-    if isinstance(target, logits.TopK):
-        return logits.TopK(*(a[:length] for a in (target.ids, target.logprobs, target.log_tail, target.log_z)))
-    end = int(target.uniques[:length].sum())
-    return logits.Sampled(target.ids[:end], target.counts[:end], target.uniques[:length])
-
-
 def with_end(target: logits.Target, end: int) -> logits.Target:
     """The target with one more position, at which the token `end` has probability 1. Servers do not send the most
     probable tokens for the position where a reply ends, but it is known that the reply ends there.

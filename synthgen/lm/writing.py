@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synthgen import logits
-from synthgen.lm.sampling import Kept, Sampler, cut, targets
+from synthgen.lm.sampling import Kept, Sampler, targets
 
 _RANDOM_STEPS = 32  # number of decoding steps for which random numbers are drawn together
 # Finished rows are removed from the batch only when less than this share of its rows is unfinished, because removing
@@ -126,7 +126,7 @@ class Batch:
         for i, prompt in enumerate(self.prompts):
             tokens = self._tokens[i][: prompt.max_new_tokens]
             length = next((n + 1 for n, token in enumerate(tokens) if token in self.eos), len(tokens))
-            target = cut(kept[i], length) if kept else None
+            target = logits.cut(kept[i], length) if kept else None
             replies.append(Written(tokens[:length], tokens[length - 1] in self.eos, target, self._broken[i]))
         return replies
 

@@ -135,7 +135,7 @@ EDITS: dict[str, Edit] = {
         about="Cut a completion where the teacher goes on with an invented question, such as a line with 'Q:'.",
         run="synthgen.curation.edits:next_turn",
         columns=("completion.text", "prompt.text"),
-        changes=("completion", "answer", "rationale"),
+        changes=("completion", "answer", "rationale", "finish_reason"),
     ),
     "opening": Edit(
         about="Cut what assistants say before they answer, such as 'Sure! Here is a list of rivers:'.",

@@ -23,13 +23,13 @@ from synthgen.verify.answers import agree, read
 from synthgen.verify.final import final
 from synthgen.verify.reasons import reason
 from synthgen.verify.sentences import quantity_in
+from synthgen.verify.short import SHORT
 from synthgen.verify.spelling import clean, undress
 from synthgen.verify.texts import normalize
 from synthgen.verify.words import to_digits
 
 __all__ = ["gold", "matches", "matches_any", "normalize", "number", "party", "reason"]
 
-_SHORT = 64  # characters
 Known = str | bool | int | float | None
 
 
@@ -45,18 +45,20 @@ def matches(answer: Known, reference: Known | Iterable[Known]) -> bool:
     given = _text(answer)
     if not given:
         return False
-    if reference is None or isinstance(reference, str | bool | int | float):
-        return _matches(given, _text(reference))
-    return any(_matches(given, _text(accepted)) for accepted in reference)
+    accepted = (reference,) if reference is None or isinstance(reference, str | bool | int | float) else reference
+    for each in accepted:  # noqa: SIM110 - half the time of `any` with a generator
+        if _matches(given, _text(each)):
+            return True
+    return False
 
 
 def matches_any(answer: Known, accepted: Iterable[Known]) -> bool:
     """Whether `answer` agrees with one of the accepted references."""
-    return matches(answer, list(accepted))
+    return matches(answer, accepted if isinstance(accepted, list) else list(accepted))
 
 
 def _matches(answer: str, reference: str) -> bool:
-    if len(answer) <= _SHORT:
+    if len(answer) <= SHORT:
         return _short_matches(answer, reference)
     expected = read(reference) if reference else None
     return expected is not None and agree(answer, expected)
@@ -71,11 +73,9 @@ def _short_matches(answer: str, reference: str) -> bool:
 
 def _text(value: Known) -> str:
     """A value as text. '' for None, NaN and the text "nan", which is a missing value that was written as text."""
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""
-    text = str(value)
+    text = value if isinstance(value, str) else str(value)
     return "" if len(text) < 9 and text.strip().lower() == "nan" else text
 
 

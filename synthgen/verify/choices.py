@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from synthgen.verify.short import remembered
+
 _NAMED = r"(?:(?:the )?(?:(?:correct|right|best|final) )?(?:option|choice|answer|letter)(?: is|:)? )?"
 _ALONE = re.compile(rf"{_NAMED}[(\[{{]?([A-Za-z])[)\]}}]?[.):]{{0,2}}", re.IGNORECASE)
 _WITH_TEXT = re.compile(
@@ -31,6 +33,7 @@ class Choice(NamedTuple):
     text: str
 
 
+@remembered
 def choice(line: str) -> Choice | None:
     """The choice that a line in plain form names. None for "A dog", because "A" is an article there, and for a line
     that names several choices.

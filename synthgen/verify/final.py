@@ -11,6 +11,8 @@ import re
 import string
 from dataclasses import dataclass
 
+from synthgen.verify.short import remembered
+
 LIMIT = 100_000  # only this many characters at the end of a text are searched
 LINE = 1_000  # maximum number of characters of a final answer
 
@@ -81,6 +83,7 @@ def lowered(text: str) -> str:
     return lower if len(lower) == len(text) else text.translate(_LOWER)
 
 
+@remembered
 def final(text: str) -> Final | None:
     """The final answer of a text. None if the text is empty, if its answer is too long for one line, or if it ends
     inside its reasoning or inside an open brace.

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from synthgen.verify.arithmetic import NO_SUM
+from synthgen.verify.short import remembered
 from synthgen.verify.spelling import clean
 
 LONGEST = 200  # maximum number of characters of an expression that is compared as mathematics
@@ -57,6 +58,7 @@ _SPELLED = (
 )
 
 
+@remembered
 def notation(text: str) -> str:
     """The text in LaTeX if it is only a mathematical expression. '' for any other text, for a text with words, and for
     a text of more than 200 characters.

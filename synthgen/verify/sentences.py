@@ -8,6 +8,7 @@ import re
 
 from synthgen.verify.clocks import CLOCK
 from synthgen.verify.quantities import Quantity, leading, whole
+from synthgen.verify.short import remembered
 
 SENTENCE_END = re.compile(r"(?<![.\s][A-Za-z])(?<!\b[Nn]o)(?<!approx)[.!?。][\"')*\]]*\s+(?=[\"'(*\[$\\-]*[A-Z0-9])")
 HEDGE = re.compile(
@@ -122,6 +123,7 @@ def settled(sentence: str) -> str | None:
     return None if HEDGE.search(text) else text
 
 
+@remembered
 def quantity_in(line: str) -> Quantity | None:
     """The quantity that a line gives as its answer. None if the line gives no quantity, several quantities, or a
     quantity with doubt.

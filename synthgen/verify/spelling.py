@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from synthgen.verify.short import remembered
+
 # Characters whose compatibility form (NFKC) would change a value: NFKC turns "1½" into "11⁄2" and "10³" into "103".
 _VULGAR = "½1/2 ⅓1/3 ⅔2/3 ¼1/4 ¾3/4 ⅕1/5 ⅖2/5 ⅗3/5 ⅘4/5 ⅙1/6 ⅚5/6 ⅐1/7 ⅛1/8 ⅜3/8 ⅝5/8 ⅞7/8 ⅑1/9 ⅒1/10"
 _SAME = {
@@ -88,6 +90,7 @@ def clean(text: str) -> str:
     return text
 
 
+@remembered
 def undress(text: str) -> str:
     """The text without LaTeX delimiters, spacing and text commands, and without marks of emphasis. Simple commands
     become signs, and fractions become `a/b`. Other commands stay.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from synthgen.verify.sentences import HEDGE, NEGATION, UNSURE, answering, sentences, settled
+from synthgen.verify.short import remembered
 from synthgen.verify.spelling import clean, undress
 
 Words = tuple[str, ...]
@@ -58,6 +59,7 @@ def words(text: str) -> Words:
     return words_of(undress(clean(text)))
 
 
+@remembered
 def words_of(text: str) -> Words:
     """The words and symbols of a text that is already in its plain form."""
     text = text.strip().strip("_").lower()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from synthgen.verify.short import remembered
+
 _SMALL = str.split(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
@@ -39,6 +41,7 @@ _AND_A_HALF = re.compile(r"^(\d++) and (?:an?|one) (half|third|quarter)\b", re.I
 _ORDINAL = re.compile(r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth)", re.IGNORECASE)
 
 
+@remembered
 def to_digits(text: str) -> str:
     """The text with its number words as digits. Words that are not a number, ordinals such as "third", and the pronoun
     "one" do not change.

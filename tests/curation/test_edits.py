@@ -202,6 +202,17 @@ def test_what_a_changed_row_says_of_itself(tmp_path):
     assert (whole.answer, whole.rationale) == (changed.text, None)
 
 
+def test_the_limit_of_tokens_cut_off_only_the_invented_turn():
+    rows = [
+        row("The Loire.\nQ: And in Sp", 0, finish_reason="length"),
+        row("The Loire, which", 1, finish_reason="length"),
+        row("The Loire.\nQ: And in Spain?", 2, finish_reason="content_filter"),
+        row("The Loire.\nQ: And in Spain?", 3, finish_reason=None),
+    ]
+    found = [changed["finish_reason"] for changed in edited("next_turn", *rows)]
+    assert found == ["stop", "length", "content_filter", None]
+
+
 def test_only_the_last_message_is_changed():
     turns = [{"role": "assistant", "content": "a  "}, {"role": "tool", "content": "b  "}]
     calls = row("", 1, completion=[{"role": "assistant", "content": None, "tool_calls": "[]"}])

@@ -13,6 +13,7 @@ from synthgen.recipe import shipped
 from synthgen.verify import gold, matches, mathematics, number, party, reason
 from synthgen.verify.final import LIMIT
 from synthgen.verify.notation import notation
+from synthgen.verify.short import SHORT, remembered
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,33 @@ def test_the_reason_names_both_sides():
     assert reason("42", [" "]) == "the reference is empty"
 
 
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("1.250", "1250"),
+        ("Es sind 1.250 Euro.", "1,250"),
+        ("Die Antwort ist 12.500.", "12500"),
+        ("1250", "1.250"),
+        ("1.250 personas", "#### 1250"),
+    ],
+)
+def test_a_dot_before_three_digits_is_a_decimal_point_and_the_reason_says_so(answer, reference):
+    assert not matches(answer, reference)
+    assert "separates thousands, but it is read as a decimal point" in reason(answer, [reference])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("1.250", "1251"), ("0.250", "250"), ("1.2505", "12505"), ("1.250", "1.251"), ("It is 3.141", "pi")],
+)
+def test_other_answers_with_a_dot_are_just_wrong(answer, reference):
+    assert not matches(answer, reference)
+    assert "thousands" not in reason(answer, [reference])
+    assert matches("1.250", "1.25")
+    assert matches("1.250,00 €", "1250")
+    assert matches("1.250.000", "1250000")
+
+
 def test_the_marker_counts_only_behind_the_reasoning():
     thought = "<think>I see Answer: 7</think>\n"
     assert split_rationale(f"{thought}It is 12.", "Answer:") == (f"{thought}It is 12.", None)
@@ -130,3 +158,16 @@ def test_only_what_is_mathematics_alone_is_notation():
     assert notation("x^2 + 3") == "x^{2} + 3"
     for text in ("x^2 # 3", "x^2 +", "= x^2", "1e5", "x is 3"):
         assert notation(text) == "", text
+
+
+def test_results_of_short_texts_are_remembered():
+    asked: list[str] = []
+
+    @remembered
+    def size(text: str) -> int:
+        asked.append(text)
+        return len(text)
+
+    short, long = "a" * SHORT, "a" * (SHORT + 1)
+    assert [size(short), size(short), size(long), size(long)] == [SHORT, SHORT, SHORT + 1, SHORT + 1]
+    assert asked == [short, long, long]

@@ -51,7 +51,9 @@ def kinds() -> npt.NDArray[np.uint8]:
     """The kind of each character below `OTHERS`, by its number. Letters, digits, marks and the underscore are in words
     (Unicode's categories L, N and M).
     """
-    inside = [unicodedata.category(chr(code))[0] in "LNM" or chr(code) == "_" for code in range(OTHERS)]
+    categories = "".join(map(unicodedata.category, map(chr, range(OTHERS))))  # two letters for each character
+    inside = np.isin(np.frombuffer(categories.encode(), np.uint8)[::2], np.frombuffer(b"LNM", np.uint8))
+    inside[ord("_")] = True
     table = np.where(inside, WORD, BREAK).astype(np.uint8)
     for first, last in _ALONE:
         part = table[first : last + 1]
@@ -63,12 +65,11 @@ def lower() -> npt.NDArray[np.uint16]:
     """The lower case of each character below `OTHERS`, by its number. A character stays as it is if its lower case has
     several characters or is not below `OTHERS`.
     """
-    table = np.arange(OTHERS, dtype=np.uint16)
-    for code in range(OTHERS):
-        small = chr(code).lower()
-        if len(small) == 1 and ord(small) < OTHERS:
-            table[code] = ord(small)
-    return table
+    small = list(map(str.lower, map(chr, range(OTHERS))))
+    sizes = np.fromiter(map(len, small), np.int64, OTHERS)
+    codes = np.frombuffer("".join(small).encode("utf-32-le", "surrogatepass"), np.uint32)
+    first = codes[np.cumsum(sizes) - sizes]  # the first character of each lower case
+    return np.where((sizes == 1) & (first < OTHERS), first, np.arange(OTHERS)).astype(np.uint16)
 
 
 KINDS, LOWER = kinds(), lower()
