@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -149,15 +150,18 @@ def write_tombstone(run: Path, tombstone: Tombstone) -> None:
         durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
-def read_journal(run: Path) -> dict[str, object] | None:
-    """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
+def read_journal(run: Path) -> dict[str, Any] | None:
+    """The journal of a removal that was interrupted, or None. Its entry `seeds` has the seeds of all rows that were to
+    be removed. Raises CorpusError when it is damaged.
+    """
     if not is_regular(run / JOURNAL):
         return None
     again = "delete the file, give `synthgen remove` again, and then `synthgen generate` with --repair"
     journal = read_object(run / JOURNAL, again)
     try:
         tombstone_of(journal["tombstone"])
-        return {name: journal[name] for name in ("name", "what", "tombstone", "manifest")}
+        found = {name: journal[name] for name in ("name", "what", "tombstone", "manifest")}
+        return {**found, "seeds": [str(one) for one in journal.get("seeds", [])]}
     except (KeyError, ValueError):
         raise CorpusError(f"{run / JOURNAL} is damaged: it is not the journal of a removal", again) from None
 

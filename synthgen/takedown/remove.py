@@ -135,7 +135,8 @@ def _prepare(run: Path, source: str) -> _Job:
         if not finished:
             corpus.committed(folder)
         what, tombstone = _meant(folder, source, inputs)
-    selected = select(folder, Removed((tombstone,)))
+    selected = select(folder, Removed((tombstone,)), generated=recipe.teacher is not None)
+    selected.seeds |= set(() if journal is None else journal["seeds"])  # their rows may be gone already
     if journal is None:
         tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
     found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
@@ -296,7 +297,13 @@ def _carry_out(job: _Job) -> None:
     run, folder = job.run, job.folder
     durable.write_json(
         run / JOURNAL,
-        {"name": job.tombstone.name, "what": job.what, "tombstone": job.tombstone.to_dict(), "manifest": job.manifest},
+        {
+            "name": job.tombstone.name,
+            "what": job.what,
+            "tombstone": job.tombstone.to_dict(),
+            "manifest": job.manifest,
+            "seeds": sorted(job.selected.seeds),
+        },
     )
     write_tombstone(run, job.tombstone)
     if job.concerned and job.concerned.keys and (job.resumed or job.tombstone.counts["replies"]):
