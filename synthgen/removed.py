@@ -28,6 +28,7 @@ from synthgen.records import Source
 
 FILE = "removed.jsonl"
 JOURNAL = ".removing.json"
+MARK = "> **Out of date.**"
 
 _RESTORE = "restore the file: without it, generation would make again what was removed"
 _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
@@ -56,6 +57,15 @@ class Tombstone:
         """Text for people, such as "1 seed left out: 'q7' was removed on 2026-11-30"."""
         count = self.counts.get("seeds", 0)
         return f"{count:,} seed{'' if count == 1 else 's'} left out: '{self.name}' was removed on {self.date}"
+
+    def marked(self, card: str) -> str:
+        """The card of a student whose corpus had the removed rows, with a line that says so. The line is added once."""
+        mark = (
+            f"{MARK} This student was trained on a corpus from which '{self.name}' was removed on {self.date}. "
+            "Train it again before you use or share it."
+        )
+        head, title, rest = card.partition("\n# ")
+        return card if mark in card else f"{head}\n{mark}\n{title}{rest}"
 
     def to_dict(self) -> dict[str, object]:
         """A line of removed.jsonl."""

@@ -56,7 +56,6 @@ _KNOWN = re.compile(
     r"|(.*/)?\.lock"
 )
 _FOUND = ("rows", "failures", "replies")
-_MARK = "> **Out of date.**"
 
 
 @dataclass
@@ -362,14 +361,8 @@ def _mark_students(job: _Job) -> None:
         if not is_regular(card):
             continue
         text = card.read_text(encoding="utf-8")
-        mark = (
-            f"{_MARK} This student was trained on a corpus from which '{job.tombstone.name}' was removed on "
-            f"{job.tombstone.date}. Train it again before you use or share it."
-        )
-        if mark in text:
-            continue
-        head, title, rest = text.partition("\n# ")
-        durable.write_text(card, f"{head}\n{mark}\n{title}{rest}")
+        if (marked := job.tombstone.marked(text)) != text:
+            durable.write_text(card, marked)
 
 
 def _finish(job: _Job, manifest: Manifest) -> None:
