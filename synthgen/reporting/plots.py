@@ -268,6 +268,7 @@ def _effects(tests: Sequence[Measurement], unit: str) -> Figure:
         axes.set_xlabel(unit.removeprefix("log2 of the ") or "effect")
         if is_ratio(unit):  # people read "2 times" more easily than a logarithm
             axes.xaxis.set_major_formatter(lambda value, place: f"{2.0**value:.2g}×")
+            axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="y", visible=False)
     return figure
 
