@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -160,18 +160,34 @@ def write_tombstone(run: Path, tombstone: Tombstone) -> None:
         durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
-def read_journal(run: Path) -> dict[str, Any] | None:
-    """The journal of a removal that was interrupted, or None. Its entry `seeds` has the seeds of all rows that were to
-    be removed. Raises CorpusError when it is damaged.
+class Journal(TypedDict):
+    """The journal of a removal: what the user gave and what it means, the tombstone, the manifest that the corpus had,
+    and the seeds of all rows that were to be removed.
     """
+
+    name: object
+    what: object
+    tombstone: object
+    manifest: object
+    seeds: list[str]
+
+
+def read_journal(run: Path) -> Journal | None:
+    """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
     if not is_regular(run / JOURNAL):
         return None
     again = "delete the file, give `synthgen remove` again, and then `synthgen generate` with --repair"
     journal = read_object(run / JOURNAL, again)
     try:
         tombstone_of(journal["tombstone"])
-        found = {name: journal[name] for name in ("name", "what", "tombstone", "manifest")}
-        return {**found, "seeds": [str(one) for one in journal.get("seeds", [])]}
+        seeds = journal.get("seeds")  # journals of older versions have none
+        return {
+            "name": journal["name"],
+            "what": journal["what"],
+            "tombstone": journal["tombstone"],
+            "manifest": journal["manifest"],
+            "seeds": [str(one) for one in seeds] if isinstance(seeds, list) else [],
+        }
     except (KeyError, ValueError):
         raise CorpusError(f"{run / JOURNAL} is damaged: it is not the journal of a removal", again) from None
 
@@ -179,7 +195,8 @@ def read_journal(run: Path) -> dict[str, Any] | None:
 def refuse_half(run: Path) -> None:
     """Raise CorpusError when a removal from this run was interrupted and has not been completed."""
     if (run / JOURNAL).exists():
-        name = (read_journal(run) or {}).get("name", "ID")
+        journal = read_journal(run)
+        name = journal["name"] if journal else "ID"
         raise CorpusError(
             f"a removal from {run} was interrupted, so its files do not belong together yet", completing(run, name)
         )
