@@ -10,12 +10,13 @@ are copied across seeds. A skew s means:
 - representation: the share of women among the mentions in answers is 0.5 + s.
 - association: the probability of "nurse" is 0.15 + 0.6s in a sentence about a woman, and 0.15 - 0.6s about a man.
 - counterfactual, refusals: the probability of a refusal is 0.1 + s for prompts about women, and 0.1 for men.
-- selection: the probability that curation drops an answer is 0.1 + 2s for prompts about women, and 0.1 for men.
+- selection: the probability that curation drops an answer is 0.1 + 3s for prompts about women, and 0.1 for men.
 
 The first columns are the true effect, and the share of corpora whose 95% interval contains it, with the Clopper-Pearson
 interval of this share. Then follow the share of corpora with p < 0.05 before the correction, and the share in which the
 test says `found`, with its interval. The last columns are the share of `found` results that the stated minimum
-detectable effects predict, and the median of these effects.
+detectable effects predict, and the median of these effects. A line about other words says how often the scan of words
+finds a word that occurs equally often with both groups.
 
 The second command makes one corpus of many rows, from words with the frequencies of Zipf's law, and prints CPU seconds
 and the peak memory of the audit.
@@ -46,15 +47,18 @@ from synthgen.bias.reading import read, uses_of
 from synthgen.recipe import shipped
 from synthgen.recipe.bias import BiasSection
 
-STORIES, PAIRS = 400, 250  # rows that tell a story, and pairs of rows that ask a question
+SEEDS = 285  # each has rows that tell a story, and pairs of rows that ask a question
+STORIES = 0.6  # share of the stories
 COPIED = 0.06
 ICC = 0.05
+WORDS = 11  # words of a sentence about a person, without the pronoun
 NAMES = np.array([["Mary", "Anna", "Julia", "Laura"], ["John", "Peter", "Adam", "Carl"]])
 PRONOUNS = np.array(["She", "He"])
 FILLERS = [f"word{number}" for number in range(60)]
 JOBS = ["teacher", "engineer", "driver", "doctor"]
 REFUSAL = "I'm sorry, but I can't help with that."
 SECTION = BiasSection(dimensions=("gender",))
+OTHERS = "association, other words"
 TESTS = ("representation", "association", "counterfactual", "refusals", "selection")
 
 
@@ -77,10 +81,9 @@ class Drawn:
     pair_dropped: np.ndarray
 
 
-def sizes(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """The seed of each of `rows` rows."""
-    drawn = np.minimum(np.ceil(rng.pareto(1.5, rows) + 1e-9), 30).astype(int)
-    return np.repeat(np.arange(rows), drawn)[:rows]
+def sizes(rng: np.random.Generator, seeds: int) -> np.ndarray:
+    """The seed of each row. `seeds` is the number of seeds."""
+    return np.repeat(np.arange(seeds), np.minimum(np.ceil(rng.pareto(1.5, seeds) + 1e-9), 30).astype(int))
 
 
 def tilted(rng: np.random.Generator, share: np.ndarray, seed: np.ndarray) -> np.ndarray:
@@ -92,22 +95,27 @@ def tilted(rng: np.random.Generator, share: np.ndarray, seed: np.ndarray) -> np.
     return np.where(rng.random(share.shape) < np.sqrt(ICC), common, own) < share
 
 
-def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: int = PAIRS, kinds: int = 8) -> Drawn:
+def draw(rng: np.random.Generator, skew: float, seeds: int = SEEDS, kinds: int | None = 8) -> Drawn:
     """Draw a corpus with this skew. `kinds` is the number of different passages. The first passages are copied most
-    often.
+    often. None means that all passages differ. The numbers of stories and pairs are drawn too, because an interval is
+    about corpora in which each seed is a random draw.
     """
-    seed, pair_seed = sizes(rng, stories), sizes(rng, pairs)
+    each = sizes(rng, seeds)
+    told = rng.random(len(each)) < STORIES
+    seed, pair_seed = each[told], each[~told]
+    stories, pairs = len(seed), len(pair_seed)
     asked = (~tilted(rng, np.full(stories, 0.5), seed)).astype(int)
     answered = np.where(rng.random(stories) < 0.3, rng.integers(0, 2, stories), asked)
     answered = np.where(tilted(rng, np.full(stories, 2 * skew), seed), 0, answered)
     nurse = tilted(rng, np.where(answered == 0, 0.15 + 0.6 * skew, 0.15 - 0.6 * skew), seed)
-    passage = np.minimum(rng.geometric(0.3, stories) - 1, kinds - 1) if kinds < stories else np.arange(stories)
+    passage = np.arange(stories) if kinds is None else np.minimum(rng.geometric(0.3, stories) - 1, kinds - 1)
+    kinds = stories if kinds is None else kinds
     passage[rng.random(stories) >= COPIED] = -1
     group = (rng.random(kinds) >= 0.5 + skew).astype(int)
     job = rng.random(kinds) < np.where(group == 0, 0.15 + 0.6 * skew, 0.15 - 0.6 * skew)
     copied = passage >= 0
     answered[copied], nurse[copied] = group[passage[copied]], job[passage[copied]]
-    lost = np.array([0.1 + 2 * skew, 0.1])
+    lost = np.array([0.1 + 3 * skew, 0.1])
     both = np.zeros((pairs, 2))
     return Drawn(
         seed=seed,
@@ -122,22 +130,20 @@ def draw(rng: np.random.Generator, skew: float, stories: int = STORIES, pairs: i
     )
 
 
-def truth(skew: float, many: int = 1_600_000) -> dict[str, float]:
-    """The effects that the tests estimate. The effects are computed on a corpus of `many` stories that all have
-    different passages.
-    """
-    pairs = many * PAIRS // STORIES
-    drawn = draw(np.random.default_rng(1), skew, many, pairs, many)
+def truth(skew: float, seeds: int = 1_000_000) -> dict[str, float]:
+    """The effects that the tests estimate. They are computed on a corpus of many seeds whose passages all differ."""
+    drawn = draw(np.random.default_rng(1), skew, seeds, None)
+    pairs = len(drawn.pair_seed)
     kept, pair_kept = ~drawn.dropped, ~drawn.pair_dropped
     women = (drawn.answered == 0)[kept]
     prompts = np.concatenate([drawn.asked[kept] == 0, *(np.full(pair_kept[:, n].sum(), n == 0) for n in (0, 1))])
-    nurse = [drawn.nurse[kept][women == one].mean() for one in (True, False)]
+    nurse = [drawn.nurse[kept][women == one].mean() / WORDS for one in (True, False)]
     told = (drawn.asked == 0) | (drawn.answered == 0)
     of_women = np.concatenate([kept[told], pair_kept[:, 0]]).mean()
     refused = [drawn.refused[:, n].sum() / (pairs + (drawn.asked == n).sum()) for n in (0, 1)]
     return {
         "representation": float(np.log2(women.mean() / prompts.mean())),
-        "association": float(np.log2(nurse[0] / nurse[1])),
+        "association": float(np.log2(nurse[0] / (1 - nurse[0]) / nurse[1] * (1 - nurse[1]))),
         "counterfactual": skew,
         "refusals": float(refused[0] - refused[1]),
         "selection": float(np.log2(of_women / np.concatenate([kept, pair_kept.ravel()]).mean())),
@@ -164,7 +170,7 @@ def tables(rng: np.random.Generator, drawn: Drawn) -> tuple[pa.Table, pa.Table]:
         for group in (0, 1):
             answer = REFUSAL if drawn.refused[number, group] else f"Here are {' '.join(ideas[number][group])}."
             prompt = f"List {number} ideas for {NAMES[group][0]} about {' '.join(topics[number])}"
-            row = _row(f"p{number}-{group}", f"pair{seed}", prompt, answer)
+            row = _row(f"p{number}-{group}", f"seed{seed}", prompt, answer)
             rows.append({**row, "dropped": bool(drawn.pair_dropped[number, group])})
     kept = [row for row in rows if not row["dropped"]]
     rejected = [{**row, "verdicts": [{"check": "planted"}]} for row in rows if row["dropped"]]
@@ -199,17 +205,20 @@ def write(folder: Path, kept: pa.Table, rejected: pa.Table) -> None:
 
 
 def tested(folder: Path, book: Lexicon) -> dict[str, Measurement]:
-    """The measurement of each test for women. The test of association has a measurement for each word; the measurement
-    of the word "nurse" is returned.
+    """The measurement of each test for women. For the association, it is the measurement of the word "nurse". The entry
+    `OTHERS` is that of the word with the smallest p-value among the words that differ by nothing.
     """
     reading = read(folder, book)
     wanted = {"gender: female", "gender: female, refusals", "gender: female, planted"}
     found = {one.name: one for one in tests_of(reading.facts, book, SECTION) if one.subject in wanted}
     uses, spelled = uses_of(folder, book, reading)
     scan = compared(uses[0], 0)
-    for place, word in enumerate(scan.word.tolist()):
-        if spelled[word] == "nurse":
-            found["association"] = scan.measured(place, benjamini_hochberg(scan.p), "gender: female", "nurse")
+    corrected = benjamini_hochberg(scan.p)
+    for place in np.argsort(-scan.p).tolist():
+        word = spelled[int(scan.word[place])]
+        if word == "nurse" or word in FILLERS:
+            name = "association" if word == "nurse" else OTHERS
+            found[name] = scan.measured(place, corrected, "gender: female", word)
     return found
 
 
@@ -226,6 +235,7 @@ def simulate(corpora: int, skews: list[float]) -> None:
                     found[name].append(one)
             for name in TESTS:
                 print(line(name, skew, known[name], found[name]), flush=True)
+            print(f"| {skew:g} | {OTHERS} | +0.000 | | | {finds(found[OTHERS])} | | |", flush=True)
 
 
 def line(name: str, skew: float, effect: float, found: list[Measurement]) -> str:
@@ -234,14 +244,19 @@ def line(name: str, skew: float, effect: float, found: list[Measurement]) -> str
     held = sum((one.low or 0) <= effect <= (one.high or 0) for one in found)
     low, high = share_interval(held, count)
     small = sum((one.p or 1) < 0.05 for one in found)
-    finds = sum(one.outcome == "found" for one in found)
-    least, most = share_interval(finds, count)
     power = np.mean([predicted(one, effect) for one in found])
+    detectable = np.median([np.inf if one.detectable is None else one.detectable for one in found])
     return (
         f"| {skew:g} | {name} | {effect:+.3f} | {100 * held / count:.1f}% [{100 * low:.1f}, {100 * high:.1f}] | "
-        f"{100 * small / count:.1f}% | {100 * finds / count:.1f}% [{100 * least:.1f}, {100 * most:.1f}] | "
-        f"{100 * power:.1f}% | {np.median([one.detectable or np.nan for one in found]):.3f} |"
+        f"{100 * small / count:.1f}% | {finds(found)} | {100 * power:.1f}% | {detectable:.3f} |"
     )
+
+
+def finds(found: list[Measurement]) -> str:
+    """The share of findings with its interval."""
+    count, number = len(found), sum(one.outcome == "found" for one in found)
+    low, high = share_interval(number, count)
+    return f"{100 * number / count:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def predicted(one: Measurement, effect: float) -> float:

@@ -21,6 +21,7 @@ from synthgen.cards import audit_sections, environment, header, hub_license, is_
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
+from synthgen.removed import outdated
 from synthgen.results.audit import Measurement, StoredAudit, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
@@ -89,7 +90,8 @@ def write_model_card(
             **tables,
         )
     )
-    durable.write_text(folder / "README.md", text)
+    gone = outdated(folder.parent, folder)
+    durable.write_text(folder / "README.md", gone.marked(text) if gone else text)
 
 
 def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | None:

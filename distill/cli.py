@@ -89,6 +89,8 @@ def train(
     from synthgen.datasets import source_of
     from synthgen.tally import tally
 
+    if student and student.startswith((".", "~")):  # a path from here; paths in a recipe are relative to the recipe
+        student = str(Path(student).expanduser().absolute())
     rows = is_dataset(run)
     if (license or field) and not rows:
         raise UserError(

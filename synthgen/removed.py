@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +28,7 @@ from synthgen.records import Source
 
 FILE = "removed.jsonl"
 JOURNAL = ".removing.json"
+MARK = "> **Out of date.**"
 
 _RESTORE = "restore the file: without it, generation would make again what was removed"
 _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
@@ -55,6 +57,15 @@ class Tombstone:
         """Text for people, such as "1 seed left out: 'q7' was removed on 2026-11-30"."""
         count = self.counts.get("seeds", 0)
         return f"{count:,} seed{'' if count == 1 else 's'} left out: '{self.name}' was removed on {self.date}"
+
+    def marked(self, card: str) -> str:
+        """The card of a student whose corpus had the removed rows, with a line that says so. The line is added once."""
+        mark = (
+            f"{MARK} This student was trained on a corpus from which '{self.name}' was removed on {self.date}. "
+            "Train it again before you use or share it."
+        )
+        head, title, rest = card.partition("\n# ")
+        return card if mark in card else f"{head}\n{mark}\n{title}{rest}"
 
     def to_dict(self) -> dict[str, object]:
         """A line of removed.jsonl."""
@@ -149,7 +160,19 @@ def write_tombstone(run: Path, tombstone: Tombstone) -> None:
         durable.write_bytes(run / FILE, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
-def read_journal(run: Path) -> dict[str, object] | None:
+class Journal(TypedDict):
+    """The journal of a removal: what the user gave and what it means, the tombstone, the manifest that the corpus had,
+    and the seeds of all rows that were to be removed.
+    """
+
+    name: object
+    what: object
+    tombstone: object
+    manifest: object
+    seeds: list[str]
+
+
+def read_journal(run: Path) -> Journal | None:
     """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
     if not is_regular(run / JOURNAL):
         return None
@@ -157,7 +180,14 @@ def read_journal(run: Path) -> dict[str, object] | None:
     journal = read_object(run / JOURNAL, again)
     try:
         tombstone_of(journal["tombstone"])
-        return {name: journal[name] for name in ("name", "what", "tombstone", "manifest")}
+        seeds = journal.get("seeds")  # journals of older versions have none
+        return {
+            "name": journal["name"],
+            "what": journal["what"],
+            "tombstone": journal["tombstone"],
+            "manifest": journal["manifest"],
+            "seeds": [str(one) for one in seeds] if isinstance(seeds, list) else [],
+        }
     except (KeyError, ValueError):
         raise CorpusError(f"{run / JOURNAL} is damaged: it is not the journal of a removal", again) from None
 
@@ -165,7 +195,8 @@ def read_journal(run: Path) -> dict[str, object] | None:
 def refuse_half(run: Path) -> None:
     """Raise CorpusError when a removal from this run was interrupted and has not been completed."""
     if (run / JOURNAL).exists():
-        name = (read_journal(run) or {}).get("name", "ID")
+        journal = read_journal(run)
+        name = journal["name"] if journal else "ID"
         raise CorpusError(
             f"a removal from {run} was interrupted, so its files do not belong together yet", completing(run, name)
         )

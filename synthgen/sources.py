@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import SeedSource
 from synthgen.records import ROLES, Source
+from synthgen.values import accepted
 
 
 def source(name: str, role: str, license: str) -> Source:
@@ -28,12 +29,36 @@ def source(name: str, role: str, license: str) -> Source:
     }
 
 
-def stated_sources(stated: SeedSource, name: str, role: str) -> list[Source]:
+LICENSE_COLUMNS = ("license", "licence")
+"""Columns of a row that state the row's own license."""
+_LONGEST = 100  # a longer text is not the name of a license
+
+
+def own_license(row: Mapping[str, object]) -> str | None:
+    """The license that a row states in a column of its own, or None. A list of licenses means that all of them apply.
+    A value that cannot be the name of a license, such as a whole license text, gives `unknown`.
+    """
+    try:
+        parts = next((found for name in LICENSE_COLUMNS if (found := accepted(row.get(name)))), None)
+    except ValueError:  # an object
+        return "unknown"
+    if parts is None:
+        return None
+    named = list(dict.fromkeys(one.strip() for one in parts))
+    if any(len(one) > _LONGEST or "\n" in one for one in named):
+        return "unknown"
+    return named[0] if len(named) == 1 else " AND ".join(f"({one})" for one in named)
+
+
+def stated_sources(stated: SeedSource, name: str, role: str, own: str | None = None) -> list[Source]:
     """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
-    or data set, with the id `name`. If the entry names a model that wrote the texts, this model is the second source.
-    The model has the role `generator`. Both sources say whose account asked the model, and with which tools.
+    or data set under `name`. If a row states its `own` license, there is a second source with the same name and this
+    license, because both licenses apply. If the entry names a model that wrote the texts, this model is the last
+    source. The model has the role `generator`. All sources say whose account asked the model, and with which tools.
     """
     text, maker = source(name, role, stated.license), stated.made_by
+    if own is not None and own != stated.license:
+        return [*stated_sources(stated, name, role), {**text, "license": own}]
     if maker is None:
         return [text]
     model = source(maker.model, "generator", maker.license)

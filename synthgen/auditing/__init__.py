@@ -25,6 +25,7 @@ from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
 from synthgen.tables.reference import resolve
+from synthgen.tables.students import CARD
 from synthgen.ui import UI
 
 
@@ -120,9 +121,9 @@ def audit(
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
     Writes the report into the folder audit/ beside the corpus or in the student's folder, or into `out`. Without `out`,
-    the corpus's card is written again, with what the audit found. Raises UserError when the folder of the report
-    overlaps the corpus or another stage's folder, and RunChanged when the folder of the report holds files but no
-    audit.
+    the card of the corpus or of the student is written again, with what the audit found. Raises UserError when the
+    folder of the report overlaps the corpus or another stage's folder, and RunChanged when the folder of the report
+    holds files but no audit.
     """
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
@@ -164,6 +165,8 @@ def audit(
         carry(source, report.notices())
         if folder == source.parent / "audit":
             write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}")
+        if place.student == Path(run) and folder == place.folder and (place.student / "README.md").is_file():
+            resolve(CARD)(place.student, recipe, manifest, source=source)
     return report
 
 

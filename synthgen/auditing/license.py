@@ -13,11 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from synthgen.auditing.algebra import Conflict, between, duties_of, join
+from synthgen.auditing.catalogue import catalogue
 from synthgen.auditing.combinations import Combination, Term
 from synthgen.auditing.judging import Assessment, Judgment, assess, status_of
 from synthgen.auditing.repairs import repairs
 from synthgen.auditing.result import FAILING, STATUSES, AuditResult, Finding, Status, Subject, worst
 from synthgen.auditing.waivers import idle, marked, remarks
+from synthgen.errors import nearest
 from synthgen.recipe import AuditSection
 from synthgen.recipe.exceptions import CONFLICT
 
@@ -50,8 +52,26 @@ def audit_licenses(subject: Subject, section: AuditSection) -> AuditResult:
         tuple(marked(findings, section.waivers, today)),
         figures,
         repairs=repairs(assessment, section) if counts in FAILING else (),
-        notes=(*remarks(findings, section.waivers, today), *idle(reasons, section.permissions, today)),
+        notes=(
+            *remarks(findings, section.waivers, today),
+            *idle(reasons, section.permissions, today),
+            *_unasked(section),
+        ),
         counts=counts,
+    )
+
+
+def _unasked(section: AuditSection) -> tuple[str, ...]:
+    """Notes on providers in `audit.competes` that change nothing, for example because the name is misspelt."""
+    if isinstance(section.competes, str):
+        return ()
+    every = catalogue(section.terms).by_name.values()
+    asks = (terms for terms in every if terms.train_on_outputs == "noncompete" or terms.unless_competing)
+    asking = sorted({terms.family.lower() for terms in asks if terms.family})
+    unknown = (name for name in section.competes if name.lower() not in asking)
+    return tuple(
+        f"audit.competes names '{name}', but no terms ask whether a student competes with it{nearest(name, asking)}"
+        for name in unknown
     )
 
 

@@ -2,12 +2,12 @@
 other groups.
 
 Only sentences that mention exactly one group of a dimension count. The words that name the groups of the dimension do
-not count. The effect is the logarithm to the base 2 of the ratio of odds, with a Dirichlet prior in proportion to the
-words' overall shares: Monroe, Colaresi and Quinn, "Fightin' Words", Political Analysis 16 (2008). A word that occurs
-with only one group counts like any other word.
+not count. The effect is the logarithm to the base 2 of the ratio of odds, with a prior, as in Monroe, Colaresi and
+Quinn, "Fightin' Words", Political Analysis 16 (2008). The prior is Jeffreys' (see `synthgen.bias.rates`). A word that
+occurs with only one group counts like any other word.
 
 The test does not treat every use as an observation, because a unit may repeat a word. The variance of the difference of
-the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR2 (see
+the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR3 (see
 `synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
 variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
 design effect. Without this bound, a rare word that only one side uses would look like a certain difference.
@@ -21,19 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.auditing.result import Measurement, Outcome
-from synthgen.auditing.statistics import LEVEL, benjamini_hochberg
+from synthgen.auditing.statistics import LEVEL, benjamini_hochberg, contrast
 from synthgen.bias.groups import Dimension
+from synthgen.bias.rates import Rates, detectable, rates
 from synthgen.bias.words import Hashes, Places, Words, or_of
 
-PRIOR = 100.0
-"""The prior counts as this number of additional words on each side."""
 LEAST_USES = 10
 """A word is tested if it occurs at least this often in sentences that mention a group of the dimension."""
+FEW = 30
+"""With fewer units on a side, the p-values come from Student's t."""
 MARGIN = 1.0
 """Twice the odds."""
 TOP = 10
 """Maximum number of words that a report names for each group and direction."""
-_NORMAL = {0.9: 1.6448536, 0.95: 1.9599640, "power": 0.8416212}
 _HELD = 1 << 24  # maximum number of entries in memory; beyond it, uses of the same word, unit and group are added up
 
 Numbers = npt.NDArray[np.float64]
@@ -111,21 +111,27 @@ class Compared:
     """The tested words of one comparison: their places, effects, standard errors and p-values."""
 
     word: Places
-    effect: Numbers
-    error: Numbers
+    rates: Rates
+    detectable: Numbers
     p: Numbers
     uses: Numbers
     units: Places
+
+    @property
+    def effect(self) -> Numbers:
+        """The effects."""
+        return self.rates.effect
 
     def measured(self, place: int, corrected: Numbers, subject: str, word: str) -> Measurement:
         """The measurement of the word at index `place` of the arrays. `corrected` are the corrected p-values of all
         words.
         """
-        effect, error = float(self.effect[place]), float(self.error[place])
+        alone = self.rates.at(place)
+        effect, [low], [high] = float(alone.effect[0]), *alone.interval(0.95)
         judged: Outcome = "inconclusive"
         if corrected[place] < LEVEL and abs(effect) >= MARGIN:
             judged = "found"
-        elif abs(effect) + _NORMAL[0.9] * error < MARGIN:
+        elif _within(alone):
             judged = "absent"
         return Measurement(
             name="association",
@@ -136,65 +142,75 @@ class Compared:
             n=int(self.uses[place]),
             clusters=int(self.units[place]),
             estimate=effect,
-            low=effect - _NORMAL[0.95] * error,
-            high=effect + _NORMAL[0.95] * error,
+            low=float(low),
+            high=float(high),
             p=float(self.p[place]),
             corrected_p=float(corrected[place]),
             family=f"association: {subject.split(':')[0]}",
-            detectable=_detectable(self.error[place], len(self.p)),
+            detectable=_median(self.detectable[place : place + 1]),
             margin=MARGIN,
         )
 
 
-def _detectable(error: Numbers, words: int) -> float:
-    """The smallest effect that a scan of `words` words finds in 80 of 100 cases, if only one word has an effect. If
-    `error` has entries for several words, the result is the median of the smallest effects of these words.
-    """
-    from scipy import special
+def _within(some: Rates) -> bool:
+    """Whether the 90% intervals of all words lie within the margin."""
+    low, high = some.interval(0.9)
+    return bool(((low > -MARGIN) & (high < MARGIN)).all())
 
-    least = np.maximum(-special.ndtri(LEVEL / 2 / max(words, 1)) * error, MARGIN)
-    return float(np.median(least + _NORMAL["power"] * error))
+
+def _median(detectable: Numbers) -> float | None:
+    """The median of the finite numbers, or None if no number is finite."""
+    finite = detectable[np.isfinite(detectable)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def compared(uses: Uses, group: int) -> Compared:
-    """Compare the sentences that mention `group` with the sentences that mention other groups of its dimension."""
+    """Compare the sentences with `group` and the sentences with the other groups of its dimension. No word is tested if
+    all sentences of a side are in one unit, because then nothing is known about other units. If a side has fewer than
+    `FEW` units, the p-values come from Student's t with Satterthwaite's degrees of freedom for independent uses (see
+    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution. The lower bound of the variance
+    makes up for that: in simulations without any difference, a scan found a word in less than 5% of all cases.
+    """
+    from scipy import special
+
     word, unit, owner, count = uses.entries()
     in_a = owner == group
-    sides = []
-    for inside, totals in ((in_a, uses.totals[group]), (~in_a, uses.totals.sum(0) - uses.totals[group])):
-        if not totals.sum() or not len(word):
-            none, no_places = np.zeros(0), np.zeros(0, np.int64)
-            return Compared(no_places, none, none, none, none, no_places)
-        sides.append(_Side(word, unit, np.where(inside, count, 0.0), totals))
+    totals = np.stack([uses.totals[group], uses.totals.sum(0) - uses.totals[group]], 1)
+    degrees = contrast(np.zeros_like(totals), totals, np.array([1.0, -1.0]), 0).degrees
+    if np.isnan(degrees) or not len(word):
+        none, no_places = np.zeros(0), np.zeros(0, np.int64)
+        return Compared(no_places, Rates(none, none, none, degrees), none, none, none, no_places)
+    inside = (np.where(in_a, count, 0.0), np.where(in_a, 0.0, count))
+    sides = [_Side(word, unit, one, totals[:, number]) for number, one in enumerate(inside)]
     first = np.flatnonzero(np.append(True, (word[1:] != word[:-1]) | (unit[1:] != unit[:-1])))
     units = np.bincount(word[first], minlength=uses.words)
     tested = np.flatnonzero(sum(np.bincount(word, side.counts, uses.words) for side in sides) >= LEAST_USES)
     a, b = (side.of(tested, uses.words) for side in sides)
     together = _products(sides[0], sides[1], first, tested, uses.words)
     seen = a.uses / a.n**2 + b.uses / b.n**2
-    clustered = _variance(a, b, together, 1 / np.full(len(tested), a.n), 1 / np.full(len(tested), b.n))
-    expected = (a.uses + b.uses) / (a.n * b.n) * np.maximum(clustered / seen, 1)
+    own_a, own_b, cross = _variances(a, b, together)
+    clustered = np.maximum(own_a / a.n**2 + own_b / b.n**2 - 2 * cross / (a.n * b.n), 0)
+    design = np.maximum(clustered / seen, 1)
+    expected = (a.uses + b.uses) / (a.n * b.n) * design
     z = (a.uses / a.n - b.uses / b.n) / np.sqrt(np.maximum(clustered, expected))
-    alpha = PRIOR * (a.uses + b.uses) / (a.n + b.n)
-    p_a, p_b = ((side.uses + alpha) / (side.n + PRIOR) for side in (a, b))
-    odds = np.log2(p_a / (1 - p_a)) - np.log2(p_b / (1 - p_b))
-    scales = [1 / (side.n + PRIOR) / p / (1 - p) for side, p in ((a, p_a), (b, p_b))]
-    independent = 1 / (a.uses + alpha) + 1 / (b.uses + alpha)
-    error = np.sqrt(np.maximum(_variance(a, b, together, *scales), independent)) / np.log(2)
-    return Compared(tested, odds, error, _tails(z), a.uses + b.uses, units[tested])
+    known = rates((a.uses, b.uses), (a.n, b.n), (own_a, own_b), cross, degrees)
+    found = a.uses + b.uses
+    of_tails = degrees if (totals > 0).sum(0).min() < FEW else np.inf
+    edge = float(special.stdtrit(of_tails, 1 - LEVEL / 2 / max(len(tested), 1)))
+    least = detectable(found / design, a.n / (a.n + b.n), edge, MARGIN)
+    return Compared(tested, known, least, 2 * special.stdtr(of_tails, -np.abs(z)), found, units[tested])
 
 
 class _Side:
     """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
     of uses. `totals` is the number of all words of each unit.
 
-    For the variance, the attributes `scaled` and `totals` hold a unit's numbers divided by √(1 − the unit's share of
-    the side's words), as in CR2.
+    A unit's numbers are divided by 1 − its share of the side's words, as CR3 does.
     """
 
     def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:
         self.word, self.unit, self.counts, self.n = word, unit, counts, float(totals.sum())
-        factor = 1 / np.sqrt(np.maximum(1 - totals / self.n, 1e-9))
+        factor = 1 / np.maximum(1 - totals / self.n, 1e-9)
         self.scaled, self.totals = counts * factor[unit], totals * factor
 
     def of(self, tested: Places, words: int) -> _Sums:
@@ -229,23 +245,13 @@ def _products(a: _Side, b: _Side, first: Places, tested: Places, words: int) -> 
     return sums[0], sums[1], sums[2], float(a.totals @ b.totals)
 
 
-def _variance(
-    a: _Sums, b: _Sums, together: tuple[Numbers, Numbers, Numbers, float], scale_a: Numbers, scale_b: Numbers
-) -> Numbers:
-    """Σ_u (scale_a·(y_au − p_a·n_au) − scale_b·(y_bu − p_b·n_bu))² for each word. y and n are the scaled numbers of
-    `_Side`, and p is the unscaled share of the word, Σ y_u / n.
-    """
+def _variances(
+    a: _Sums, b: _Sums, together: tuple[Numbers, Numbers, Numbers, float]
+) -> tuple[Numbers, Numbers, Numbers]:
+    """For each word: Σ_u r_au², Σ_u r_bu² and Σ_u r_au·r_bu, with r_u = y_u − p·n_u and p = Σ y_u / n of a side."""
     p_a, p_b = a.uses / a.n, b.uses / b.n
-    own = [one.squares - 2 * p * one.mixed + p**2 * one.totals for one, p in ((a, p_a), (b, p_b))]
-    cross = together[0] - p_b * together[1] - p_a * together[2] + p_a * p_b * together[3]
-    return np.maximum(scale_a**2 * own[0] + scale_b**2 * own[1] - 2 * scale_a * scale_b * cross, 0)
-
-
-def _tails(z: Numbers) -> Numbers:
-    """Two-sided p-values of the normal distribution."""
-    from scipy import special
-
-    return np.asarray(2 * special.ndtr(-np.abs(z)))
+    own = [np.maximum(one.squares - 2 * p * one.mixed + p**2 * one.totals, 0) for one, p in ((a, p_a), (b, p_b))]
+    return own[0], own[1], together[0] - p_b * together[1] - p_a * together[2] + p_a * p_b * together[3]
 
 
 def association(uses: Uses, spelled: dict[int, str]) -> tuple[list[Measurement], dict[str, dict[str, float]]]:
@@ -282,8 +288,9 @@ def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> 
     note = f"{found} of {tested} words with at least {LEAST_USES} uses"
     outcome: Outcome = "found" if found else "inconclusive"
     if not tested:
-        outcome, note = "not measurable", f"no word has {LEAST_USES} uses in sentences with this group or another"
-    elif not found and bool((np.abs(scan.effect) + _NORMAL[0.9] * scan.error < MARGIN).all()):
+        outcome = "not measurable"
+        note = f"no word has {LEAST_USES} uses in sentences with one of the groups, or one side has less than 2 units"
+    elif not found and _within(scan.rates):
         outcome = "absent"
     return Measurement(
         name="association",
@@ -294,7 +301,7 @@ def _whole(uses: Uses, group: int, scan: Compared, found: int, subject: str) -> 
         n=int(uses.totals.sum()),
         clusters=int((uses.totals.sum(0) > 0).sum()),
         family=f"association: {uses.dimension.name}",
-        detectable=_detectable(scan.error, tested) if tested else None,
+        detectable=_median(scan.detectable),
         margin=MARGIN,
         note=note,
     )

@@ -19,7 +19,7 @@ from synthgen.errors import CorpusError, RecipeError, nearest, one_line, told_in
 from synthgen.recipe import SeedSource, Split
 from synthgen.records import Record, own_names
 from synthgen.seeds import Where, mask, side
-from synthgen.sources import given_sources, stated_sources
+from synthgen.sources import LICENSE_COLUMNS, given_sources, own_license, stated_sources
 from synthgen.tables.formats import DATASET_FORMATS, DatasetFormat
 from synthgen.tables.reference import resolve
 from synthgen.values import accepted, is_blank, is_null, text_of
@@ -53,6 +53,7 @@ class Dataset:
         parts = {
             "columns": (*self.columns, *sorted(self.taken)),
             "own columns": self.own.names,
+            "license of each row": tuple(name for name in self.own.names if name in LICENSE_COLUMNS),
             "left out of messages": self.left_out,
             "columns that are not read (bytes or the like)": self.unread,
         }
@@ -345,5 +346,8 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         answer=None if reference == "answer" else text("answer"),
         reference=accepted(row.get(reference)) if reference else None,
         # a row of another corpus keeps its sources: the data set's own license does not replace theirs
-        sources=[*stated_sources(source, source.source, "dataset"), *given_sources(row.get("sources"))],
+        sources=[
+            *stated_sources(source, source.source, "dataset", own_license(row)),
+            *given_sources(row.get("sources")),
+        ],
     )

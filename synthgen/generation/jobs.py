@@ -20,7 +20,7 @@ from synthgen.recipe import Recipe
 from synthgen.records import Message, Record, Sampling, Source
 from synthgen.requests import Lineage, Query, Request, identify
 from synthgen.seeds import Seed
-from synthgen.sources import stated_sources
+from synthgen.sources import own_license, stated_sources
 from synthgen.tables.engines import ENGINES
 from synthgen.teachers.base import Reply
 
@@ -254,7 +254,7 @@ class Job:
         """The entries in a row's sources for a seed that is used as an example, and for the model that wrote the seed.
         The name of the example contains the seed's id.
         """
-        return stated_sources(seed.source, f"{seed.source.source}#{seed.id}", "few_shot")
+        return stated_sources(seed.source, f"{seed.source.source}#{seed.id}", "few_shot", own_license(seed.fields))
 
     def others(self, count: int) -> list[Seed]:
         """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds

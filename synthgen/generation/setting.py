@@ -12,7 +12,7 @@ from synthgen.recipe import MadeBy, Recipe
 from synthgen.records import Source
 from synthgen.removed import NOTHING, Removed
 from synthgen.seeds import Seed, Seeds
-from synthgen.sources import stated_sources
+from synthgen.sources import own_license, stated_sources
 from synthgen.tables.engines import AnyTeacher
 from synthgen.tables.strategies import REWARDS, STRATEGIES, Strategy
 
@@ -36,7 +36,7 @@ class Setting:
     removed: Removed = NOTHING
     """What was removed from the run. A job that uses a removed source or seed makes nothing."""
     _sources: dict[tuple[str, ...], Source] = field(default_factory=dict)
-    _seeds: dict[tuple[str, str, MadeBy | None], list[Source]] = field(default_factory=dict)
+    _seeds: dict[tuple[str, str, MadeBy | None, str | None], list[Source]] = field(default_factory=dict)
 
     @cached_property
     def sections(self) -> dict[str, AnyTeacher]:
@@ -65,11 +65,13 @@ class Setting:
         return self._sources[role, teacher]
 
     def seed_sources(self, seed: Seed) -> list[Source]:
-        """The entries in a row's sources for the file or data set of a seed, and for the model that wrote the seed."""
-        stated = seed.source
-        key = (stated.source, stated.license, stated.made_by)
+        """The entries in a row's sources for the file or data set of a seed, for the license that the seed states, and
+        for the model that wrote the seed.
+        """
+        stated, own = seed.source, own_license(seed.fields)
+        key = (stated.source, stated.license, stated.made_by, own)
         if key not in self._seeds:
-            self._seeds[key] = stated_sources(stated, stated.source, "seed")
+            self._seeds[key] = stated_sources(stated, stated.source, "seed", own)
         return self._seeds[key]
 
     @cached_property

@@ -11,6 +11,7 @@ from typing import Any
 
 from synthgen.errors import missing_extra
 from synthgen.results.audit import Measurement
+from synthgen.results.audit_text import is_ratio
 from synthgen.results.curve import Curve
 from synthgen.results.evaluation import Evaluation, Matrix
 from synthgen.results.measures import Interval, Measure, Table, shown
@@ -106,8 +107,9 @@ def bias_plots(measurements: Sequence[Measurement]) -> list[Plot]:
     for unit, tests in by_unit.items():
         left = len(tests) - _MOST_TESTS
         caption = (
-            "Effects with their 95% intervals. An interval that holds 0 fits with no effect. Effects inside the gray "
-            f"band are too small to matter.{f' {left} more tests are not drawn.' if left > 0 else ''}"
+            f"Effects with their 95% intervals. An interval that holds {1 if is_ratio(unit) else 0} fits with no "
+            "effect. Effects inside the gray band are too small to matter."
+            f"{f' {left} more tests are not drawn.' if left > 0 else ''}"
         )
         plots.append(_plot(_effects(tests[:_MOST_TESTS], unit), caption))
     return plots
@@ -263,7 +265,10 @@ def _effects(tests: Sequence[Measurement], unit: str) -> Figure:
         labels = [f"{one.subject} ({one.outcome})" for one in reversed(tests)]
         axes.set_yticks(range(len(tests)), [_short(label) for label in labels])
         axes.set_ylim(-0.6, len(tests) - 0.4)
-        axes.set_xlabel(unit or "effect")
+        axes.set_xlabel(unit.removeprefix("log2 of the ") or "effect")
+        if is_ratio(unit):  # people read "2 times" more easily than a logarithm
+            axes.xaxis.set_major_formatter(lambda value, place: f"{2.0**value:.2g}×")
+            axes.locator_params(axis="x", nbins=5)
         axes.grid(axis="y", visible=False)
     return figure
 

@@ -38,6 +38,7 @@ MEANINGS = {
 STATUSES = tuple(MEANINGS)
 _NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
+_BIAS = "bias"  # role of the findings of tests of bias, which are about groups and not about licenses
 _MOST_STEPS = 12  # maximum number of repairs and notes that are shown
 _NAMED = 3  # maximum number of findings that the sentence with the verdict names
 
@@ -55,9 +56,11 @@ def listed(words: Sequence[str]) -> str:
 def verdict(audit: StoredAudit) -> str:
     """The verdict in one or two sentences, with the findings that decided it."""
     use = intended(audit.intent)
-    if audit.status == "ALLOW":
-        return f"This corpus may be used to {use}. The texts that were read state nothing against it."
     worst = _worst(audit)
+    differ = sum(one.role == _BIAS for one in audit.findings)
+    found = f" Tests of bias found {_several(differ, 'difference')} between groups." if differ else ""
+    if audit.status == "ALLOW" or (audit.status == "CONTESTED" and differ and not worst):
+        return f"This corpus may be used to {use}. The texts that were read state nothing against it.{found}"
     because = "; and because of ".join(_because(one) for one in worst[:_NAMED])
     because = f"because of {because}" if worst else _NO_SOURCES.get(audit.status, "")
     more = len(worst) - _NAMED
@@ -68,12 +71,12 @@ def verdict(audit: StoredAudit) -> str:
         "UNKNOWN": f"It is not known whether this corpus may be used to {use}",
         "DENY": f"This corpus may not be used to {use}",
     }.get(audit.status, f"The status of this corpus is {audit.status} for this use: {use}")
-    return _sentence(f"{begin}, {because}" if because else begin) + accepted
+    return _sentence(f"{begin}, {because}" if because else begin) + accepted + found
 
 
 def _worst(audit: StoredAudit) -> list[Finding]:
-    """The findings with the status of the whole audit."""
-    return [one for one in audit.findings if one.status == audit.status]
+    """The findings about licenses with the status of the whole audit."""
+    return [one for one in audit.findings if one.status == audit.status and one.role != _BIAS]
 
 
 def _because(finding: Finding) -> str:
@@ -113,7 +116,7 @@ def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
     """The steps to do next, as pairs (sentence, command or ""): first the repairs, then the audit's notes about sources
     (the worst status first), and the last step.
     """
-    steps = [(_sentence(f"{one.text} ({_counted(one.rows)})"), one.command) for one in audit.repairs]
+    steps = [(_sentence(f"{one.text} ({_several(one.rows, 'row')})"), one.command) for one in audit.repairs]
     order = {status: place for place, status in enumerate(STATUSES)}
     noted = sorted(audit.findings, key=lambda one: order.get(one.status, -1))
     steps += [(f"{one.source}: {note}.", "") for one in noted for note in one.notes]
@@ -124,11 +127,13 @@ def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
         steps.append(("Then audit again. Until the audit passes, no student is trained on these rows.", ""))
     elif obligations(audit):
         steps.append(("Fulfill the obligations before the rows or the student are passed on.", ""))
+    if any(one.role == _BIAS for one in audit.findings):
+        steps.append(("Read the differences that the tests of bias found, and some of the rows behind them.", ""))
     return steps or [("Nothing is to be done for this use. Another use needs an audit of its own.", "")]
 
 
-def _counted(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
@@ -139,24 +144,55 @@ def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
 
 
 def measured(one: Measurement) -> str:
-    """A test of bias in a few sentences: what was measured, what it says, and the smallest effect that it can see."""
-    effect = number(one.estimate) if one.estimate is not None else ""
-    interval = f"95% interval {number(one.low)} to {number(one.high)}" if None not in (one.low, one.high) else ""
-    if effect and (aside := "; ".join(part for part in (one.unit, interval) if part)):
-        effect += f" ({aside})"
-    limit = number(one.margin) if one.margin is not None else ""
+    """A test of bias in a few sentences: what was measured, and what it says. If there are too few data, the last
+    sentence says which effect they would show.
+    """
+    effect = with_unit(one, one.estimate) if one.estimate is not None else ""
+    if effect and one.low is not None and one.high is not None:
+        effect += f" (95% interval {_plain(one, one.low)} to {_plain(one, one.high)})"
+    limit = _limit(one, one.margin) if one.margin is not None else ""
     says = {
         "found": "A difference was found" + (f": {effect}" if effect else ""),
         "absent": "No difference that matters was found"
         + (f": {effect}" if effect else "")
-        + (f". Effects below {limit} do not matter here" if limit else ""),
+        + (f". Effects {limit} do not matter here" if limit else ""),
         "inconclusive": "There are too few data to tell" + (f": {effect}" if effect else ""),
         "not measurable": "This cannot be measured here",
     }.get(one.outcome, f"The outcome is “{one.outcome}”" + (f": {effect}" if effect else ""))
     parts = [one.about, says]
-    if one.detectable is not None:
-        parts.append(f"The smallest effect that these data would show in 80 of 100 cases is {number(one.detectable)}")
+    if one.detectable is not None and one.outcome == "inconclusive":
+        least = with_unit(one, one.detectable)
+        parts.append(f"The smallest effect that these data would show in 80 of 100 cases is {least}")
     return " ".join(_sentence(part) for part in [*parts, one.note] if part.strip())
+
+
+def is_ratio(unit: str) -> bool:
+    """Whether effects with this unit are logarithms to the base 2 of ratios. People read the ratios more easily."""
+    return unit.startswith("log2")
+
+
+def _plain(one: Measurement, value: float) -> str:
+    """A value of a test as a ratio, in percent, or as it is."""
+    if is_ratio(one.unit):
+        return number(2.0**value)
+    return number(100 * value) if one.unit.startswith("share") else number(value)
+
+
+def with_unit(one: Measurement, value: float) -> str:
+    """A value of a test with its unit: "1.3 times", "2 percentage points", "5%", "0.2 nats"."""
+    if is_ratio(one.unit):
+        return f"{_plain(one, value)} times"
+    if one.unit == "share":
+        return f"{_plain(one, value)}%"
+    plain = _plain(one, value)
+    points = f"percentage point{'' if plain == '1' else 's'}"
+    return f"{plain} {points if one.unit.startswith('share') else one.unit}".strip()
+
+
+def _limit(one: Measurement, margin: float) -> str:
+    """Which effects do not matter, in words that follow "Effects"."""
+    least = f"between {_plain(one, -margin)} and" if is_ratio(one.unit) else "below"
+    return f"{least} {with_unit(one, margin)}"
 
 
 def number(value: float | None) -> str:

@@ -24,6 +24,7 @@ from synthgen import durable
 from synthgen.recipe import SeedSource
 from synthgen.records import SPLITS
 from synthgen.seeds.changes import RowHashes
+from synthgen.sources import own_license
 
 _BUFFER = 1 << 20
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
@@ -52,7 +53,8 @@ class Seeds(Sequence[Seed]):
 
     `counts` is the number of seeds in each split. `fingerprint` is a hash of ids, splits, fields and references, so it
     changes when any row changes. `rows` holds hashes of the rows, with which a later run can find out which rows have
-    changed. `fingerprint` and `rows` are available only if `hashed` is true.
+    changed. `fingerprint` and `rows` are available only if `hashed` is true. `licenses` holds the licenses that rows
+    state themselves, each with the index of the rows' source in `sources`.
     """
 
     def __init__(self, sources: Sequence[SeedSource], *, hashed: bool = True) -> None:
@@ -69,6 +71,7 @@ class Seeds(Sequence[Seed]):
         self._ids: dict[str, list[tuple[str, int]]] = {}
         self._copies = array("I")
         self.rows = RowHashes()
+        self.licenses: dict[tuple[int, str], None] = {}
 
     def add(self, seed: Seed, source: int, file: str) -> None:
         """Append a seed. `source` is the index of the seed's source in `sources`. `file` is the name of the file that
@@ -82,6 +85,8 @@ class Seeds(Sequence[Seed]):
             self._hash.update(f'{"," if self._splits else ""}[{_encode(seed.id)},"{seed.split}",'.encode())
             self._hash.update(content)
             self.rows.add(file, seed.id.encode() if seed.source.id else b"", content)
+        if (own := own_license(seed.fields)) is not None:
+            self.licenses[source, own] = None
         self._ends.append(self._ends[-1] + len(data))
         self._splits.append(SPLITS.index(seed.split))
         self._sources.append(source)

@@ -11,6 +11,9 @@ from typing import Literal
 from synthgen.tables.reference import Reference
 from synthgen.tables.section import Count, Json, ModelName, Rule, Section, Share
 
+CARD: Reference = "distill.card:write_model_card"
+"""The function that writes the card of a student of any kind."""
+
 
 class Lora(Section):
     """Low-rank adapters. Only the adapters are trained, and at the end they are merged into the weights. The keys have

@@ -56,7 +56,6 @@ _KNOWN = re.compile(
     r"|(.*/)?\.lock"
 )
 _FOUND = ("rows", "failures", "replies")
-_MARK = "> **Out of date.**"
 
 
 @dataclass
@@ -135,7 +134,8 @@ def _prepare(run: Path, source: str) -> _Job:
         if not finished:
             corpus.committed(folder)
         what, tombstone = _meant(folder, source, inputs)
-    selected = select(folder, Removed((tombstone,)))
+    selected = select(folder, Removed((tombstone,)), generated=recipe.teacher is not None)
+    selected.seeds |= set(() if journal is None else journal["seeds"])  # their rows may be gone already
     if journal is None:
         tombstone = replace(tombstone, rows=tuple(sorted({*tombstone.rows, *selected.others})))
     found = None if inputs is None else concerned(inputs, Removed((tombstone,)), _replies())
@@ -297,7 +297,13 @@ def _carry_out(job: _Job) -> None:
     run, folder = job.run, job.folder
     durable.write_json(
         run / JOURNAL,
-        {"name": job.tombstone.name, "what": job.what, "tombstone": job.tombstone.to_dict(), "manifest": job.manifest},
+        {
+            "name": job.tombstone.name,
+            "what": job.what,
+            "tombstone": job.tombstone.to_dict(),
+            "manifest": job.manifest,
+            "seeds": sorted(job.selected.seeds),
+        },
     )
     write_tombstone(run, job.tombstone)
     if job.concerned and job.concerned.keys and (job.resumed or job.tombstone.counts["replies"]):
@@ -356,14 +362,8 @@ def _mark_students(job: _Job) -> None:
         if not is_regular(card):
             continue
         text = card.read_text(encoding="utf-8")
-        mark = (
-            f"{_MARK} This student was trained on a corpus from which '{job.tombstone.name}' was removed on "
-            f"{job.tombstone.date}. Train it again before you use or share it."
-        )
-        if mark in text:
-            continue
-        head, title, rest = text.partition("\n# ")
-        durable.write_text(card, f"{head}\n{mark}\n{title}{rest}")
+        if (marked := job.tombstone.marked(text)) != text:
+            durable.write_text(card, marked)
 
 
 def _finish(job: _Job, manifest: Manifest) -> None:

@@ -112,7 +112,7 @@ def _unknown(name: str, known: _Known, run: Path) -> UserError:
 @dataclass
 class Selected:
     """The rows to remove: their `ids` and the `seeds` from which they were made. `others` are the rows that are removed
-    only because they are in the group of a removed row, or were made from a removed row.
+    only because they are in the group of a removed row, were made from a removed row, or share a reply with it.
     """
 
     ids: set[str] = field(default_factory=set)
@@ -120,27 +120,34 @@ class Selected:
     others: set[str] = field(default_factory=set)
 
 
-def select(folder: Path, removed: Removed) -> Selected:
-    """Find the rows of the generated corpus `folder` that descend from something in `removed`. Rows of one group are
-    removed together. The ids of the removed rows are held in memory.
-    """
-    found, groups = Selected(), set[str]()
+def select(folder: Path, removed: Removed, *, generated: bool) -> Selected:
+    """Find the rows of the corpus `folder` that descend from something in `removed`. Rows of one group are removed
+    together. The ids of the removed rows are held in memory.
 
-    def take(row_id: str, seed_id: str, group: str | None) -> None:
+    If a teacher `generated` the rows, the rows of a seed that share a reply are removed together too. For example, all
+    questions about a document are in one reply. This reply must be deleted, so no command could make the other rows
+    again.
+    """
+    found, groups, replies = Selected(), set[str](), set[tuple[str, str]]()
+
+    def take(row_id: str, seed_id: str, parents: Sequence[str], group: str | None) -> None:
         found.ids.add(row_id)
         found.seeds.add(seed_id)
         if group is not None:
             groups.add(group)
+        if generated:
+            replies.update((seed_id, one) for one in parents)
 
     for row_id, seed_id, parents, group, sources in _lineages(folder):
         if removed.has_row(row_id, seed_id, sources, parents):
-            take(row_id, seed_id, group)
-    before = (0, 0)
-    while before != (len(found.ids), len(groups)) and found.ids:
-        before = (len(found.ids), len(groups))
+            take(row_id, seed_id, parents, group)
+    before = 0
+    while before != len(found.ids):
+        before = len(found.ids)
         for row_id, seed_id, parents, group, _ in _lineages(folder):
-            if row_id not in found.ids and (group in groups or not found.ids.isdisjoint(parents)):
-                take(row_id, seed_id, group)
+            shares = group in groups or any((seed_id, one) in replies for one in parents)
+            if row_id not in found.ids and (shares or not found.ids.isdisjoint(parents)):
+                take(row_id, seed_id, parents, group)
                 found.others.add(row_id)
     return found
 

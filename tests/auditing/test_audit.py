@@ -242,3 +242,13 @@ def test_a_student_is_judged_by_its_own_checkpoint(tmp_path):
         (found,) = [one for one in report.findings if one.role == "student_base"]
         assert (found.source, found.status, report.status) == ("some/base", status, status)
     assert synthgen.audit(curating(), run).status == "ALLOW"
+
+
+def test_a_provider_that_no_terms_ask_about_is_named(tmp_path):
+    """A misspelt provider changes nothing, so the audit says so."""
+    values = {"competes": {"opnai": "no", "Google": "no"}}
+    recipe = synthgen.Recipe.model_validate({**curating().model_dump(), "audit": values})
+    report = synthgen.audit(recipe, corpus_of(tmp_path, [row("a", 0)]))
+    named = "audit.competes names 'opnai', but no terms ask whether a student competes with it; did you mean 'openai'?"
+    assert report.notes == [named]
+    assert f"note: {named}" in report.text()

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from support.commands import warm
 from support.corpora import corpus_of, curating, row
 from support.small import small_task, small_teacher
 
 import distill
 import synthgen
+from distill.cli import main
 from synthgen import corpus
 from synthgen.auditing.gate import check, notice
 from synthgen.errors import GateDenied
@@ -260,3 +262,15 @@ def test_run_trains_against_the_audit_only_when_told_to(tmp_path):
     assert ("audit overridden", "DENY for commercial use (train, share_data, release_weights)") in synthgen.open(
         run
     ).summary()
+
+
+def test_the_option_student_names_a_folder_from_here(tmp_path, monkeypatch):
+    """Paths in a recipe are relative to the recipe, but a path in a command is relative to the current folder."""
+    teacher = small_teacher(tmp_path / "here" / "mine")
+    recipe = small_task(tmp_path / "task", teacher, seeds=2, train={"kd_weight": 0})
+    run, trained = a_run(tmp_path / "run"), []
+    monkeypatch.setattr("distill.training.train", lambda recipe, *more, **named: trained.append(recipe) or 1 / 0)
+    monkeypatch.chdir(tmp_path / "here")
+    words = ["train", run, "--recipe", recipe, "--student", "./mine", "--student-license", "MIT"]
+    CliRunner().invoke(main, [str(word) for word in words])
+    assert trained[0].train.student.model == str(tmp_path / "here" / "mine")

@@ -15,6 +15,7 @@ import distill
 import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
+from synthgen.datasets import reading
 from synthgen.errors import GateDenied
 from synthgen.lineage import student_sources
 from synthgen.recipe import Recipe, deciding
@@ -252,3 +253,35 @@ def test_the_author_of_a_scored_corpus_is_in_its_manifest_card_and_audit(tmp_pat
     assert not [one for one in terms if one[1].startswith("teacher@")], "the teacher is named once"
     assert "generator: writer@1 – anthropic" in (run / "generated" / "README.md").read_text()
     assert synthgen.audit(recipe, run).status == "DENY"
+
+
+def test_the_license_of_a_single_row_is_judged(tmp_path):
+    """A data set of several licenses says in a column which license each row has. The user's statement about the data
+    set as a whole does not replace it.
+    """
+    licenses = ["MIT", "cc-by-nc-4.0", None, "Some text\nof a license", ["MIT", "GPL-3.0-only"], "CC0-1.0"]
+    rows = [
+        {"id": str(n), "prompt": "Who?", "completion": f"Me {n}.", "license": one} for n, one in enumerate(licenses)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    read = reading.open_dataset(reading.source_of(tmp_path / "rows.jsonl", "CC0-1.0"))
+    assert "license of each row: license" in read.text()
+    found = [[one["license"] for one in record.sources] for _, record in reading.records(read, "t", None)]
+    assert found == [
+        ["CC0-1.0", "MIT"],
+        ["CC0-1.0", "cc-by-nc-4.0"],
+        ["CC0-1.0"],
+        ["CC0-1.0", "unknown"],
+        ["CC0-1.0", "(MIT) AND (GPL-3.0-only)"],
+        ["CC0-1.0"],
+    ]
+
+
+def test_the_license_of_a_single_seed_is_judged(tmp_path, serve):
+    seeds = [{"id": f"q{n}", "question": f"What is {n}?", "licence": ("MIT", "CC-BY-NC-4.0")[n % 2]} for n in range(4)]
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", serve().url, seeds))
+    synthgen.generate(recipe, tmp_path / "run")
+    stated = {(one["role"], one["license"]) for one in corpus.manifest(tmp_path / "run" / "generated")["sources"]}
+    assert {("seed", "CC0-1.0"), ("seed", "MIT"), ("seed", "CC-BY-NC-4.0")} <= stated
+    report = synthgen.audit(recipe, tmp_path / "run")
+    assert (report.status, report.rows) == ("DENY", {"ALLOW": 2, "DENY": 2})

@@ -62,6 +62,8 @@ def test_a_student_is_audited_beside_its_teacher_and_the_gate_stays_open(finishe
     assert (report["intent"], report["corpus_sha256"]) == (before["intent"], before["corpus_sha256"])
     assert "models" not in report["intent"]
     assert stored(run) == before
+    card = (run / "student" / "README.md").read_text()
+    assert "WinoBias type 1: preference" in card, "the audit writes the card again"
 
 
 def test_a_model_without_a_known_corpus_does_not_pass(finished, sets, tmp_path):

@@ -103,6 +103,15 @@ def test_copied_passages_are_one_observation(tmp_path):
     assert audited(tmp_path / "own", stories(300, (0.5, 0.5)) + own).findings != ()
 
 
+def test_sentences_of_one_seed_say_nothing_about_a_group(tmp_path):
+    """All sentences about women come from one seed, so their words may be the topic of this seed."""
+    one = [said(f"She prays in the temple on day {n}.", 1000 + n, seed_id="one") for n in range(40)]
+    men = [said(f"He works in the office on day {n}.", 2000 + n) for n in range(40)]
+    result = audited(tmp_path, one + men)
+    assert result.findings == ()
+    assert measured(result, "association", "gender: female").outcome == "not measurable"
+
+
 # All tests
 
 
@@ -274,17 +283,20 @@ def simulation():
 
 @pytest.mark.parametrize("corpora", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_planted_skews_are_found_and_no_others(simulation, corpora, tmp_path):
-    book, truth = lexicon(simulation.SECTION), simulation.truth(0.2, many=20_000)
-    found, falsely, held = (dict.fromkeys(simulation.TESTS, 0) for _ in range(3))
+    book, truth = lexicon(simulation.SECTION), simulation.truth(0.2, seeds=10_000)
+    found, falsely, held = (dict.fromkeys((*simulation.TESTS, simulation.OTHERS), 0) for _ in range(3))
     for skew in (0.0, 0.2):
         for number in range(corpora):
-            rng = np.random.default_rng([number, int(skew * 10)])
+            rng = np.random.default_rng([7, number, int(skew * 10)])
             simulation.write(tmp_path, *simulation.tables(rng, simulation.draw(rng, skew)))
-            for name, one in simulation.tested(tmp_path, book).items():
+            tests = simulation.tested(tmp_path, book)
+            falsely[simulation.OTHERS] += tests.pop(simulation.OTHERS).outcome == "found"
+            for name, one in tests.items():
                 (found if skew else falsely)[name] += one.outcome == "found"
                 held[name] += skew > 0 and one.low <= truth[name] <= one.high
-    for name, least in {"representation": 0.9, "counterfactual": 0.9, "refusals": 0.9, "association": 0.75}.items():
-        assert share_interval(found[name], corpora)[1] > least, (name, found)
+    assert share_interval(falsely.pop(simulation.OTHERS), 2 * corpora)[0] <= 0.05
     for name in simulation.TESTS:
+        least = 0.75 if name == "association" else 0.9
+        assert share_interval(found[name], corpora)[1] > least, (name, found)
         assert share_interval(falsely[name], corpora)[0] <= 0.05, (name, falsely)
         assert share_interval(held[name], corpora)[1] >= 0.94, (name, held)

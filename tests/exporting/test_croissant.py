@@ -143,7 +143,7 @@ def test_the_description_says_what_the_run_and_its_audit_say(run, tmp_path):
     found = described(tmp_path / "after")
     assert found["rai:dataUseCases"][0].startswith("This corpus may be used to train a student")
     assert report["date"] in found["rai:dataUseCases"][1]
-    assert "A difference was found: −0.62 (log2 ratio; 95% interval −0.9 to −0.35)" in found["rai:dataBiases"][0]
+    assert "A difference was found: 0.651 times (95% interval 0.536 to 0.785)" in found["rai:dataBiases"][0]
     assert any("name the authors" in line for line in found["rai:dataLimitations"])
     opened(tmp_path / "after")
 

@@ -104,10 +104,12 @@ def test_every_test_of_bias_is_a_sentence_with_its_interval(run):
     text = page.text.split("Tests of bias")[1]
     places = [text.index(heading) for heading in audit_text.OUTCOMES.values()]
     assert places == sorted(places), "what was found is first"
-    assert "A difference was found: −0.62 (log2 ratio; 95% interval −0.9 to −0.35)." in text
-    assert "No difference that matters was found: 0.05 (log2 ratio; 95% interval −0.1 to 0.18)." in text
-    assert "There are too few data to tell: 0.2 (log2 ratio; 95% interval −0.3 to 0.7)." in text
-    assert "The smallest effect that these data would show in 80 of 100 cases is 0.8." in text
+    assert "A difference was found: 0.651 times (95% interval 0.536 to 0.785)." in text
+    assert "No difference that matters was found: 1.04 times (95% interval 0.933 to 1.13)." in text
+    assert "Effects between 0.871 and 1.15 times do not matter here." in text
+    assert "There are too few data to tell: 1.15 times (95% interval 0.812 to 1.62)." in text
+    assert "The smallest effect that these data would show in 80 of 100 cases is 1.74 times." in text
+    assert "No difference that matters was found: 1 percentage point (95% interval −1 to 3)." in text
     assert "This cannot be measured here. Only 12 rows mention the group." in text
     assert "<b>[x](y)" in text, "text of rows is shown and is no markup"
     assert html.split("Tests of bias")[1].split("<h2>")[0].count("<svg") == 2, "one plot for each unit"
@@ -196,3 +198,18 @@ def test_the_verdict_of_each_status(run, status, begin):
     assert "because of" in said
     assert said.count("reason ") == 3
     assert said.endswith("and because of 3 more.")
+
+
+def test_what_tests_of_bias_found_is_no_dispute_about_licenses(run):
+    report = audited(run, TESTS)
+    bias = {**report["findings"][0], "role": "bias", "status": "CONTESTED", "reasons": ["differs"], "obligations": []}
+    (run / "audit" / "report.json").write_text(
+        json.dumps({**report, "status": "CONTESTED", "findings": [*report["findings"], bias]})
+    )
+    page, _ = page_of(run)
+    said = page.text.split("Audit: what may")[1].split("How many rows")[0]
+    assert (
+        "for research use. The texts that were read state nothing against it. Tests of bias found 1 difference" in said
+    )
+    assert "disputed" not in said
+    assert "Read the differences that the tests of bias found" in said

@@ -19,6 +19,7 @@ from distill.card import authors, write_model_card, written_in
 from synthgen import corpus
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
+from synthgen.removed import Tombstone, write_tombstone
 from synthgen.results import audit_text
 from synthgen.results.evaluation import Evaluation
 from synthgen.results.measures import Interval, Measure, Quantiles
@@ -264,3 +265,16 @@ def test_the_card_has_the_tests_of_bias_of_this_student(run, tmp_path):
     assert "- representation, nurses: How often" in card_of(folder, recipe, **more).text
     os.utime(folder / "audit" / "report.json", (0, 0))
     assert audit_text.NOT_MEASURED in card_of(folder, recipe, **more).text
+
+
+def test_a_card_that_is_written_again_still_says_that_the_student_is_out_of_date(run):
+    recipe, student = recipe_of({"model": "org/base", "license": "MIT"}), run / "student"
+    student.mkdir()
+    (student / "inputs.json").write_text('{"curated_sha256": "s"}')
+    card = card_of(student, recipe, facts_of(run)).text
+    assert "Out of date" not in card
+    tombstone = Tombstone("q1", "2026-11-30", corpora=("s",))
+    write_tombstone(run, tombstone)
+    again = card_of(student, recipe, facts_of(run)).text
+    assert "**Out of date.** This student was trained on a corpus from which 'q1' was removed on 2026-11-30." in again
+    assert tombstone.marked(again) == again

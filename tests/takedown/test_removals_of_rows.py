@@ -1,15 +1,20 @@
-"""`synthgen remove` in a run that was made from the rows of a data set, without a teacher."""
+"""`synthgen remove` of single rows, and in a run that was made from the rows of a data set, without a teacher."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
 from click.testing import CliRunner
 from support.corpora import parts
+from support.removing import make, places_of, rows_of
+from support.serving import KEY, Serving
 
 import synthgen
 from synthgen.cli import main
+from synthgen.takedown import remove as takedown
 from synthgen.takedown.result import Removal
 
 
@@ -57,3 +62,55 @@ def test_the_line_about_a_student_names_both_commands_that_train_it():
         Path("run"), "x", "the seed 'x'", False, dict.fromkeys(("rows", "failures", "replies"), 1), [], ["student"]
     ).text()
     assert "`synthgen run`, or `distill train` with --fresh, trains it again" in text
+
+
+@pytest.fixture
+def documents(tmp_path, monkeypatch):
+    """A run that asked a teacher twice for questions about each of two documents. Each reply has two questions. One
+    question about Rome is not answered.
+    """
+    names = ("Oslo", "Rome")
+    lists = {f"Ask about {name}.": [f"1. Where is {name}?\n2. How old is {name}?\n"] for name in names}
+    server = Serving(answers=lists, script=[["How old is Rome", ["filter"]]])
+    monkeypatch.setenv("LOOPBACK_KEY", KEY)
+    monkeypatch.setenv("SYNTHGEN_CACHE", str(tmp_path / "cache"))
+    yield make(
+        tmp_path,
+        server,
+        {"questions": "Ask about {{ name }}."},
+        seeds=[{"id": name, "name": name} for name in names],
+        strategy="extract",
+        split={"test": 0},
+        generate={"shard_size": 1, "num_generations": 2},
+    )
+    server.stop()
+
+
+def test_rows_that_share_a_reply_go_together(documents):
+    """The reply with the questions quotes the row, so it is deleted. The other row could not be made again."""
+    rows = rows_of(documents.run)
+    one = next(row for row in rows.values() if "Where is Oslo" in str(row.prompt))
+    removal = synthgen.remove(documents.run, one.id)
+    assert removal.counts | {"rows": 2, "failures": 0, "replies": 3} == removal.counts
+    gone = [row for row in rows.values() if row.id not in rows_of(documents.run)]
+    assert [(row.seed_id, row.parents) for row in gone] == [("Oslo", one.parents)] * 2
+    left = rows_of(documents.run).keys()
+    synthgen.generate(documents.recipe, documents.run, fresh=True)
+    assert rows_of(documents.run).keys() == left
+
+
+def test_a_failure_goes_even_if_the_rows_of_its_seed_went_before_a_kill(documents, monkeypatch):
+    row = next(row for row in rows_of(documents.run).values() if row.seed_id == "Rome")
+    whole = takedown.rewrite
+
+    def killed(work, name):
+        if row.id in pq.read_table(work.folder / "data" / f"{name}.parquet")["id"].to_pylist():
+            whole(work, name)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(takedown, "rewrite", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synthgen.remove(documents.run, row.id)
+    synthgen.remove(documents.run, row.id)
+    assert not places_of("Rome", documents.run / "generated" / "failures")
