@@ -47,7 +47,7 @@ FLOORS_OF_DISTILL = [
     {"streaming"},
     {"data", "held_out"},
     {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
-    {"tokenizer"},
+    {"processes", "tokenizer"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[4:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {
