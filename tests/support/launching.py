@@ -16,7 +16,7 @@ from typing import Any
 
 _SCRIPT = Path(__file__).with_name("launched.py")
 _TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
-_ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes"]
+_ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes"]
 
 
 def launch(processes: int, trainings: Sequence[Mapping[str, Any]]) -> subprocess.CompletedProcess[str]:
