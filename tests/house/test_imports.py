@@ -22,7 +22,7 @@ import synthgen
 # data only through a corpus.
 FLOORS = [
     {"cli"},
-    {"auditcommand", "pipeline", "takedown", "tasks"},
+    {"auditcommand", "pipeline", "plancommand", "takedown", "tasks"},
     {"bias"},  # this audit also reads texts as curation does; the table AUDITS names it
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},

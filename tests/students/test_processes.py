@@ -40,7 +40,10 @@ WRITERS = {
 }
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-READERS = {"encoder": {"config": {**BERT, "intermediate_size": 32, **NO_DROPOUT}}, "sentence": {"config": {"num_hidden_layers": 1, **NO_DROPOUT}}}
+READERS = {
+    "encoder": {"config": {**BERT, "intermediate_size": 32, **NO_DROPOUT}},
+    "sentence": {"config": {"num_hidden_layers": 1, **NO_DROPOUT}},
+}
 
 
 def written(path: Path, recipe, **changes) -> Path:
@@ -51,14 +54,18 @@ def written(path: Path, recipe, **changes) -> Path:
 
 
 def same_students(one: Path, two: Path) -> None:
-    """Asserts that two students have the same weights and curves, up to the order of sums."""
+    """Asserts that two students have the same weights and curves, up to the order of sums.
+
+    BERT's key biases are left out: attention does not depend on them, so their gradients are rounding errors, which
+    AdamW scales up.
+    """
     names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     assert names == sorted(path.relative_to(two) for path in two.rglob("*.safetensors"))
     for name in names:
         a, b = load_file(one / name), load_file(two / name)
         assert a.keys() == b.keys()
-        far = {key: float((a[key] - b[key]).abs().max()) for key in a if not torch.allclose(a[key], b[key], atol=1e-5)}
-        assert not far, (name, far)
+        far = {key: float((a[key] - b[key]).abs().max()) for key in a if not key.endswith(".key.bias")}
+        assert not {key: value for key, value in far.items() if value > 1e-5}, name
     for path in sorted(one.rglob("metrics.jsonl")):
         mine, theirs = metrics_of(path.parent), metrics_of(two / path.parent.relative_to(one))
         assert [row.keys() for row in mine] == [row.keys() for row in theirs]
