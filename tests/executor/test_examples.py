@@ -41,7 +41,7 @@ def test_scripts_of_slurm(script, tmp_path):
 
 
 def test_the_job_of_kuberay():
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (text,) = re.findall(r"```yml\n(.*?)```", PAGE, re.DOTALL)
     job = yaml.safe_load(text)
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     check(shlex.split(job["spec"]["entrypoint"]))
