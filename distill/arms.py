@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill import processes
 from distill.ending import end_answers
 from distill.fits import check_ids, check_rows, rows_of_table
 from distill.job import Job
@@ -95,21 +96,21 @@ def train_arms(arms: Arms[Row], job: Job) -> dict[str, Metrics]:
     The first arm is saved in the job's folder, the second in the folder `baseline` below it. Finished arms are skipped.
     """
     accelerator = accelerator_of(job.section, arms.device, job.folder)
-    if accelerator.num_processes > 1 and accelerator.is_main_process:
-        job.ui.note(f"train: {accelerator.num_processes} processes, each of which trains on a part of every batch")
+    if processes.count() > 1:
+        job.ui.note(f"train: {processes.count()} processes, each of which trains on a part of every batch")
     steps = steps_of(len(arms.rows), job.section)
     curves: dict[str, Metrics] = {}
     with job.ui.progress("train", steps * len(arms.objectives), "steps") as bar:
         for number, name in enumerate(arms.objectives):
             folder = job.folder if number == 0 else job.folder / "baseline"
-            if (folder / "metrics.jsonl").exists():
+            if processes.once((folder / "metrics.jsonl").exists):
                 bar.advance(steps, resumed=True)
             else:
                 _train(arms, job, name, folder, accelerator, bar)
             curves[name] = read_metrics(folder)
     if job.section.report_to:
         accelerator.end_training()
-    if accelerator.is_main_process:
+    if durable.writes():
         outputs.discard(job.folder, CHECKPOINTS)
     return curves
 
@@ -129,11 +130,10 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
         checkpoint_activations(student.model)
     objective = arms.objectives[name](student.model)
     order = Order(len(arms.rows), section.batch_size, section.seed)
-    steps, rank, processes = steps_of(len(arms.rows), section), accelerator.process_index, accelerator.num_processes
-    table = rows_of_table(student.model)
+    steps, table = steps_of(len(arms.rows), section), rows_of_table(student.model)
 
     def read(step: int) -> list[Row]:
-        rows = arms.read(order.rows(step), rank, processes)
+        rows = arms.read(order.rows(step), processes.rank(), processes.count())
         check_ids(rows, table, arms.tokenizer)  # a teacher can draw ids that its tokenizer does not have
         return rows
 
@@ -148,11 +148,13 @@ def _train(arms: Arms[Row], job: Job, name: str, folder: Path, accelerator: Acce
             accelerator=accelerator,
             validation=arms.validation,
         )
-    if accelerator.is_main_process:
+
+    def save_all() -> None:
         for place, model in objective.beside().items():
             save(StudentModel(model), arms.tokenizer, folder / place, ends=arms.ends)
         save(student, arms.tokenizer, folder, metrics, ends=arms.ends)
-    accelerator.wait_for_everyone()
+
+    processes.once(save_all)
     accelerator.free_memory()
 
 

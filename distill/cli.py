@@ -83,11 +83,35 @@ def train(
     distill train my-rows.jsonl --student HuggingFaceTB/SmolLM2-135M-Instruct --student-license Apache-2.0 \\
       --license CC0-1.0 -o students/mine
     """
-    from distill.adopted import is_dataset, recipe_of_dataset
+    from distill.adopted import is_dataset
+    from distill.processes import one_error
     from distill.training import places
     from distill.training import train as train_
-    from synthgen.datasets import source_of
     from synthgen.tally import tally
+
+    with one_error():
+        loaded = _recipe_to_train(run, recipe, student, student_license, license=license, field=field, set=set)
+        trained = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
+    if not writes():
+        return
+    rows_of_student, _ = places(run, out, fresh=fresh)
+    conclude(ui, trained.to_dict(), trained.text(), tally(rows_of_student), None)
+    ui.hint(f"distill eval {trained.folder if is_dataset(run) else run}")
+
+
+def _recipe_to_train(
+    run: Path,
+    recipe: str | None,
+    student: str | None,
+    student_license: str | None,
+    *,
+    license: str | None,
+    field: tuple[str, ...],
+    set: tuple[str, ...],
+) -> synthgen.Recipe:
+    """The recipe of `train` with the values of its options. See the options of `train`."""
+    from distill.adopted import is_dataset, recipe_of_dataset
+    from synthgen.datasets import source_of
 
     if student and student.startswith((".", "~")):  # a path from here; paths in a recipe are relative to the recipe
         student = str(Path(student).expanduser().absolute())
@@ -100,22 +124,16 @@ def train(
     named = {"train.student.model": student, "train.student.license": student_license}
     settings = (*set, *(f"{key}={value}" for key, value in named.items() if value))
     if rows and student and not recipe:
-        loaded = synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(settings)))
-    elif rows and not recipe and not student:
+        return synthgen.with_values(recipe_of_dataset(source, student), read(parse_settings(settings)))
+    if rows and not recipe and not student:
         raise UserError(
             f"'{run}' is a data set, and no student is named",
             "name a checkpoint with --student, or a recipe with --recipe",
         )
-    else:
-        loaded = synthgen.load_recipe(recipe_of(run, recipe), settings)
-        if license or field:
-            loaded = loaded.model_copy(update={"seeds": (source, *loaded.seeds)})
-    rows_of_student, _ = places(run, out, fresh=fresh)
-    trained = train_(loaded, run, out, fresh=fresh, override_audit=override_audit, ui=ui if writes() else None)
-    if not writes():
-        return
-    conclude(ui, trained.to_dict(), trained.text(), tally(rows_of_student), None)
-    ui.hint(f"distill eval {trained.folder if rows else run}")
+    loaded = synthgen.load_recipe(recipe_of(run, recipe), settings)
+    if license or field:
+        loaded = loaded.model_copy(update={"seeds": (source, *loaded.seeds)})
+    return loaded
 
 
 @main.command("eval")

@@ -72,13 +72,20 @@ class Job:
         """The device on which the student is trained: the device of the recipe's local teacher, otherwise the first
         GPU, or the CPU if the machine has no GPU.
         """
-        return pick_device(self.runs.device)
+        return device_of(self.recipe)
 
     @cached_property
     def runs(self) -> TeacherSection:
         """A section with the device and the batch size for the student, taken from the recipe's local teacher or the
         defaults.
         """
-        if has_local_teacher(self.recipe):
-            return local_teacher(self.recipe)
-        return TeacherSection(model="")
+        return _runs(self.recipe)
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """The device on which a student of this recipe is trained; see `Job.device`."""
+    return pick_device(_runs(recipe).device)
+
+
+def _runs(recipe: Recipe) -> TeacherSection:
+    return local_teacher(recipe) if has_local_teacher(recipe) else TeacherSection(model="")

@@ -4,7 +4,8 @@
 
 The rows of a step are a function of the step number. When the student writes its own texts, the rows also depend on its
 weights. A checkpoint therefore holds the weights, the optimizer's moments, the step number and the objective's state.
-Under `accelerate launch`, each process computes its share of every batch. The loss is normalized over the whole batch.
+With several processes, each process computes its share of every batch. The loss is normalized over the whole batch. No
+state depends on the number of processes, so any number of processes can resume a training.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from distill import processes
 from distill.streaming.mapped import Outlined
 from synthgen import durable, files
 from synthgen.errors import CorpusError, UserError
@@ -145,14 +147,15 @@ def fit(
     without improvement, and the best weights are restored. Raises UserError when the loss is not finite or memory runs
     out.
     """
+    objective.to(accelerator.device)
     weights = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         weights.values(), lr=section.learning_rate, weight_decay=section.weight_decay, betas=(0.9, 0.95), fused=True
     )
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    trainer = _Trainer(objective, wrapped, optimizer, weights, section, accelerator)
+    trainer = _Trainer(objective, optimizer, weights, section, accelerator.device)
     objective.train()
     start, metrics = trainer.restored(checkpoints)
+    processes.spread(objective)
     bar.advance(start, resumed=True)
     log = _Log(checkpoints, metrics, accelerator)
     for step in range(start, steps):
@@ -160,7 +163,7 @@ def fit(
             bar.advance(steps - step)
             break
         # The seed of dropout and other random numbers depends on the step and the process.
-        torch.manual_seed((section.seed << 32 | step << 8 | accelerator.process_index) % 2**63)
+        torch.manual_seed((section.seed << 32 | step << 8 | processes.rank()) % 2**63)
         batch = objective.begin(step, batch_of(step))
         for group in optimizer.param_groups:
             group["lr"] = section.learning_rate * schedule(step, steps, section.warmup_steps)
@@ -169,12 +172,11 @@ def fit(
             trainer.measure(row, validation, metrics, checkpoints)
         metrics.append(row)
         log.add(row)
-        if accelerator.is_main_process and (step + 1) % section.save_steps == 0 and step + 1 < steps:
+        if processes.rank() == 0 and (step + 1) % section.save_steps == 0 and step + 1 < steps:
             trainer.save(step + 1, metrics, checkpoints)
         bar.tokens(int(row["tokens"]))
         bar.advance(1)
-    accelerator.wait_for_everyone()
-    if section.early_stopping_patience and checkpoints.best.exists():
+    if section.early_stopping_patience and processes.once(checkpoints.best.exists):
         trainer.take_best(checkpoints)
     return metrics
 
@@ -197,21 +199,17 @@ class _Log:
 
 @dataclass
 class _Trainer(Generic[Row]):
-    """One objective with its optimizer.
-
-    `wrapped` is the objective as prepared by accelerate. `weights` are the trained parameters by name.
-    """
+    """One objective with its optimizer. `weights` are the trained parameters by name."""
 
     objective: Objective[Row]
-    wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     weights: dict[str, nn.Parameter]
     section: TrainSection
-    accelerator: Accelerator
+    device: torch.device
 
     def step(self, step: int, batch: list[Row]) -> dict[str, float]:
         """Do one optimizer step on `batch`. Returns its metrics."""
-        accelerator, size = self.accelerator, self.section.micro_batch_size or len(batch)
+        size = self.section.micro_batch_size or len(batch)
         try:
             parts = self._backward(batch, size)
         except (RuntimeError, MemoryError) as error:
@@ -222,46 +220,32 @@ class _Trainer(Generic[Row]):
                 f"out of memory in step {step}, with {min(size, len(batch))} rows at once",
                 "lower train.micro_batch_size (the result stays the same), or set train.gradient_checkpointing",
             ) from None
-        if accelerator.num_processes > 1:
-            sums = torch.tensor([parts[key] for key in sorted(parts)], device=accelerator.device)
-            parts = dict(zip(sorted(parts), accelerator.reduce(sums, "sum").tolist(), strict=True))
+        parts = processes.summed(parts)
         if not math.isfinite(parts["loss"]):
             raise UserError(f"the loss of step {step} is {parts['loss']}", "lower train.learning_rate")
-        norm = accelerator.clip_grad_norm_(self.objective.parameters(), 1.0)
+        processes.add_gradients(self.weights.values())
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"step": step, **parts, "grad_norm": float(norm), "tokens": self.objective.tokens(batch)}
 
     def _backward(self, batch: list[Row], size: int) -> dict[str, float]:
         """Accumulate the gradients of this process's share of `batch`, `size` rows at a time. Returns the terms of the
-        loss by name.
-
-        A process without rows computes the first row with weight 0, so that all processes do the same number of forward
-        and backward passes.
+        loss of this share by name. The last batch of an epoch can have fewer rows than there are processes. A process
+        without rows then has no gradients and no terms.
         """
-        accelerator = self.accelerator
-        own = batch[accelerator.process_index :: accelerator.num_processes]
-        largest = -(-len(batch) // accelerator.num_processes)
-        portions = -(-largest // size)  # this number is the same in all processes, because they wait for each other
+        own = batch[processes.rank() :: processes.count()]
         parts: dict[str, float] = {}
-        for number in range(portions):
-            rows, idle = own[number * size : (number + 1) * size], False
-            if not rows:
-                rows, idle = batch[:1], True
-            with accelerator.no_sync(self.wrapped) if number + 1 < portions else nullcontext():
-                with self._precision():
-                    loss, values = self.wrapped(rows, batch)
-                # DDP averages the gradients over the processes. The factor below, the number of processes, turns this
-                # average into a sum.
-                accelerator.backward(loss * (0.0 if idle else float(accelerator.num_processes)))
-            parts = {key: parts.get(key, 0.0) + (0.0 if idle else value) for key, value in values.items()}
+        for begin in range(0, len(own), size):
+            with self._precision():
+                loss, values = self.objective(own[begin : begin + size], batch)
+            loss.backward()
+            parts = {key: parts.get(key, 0.0) + value for key, value in values.items()}
         return parts
 
     def _precision(self) -> AbstractContextManager[object]:
         enabled = self.section.dtype == "bfloat16"
-        context: AbstractContextManager[object] = torch.autocast(
-            self.accelerator.device.type, torch.bfloat16, enabled=enabled
-        )
+        context: AbstractContextManager[object] = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
         return context
 
     def measure(self, row: dict[str, float], rows: Sequence[Row], metrics: Metrics, checkpoints: Checkpoints) -> None:
@@ -270,21 +254,23 @@ class _Trainer(Generic[Row]):
         """
         row["validation"] = self._validate(rows)
         better = row["validation"] < min((m["validation"] for m in metrics if "validation" in m), default=math.inf)
-        if self.section.early_stopping_patience and better and self.accelerator.is_main_process:
+        if self.section.early_stopping_patience and better and processes.rank() == 0:
             tensors = {name: p.data for name, p in self.weights.items()}
             _write(tensors, checkpoints.best, {"step": str(int(row["step"]) + 1)})
 
     def _validate(self, rows: Sequence[Row]) -> float:
-        """Compute the objective's loss on `rows` in eval mode, that is, without dropout."""
+        """Compute the objective's loss on `rows` in eval mode, that is, without dropout. Each process computes a part,
+        and all processes return the same sum.
+        """
         self.objective.eval()
         size = self.section.micro_batch_size or self.section.batch_size
         whole = rows.outline if isinstance(rows, Outlined) else rows
         total = 0.0
         with torch.no_grad(), self._precision():
-            for begin in range(0, len(rows), size):
+            for begin in range(processes.rank() * size, len(rows), processes.count() * size):
                 total += self.objective(rows[begin : begin + size], whole)[1]["loss"]
         self.objective.train()
-        return total
+        return processes.summed({"loss": total})["loss"]
 
     def take_best(self, checkpoints: Checkpoints) -> None:
         """Load the weights with the lowest validation loss."""
@@ -308,10 +294,10 @@ class _Trainer(Generic[Row]):
 
     def restored(self, checkpoints: Checkpoints) -> tuple[int, Metrics]:
         """Load the newest checkpoint. Returns (next step, metrics so far), or (0, []) when there is no checkpoint."""
-        there = checkpoints.there()
-        if not there:
+        newest = processes.once(lambda: next(reversed(checkpoints.there()), None))
+        if newest is None:
             return 0, []
-        with opened(there[-1]) as file:
+        with opened(newest) as file:
             about, names = file.metadata(), set(file.keys())
             step = int(about["step"])
             for name, parameter in self.weights.items():

@@ -7,17 +7,18 @@ student.folder, student.training.steps          # runs/demo/student, …
 
 from __future__ import annotations
 
-import os
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from distill import processes
 from distill.adopted import adopt, is_dataset
 from distill.card import write_model_card
-from distill.finished import made_from
-from distill.job import Job
+from distill.finished import Inputs, made_from
+from distill.job import Job, device_of
 from distill.outputs import student_files, trained
 from synthgen import corpus, durable, outputs
 from synthgen.auditing.gate import audit_and_check, check_above, notice
@@ -25,6 +26,7 @@ from synthgen.auditing.gate import check as check_gate
 from synthgen.auditing.notices import carry
 from synthgen.errors import UserError
 from synthgen.lm.model import LanguageModel
+from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
 from synthgen.recipe.load import is_resolved
 from synthgen.results.training import FILE, Passage, Training, read_training
@@ -80,7 +82,7 @@ def train(
     section = recipe.train
     if section is None:
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
-    _check_processes(section)
+    _join_processes(section, device_of(recipe))
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if not is_dataset(Path(run)):
         check_gate(recipe, job.source, override=override_audit)  # this call raises errors before anything is written
@@ -94,42 +96,63 @@ def train(
 
 def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
     """Do the work of `train` while the student's folder is locked."""
-    recipe, section, ui = job.recipe, job.section, job.ui
+    begun = processes.once(lambda: _begin(job, run, fresh, override))
+    if begun.finished:
+        job.ui.note(f"{job.folder} is already trained; nothing to do")
+        return TrainedStudent(job.folder, read_training(job.folder / FILE))
+    kind = KINDS[job.section.student.kind]
+    training: Training = resolve(kind.train)(replace(job, labels=tuple(begun.manifest["labels"])))
+    processes.once(lambda: _finish(job, begun, training))
+    return TrainedStudent(job.folder, read_training(job.folder / FILE))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What process 0 found before training: the corpus's manifest, how the gate of the audit was passed, and what the
+    student is made from. `finished` says that the student is already trained.
+    """
+
+    manifest: Manifest
+    passage: Passage
+    inputs: Inputs
+    finished: bool
+
+
+def _begin(job: Job, run: Path, fresh: bool, override: bool) -> _Begun:
+    """Check the corpus, pass the gate and claim the student's folder."""
     if is_dataset(run):
         _keep_recipe(job)
-        _adopt(run, job, fresh)
+        adopt(run, job.recipe, job.source, job.ui, fresh=fresh)
     manifest = corpus.verify(job.source)
     tally(job.source).check(job.source)
     passage = _gate(job, run, override)
-    inputs = made_from(section, job.source, manifest)
-    if durable.writes():
-        if fresh:
-            outputs.discard(job.folder, trained())  # this call keeps hidden states, and the corpus of a dataset
-        outputs.sweep(job.folder, trained())
-        corpus.claim(job.folder, dict(inputs), "train")
-    if (job.folder / FILE).exists() and not fresh:
-        ui.note(f"{job.folder} is already trained; nothing to do")
-        return TrainedStudent(job.folder, read_training(job.folder / FILE))
-    kind = KINDS[section.student.kind]
-    training: Training = resolve(kind.train)(replace(job, labels=tuple(manifest["labels"])))
+    inputs = made_from(job.section, job.source, manifest)
+    if fresh:
+        outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset
+    outputs.sweep(job.folder, trained())
+    corpus.claim(job.folder, dict(inputs), "train")
+    return _Begun(manifest, passage, inputs, (job.folder / FILE).exists())
+
+
+def _finish(job: Job, begun: _Begun, training: Training) -> None:
+    """Write the card and training.json."""
+    kind = KINDS[job.section.student.kind]
     training = replace(
         training,
-        kind=section.student.kind,
+        kind=job.section.student.kind,
         how_to_run=kind.how_to_run,
         library_name=kind.library_name,
         loss_unit=training.loss_unit or kind.loss_unit,
         loss_note=training.loss_note or kind.loss_note,
-        audit=passage,
-        **inputs,
+        audit=begun.passage,
+        **begun.inputs,
     )
-    if durable.writes():
-        if text := notice(recipe, job.source):
-            carry(job.folder, text)
-        write_model_card(job.folder, recipe, manifest, training, source=job.source)
-        training = replace(training, files=student_files(job.folder))
-        # this file is written last, because it marks the student as finished
-        durable.write_json(job.folder / FILE, training.to_dict())
-    return TrainedStudent(job.folder, training)
+    if text := notice(job.recipe, job.source):
+        carry(job.folder, text)
+    write_model_card(job.folder, job.recipe, begun.manifest, training, source=job.source)
+    training = replace(training, files=student_files(job.folder))
+    # this file is written last, because it marks the student as finished
+    durable.write_json(job.folder / FILE, training.to_dict())
 
 
 def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = False) -> tuple[Path, Path]:
@@ -154,14 +177,6 @@ def places(run: str | Path, out: str | Path | None = None, *, fresh: bool = Fals
     return source, folder
 
 
-def _adopt(rows: Path, job: Job, fresh: bool) -> None:
-    """Write a dataset's rows as a corpus, or wait until the process that writes files has done so."""
-    if durable.writes():
-        adopt(rows, job.recipe, job.source, job.ui, fresh=fresh)
-    while not (job.source / "manifest.json").exists():
-        time.sleep(0.1)
-
-
 def _keep_recipe(job: Job) -> None:
     """Write the recipe into the folder of a student that is trained on a data set, so that the student's evaluation
     finds the recipe.
@@ -171,18 +186,19 @@ def _keep_recipe(job: Job) -> None:
     path = job.folder / "recipe.yaml"
     if path.exists() and not is_resolved(path):
         raise UserError(f"{path} is not a file that `distill train` wrote", "name another folder with -o")
-    if durable.writes():
-        durable.write_text(path, dump_recipe(job.recipe))
+    durable.write_text(path, dump_recipe(job.recipe))
 
 
-def _check_processes(section: TrainSection) -> None:
-    """Raise UserError when several processes were started for a kind of student that only one process can train."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+def _join_processes(section: TrainSection, device: torch.device) -> None:
+    """Connect the processes that a launcher started. Raises UserError when they cannot train this student together."""
+    count = processes.started()
     if count > 1 and not KINDS[section.student.kind].distributed:
         raise UserError(
             f"a student of kind '{section.student.kind}' can be trained by only one process, but {count} were started",
-            "start `distill train` without `accelerate launch`",
+            "start `distill train` without `torchrun` or `accelerate launch`",
         )
+    processes.check(section.batch_size, device)
+    processes.join(device)
 
 
 def _gate(job: Job, run: Path, override: bool) -> Passage:

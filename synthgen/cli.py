@@ -14,8 +14,9 @@ import click
 
 import synthgen
 from synthgen.auditcommand import audit
-from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
+from synthgen.command import FIELD, SET, conclude, fields_of, load_for_rows, recipe_of, report_errors
 from synthgen.errors import UserError
+from synthgen.plancommand import plan
 from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.takedown.command import remove
 from synthgen.ui import UI
@@ -39,7 +40,8 @@ _RUN = click.argument("run", type=click.Path(path_type=Path))
 
 
 @click.group(
-    commands=[audit, remove], context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]}
+    commands=[audit, plan, remove],
+    context_settings={"auto_envvar_prefix": "SYNTHGEN", "help_option_names": ["-h", "--help"]},
 )
 @click.version_option(synthgen.__version__)
 def main() -> None:
@@ -78,23 +80,6 @@ def init(file: Path, license: str, out: Path | None, task: str | None, ui: UI) -
     written = synthgen.init(file, license=license, out=out, task=task)
     ui.show(written)
     ui.hint(f"synthgen plan {written.recipe}, then synthgen run {written.recipe} -o runs/{task or file.stem}")
-
-
-@main.command()
-@click.argument("recipe")
-@SET
-@report_errors
-def plan(recipe: str, set: tuple[str, ...], ui: UI) -> None:
-    """Show counts, tokens, cost and one rendered prompt. Nothing is sent.
-
-    \b
-    synthgen plan reasoning
-    synthgen plan my/recipe.yaml --json
-    synthgen plan reasoning --set generate.num_generations=4 --set seeds.0.limit=20
-    """
-    planned = synthgen.plan(_load(recipe, set, ui))
-    ui.show(planned)
-    ui.hint(f"synthgen run {recipe} -o runs/{planned.task}")
 
 
 @main.command()
@@ -156,7 +141,7 @@ def generate(
     from synthgen.recipe import with_limits
     from synthgen.tally import tally
 
-    loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
+    loaded = with_limits(load_for_rows(recipe, set, ui), budget, max_failures)
     made = synthgen.generate(
         loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
     )
@@ -349,7 +334,7 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool,
     synthgen run runs/first/recipe.yaml -o runs/first
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
-    loaded = _load(recipe, set, ui)
+    loaded = load_for_rows(recipe, set, ui)
     result = synthgen.run(loaded, out, fresh=fresh, repair=repair, override_audit=override_audit, ui=ui)
     conclude(ui, result.to_dict(), result.text(), result.outcome, out)
     ui.hint(f"open {out}/report.html")
@@ -365,14 +350,6 @@ def report(run: Path, ui: UI) -> None:
     synthgen report runs/first
     """
     ui.show(synthgen.report(run))
-
-
-def _load(recipe: str, set: tuple[str, ...], ui: UI) -> synthgen.Recipe:
-    """Load the recipe for a command that makes rows. Print a note when the recipe has no license for its templates."""
-    loaded = synthgen.load_recipe(recipe, set)
-    if loaded.license is None:
-        ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
-    return loaded
 
 
 def _part(text: str | None) -> tuple[int, int]:

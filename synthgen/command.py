@@ -12,13 +12,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
+
+if TYPE_CHECKING:
+    from synthgen.recipe import Recipe
 
 _SPACE = "free some space, then give the same command"
 _DISK = {
@@ -148,6 +151,14 @@ def conclude(ui: UI, value: dict[str, Any], text: str, outcome: _Outcome, run: P
     ui.result({**value, "outcome": outcome.to_dict()}, "\n".join([text, *outcome.warnings(), outcome.text()]))
     if run is not None:
         outcome.check(run)
+
+
+def load_for_rows(recipe: str, set: tuple[str, ...], ui: UI) -> Recipe:
+    """Load the recipe for a command that makes rows. Print a note when the recipe has no license for its templates."""
+    loaded: Recipe = resolve("synthgen.recipe:load_recipe")(recipe, set)
+    if loaded.license is None:
+        ui.note("note: the recipe has no `license:` for its templates, so the audit will say UNKNOWN")
+    return loaded
 
 
 def recipe_of(run: Path, named: str | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from synthgen import durable, outputs
+from synthgen import corpus, durable, outputs
 from synthgen.auditing import audit
 from synthgen.curation import Curation, curate
 from synthgen.curation.preview import ROWS, Preview, preview
@@ -84,6 +84,7 @@ class _Stages:
         changed recipe, a stage starts over only if its inputs changed.
         """
         began, before = time.monotonic(), _state(self.folder)
+        anew = not (self.folder / _MADE.get(name, "")).exists()
         try:
             value = act(self.fresh and self.same)
         except RunChanged:
@@ -93,8 +94,14 @@ class _Stages:
         self.seconds[name] = round(time.monotonic() - began, 2)
         worked = _state(self.folder) != before
         self.worked |= worked
-        _log(self.folder / "log.jsonl", name, self.seconds[name], worked)
+        counts = corpus.manifest(self.folder / _MADE[name])["counts"] if anew else {}
+        rows = sum(counts.get(key, 0) for key in ("rows", "kept", "rejected"))
+        _log(self.folder / "log.jsonl", {"stage": name, "seconds": self.seconds[name], "worked": worked}, rows)
         return value
+
+
+_MADE = {"generate": "generated", "curate": "curated"}
+"""The folders of the stages whose rows are counted in the log."""
 
 
 def run(
@@ -241,14 +248,12 @@ def _state(folder: Path) -> list[tuple[str, int]]:
     ]
 
 
-def _log(path: Path, stage: str, seconds: float, worked: bool) -> None:
-    """Add a line to log.jsonl."""
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "stage": stage,
-        "seconds": seconds,
-        "worked": worked,
-    }
+def _log(path: Path, stage: dict[str, object], rows: int) -> None:
+    """Add a line to log.jsonl. `rows` is the number of rows of a stage that one call did from beginning to end, or 0.
+    Only with this number can a reader of the log compute a rate.
+    """
+    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **stage}
+    line |= {"rows": rows} if rows else {}
     before = path.read_bytes().decode(errors="replace") if is_regular(path) else ""
     lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

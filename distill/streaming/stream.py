@@ -108,10 +108,10 @@ class Stream(Sequence[Example]):
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
-        Distributions are read only for the rows that this process computes: `numbers[rank::processes]`. Distributions
-        of the first row are also read, because a process without rows of its own computes that row.
+        Distributions are read only for the rows that this process computes. These are the rows
+        `numbers[rank::processes]`.
         """
-        mine = {0, *range(rank, len(numbers), processes)}
+        mine = range(rank, len(numbers), processes)
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
 
     def completion_tokens(self, order: Order, steps: int) -> int:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill import losses
+from distill import losses, processes
 from distill.data import Choice, Example
 from distill.output_layer import Head, completion_states, logits_of, output_head
 from distill.streaming.columns import TEACHER_PROMPT
@@ -96,7 +96,8 @@ class OnPolicy(LiveTeacher):
         """Return the step's rows, or rows whose completions the student wrote.
 
         The student writes completions for the rows of one step. These completions are used in this step and the next
-        `online.reuse` − 1 steps.
+        `online.reuse` − 1 steps. With several processes, each process writes the completions of its own rows, and gets
+        those of the other processes.
         """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()
@@ -104,19 +105,29 @@ class OnPolicy(LiveTeacher):
         return self.buffer or rows
 
     def _write(self, step: int, rows: list[Text]) -> list[Text]:
+        own = range(processes.rank(), len(rows), processes.count())
+        written = list(rows)
+        for number, found in enumerate(processes.gathered(self._write_own(step, [(n, rows[n]) for n in own]))):
+            written[number :: processes.count()] = found
+        return written
+
+    def _write_own(self, step: int, rows: Sequence[tuple[int, Text]]) -> list[Text]:
+        """The rows of `rows` with completions that the student writes. Each row comes with its number in the step."""
+        if not rows:
+            return []
         training = self.model.training
         self.model.eval()
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.section.dtype == "bfloat16"):
             replies = self.writer.complete(
-                [row.prompt for row in rows],
-                [key(self.section.seed, step, number) for number in range(len(rows))],
+                [row.prompt for _, row in rows],
+                [key(self.section.seed, step, number) for number, _ in rows],
                 self.online.temperature,
                 self.online.max_new_tokens,
             )
         self.model.train(training)
         return [
             replace(row, completion=reply.tokens, kept=False, written=True, ended=reply.ended)
-            for row, reply in zip(rows, replies, strict=True)
+            for (_, row), reply in zip(rows, replies, strict=True)
         ]
 
     def forward(self, rows: Sequence[Text], step: Sequence[Text]) -> tuple[Tensor, dict[str, float]]:

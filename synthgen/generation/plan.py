@@ -26,12 +26,12 @@ _CHARACTERS_PER_TOKEN = 4  # this number is typical of English prose, and the te
 class Plan:
     """The counts, tokens and cost of a recipe.
 
-    `splits` is the number of seeds in each split. `requests` and `completion_tokens` are maximum numbers.
-    `prompt_tokens` is estimated from the number of characters. For a strategy with several rounds of requests, only the
-    first round is known in advance. The requests of later rounds are assumed to be as long as those of the first round.
-    `cost_usd` is an estimate. This estimate assumes that completions have half the maximum length. `most_usd` is the
-    maximum cost without retries. This maximum assumes one prompt token for each byte and completions of the maximum
-    length. `cost_usd` and `most_usd` are None when a price is unknown.
+    `splits` is the number of seeds in each split, and `rows` is the number of rows. `requests` and `completion_tokens`
+    are maximum numbers. `prompt_tokens` is estimated from the number of characters. For a strategy with several rounds
+    of requests, only the first round is known in advance. The requests of later rounds are assumed to be as long as
+    those of the first round. `cost_usd` is an estimate. This estimate assumes that completions have half the maximum
+    length. `most_usd` is the maximum cost without retries. This maximum assumes one prompt token for each byte and
+    completions of the maximum length. `cost_usd` and `most_usd` are None when a price is unknown.
     """
 
     task: str
@@ -39,6 +39,7 @@ class Plan:
     teacher: str
     seeds: int
     splits: dict[str, int]
+    rows: int
     requests: dict[str, int]
     shards: int
     prompt_tokens: int
@@ -118,6 +119,7 @@ def plan(recipe: Recipe) -> Plan:
         teacher=", ".join(section.model for section in casting.cast(recipe).values()),
         seeds=len(inputs.seeds),
         splits={split: count for split, count in inputs.seeds.counts.items() if count},
+        rows=len(jobs),
         requests=requests,
         shards=len(plan_shards(jobs.counts, recipe.generate.shard_size)),
         prompt_tokens=total.characters // _CHARACTERS_PER_TOKEN,

@@ -218,8 +218,10 @@ class Kind:
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
-    distributed: bool = True
-    """Whether several processes can train one student together, each on a share of every batch."""
+    distributed: bool = False
+    """Whether several processes can train one student together, each on a share of every batch. `distill.arms` trains
+    in this way. Each process calls `train`, so a kind that says so must write files only where `durable.writes()`.
+    """
     copies_teacher: Callable[[Student], bool] = lambda student: False
     """Whether a student with this section starts with layers of the teacher. For a student with the teacher's layers,
     the teacher's weights are loaded, and the audit treats the teacher as a model whose weights initialize the student.
@@ -270,6 +272,7 @@ KINDS: dict[str, Kind] = {
         check="distill.tokenizer:check_student",
         open="distill.students.decoder:open_student",
         untrained="distill.students.decoder:untrained",
+        distributed=True,
         copies_teacher=_keeps_layers,
         needs_teacher=_has_no_checkpoint,
         learns_from="completions",
@@ -290,6 +293,7 @@ KINDS: dict[str, Kind] = {
         check="distill.tokenizer:check_student",
         open="distill.students.seq2seq:open_student",
         untrained="distill.students.seq2seq:untrained",
+        distributed=True,
         needs_teacher=_has_no_checkpoint,
         reads_plain_text=True,
         learns_from="completions",
@@ -309,6 +313,7 @@ KINDS: dict[str, Kind] = {
         train="distill.students.encoder:train",
         open="distill.students.encoder:open_student",
         untrained="distill.students.encoder:untrained",
+        distributed=True,
         needs_teacher=_has_no_tokenizer,
         learns_from="label probabilities",
         accepts=("kd_weight",),
@@ -322,6 +327,7 @@ KINDS: dict[str, Kind] = {
         train="distill.students.sentence:train",
         open="distill.students.sentence:open_student",
         untrained="distill.students.sentence:untrained",
+        distributed=True,
         copies_teacher=_keeps_layers,
         needs_teacher=lambda student: True,
         learns_from="texts",
@@ -336,7 +342,6 @@ KINDS: dict[str, Kind] = {
         ClassifierStudent,
         train="distill.students.classifier_train:train",
         open="distill.students.classifier:open_student",
-        distributed=False,
         learns_from="label probabilities",
         accepts=("kd_weight",),
         divergences=("forward_kl",),

@@ -146,6 +146,9 @@ def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
     run = tmp_path / "run"
     synthgen.run(recipe, run)
     log = run / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    made = {line["stage"]: line["rows"] for line in lines if "rows" in line}
+    assert made == {"generate": 18, "curate": 18}, "a rate needs the rows of a whole stage"
     log.write_text(log.read_text() + '{"time": "2026-01-01T00:0')
     page = report(run).path.read_text()
     assert "generate" in page
@@ -158,3 +161,4 @@ def test_half_a_line_of_the_log_breaks_nothing(tmp_path):
             assert line.startswith('{"time": "2026-01-01T00:0')
     assert stages.count("report") == 2
     assert stages.count("generate") == 2, "a new line begins after the half line"
+    assert log.read_text().count('"rows"') == 2, "the second command made no rows"

@@ -22,7 +22,7 @@ import synthgen
 # data only through a corpus.
 FLOORS = [
     {"cli"},
-    {"auditcommand", "pipeline", "takedown", "tasks"},
+    {"auditcommand", "pipeline", "plancommand", "takedown", "tasks"},
     {"bias"},  # the audit of bias reads texts with functions of curation; only the table AUDITS names this room
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
@@ -47,7 +47,7 @@ FLOORS_OF_DISTILL = [
     {"streaming"},
     {"data", "held_out"},
     {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
-    {"tokenizer"},
+    {"processes", "tokenizer"},
 ]
 BELOW_THE_STAGES = set.union(*FLOORS[4:])  # the rooms of `synthgen` that `distill` may import
 EXCEPTIONS = {

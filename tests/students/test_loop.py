@@ -1,6 +1,4 @@
-"""The training loop: students from a checkpoint, with random weights and with adapters, early
-stopping, two processes.
-"""
+"""The training loop: students from a checkpoint, with random weights and with adapters, early stopping."""
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,9 +25,8 @@ from distill.loop import Checkpoints, Objective, _Trainer, _write, accelerator_o
 from synthgen import corpus
 from synthgen.errors import CorpusError, RecipeError, RunChanged, UserError
 from synthgen.lm.load import pick_device
-from synthgen.recipe import TrainSection, load_recipe
+from synthgen.recipe import TrainSection
 from synthgen.results.evaluation import Evaluation
-from synthgen.tables.students import KINDS
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import Progress
 
@@ -263,64 +259,6 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch, rank, expected):
     assert [str(pick_device(name)) for name in ("auto", "cuda", "cpu")] == [expected, expected, "cpu"]
 
 
-# Several processes
-
-
-_LAUNCHED = """
-import sys
-from distill.cli import main
-
-run, *students = sys.argv[1:]
-for task, out in zip(students[::2], students[1::2], strict=True):
-    main(["train", run, "--recipe", task, "-o", out, "--override-audit"], standalone_mode=False)
-"""
-
-
-def test_two_processes_train_the_same_student(small_run, tmp_path):
-    """Under `torchrun` or `accelerate launch`, gradients are those of the whole step. A step has 4 or 3 rows, divided
-    between 2 processes.
-    """
-    recipe, run = small_run(seeds=20)
-    run = shutil.copytree(run, tmp_path / "run")  # the teacher's hidden states are written into the run
-    base = recipe.train.model_dump(exclude_none=True) | {"batch_size": 4, "max_steps": 6}
-    settings = {"whole": {}, "portions": {"micro_batch_size": 1, "hidden": {"stored": True}}}
-    alone, arguments = {}, [str(run)]
-    for name, changes in settings.items():
-        task = small_task(tmp_path / name, Path(recipe.teacher.model), seeds=20, train=base | changes)
-        alone[name] = train(load_recipe(task), run, tmp_path / f"one-{name}").folder
-        arguments += [str(task), str(tmp_path / f"two-{name}")]
-    shutil.rmtree(run / "hidden")  # without this folder, the launched processes must compute the hidden states again
-    script = tmp_path / "launched.py"
-    script.write_text(_LAUNCHED)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "2 processes, each of which trains on a part of every batch" in done.stderr
-    for name, one in alone.items():
-        two = tmp_path / f"two-{name}"
-        for arm in ("", "baseline"):
-            a, b = (load_file(folder / arm / "model.safetensors") for folder in (one, two))
-            assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a), name
-            for mine, theirs in zip(metrics_of(one / arm), metrics_of(two / arm), strict=True):
-                assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-                assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
-
-
-def test_a_kind_for_one_process_is_refused_to_several(small_run, tmp_path, monkeypatch):
-    recipe, run = small_run(seeds=8)
-    monkeypatch.setitem(KINDS, "decoder", replace(KINDS["decoder"], distributed=False))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="trained by only one process, but 2 were started"):
-        train(recipe, run, tmp_path / "student")
-
-
 _STARVED = """
 import resource, sys
 from functools import partial
@@ -427,7 +365,7 @@ def test_a_checkpoint_with_one_step_for_all_is_taken_up(tmp_path):
     weights = {"a": torch.nn.Parameter(torch.ones(2))}
     optimizer = torch.optim.AdamW(weights.values())
     section = TrainSection()
-    trainer = _Trainer(Objective(), Objective(), optimizer, weights, section, accelerator_of(section, CPU, tmp_path))
+    trainer = _Trainer(Objective(), optimizer, weights, section, CPU)
     tensors = {"weight.a": torch.zeros(2), "exp_avg.a": torch.full((2,), 3.0), "exp_avg_sq.a": torch.full((2,), 4.0)}
     where = Checkpoints(tmp_path, "x")
     _write(tensors, where.at(7), {"step": "7", "metrics": "[]", "state": "null"})
@@ -469,7 +407,7 @@ def test_a_damaged_checkpoint_is_named_and_never_trains_another_student(tmp_path
     weights = {"a": torch.nn.Parameter(torch.ones(64))}
     section = TrainSection()
     optimizer = torch.optim.AdamW(weights.values())
-    trainer = _Trainer(Objective(), Objective(), optimizer, weights, section, accelerator_of(section, CPU, tmp_path))
+    trainer = _Trainer(Objective(), optimizer, weights, section, CPU)
     where = Checkpoints(tmp_path, "x", keep=2)
     _write({"a": torch.zeros(64)}, where.best, {"metrics": "[]"})
     trainer.save(3, [], where)

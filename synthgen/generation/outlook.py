@@ -1,0 +1,193 @@
+"""Time, cost and storage of a recipe for another number of rows, on several nodes.
+
+    outlook(recipe, plan(recipe), rows=1_000_000_000, nodes=64, measured=Path("runs/first"))
+
+The cost follows from the plan. Times and sizes come from a finished run of the same recipe. Without such a run they are
+not known, and the text says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from synthgen import corpus
+from synthgen.errors import UserError
+from synthgen.files import is_regular, parse_json
+from synthgen.generation import casting
+from synthgen.generation.plan import Plan
+from synthgen.recipe import Recipe, load_recipe
+
+_STAGES = {"generate": "generated", "curate": "curated"}
+_SAME = ("strategy", "teacher", "teachers", "mixture", "steps", "logits")
+_UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a finished run measured. `rates` has the rows a second of each stage on one node; a stage that did not run
+    from its beginning to its end in one `synthgen run` is missing. `row_bytes` has the bytes in each kind of file, such
+    as `generated/logits`, for each generated row. `entry_bytes` is the size of the manifest for each of its files.
+    `files` is the number of files for each shard.
+    """
+
+    run: str
+    rates: dict[str, float]
+    row_bytes: dict[str, float]
+    entry_bytes: float
+    files: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The outlook for `rows` generated rows on `nodes` nodes.
+
+    `paced_seconds` is the shortest time in which the providers of API teachers accept the requests, at the recipe's
+    `rpm`; None when no teacher has a limit. `shard_size` is the recipe's. Costs are None when a price is unknown.
+    """
+
+    rows: int
+    nodes: int
+    requests: int
+    shards: int
+    shard_size: int
+    cost_usd: float | None
+    most_usd: float | None
+    paced_seconds: float | None
+    measured: Measured | None
+
+    def to_dict(self) -> dict[str, object]:
+        """The object that `--json` prints. `seconds` and `bytes` have the predictions."""
+        return {**asdict(self), "seconds": self.seconds(), "bytes": self.sizes()}
+
+    def seconds(self) -> dict[str, float]:
+        """The predicted seconds of each stage whose rate was measured."""
+        rates = self.measured.rates if self.measured else {}
+        found = {stage: self.rows / (rate * self.nodes) for stage, rate in rates.items()}
+        if "generate" in found and self.paced_seconds:
+            found["generate"] = max(found["generate"], self.paced_seconds)
+        return found
+
+    def sizes(self) -> dict[str, float]:
+        """The predicted bytes of each kind of file, and of one manifest."""
+        if self.measured is None:
+            return {}
+        sizes = {name: size * self.rows for name, size in self.measured.row_bytes.items()}
+        return {**sizes, "manifest.json": self.measured.entry_bytes * self.measured.files * self.shards}
+
+    def text(self) -> str:
+        """The outlook as text for the user."""
+        lines = [
+            f"at {self.rows:,} rows on {self.nodes:,} node{'s' if self.nodes > 1 else ''}:",
+            f"  requests: about {self.requests:,}; shards: {self.shards:,} of {self.shard_size:,} rows",
+            f"  cost: {self._cost()}",
+        ]
+        if self.paced_seconds:
+            lines.append(f"  the provider accepts the requests in {_time(self.paced_seconds)} or more (rpm)")
+        run = self.measured.run if self.measured else ""
+        seconds = self.seconds()
+        for stage in _STAGES:
+            rate = f"{self.measured.rates[stage]:,.1f} rows a second on one node" if stage in seconds else ""  # type: ignore[union-attr]
+            known = f"about {_time(seconds[stage])} ({rate}, measured in {run})" if stage in seconds else _UNKNOWN
+            lines.append(f"  time to {stage}: {known}")
+        sizes = self.sizes()
+        parts = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items())
+        lines.append(f"  storage: {f'{_size(sum(sizes.values()))}: {parts}' if sizes else _UNKNOWN}")
+        return "\n".join(lines)
+
+    def _cost(self) -> str:
+        if self.cost_usd is None or self.most_usd is None:
+            return "unknown; set teacher.prices"
+        return f"about ${self.cost_usd:,.2f}, at most ${self.most_usd:,.2f} (not counting retries)"
+
+
+_UNKNOWN = "not known; name a finished run of this recipe with --measured"
+
+
+def outlook(recipe: Recipe, plan: Plan, rows: int | None, nodes: int = 1, measured: Path | None = None) -> Outlook:
+    """The outlook for `rows` rows, by default those of the plan. `measured` is the folder of a finished run.
+
+    Every row is assumed to need as many requests and tokens as the plan's rows do on average. Raises UserError when the
+    run was made with other settings that decide the time or size of a row, and CorpusError when the run is not
+    finished.
+    """
+    planned = plan.rows
+    count = planned if rows is None else rows
+    requests = math.ceil(count * sum(plan.requests.values()) / planned)
+    return Outlook(
+        rows=count,
+        nodes=nodes,
+        requests=requests,
+        shards=math.ceil(count / recipe.generate.shard_size),
+        shard_size=recipe.generate.shard_size,
+        cost_usd=None if plan.cost_usd is None else plan.cost_usd / planned * count,
+        most_usd=None if plan.most_usd is None else plan.most_usd / planned * count,
+        paced_seconds=_paced(recipe, requests),
+        measured=None if measured is None else measure(recipe, measured),
+    )
+
+
+def _paced(recipe: Recipe, requests: int) -> float | None:
+    """The shortest time in seconds for all requests. Every teacher may get every request, so only a recipe whose single
+    teacher has the key `rpm` has such a time.
+    """
+    sections = list(casting.cast(recipe).values())
+    rpm = getattr(sections[0], "rpm", None) if len(sections) == 1 else None
+    return None if rpm is None else 60 * requests / rpm
+
+
+def measure(recipe: Recipe, run: Path) -> Measured:
+    """What `run` measured. See `outlook` for its errors."""
+    made = load_recipe(run / "recipe.yaml")
+    mine, theirs = (one.model_dump(mode="json") for one in (recipe, made))
+    changed = [key for key in _SAME if mine[key] != theirs[key]]
+    if mine["generate"]["max_new_tokens"] != theirs["generate"]["max_new_tokens"]:
+        changed.append("generate.max_new_tokens")
+    if changed:
+        raise UserError(
+            f"{run} was made with another '{changed[0]}', so its rates say nothing about this recipe",
+            "name a run of this recipe with --measured, or leave it out",
+        )
+    generated = corpus.manifest(run / "generated")
+    rows = generated["counts"]["rows"]
+    if not rows:
+        raise UserError(f"{run} has no rows, so it measured nothing", "name another run with --measured")
+    row_bytes: dict[str, float] = {}
+    for name in _STAGES.values():
+        if (run / name / "manifest.json").exists():
+            for path, entry in corpus.manifest(run / name)["files"].items():
+                part = f"{name}/{path.partition('/')[0]}"
+                row_bytes[part] = row_bytes.get(part, 0.0) + entry["bytes"] / rows
+    files = generated["files"]
+    shards = sum(path.startswith("data/") for path in files)
+    entry_bytes = len(json.dumps(files, indent=2)) / len(files)
+    return Measured(str(run), _rates(run), row_bytes, entry_bytes, len(files) / shards)
+
+
+def _rates(run: Path) -> dict[str, float]:
+    """The rows a second of each stage, from the lines of log.jsonl that say how many rows the stage made."""
+    path, rates = run / "log.jsonl", dict[str, float]()
+    for line in path.read_bytes().decode(errors="replace").splitlines() if is_regular(path) else []:
+        try:
+            entry = parse_json(line)
+        except ValueError:
+            continue  # the machine crashed while this line was written, so the line is incomplete
+        if isinstance(entry, dict) and entry.get("stage") in _STAGES and entry.get("rows") and entry.get("seconds"):
+            rates[entry["stage"]] = entry["rows"] / entry["seconds"]
+    return rates
+
+
+def _time(seconds: float) -> str:
+    return _in_units(seconds, _UNITS)
+
+
+def _size(size: float) -> str:
+    return _in_units(size, _SIZES)
+
+
+def _in_units(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    size, name = next((unit for unit in units if value >= unit[0]), units[-1])
+    return f"{value / size:,.1f} {name}"

@@ -1,0 +1,100 @@
+"""The outlook of a plan: what a finished run measured, scaled to more rows and nodes, and what is not known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.serving import write_recipe
+
+import synthgen
+from synthgen import corpus
+from synthgen.cli import main
+from synthgen.errors import UserError
+from synthgen.generation.outlook import measure, outlook
+from synthgen.recipe import dump_recipe
+
+BILLION = 1_000_000_000
+
+
+@pytest.fixture
+def measured(small_run, tmp_path):
+    """(recipe, copy of a finished run whose log has a rate for both stages, number of rows)."""
+    recipe, made = small_run(seeds=8)
+    run = Path(shutil.copytree(made, tmp_path / "run"))
+    rows = corpus.manifest(run / "generated")["counts"]["rows"]
+    lines = [
+        {"stage": "generate", "seconds": 2.0, "worked": True, "rows": rows},
+        {"stage": "generate", "seconds": 0.01, "worked": True},  # a command that did a part of the work
+        {"stage": "curate", "seconds": 0.5, "worked": True, "rows": rows},
+    ]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "cur')
+    return recipe, run, rows
+
+
+def test_times_and_sizes_are_those_of_the_run_scaled(measured):
+    recipe, run, rows = measured
+    found = outlook(recipe, synthgen.plan(recipe), BILLION, 64, run)
+    assert found.seconds() == pytest.approx({"generate": BILLION / (rows / 2.0 * 64), "curate": BILLION / (rows * 128)})
+    for name in ("generated", "curated"):
+        on_disk = sum(path.stat().st_size for path in (run / name / "data").rglob("*.parquet"))
+        assert found.sizes()[f"{name}/data"] == pytest.approx(on_disk / rows * BILLION)
+    assert found.sizes()["generated/logits"] > 0
+    assert found.shards == 166_666_667, "6 rows a shard"
+    files = corpus.manifest(run / "generated")["files"]
+    shards = len(list((run / "generated" / "data").iterdir()))
+    size = len(json.dumps(files, indent=2))
+    assert found.sizes()["manifest.json"] == pytest.approx(size / shards * 166_666_667)
+    text = found.text()
+    assert "at 1,000,000,000 rows on 64 nodes:" in text
+    assert f"{rows / 2:,.1f} rows a second on one node, measured in {run}" in text
+    assert "not known" not in text
+
+
+def test_what_was_not_measured_is_not_known(measured):
+    recipe, run, _ = measured
+    plan = synthgen.plan(recipe)
+    text = outlook(recipe, plan, BILLION, 64).text()
+    assert text.count("not known; name a finished run of this recipe with --measured") == 3
+    (run / "log.jsonl").unlink()
+    found = outlook(recipe, plan, BILLION, 64, run)
+    assert found.seconds() == {}
+    assert found.sizes()
+
+
+def test_a_run_of_another_recipe_says_nothing(measured):
+    recipe, run, _ = measured
+    other = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"batch_size": 3})})
+    (run / "recipe.yaml").write_text(dump_recipe(other))
+    with pytest.raises(UserError, match="was made with another 'teacher', so its rates say nothing about this recipe"):
+        measure(recipe, run)
+
+
+def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path, "http://localhost:9/v1", teacher={"rpm": 600}))
+    plan = synthgen.plan(recipe)
+    for nodes in (1, 64):
+        found = outlook(recipe, plan, BILLION, nodes)
+        assert found.cost_usd == pytest.approx(plan.cost_usd / 24 * BILLION)
+        assert found.most_usd == pytest.approx(plan.most_usd / 24 * BILLION)
+        assert found.paced_seconds == BILLION / 10
+        assert "the provider accepts the requests in 1,157.4 days or more (rpm)" in found.text()
+
+
+def test_the_command(measured, tmp_path):
+    recipe, run, rows = measured
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    done = CliRunner().invoke(main, ["plan", str(path), "--nodes", "64"])
+    assert done.exit_code == 2
+    assert "--nodes is 64, and the executor 'local' uses one machine" in done.output
+    command = ["plan", str(path), "--executor", "ray", "--nodes", "64", "--rows", "1e9", "--measured", str(run)]
+    done = CliRunner().invoke(main, [*command, "--json", "-q"])
+    assert done.exit_code == 0, done.output
+    value = json.loads(done.output)
+    assert value["rows"] == rows
+    assert value["outlook"]["rows"] == BILLION
+    assert value["outlook"]["seconds"]["generate"] == pytest.approx(BILLION / (rows / 2.0 * 64))
