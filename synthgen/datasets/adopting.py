@@ -1,5 +1,5 @@
-"""Writes the rows of a data set as the generated corpus of a run. Then every command that takes a run takes these
-rows.
+"""Writes the rows of a data set as the generated corpus of a run. After that, every command that takes a run can use
+these rows.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def data_files(path: Path, config: str | None = None) -> list[DataFile]:
     """The files of the data set at `path`, in the order in which they are read. `config` is the name of a configuration
     of a hub repository.
 
-    Splits come from the names of files only if at least one name means `validation` or `test`. Otherwise every split is
+    The files keep their splits only if at least one file is in `validation` or `test`. Otherwise every split becomes
     null, because no row would be left for evaluation if all rows were in `train`. Raises RecipeError when a file is
     missing or cannot be read, or when the folder has several configurations and `config` names none of them.
     """

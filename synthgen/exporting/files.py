@@ -19,7 +19,7 @@ _GROUP = 1024  # number of rows in a row group
 MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns of an export that hold messages in the form of records."""
 
-_SUFFIXES = ("_chosen", "_rejected")  # endings of the columns of the two sides of a pair
+_SUFFIXES = ("_chosen", "_rejected")  # endings of the names of columns that hold one side of a pair
 
 
 class Files(ABC):

@@ -305,7 +305,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             for line in content.content.splitlines():
                 output.add(line)
     output.end(batch.status)
-    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger was deleted
+    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger file was deleted
     difference = output.spent - (output.reserved if counted else Spent())
     model, answered = str(batches.teacher.identity["model"]), len(output.answers)
     if output.answers:

@@ -63,7 +63,8 @@ class Output:
         most = self._shares(1) if known is None else known.times(self.excess)
         spent = self.account.spent(reply, most)
         self.spent += spent
-        # An unknown request may cost more than its share, so `end` checks the sum of all requests.
+        # A request without a known maximum may cost more than its equal share of the batch's maximum, so `end` checks
+        # the cost of all requests together.
         unbounded = self.account.unbounded(reply, spent, spent if known is None else most, self.excess)
         self.problem = self.problem or unbounded
 

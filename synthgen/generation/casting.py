@@ -28,8 +28,8 @@ def short_name(model: str) -> str:
 
 
 def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
-    """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, its
-    name is the short name of its model. Raises RecipeError when the recipe has no teacher.
+    """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, the
+    short name of the model is the teacher's name. Raises RecipeError when the recipe has no teacher.
     """
     if recipe.teacher is None:
         raise RecipeError(*NO_TEACHER)

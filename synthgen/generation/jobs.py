@@ -109,8 +109,8 @@ class Job:
         reference: list[str] | None = None,
     ) -> Query:
         """A query whose reply can become a row. `student` is the row's prompt, and `asked` is the prompt that the
-        teacher gets. By default, both ask the seed's own question. `number` is the sample index, which is the job's
-        index by default.
+        teacher gets. By default, both prompts ask the seed's own question. `number` is the sample index, which is the
+        job's index by default.
         """
         generate = self.recipe.generate
         sampling: Sampling = {

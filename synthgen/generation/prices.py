@@ -70,8 +70,8 @@ def prices(section: AnyTeacher) -> Prices | None:
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The prices in the teacher's section, or else in data/prices.yaml. None when neither place has prices for the
-    model.
+    """The prices in the teacher's section, or else in data/prices.yaml. None when neither the section nor this file has
+    prices for the model.
     """
     asked = unusual_tier(section.extra.get("service_tier"))
     if section.prices:

@@ -108,7 +108,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 def answer_of(query: Query, reply: Reply) -> Answer:
     """The cost of a reply, and the model that answered if it is not the model that was asked. The job's rows must state
-    both.
+    this cost and this model.
     """
     if reply.substitute is None:
         return Answer(reply.cost_usd)

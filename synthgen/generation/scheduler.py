@@ -290,8 +290,8 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """Deliver a failure for the item. The failure is cached if its kind is in `_KEPT`. Stops the run when it seems
-        that no request can succeed.
+        """Deliver a failure for the item. The failure is cached if its kind is in `_KEPT` and the server has answered a
+        request before. Stops the run when it seems that no request can succeed.
         """
         failure = (problem.kind, problem.reason)
         kept = None
