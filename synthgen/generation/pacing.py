@@ -13,9 +13,10 @@ from dataclasses import dataclass
 _CUT = 0.75  # factor by which the limit of requests in flight is reduced after each burst of refusals
 # The limit of requests in flight grows by one after this many successes: `_SLOW` if the limit is at least 90% of
 # `Concurrency.ceiling`, and `_FAST` if it is lower.
-_SLOW = 25 _FAST = 5 _SHARE = 0.98  # share of the quota that is used: clocks differ, and a refusal costs more than the
-unused 2% _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a
-minute
+_SLOW = 25
+_FAST = 5
+_SHARE = 0.98  # share of the quota that is used: clocks differ, and a refusal costs more than the unused 2%
+_BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
 class Bucket:
