@@ -216,7 +216,7 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
     """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
-    top-k are rounded, with an error of at most `STORAGE_ERROR`.
+    top-k were rounded, with an error of at most `STORAGE_ERROR`, and log-probabilities below `FLOOR` became `FLOOR`.
     """
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":

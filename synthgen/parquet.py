@@ -1,4 +1,4 @@
-"""Reads the Parquet files of a corpus. A file that is damaged, or is no file, raises a CorpusError that names it.
+"""Reads the Parquet files of a corpus. If a file is damaged, or if a path is not a file, a CorpusError names it.
 
 for batch in scan(path, ["id", "prompt"]):
     batch.num_rows

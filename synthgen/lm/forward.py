@@ -1,4 +1,4 @@
-"""Forward passes over prompts with given completions (teacher forcing), which compute the completions' logits.
+"""Computes the logits of given completions in forward passes over prompts and completions (teacher forcing).
 
 Rows are packed end to end into bins under a block-diagonal causal mask. The common beginning of all prompts is in each
 bin only once. The output layer runs only on completion positions. Packing needs full softmax attention and an output
@@ -84,7 +84,7 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
     All bins are padded to the width of the fullest bin, so the rows are then spread evenly. Each row, the longest
     first, goes to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). If this
-    makes the fullest bin fuller, the first packing is kept.
+    does not leave the fullest bin with fewer tokens, the first packing is kept.
     """
     room = max(_BIN, *lengths)
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])

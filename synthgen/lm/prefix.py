@@ -28,7 +28,7 @@ Prefix = list[tuple[Tensor, Tensor]]  # for each layer: keys and values, both (1
 
 
 def plain(model: PreTrainedModel) -> bool:
-    """Whether the attention of every layer is full softmax attention without caps, windows or sinks."""
+    """Whether every layer has full softmax attention without caps, windows or sinks."""
     config = model.config.get_text_config()
     odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
     if model.config._attn_implementation not in ("sdpa", _NAME) or any(getattr(config, name, None) for name in odd):

@@ -16,7 +16,7 @@ from synthgen import logits
 from synthgen.logits import LogitsSpec
 
 # Top-p first sorts only this many of the most probable ids. If the mass of these ids is less than `top_p`, 16 times as
-# many ids are sorted. If these are not enough either, all ids are sorted.
+# many ids are sorted. If the mass is still less than `top_p`, all ids are sorted.
 _NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]

@@ -3,9 +3,9 @@
     turn_end(tokenizer)                             # the id that ends a turn, such as that of <|im_end|>
     answer_ids(tokenizer, prompt, answer, tools)    # the ids of the answer, with the end of the turn
 
-For a plain text, the ids are the text's tokens and the token that ends a turn. For an answer with reasoning, with calls
-of tools, or of several messages, the conversation is rendered with and without the answer, and the difference is the
-answer.
+For a plain text, the ids are the text's tokens and the token that ends a turn, unless the template begins every answer
+with reasoning. In all other cases (reasoning, calls of tools, several messages), the conversation is rendered with and
+without the answer, and the difference is the answer.
 """
 
 from __future__ import annotations

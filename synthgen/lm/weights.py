@@ -25,8 +25,8 @@ class Weights:
 
     `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
     are known before the weights are loaded. For a checkpoint with several models, such as text and vision, both configs
-    belong to the text model. `files` is None for a model that was given in memory. The revision of such a model is
-    `given_revision`. When `stays` is true, `unload` does nothing.
+    belong to the text model. `files` is None for a model that was given in memory. The revision of a model that was
+    given in memory is `given_revision`. When `stays` is true, `unload` does nothing.
     """
 
     name: str

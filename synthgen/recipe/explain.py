@@ -61,7 +61,7 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     for details in every:
         loc = _in_values(values, details)
         inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
-        # Pydantic also reports a list whose only entry is invalid as too short
+        # if the only entry of a list is invalid, Pydantic also reports that the list is too short
         if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
@@ -204,8 +204,8 @@ def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
 
     Returns three values. The first value maps the name of the chosen table entry to the section's class. The second
     value maps the names of the table's other entries to their section classes. The third value is the key that chooses
-    the entry, such as `engine`. When the key that chooses the entry names no entry of the table, the first value holds
-    all possible classes.
+    the entry, such as `engine`. When the value of this key is not the name of an entry, the first value holds all
+    possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None

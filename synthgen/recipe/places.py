@@ -41,7 +41,7 @@ def resolve(section: S, base: Path) -> S:
 
 def _absolute(value: str, place: Place, base: Path) -> str:
     """The absolute path for `value` if it is a path, otherwise `value` itself. A model name that begins with `.`, `/`
-    or `~` is a path, because a hub id never begins with them.
+    or `~` is a path, because a hub id never begins with one of these characters.
     """
     if place.kind == "path" or value.startswith((".", "/", "~")):
         return str((base / Path(value).expanduser()).resolve())
@@ -49,7 +49,7 @@ def _absolute(value: str, place: Place, base: Path) -> str:
 
 
 def check_models(recipe: Recipe) -> None:
-    """Raise TeacherError when local models that the recipe names are missing. The message has a line for each model."""
+    """Raise TeacherError when a local model in the recipe does not exist. The message has a line for each model."""
     problems = [f"{key}: {problem}" for key, name in models_of(recipe) if (problem := _missing(name))]
     if problems:
         raise TeacherError("\n".join(problems), "give a hub id, or a folder or file that exists")
