@@ -83,7 +83,7 @@ def _because(finding: Finding) -> str:
 
 
 def obligations(audit: StoredAudit) -> dict[str, list[str]]:
-    """Each duty when the rows or the student are passed on → the sources that ask for it."""
+    """Each duty when the rows or the student are passed on → the sources whose licenses require it."""
     found: dict[str, list[str]] = {}
     for one in audit.findings:
         for duty in one.obligations:
@@ -160,7 +160,7 @@ def measured(one: Measurement) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with three digits, or "–" if the value is None."""
+    """A number with three significant digits, or "–" if the value is None."""
     return "–" if value is None else re.sub(r"^-(?=.*[1-9])", "−", f"{value:.3g}")
 
 

@@ -112,8 +112,8 @@ class Seeds(Sequence[Seed]):
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split whose ids have the smallest `distance`. The seed whose id is `without` is left
-        out.
+        """From one split, the `count` seeds whose ids have the smallest `distance`. The seed whose id is `without` is
+        left out.
 
         The first call for a split reads the ids of all its seeds and keeps them in memory. Every call computes the
         distance of each id.

@@ -50,7 +50,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# A value of a mapping whose keys the user chooses. JSON must be able to hold it, because it is sent or stored as JSON.
+# A value of a mapping whose keys the user chooses. JSON must be able to hold the value, because the value is sent or
+# stored as JSON.
 if TYPE_CHECKING:
     Json = object
 else:

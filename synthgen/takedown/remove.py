@@ -288,7 +288,7 @@ def _result(job: _Job, *, planned: bool) -> Removal:
 
 
 def _changes_rows(job: _Job) -> bool:
-    """Whether shards change. After a kill, shards may be incomplete, so the result is true."""
+    """Whether shards change. The result is true after a kill, because shards may then be incomplete."""
     return job.resumed or any(job.tombstone.counts[name] for name in ("rows", "failures"))
 
 

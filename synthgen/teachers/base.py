@@ -185,8 +185,8 @@ class Call:
 
     `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the number of prompt
     tokens. `most_prompt` and `most_completion` are upper bounds of the numbers of prompt and completion tokens.
-    `alternatives` is the number of the most probable tokens that the server returns for each position of the reply.
-    With `token_ids`, a server that supports it is asked to write tokens as ids.
+    `alternatives` is the number of the most probable tokens that the server returns for each position of the reply. If
+    `token_ids` is true, a server that can write tokens as ids is asked to do so.
     """
 
     payload: bytes

@@ -38,7 +38,7 @@ _WORDS = """
     okay please sorry sure thank topic
     """
 _COMMON = frozenset(_WORDS.split())
-# A reply that names a label in a sentence of its own, such as "The category is: refund".
+# A reply that is a sentence with a label at its end, such as "The category is: refund".
 _NAMED = re.compile(
     r"(?:(?:the|this|my)\s)?(?:(?:final|correct|best|right|likely|most likely|predicted)\s)?"
     r"(?:answer|category|class|classification|label|topic|intent|sentiment|type|tag|choice|option|result)"
@@ -82,8 +82,8 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        # subtract from the longest shorter label only: even shorter labels lose that label's mass, which contains this
-        # mass
+        # subtract this mass only from the longest of the shorter labels: labels that are even shorter lose the whole
+        # mass of that label, of which this mass is a part
         if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]

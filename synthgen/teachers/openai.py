@@ -148,7 +148,7 @@ class ApiModel:
         if request.tools:
             body["tools"] = list(request.tools)
         if any(name in self.section.extra for name in LIMITS):
-            del body[limit]  # the recipe sets the limit itself, perhaps under its other name
+            del body[limit]  # the recipe sets the limit itself, under one of its two names
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
 
