@@ -165,7 +165,7 @@ def show(
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
-    """The kept and rejected rows of a curated corpus with these ids. In a shard that has none of these rows, only the
+    """The kept and rejected rows with these ids in a curated corpus. In a shard that has none of these rows, only the
     ids are read.
     """
     wanted = set(ids)
