@@ -36,8 +36,9 @@ def cache_folder() -> Path:
 
 
 def attempt(number: str) -> None:
-    """Give the temporary files of this process their own names. `number` is hexadecimal. This is needed where a second
-    process may write the same file at the same time, as on a cluster that wrongly takes the first process for dead.
+    """Give the temporary files of this process their own names. `number` is hexadecimal. Own names are needed where a
+    second process may write the same file at the same time, as on a cluster that wrongly takes the first process for
+    dead.
     """
     global _attempt
     _attempt = f"attempt-{number}-"

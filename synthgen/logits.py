@@ -215,7 +215,7 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
-    """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
+    """Decode the binary columns of one row. `decode` is the inverse of `encode`, except that the log-probabilities of a
     top-k were rounded, with an error of at most `STORAGE_ERROR`, and log-probabilities below `FLOOR` became `FLOOR`.
     """
     width = int(meta["id_bytes"])

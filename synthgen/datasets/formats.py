@@ -171,7 +171,7 @@ def has_text(row: Row) -> bool:
 
 
 def text(row: Row) -> list[Turns]:
-    """Read a row of plain text. Such a row has no prompt, so the whole text is learned."""
+    """Read a row of plain text. A row of plain text has no prompt, so the whole text is learned."""
     whole = _text(row, "text")
     if is_blank(whole):
         raise ValueError("the column 'text' is empty")

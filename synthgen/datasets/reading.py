@@ -201,7 +201,7 @@ def records(
     determine the split, as for a seed. If there are no split settings either, the row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
-    occurs twice. Both errors name the row. If `refused` is given, it is called for each row that a record cannot hold,
+    occurs twice; both errors name the row. If `refused` is given, it is called for each row that a record cannot hold,
     and no error is raised.
     """
     with told_in_one_line():

@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request in the open batches, by the key of the request. This cost assumes that the
-    server counts tokens correctly. Empty until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. The maximum cost assumes that
+    the server counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property

@@ -272,8 +272,8 @@ def _packed(values: Sequence[Any]) -> list[Any]:
 
 
 def _pack(body: bytes) -> bytes:
-    """The bytes in which a body is stored. These bytes begin with a 4-byte number. For a large body, the number is the
-    body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
+    """The bytes in which a body is stored. The stored bytes begin with a 4-byte number. For a large body, the number is
+    the body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
     follows.
     """
     if len(body) < _SMALL:

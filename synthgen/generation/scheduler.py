@@ -41,7 +41,7 @@ _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
-# Requests with failures of these kinds are repeated, because the next answer may be right. Each of the answers is paid.
+# Requests with failures of these kinds are repeated, because the next answer may be right. Each answer is paid.
 _REPEATED = ("schema", "empty", "server")
 
 
@@ -68,8 +68,8 @@ class Scheduler:
         self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # items that were taken from `work` but not handled yet
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry, ordered by time
-        # For each request in flight: its cache key, and later items with the same key. Such items are not sent. These
-        # items wait for the reply to the request in flight.
+        # For each request in flight: its cache key, and later items with the same key. The later items are not sent,
+        # but wait for the reply to the request in flight.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()

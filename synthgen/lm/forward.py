@@ -126,8 +126,8 @@ def batches(
 @dataclass(frozen=True)
 class _Pack:
     """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` is the index of the first
-    shared token in the row's bin, and `start_R` is the index of the row's first own token. Both indices count in the
-    flat sequence of all B·S tokens.
+    shared token in the row's bin, and `start_R` is the index of the row's first own token. `begin_R` and `start_R`
+    count in the flat sequence of all B·S tokens.
     """
 
     ids_BS: Tensor
@@ -143,8 +143,8 @@ def _pack(begin: Sequence[int], rows: Sequence[Sequence[int]], before: int, devi
     """
     packed, shared = bins([len(row) for row in rows]), len(begin)
     width = shared + max(sum(len(rows[r]) for r in members) for members in packed)
-    # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
-    # waits for the index arrays in each pass.
+    # These index arrays are built in numpy and copied to the device in one transfer. Building and copying must be fast,
+    # because a GPU waits for the index arrays in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
     ids, positions, owners = host  # token ids; positions in rows; owners: r + 1 is row r, 0 is padding, −1 is `begin`
     ids[:, :shared], owners[:, :shared] = begin, -1

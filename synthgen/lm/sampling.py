@@ -46,8 +46,8 @@ class Sampler:
         """Choose each row's next token among its allowed tokens. Returns the tokens (B,), and the part of the
         distributions that is stored.
 
-        The first random number of each row chooses the next token. The other numbers choose the ids that are stored in
-        a target of kind 'sampled'.
+        The first random number of each row chooses the next token. The other random numbers of the row choose the ids
+        that are stored in a target of kind 'sampled'.
         """
         capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()

@@ -41,7 +41,7 @@ class Weights:
 
     @classmethod
     def open(cls, section: TeacherSection) -> Weights:
-        """The weights of the model that a recipe names. These weights are not loaded yet. Raises TeacherError."""
+        """The weights of the model that a recipe names, not loaded yet. Raises TeacherError."""
         files = ModelFiles.find(section.model, section.revision)
         return cls(section.model, section.dtype, pick_device(section.device), *load_configs(files), files)
 
@@ -107,6 +107,6 @@ class Weights:
         return self._model is not None
 
     def unload(self) -> None:
-        """Release the weights. They are loaded again when they are next needed."""
+        """Release the weights, which are loaded again when they are next needed."""
         if not self.stays:
             self._model = None

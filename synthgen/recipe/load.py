@@ -108,7 +108,7 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The section with which transformers loads the teacher. This is for callers that need the teacher's layers or full
+    """The section with which transformers loads the teacher, for callers that need the teacher's layers or full
     distributions.
 
     Raises RecipeError when the recipe has no teacher, when the teacher is not local, or when transformers cannot load

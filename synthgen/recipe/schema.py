@@ -25,7 +25,8 @@ class _Untitled(GenerateJsonSchema):
 
 
 def recipe_schema() -> dict[str, Json]:
-    """The JSON Schema of a recipe. It refuses unknown keys, and has the description and the default of each key.
+    """The JSON Schema of a recipe. The schema refuses unknown keys, and has the description and the default of each
+    key.
 
     The rules across sections are not part of the schema; `synthgen plan` checks them.
     """

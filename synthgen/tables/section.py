@@ -84,7 +84,7 @@ ModelName = Annotated[str, Place("model")]
 
 
 class Section(BaseModel):
-    """The base class of a section, which is a mapping in the recipe. It is frozen and refuses unknown keys."""
+    """The base class of a section, which is a mapping in the recipe. A section is frozen and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 

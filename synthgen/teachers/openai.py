@@ -169,7 +169,7 @@ class ApiModel:
         await asyncio.shield(self._opening)  # requests wait until the session is open and the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # This option changes only how the reply writes tokens, not the answer. Therefore the option is added here,
+            # The option below changes only how the reply writes tokens, not the answer. So the option is added here,
             # where it does not change the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
@@ -367,7 +367,7 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """An `ApiModel` that builds calls for estimates. This model has no API key and no tokenizer."""
+    """An `ApiModel` without API key and tokenizer, which builds calls for estimates."""
     return ApiModel(section, options, None, None)
 
 
