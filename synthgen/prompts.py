@@ -53,7 +53,7 @@ class _Unprintable(ValueError):
 
 class _Printer:
     """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values that were printed
-    since both counters were set to 0, and `texts` is the number of those values that are not blank.
+    since `count` and `texts` were last set to 0, and `texts` is the number of those values that are not blank.
     """
 
     count = texts = 0

@@ -156,8 +156,8 @@ def _leaves(kind: pa.DataType, path: tuple[str, ...] = ()) -> list[tuple[tuple[s
 
 
 def _json_path(path: tuple[str, ...]) -> str:
-    """The place of a value inside a struct. A name is quoted unless it consists of letters, digits and underscores and
-    does not begin with a digit.
+    """The place of a value inside a struct. A name is quoted if it begins with a digit, or has characters other than
+    letters, digits and underscores.
     """
     return ".".join(["$", *(name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"' for name in path)])
 

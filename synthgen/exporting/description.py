@@ -98,7 +98,7 @@ def describe(path: Path, to: str, out: Path, *, license: str | None = None, fres
 
 def _subject(path: Path, license: str | None) -> Subject:
     """The corpus and the student of a run. For the folder of a student, the corpus is in its folder `corpus` if the
-    student was trained on a data set. Otherwise it is the corpus of the run that contains the student's folder.
+    student was trained on a data set. Otherwise the corpus is that of the run that contains the student's folder.
     """
     if not path.exists():
         raise UserError(f"'{path}' does not exist", "give a run or a student")

@@ -171,8 +171,8 @@ class Account:
             self.ledger.settle(reserved, spent)
         if self.cache is not None and entry is not None and self.teacher.paid:
             await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
-        # The key is added only after the commit. If the key were added before, a `read_ahead` during the commit would
-        # remove it, although the cache does not have the entry yet.
+        # The key is added only after the commit. If the key were added before the commit, a `read_ahead` during the
+        # commit would remove the key, although the cache does not have the entry yet.
         if entry is not None:
             self._since.add(entry[0])
 

@@ -58,7 +58,7 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, name: str = "", revision: str = "", dtype: str = "float32") -> Weights:
-        """The weights of a model in memory. `unload` does not release them."""
+        """The weights of a model in memory. `unload` does not release these weights."""
         prefix.enable(model)
         configs = (model.config, model.generation_config)
         return cls(name, dtype, model.device, *configs, None, revision, stays=True, _model=model)

@@ -1,8 +1,8 @@
 """Describes what is wrong with a recipe's values. The description of each problem names the key, its value, and the
 values that are allowed.
 
-Pydantic finds problems within a section, and `check` finds problems across sections. `find` runs both on the raw values
-of a recipe, so that the user sees all problems in one message.
+Pydantic finds problems within a section, and `check` finds problems across sections. `find` runs Pydantic and `check`
+on the raw values of a recipe, so that the user sees all problems in one message.
 """
 
 from __future__ import annotations

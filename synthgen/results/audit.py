@@ -1,5 +1,5 @@
-"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes it. Training, the page, the cards and
-the exports read it.
+"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes report.json. Training, the page, the
+cards and the exports read it.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _credited(finding: Finding) -> str:
 
 
 def rows(audit: StoredAudit) -> str:
-    """The number of rows with each status, from worst to best; "" if the audit did not count them."""
+    """The number of rows with each status, from worst to best; "" if the audit did not count rows."""
     known = [status for status in (*STATUSES, *audit.rows) if audit.rows.get(status)]
     return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
 

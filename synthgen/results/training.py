@@ -1,4 +1,6 @@
-"""training.json: how a student was trained. Training writes it. Evaluation, the model card and the page read it."""
+"""training.json: how a student was trained. Training writes it. Evaluation, the model card and the page read
+training.json.
+"""
 
 from __future__ import annotations
 

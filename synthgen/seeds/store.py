@@ -108,7 +108,7 @@ class Seeds(Sequence[Seed]):
         return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
 
     def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The indices of all seeds, ordered by split. Within a split, they are in the order of the files."""
+        """The indices of all seeds, ordered by split. Within a split, the indices are in the order of the files."""
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:

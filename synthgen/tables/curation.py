@@ -352,7 +352,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. The function `decide` of a selection
-returns the rows to reject. Training does not use the rows that a selection rejects, so that the student learns from the
-selected rows alone.
+"""Selections are sweeps that run after all other sweeps, on the rows that are left. The function `decide` of a
+selection returns the rows to reject. Training does not use the rows that a selection rejects, so that the student
+learns from the selected rows alone.
 """

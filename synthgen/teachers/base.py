@@ -8,9 +8,9 @@ A local engine (`Teacher`) answers many requests at a time:
     probs = teacher.classify(requests)            # probabilities of each request's labels
     given = teacher.score(requests, spec)         # the distributions over the tokens of given completions
 
-A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
-replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that opens each
-engine's teachers.
+A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls the engine,
+stores the replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that
+opens each engine's teachers.
 """
 
 from __future__ import annotations

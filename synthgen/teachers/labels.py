@@ -2,8 +2,8 @@
 
 A label is accepted only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass
 as the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows only the most
-probable tokens of a reply that it wrote, so its reply must also name exactly one label. Text that merely contains a
-label, such as "not a refund", names no label.
+probable tokens of a reply that it wrote, so the reply of a server must also name exactly one label. Text that merely
+contains a label, such as "not a refund", names no label.
 """
 
 from __future__ import annotations

@@ -321,7 +321,8 @@ class ApiModel:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
             headers=headers,
-            # The proxy is looked up once. With trust_env, aiohttp would look it up in a thread for every request.
+            # The proxy is looked up once. With trust_env, aiohttp would look up the proxy in a thread for every
+            # request.
             proxy=_proxy(self.section.base_url),
         )
         if self.k and self._vllm is None:
