@@ -145,8 +145,8 @@ class Step:
 
 def funnel(manifest: Manifest) -> list[Step]:
     """The enabled checks and sweeps of a curated corpus in their order. The last entry counts the rows that were
-    dropped together with another row of their group. Empty for a corpus of another kind, or of a version that did not
-    count these numbers.
+    dropped together with another row of their group. Empty for a corpus that is not curated, or that was made by a
+    version that did not count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:

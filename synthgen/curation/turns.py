@@ -60,7 +60,7 @@ _ASKS = re.compile(
 
 
 def begins(text: str, prompt: str) -> int:
-    """The place in a completion where an invented turn begins. The length of the text if the completion has no such
+    """The place in a completion where an invented turn begins. The length of the text if the completion has no invented
     turn.
 
     `prompt` is the text of the prompt's last message.

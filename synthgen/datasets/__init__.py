@@ -13,7 +13,7 @@ completion. If the prompt is empty, the completion is plain text and not a turn 
 cannot hold, such as an image, is refused; the error names the row.
 
 The data set's own ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`).
-If the name NAME of such a column is also the name of a column of records, the column is kept as `source_NAME`.
+If the name NAME of a kept column is also the name of a column of records, the column is kept as `source_NAME`.
 """
 
 from synthgen.datasets.adopting import adopt

@@ -93,8 +93,8 @@ def _in_folder(folder: Path, config: str | None) -> list[DataFile]:
 
 
 def _all_of(folder: Path, files: list[DataFile]) -> list[DataFile]:
-    """Return `files`. Raises RecipeError when the folder has another file that may hold rows, or when a file cannot be
-    read.
+    """Return `files`. Raises RecipeError when the folder has a file that is not in `files` but may hold rows, or when a
+    file cannot be read.
     """
     read = {file.path for file in files if file.path.is_file()}
     others = [path for path in walk(folder) if path not in read]

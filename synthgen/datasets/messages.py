@@ -202,8 +202,8 @@ def tool_list(value: object, wrap: bool = False) -> str | None:
 
 
 def conversation(said: Sequence[Said], row: Row) -> Turns:
-    """The conversation of these messages. The last message is the completion and must be from the assistant. All other
-    messages are the prompt. All turns of the assistant are learned, unless the row says otherwise.
+    """The conversation of these messages. The last message is the completion and must be from the assistant. All
+    messages before the last one are the prompt. All turns of the assistant are learned, unless the row says otherwise.
     """
     if not said:
         raise ValueError("there are no messages")

@@ -91,7 +91,7 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
 
     Raises CorpusError when there are no rows. Raises RecipeError when no format matches, when a row cannot be read, or
     when a record cannot hold a row. The message names the row. With `skip`, rows that a record cannot hold are an error
-    only if no other rows are left.
+    only if the data set has no rows besides them.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}

@@ -66,9 +66,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows to export. `read` yields pairs (place, record). `own` maps names of own columns in a corpus to their
-    original names, and `types` has the types of all columns in a corpus. `notice` is NOTICE.md of a corpus that was
-    audited.
+    """The rows to export. `read` yields pairs (place, record). `own` maps the names of the user's own columns in a
+    corpus to their original names, and `types` has the types of all columns in a corpus. `notice` is NOTICE.md of a
+    corpus that was audited.
     """
 
     read: Callable[[], Iterator[tuple[str, Record]]]

@@ -105,7 +105,7 @@ class Output:
 
 def _result(line: bytes) -> tuple[bytes | None, Mapping[str, Any]]:
     """Return (key of the request, response) from a line of a batch's output. The key is None when the line is not
-    valid. For such a line, the response has status 200, because the request may have been billed.
+    valid. For a line that is not valid, the response has status 200, because the request may have been billed.
     """
     try:
         row = parsed(line)

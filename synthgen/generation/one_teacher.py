@@ -1,4 +1,4 @@
-"""Asks one teacher of a recipe outside of generation, with the same cache, ledger and budget.
+"""Asks one teacher of a recipe outside of generation, with the cache, the ledger and the budget that generation uses.
 
 The table `synthgen.tables.engines` names this function (`ASK_ONE`), so that an evaluation can ask a judge.
 """

@@ -21,7 +21,7 @@ _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers e
 
 class Bucket:
     """A token bucket, which is refilled evenly with `per_minute` units a minute. More units can be taken than the
-    bucket holds. The level of the bucket is then negative.
+    bucket holds; the level of the bucket is then negative.
     """
 
     def __init__(self, per_minute: float, now: float) -> None:

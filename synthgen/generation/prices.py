@@ -35,8 +35,9 @@ class Prices:
     halved: bool = False
 
     def in_batch(self) -> Prices:
-        """The prices of requests that are sent as a batch. Providers charge half the usual prices for such requests.
-        Prices of other service tiers stay as they are, because it is not known whether a provider halves them too.
+        """The prices of requests that are sent as a batch. Providers charge half the usual prices for the requests of a
+        batch. Prices of other service tiers stay as they are, because it is not known whether a provider halves them
+        too.
         """
         if self.halved or self.tier is not None or self.asked is not None:
             return self

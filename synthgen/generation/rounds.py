@@ -41,7 +41,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answer:
-    """The cost of a reply. If another model answered in place of the requested model, `other` is its source entry."""
+    """The cost of a reply. If another model answered in place of the requested model, `other` is the source entry of
+    the model that answered.
+    """
 
     cost_usd: float | None
     other: Source | None = None

@@ -4,7 +4,7 @@ failed requests.
 The loop takes a request that is due for a retry, or else a new request. If the cache has the reply, the request is not
 sent. Otherwise the loop sends the request as soon as the limit of requests in flight, the quota and the budget allow
 this, but not before the end of a wait that the server asked for. A slow answer delays only its own shard. A reply is
-delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
+delivered after it is durable in the cache; until then, its request counts as in flight. When the process is killed, at
 most the requests in flight are lost.
 
 A failed request is sent again, up to a maximum number of tries and a maximum time. A failure that would occur again, or

@@ -1,8 +1,8 @@
 """Keeps control tokens out of texts: when a text contains `<|im_end|>`, its characters are tokenized as ordinary text.
 
 Wherever the text of a special token occurs, a tokenizer converts it to this token. In a prompt, only the chat template
-may write such tokens. If messages could write control tokens too, a seed could end its own turn and begin another turn,
-and a student would learn an end token in the middle of an answer.
+may write special tokens. If messages could write control tokens too, a seed could end its own turn and begin another
+turn, and a student would learn an end token in the middle of an answer.
 
 A text without the characters of a special token is tokenized as usual. A text with such characters is tokenized by a
 copy of the tokenizer, in which every special token has a random name that occurs in no text.

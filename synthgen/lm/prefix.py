@@ -2,9 +2,9 @@
 each row.
 
 Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
-row, a decoding step would read gigabytes. In this module, every row attends to the one copy and to its own tokens, with
-one softmax over both. The result is the same up to rounding. Models whose attention has soft caps, sliding windows or
-sinks are left unchanged.
+row, a decoding step would read gigabytes. In this module, every row attends to the one copy of the prefix and to its
+own tokens, with one softmax over both. The result is the same up to rounding. Models whose attention has soft caps,
+sliding windows or sinks are left unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-WORTH_SHARING = 16  # least number of tokens; with fewer, the separate pass takes more time than sharing saves
+WORTH_SHARING = 16  # minimum number of tokens; for fewer tokens, the separate pass takes longer than sharing saves
 
 _NAME = "synthgen_shared_prefix"
 # The `model_type` of decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP,

@@ -178,7 +178,7 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     branches of a union.
 
     If validation copied the value from another key, the recipe does not contain the value at this location, and the
-    result is None. The other key then has an error of its own.
+    result is None. The key from which the value was copied then has an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values

@@ -90,7 +90,9 @@ def _missing(name: str) -> str:
 
 
 def gguf_in_package(name: str) -> Path:
-    """The GGUF file for "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when there is no such file."""
+    """The GGUF file for "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when the name does not lead to
+    exactly one GGUF file.
+    """
     package, _, inner = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

@@ -123,7 +123,7 @@ def read_audit(path: Path) -> StoredAudit:
 
 def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
     """The latest audit of exactly the corpus in the folder `corpus`, whose list of files has the hash `sha256`. None
-    when there is no such audit, for example because the corpus was made again after the audit.
+    when no audit judged this corpus, for example because the corpus was made again after the audit.
 
     Raises CorpusError when a report is damaged.
     """

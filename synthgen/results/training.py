@@ -83,8 +83,8 @@ class Passage:
 class Training:
     """How a student was trained.
 
-    The function `train` of each kind of student returns such an object. `distill.training.train` then adds facts from
-    the kind's table entry, and the settings of the student.
+    The function `train` of each kind of student returns a `Training`. `distill.training.train` then adds facts from the
+    kind's table entry, and the settings of the student.
     """
 
     student: str

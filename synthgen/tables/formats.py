@@ -197,11 +197,12 @@ class ModelFormat:
     """One format of models.
 
     `title` is the name that messages and cards use. `library_name` is the value of the key `library_name` in the header
-    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student.
-    The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the
-    student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are
-    regular expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config`
-    says whether configuration, tokenizer and chat template are written into the folder as separate files.
+    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes a student of
+    this kind. The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with
+    the student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files`
+    are regular expressions for the names of the files that are written; `--fresh` deletes no other files.
+    `copies_config` says whether configuration, tokenizer and chat template are written into the folder as separate
+    files.
     """
 
     title: str

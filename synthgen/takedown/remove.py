@@ -336,8 +336,8 @@ def _delete_made(run: Path) -> None:
 
 
 def _is_made(run: Path, path: str) -> bool:
-    """Whether a file is made from rows. A temporary file counts as the file that it would become. Files with such names
-    in other folders than those of the run's stages and of students are the user's own.
+    """Whether a file is made from rows. A temporary file counts as the file that it would become. In a folder that
+    belongs to neither a stage nor a student, a file with a name such as evaluation.json is the user's own.
     """
     plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
     found = _MADE.fullmatch(plain)

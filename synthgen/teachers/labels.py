@@ -256,7 +256,7 @@ def _pair(entry: object) -> tuple[bytes, float]:
 
 def _place(shown: Sequence[Shown], text: str, label: str) -> int | None:
     """The index of the token in which `label` begins. If `label` is empty, the index of the token in which `text`
-    begins. None when the server shows no such token. Raises ValueError when the tokens do not spell the text.
+    begins. None when the server does not show this token. Raises ValueError when the tokens do not spell the text.
     """
     joined, wanted = b"".join(token.piece for token in shown), text.encode(errors="replace")
     if not joined.strip():
