@@ -35,7 +35,7 @@ from synthgen.errors import CorpusError
 
 FORMAT = "logits-v2"
 _STEP = 1 / 512
-STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
+STORAGE_ERROR = _STEP / 2  # largest error of a log-probability above FLOOR, in nats
 FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
 _ROW_GROUP_BYTES = 64 << 20
 _BESIDE = ("id", "align", "tokens")  # columns of a shard that do not belong to the distributions

@@ -1,5 +1,5 @@
-"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of these files identifies the
-prompt.
+"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of the folder's files identifies
+the prompt.
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message

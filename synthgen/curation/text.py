@@ -42,7 +42,8 @@ _MIDDLE = re.compile(
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
     """Check that the number of words is between min_words and max_words. In a text that is mostly in a script without
-    spaces, characters are counted, and min_characters and max_characters are the bounds. The number is the score.
+    spaces, characters are counted, and min_characters and max_characters are the bounds. The score is the number of
+    words or characters.
     """
     plain = batch["completion.plain"]
     counts = characters(plain)

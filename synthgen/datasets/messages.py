@@ -202,7 +202,7 @@ def tool_list(value: object, wrap: bool = False) -> str | None:
 
 
 def conversation(said: Sequence[Said], row: Row) -> Turns:
-    """The conversation of these messages. The last message is the completion and must be from the assistant. All
+    """The conversation that these messages form. The last message is the completion and must be from the assistant. All
     messages before the last one are the prompt. All turns of the assistant are learned, unless the row says otherwise.
     """
     if not said:

@@ -90,8 +90,8 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     `fields` means that the data set has the format's column `column` under another `name`.
 
     Raises CorpusError when there are no rows. Raises RecipeError when no format matches, when a row cannot be read, or
-    when a record cannot hold a row. The message names the row. With `skip`, rows that a record cannot hold are an error
-    only if the data set has no rows besides them.
+    when a record cannot hold a row. The error's message states the place of the row. With `skip`, rows that a record
+    cannot hold are an error only if the data set has no rows besides them.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}

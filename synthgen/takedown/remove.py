@@ -1,9 +1,9 @@
 """Carries out a removal.
 
 The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
-refuses the run until the removal is complete. Then the tombstone is written. Each step after the journal may be
-repeated. The steps after the tombstone change the paid cache, the shards, and the files that were made from the rows.
-The manifest is written last, and then the journal is deleted.
+refuses the run until the removal is complete. After the journal, the tombstone is written. Each step after the journal
+may be repeated. The steps after the tombstone change the paid cache, the shards, and the files that were made from the
+rows. The manifest is written last, and then the journal is deleted.
 """
 
 from __future__ import annotations
