@@ -1,5 +1,5 @@
-"""Reads files that a run wrote and that may have been changed since. In place of such a file, there may be JSON of any
-shape, a pipe, a device or a link.
+"""Reads files that a run wrote and that may have been changed since. In place of a file of the run, there may be JSON
+of any shape, a pipe, a device or a link.
 
     inputs = read_object(folder / "inputs.json", "repeat the command and add --fresh")
 

@@ -1,4 +1,5 @@
-"""Reads the Parquet files of a corpus. If a file is damaged, or if a path is not a file, a CorpusError names it.
+"""Reads the Parquet files of a corpus. If a path is not a file, or if its file is damaged, a CorpusError names the
+path.
 
 for batch in scan(path, ["id", "prompt"]):
     batch.num_rows

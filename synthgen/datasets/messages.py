@@ -260,9 +260,9 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned. The row's column `teaches` decides which turns are learned. If the row has no such
-    column, the marks of its messages decide; if no message has a mark, `several` decides. If only the completion is a
-    turn of the assistant, the result is `last`.
+    """Which turns are learned. The row's column `teaches` decides which turns are learned. If the row has no column
+    `teaches`, the marks of its messages decide; if no message has a mark, `several` decides. If only the completion is
+    a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")

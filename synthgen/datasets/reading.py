@@ -131,7 +131,7 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
 
 
 def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
-    """The columns of the files that the rows lack, because the values of these columns are not JSON values. Raises
+    """The columns that are in the files but not in the rows, because their values are not JSON values. Raises
     RecipeError when one of these columns holds images, videos or sounds.
     """
     unread = tuple(column for column in column_names(source) if column not in known)

@@ -85,7 +85,7 @@ class About:
     @property
     def terms(self) -> str:
         """The license of the rows: the license that the user stated, or else the license that all sources of the run
-        have. `other` if the sources have several licenses, and `unknown` if there are no sources.
+        have. The result is `other` if the sources have several licenses, and `unknown` if there are no sources.
         """
         if self.license:
             return self.license

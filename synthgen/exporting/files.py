@@ -104,8 +104,8 @@ def _kind(name: str, columns: Columns) -> pa.DataType:
 
 def _with_json(schema: pa.Schema) -> pa.Schema:
     """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. For a
-    reader without this type, tools and tool calls are JSON text. Versions of `datasets` without this type cannot read
-    files with this schema.
+    reader that does not know the type JSON, tools and tool calls are JSON text. Versions of `datasets` without the type
+    JSON cannot read files with this schema.
     """
     import datasets
 

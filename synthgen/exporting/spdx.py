@@ -219,7 +219,9 @@ def _student(graph: _Graph, known: dict[tuple[str, str], str], subject: Subject,
 
 
 def _name(folder: Path, about: About) -> str:
-    """The name of the student's folder. The run's name is put before it if the folder lies in the run's folder."""
+    """The name of the student's folder. If the folder lies in the run's folder, the result begins with the run's
+    name.
+    """
     name = folder.resolve().name
     return f"{about.name}/{name}" if folder.resolve().parent.name == about.name else name
 

@@ -128,9 +128,9 @@ class Filling:
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher. Requests of jobs that have started are returned first. If these jobs have no
-        request left, new jobs are started. Returns None when no request is available now. Raises the error of a failed
-        commit.
+        """The next request for a teacher. Requests of jobs that have started are returned first. If the started jobs
+        have no request left, new jobs are started. Returns None when no request is available now. Raises the error of a
+        failed commit.
         """
         ready = self.ready[teacher]
         while not ready:

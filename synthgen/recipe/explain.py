@@ -204,8 +204,8 @@ def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
 
     Returns three values. The first value maps the name of the chosen table entry to the section's class. The second
     value maps the names of the table's other entries to their section classes. The third value is the key that chooses
-    the entry, such as `engine`. When the value of this key is not the name of an entry, the first value holds all
-    possible classes.
+    the entry, such as `engine`. When the key that chooses the entry does not have the name of an entry as its value,
+    the first value holds all possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None

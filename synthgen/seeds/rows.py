@@ -157,7 +157,7 @@ def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
 
 
 def _check_header(where: Where, names: list[str], separator: str) -> None:
-    """Raise RecipeError when a name occurs twice in the header, or when a character other than `separator` divides its
+    """Raise RecipeError when a name occurs twice in the header, or when a character other than `separator` divides the
     columns.
     """
     if any("\0" in name for name in names):

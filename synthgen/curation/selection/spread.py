@@ -8,9 +8,9 @@ added, so the result is the same on every machine.
 
 The text with the lowest key is chosen first. Each further text is the text with the largest distance to its nearest
 chosen text. If several texts have the same largest distance, the first of them in the corpus is chosen. The square root
-of the distance obeys the triangle inequality. So the largest square root for a rejected text and its nearest chosen
-text is at most twice the optimum, which is the smallest value that any choice of equally many texts can reach. Choosing
-k of n texts takes n x k x 256 additions and 256 bytes for each text.
+of the distance is a metric. In this metric, the largest distance of a rejected text to its nearest chosen text is at
+most twice the optimum, which is the smallest value that any choice of equally many texts can reach. Choosing k of n
+texts takes n x k x 256 additions and 256 bytes for each text.
 """
 
 from __future__ import annotations
