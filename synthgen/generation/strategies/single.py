@@ -47,9 +47,10 @@ def score(job: Job) -> Rounds:
     `prompt` (messages), or else the prompt that the templates render.
 
     A seed may also be a row of another corpus. If the seed has the fields `teacher_prompt` and `token_ids`, these
-    fields are used. The seed's sources, which name who wrote the completion, become sources of the new row.""" sources
-    = given_sources(job.fields.get("sources")) if any(job.setting.removed.has_source(one["id"], one["role"]) for one in
-    sources):
+    fields are used. The seed's sources, which name who wrote the completion, become sources of the new row.
+    """
+    sources = given_sources(job.fields.get("sources"))
+    if any(job.setting.removed.has_source(one["id"], one["role"]) for one in sources):
         raise LeftOut
     given, asked_before = job.fields.get("completion"), job.fields.get("teacher_prompt")
     messages = messages_of(given) or [Message(role="assistant", content=given if isinstance(given, str) else None)]
