@@ -165,8 +165,8 @@ def show(
 
 
 def _by_id(folder: Path, manifest: Manifest, ids: set[str]) -> Iterator[Record]:
-    """The kept and rejected rows of a curated corpus with these ids. In shards without such a row, only the ids are
-    read.
+    """The kept and rejected rows with these ids in a curated corpus. In a shard that has none of these rows, only the
+    ids are read.
     """
     wanted = set(ids)
     for path in (f"{part}/{name}.parquet" for part in ("data", "rejected") for name in corpus.shards(folder, part)):

@@ -36,8 +36,9 @@ def cache_folder() -> Path:
 
 
 def attempt(number: str) -> None:
-    """Give the temporary files of this process their own names. `number` is hexadecimal. This is needed where a second
-    process may write the same file at the same time, as on a cluster that wrongly takes the first process for dead.
+    """Give the temporary files of this process their own names. `number` is hexadecimal. Own names are needed where a
+    second process may write the same file at the same time, as on a cluster that wrongly takes the first process for
+    dead.
     """
     global _attempt
     _attempt = f"attempt-{number}-"
@@ -82,8 +83,8 @@ def new_file(path: Path) -> BinaryIO:
 
 
 def new_folder(folder: Path) -> None:
-    """Make a temporary folder and its parents. If the folder exists, its files stay; a link is removed, not
-    followed.
+    """Make a temporary folder and its parents. If the folder exists, its files stay. If a link has the folder's name,
+    the link is removed and not followed.
     """
     if folder.is_symlink():
         folder.unlink()
@@ -131,8 +132,8 @@ def fsync_folder(folder: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a finished temporary file or folder to its final name, so that the rename survives a power loss. An older
-    file or folder of that name is replaced.
+    """Rename a finished temporary file or folder to its final name, so that the rename survives a power loss. If a file
+    or folder already has the final name, it is replaced.
     """
     for path in [temporary, *sorted(temporary.rglob("*"))]:
         if path.is_file():

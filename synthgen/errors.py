@@ -104,9 +104,10 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     Parts of a name are joined by `_`. These kinds of names are tried in order, and the names of the first kind with a
     match are returned:
 
-    - Names that `word` misspells. They have as many parts as `word`, and each part differs from the part of `word` by
-      few edits. An edit changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that
-      top_k does not match top_p, and min_ does not match max_.
+    - Names that `word` misspells. If such a name has as many parts as `word`, each part differs by few edits from the
+      part of `word` in the same position. Otherwise the name differs from `word` only in underscores, or by one edit.
+      An edit changes, omits or adds a letter, or swaps two neighbors. Short parts allow fewer edits, so that top_k does
+      not match top_p, and min_ does not match max_.
     - Names that contain every part of `word`. A part of `word` may be shortened or misspelled ('epoch' finds
       num_train_epochs).
     - Names whose parts are all parts of `word` ('model_name' finds model).

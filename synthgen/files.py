@@ -1,5 +1,5 @@
-"""Reads files that a run wrote and that may have been changed since. There may be JSON of any shape, a pipe, a device
-or a link in their place.
+"""Reads files that a run wrote and that may have been changed since. In place of a file of the run, there may be JSON
+of any shape, a pipe, a device or a link.
 
     inputs = read_object(folder / "inputs.json", "repeat the command and add --fresh")
 
@@ -41,7 +41,7 @@ def check_regular(path: Path, again: str) -> None:
 
 
 def read_text(path: Path, again: str) -> str:
-    """The text of a UTF-8 file. Raises CorpusError, with the hint `again`, when it is not a file of UTF-8 text."""
+    """The text of a UTF-8 file. Raises CorpusError, with the hint `again`, when `path` is not a file of UTF-8 text."""
     check_regular(path, again)
     if path.stat().st_size > _LARGEST:
         raise CorpusError(f"{path} is damaged: it has more than {_LARGEST >> 20} MiB", again)
@@ -68,7 +68,9 @@ def parse_json(text: str) -> object:
 
 
 def read_object(path: Path, again: str) -> dict[str, object]:
-    """The value of a JSON file that holds an object. Raises CorpusError, with the hint `again`, for anything else."""
+    """The value of a JSON file that holds an object. Raises CorpusError, with the hint `again`, when the file does not
+    hold a JSON object.
+    """
     value = read_json(path, again)
     if not isinstance(value, dict):
         raise CorpusError(f"{path} is damaged: it holds no JSON object", again)

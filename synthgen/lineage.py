@@ -1,6 +1,6 @@
 """The sources of a student that are not sources of its rows: models whose weights the student starts with, a live
-teacher that the student learns from, its chat template, and, for a cross-tokenizer student, the sources of the other
-run.
+teacher that the student learns from, the student's chat template, and, for a student that learns across tokenizers, the
+sources of the run with the other teacher.
 """
 
 from __future__ import annotations

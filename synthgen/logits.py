@@ -35,7 +35,7 @@ from synthgen.errors import CorpusError
 
 FORMAT = "logits-v2"
 _STEP = 1 / 512
-STORAGE_ERROR = _STEP / 2  # nats, for log-probabilities above FLOOR
+STORAGE_ERROR = _STEP / 2  # largest error of a log-probability above FLOOR, in nats
 FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
 _ROW_GROUP_BYTES = 64 << 20
 _BESIDE = ("id", "align", "tokens")  # columns of a shard that do not belong to the distributions
@@ -215,8 +215,8 @@ def encode(target: Target, meta: LogitsMeta) -> dict[str, bytes]:
 
 
 def decode(blobs: dict[str, bytes], meta: LogitsMeta) -> Target:
-    """Decode the binary columns of one row. This is the inverse of `encode`, except that the log-probabilities of a
-    top-k are rounded, with an error of at most `STORAGE_ERROR`.
+    """Decode the binary columns of one row. `decode` is the inverse of `encode`, except that the log-probabilities of a
+    top-k were rounded, with an error of at most `STORAGE_ERROR`, and log-probabilities below `FLOOR` became `FLOOR`.
     """
     width = int(meta["id_bytes"])
     if meta["kind"] == "sampled":

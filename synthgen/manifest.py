@@ -48,8 +48,8 @@ class Facts(TypedDict):
     `counts` of a curated corpus may have `kept`, `rejected`, `tokens_kept`, `tokens_rejected`, `rows_without_tokens`,
     `edited`, `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`.
     `rejected_by` has the number of reasons that each check or sweep gave, and `dropped_by` has the number of rows that
-    each of them was the first to reject. `thresholds` has the settings of all edits, checks and sweeps, and `summaries`
-    has further counts of some checks.
+    each check or sweep was the first to reject. `thresholds` has the settings of all edits, checks and sweeps, and
+    `summaries` has further counts of some checks.
     """
 
     description: str

@@ -260,8 +260,8 @@ class OpenRun:
 
     @property
     def _student_folder(self) -> Path | None:
-        """The student's folder. This folder is RUN/student or, for a student that was trained on a data set, the folder
-        that also holds the rows.
+        """The student's folder: RUN/student or, for a student that was trained on a data set, the folder that also
+        holds the rows.
         """
         folders = (self._run / "student", self._run)
         return next((folder for folder in folders if (folder / "training.json").exists()), None)

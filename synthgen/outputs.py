@@ -38,7 +38,7 @@ STAGES = (
 )  # names of folders in a run; each folder belongs to one stage
 
 NOTICE_HEADING = b"# Attribution and obligations\n"
-"""How a NOTICE.md begins that synthgen wrote."""
+"""The beginning of every NOTICE.md that synthgen writes."""
 _SHOWN = 3  # maximum number of files that a message names
 _TEMPORARY_MODEL = re.compile(r"model-\d+")  # matches the temporary name of a folder of model weights
 

@@ -1,4 +1,5 @@
-"""Reads the Parquet files of a corpus. A file that is damaged, or is no file, raises a CorpusError that names it.
+"""Reads the Parquet files of a corpus. If a path is not a file, or if its file is damaged, a CorpusError names the
+path.
 
 for batch in scan(path, ["id", "prompt"]):
     batch.num_rows

@@ -210,8 +210,8 @@ def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview
 
 
 def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI) -> None:
-    """Train and evaluate the student. This is the only function of the package synthgen that calls the package distill.
-    `_train` recognizes a finished student without loading torch.
+    """Train and evaluate the student. `_train` is the only function of the package synthgen that calls the package
+    distill. `_train` recognizes a finished student without loading torch.
     """
 
     def trained(again: bool) -> None:

@@ -1,5 +1,5 @@
-"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of these files identifies the
-prompt.
+"""A prompt is a folder of Jinja templates that are rendered to chat messages. A hash of the folder's files identifies
+the prompt.
 
     user.j2            what the student is asked (required)
     system.j2          the student's system message
@@ -53,7 +53,7 @@ class _Unprintable(ValueError):
 
 class _Printer:
     """Jinja's `finalize`: it gets every value that a template prints. `count` is the number of values that were printed
-    since both counters were set to 0, and `texts` is the number of those values that are not blank.
+    since `count` and `texts` were last set to 0, and `texts` is the number of those values that are not blank.
     """
 
     count = texts = 0
@@ -85,7 +85,7 @@ class Prompt:
     templates: dict[str, Template]
     examples: list[dict[str, object]] = field(default_factory=list)
     pieces: dict[str, list[_Piece]] = field(default_factory=dict)
-    """Templates that consist only of text and variables. The parts of such a template are joined directly, which is
+    """Templates that consist only of text and variables. The parts of these templates are joined directly, which is
     five times as fast as Jinja.
     """
     printer: _Printer = field(default_factory=_Printer)
@@ -261,7 +261,7 @@ def load_prompt(folder: str, name: str) -> Prompt:
 
 
 def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
-    """The parts of a template that consists only of text and variables; None for other templates."""
+    """The parts of a template that consists only of text and variables; None if the template has anything else."""
     found: list[_Piece] = []
     for output in environment.parse(text).body:
         for node in output.nodes if isinstance(output, nodes.Output) else [output]:

@@ -268,7 +268,9 @@ class Record:
 
     @property
     def text(self) -> str:
-        """The completion as plain text. For a row without a completion (strategy `embed`), it is the input text."""
+        """The completion as plain text. For a row without a completion (strategy `embed`), the result is the input
+        text.
+        """
         if not self.completion:
             return str(self.prompt[-1]["content"])
         return "\n".join(message.get("content") or "" for message in self.completion)

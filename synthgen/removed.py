@@ -1,4 +1,5 @@
-"""Tombstones: what `synthgen remove` has taken out of a run. Generation reads them, and never makes such rows again.
+"""Tombstones: what `synthgen remove` has taken out of a run. Generation reads the tombstones, and never makes the
+removed rows again.
 
     removed = read_removed(run)          # from RUN/removed.jsonl; empty if nothing was removed
     removed.has_seed("q7", "faq.jsonl")  # whether this seed was removed
@@ -173,7 +174,7 @@ class Journal(TypedDict):
 
 
 def read_journal(run: Path) -> Journal | None:
-    """The journal of a removal that was interrupted, or None. Raises CorpusError when it is damaged."""
+    """The journal of a removal that was interrupted, or None. Raises CorpusError when the journal is damaged."""
     if not is_regular(run / JOURNAL):
         return None
     again = "delete the file, give `synthgen remove` again, and then `synthgen generate` with --repair"

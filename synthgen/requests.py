@@ -91,8 +91,8 @@ def identify(request: Request, lineage: Lineage, teacher: str) -> str:
     others.
 
     The hash covers kind, seed, `teacher` (model and revision), the teacher's and the student's messages, every sampling
-    parameter and the labels. It also covers the tools, the given completion with its tokens, and an open last turn, if
-    the request has them.
+    parameter and the labels. If the request has tools, a given completion with its tokens, or an open last turn, the
+    hash covers these too.
     """
     parts: list[object] = [
         request.kind,

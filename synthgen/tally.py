@@ -4,8 +4,8 @@
     outcome.text()                    # "kept 9, rejected 2, failed 1"
     outcome.check(run)                # raises GateDenied when nothing was kept
 
-A corpus without rows is never a success. Then the method `check`, which commands call, raises an error, the audit does
-not pass, and no student is trained.
+A corpus without rows is never a success: the method `check`, which commands call, raises an error, the audit does not
+pass, and no student is trained.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VARIES = re.compile(r"\S*\d\S*")  # words that differ between failures of the s
 @dataclass(frozen=True)
 class Cause:
     """Why requests failed: the kind of failure, one of its reasons, and the number of requests that failed for this
-    reason. Reasons that differ only in numbers count together.
+    reason. Reasons that differ only in numbers count as one reason.
     """
 
     kind: str
@@ -145,8 +145,8 @@ class Step:
 
 def funnel(manifest: Manifest) -> list[Step]:
     """The enabled checks and sweeps of a curated corpus in their order. The last entry counts the rows that were
-    dropped together with another row of their group. Empty for a corpus of another kind, or of a version that did not
-    count these numbers.
+    dropped together with another row of their group. Empty for a corpus that is not curated, or that was made by a
+    version that did not count these numbers.
     """
     dropped = manifest.get("dropped_by")
     if dropped is None:

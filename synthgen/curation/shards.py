@@ -26,8 +26,8 @@ COUNTED = ("token_ids", "usage", "verdicts", "scores", "edits")
 
 @dataclass
 class Tally:
-    """The counts of a curated corpus by name. For each check or sweep: the number of its verdicts, and the number of
-    rows that it was the first to reject.
+    """Numbers about a curated corpus: its counts by name and, for each check or sweep, the number of its verdicts and
+    the number of rows that it was the first to reject.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -115,7 +115,7 @@ def counted(part: str, table: pa.Table) -> Tally:
     # count of tokens is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     ids = pc.list_value_length(table["token_ids"])
-    # The server's count does not hold for a text that an edit changed.
+    # The server counted the tokens before the edits, so its count is not used for an edited text.
     edited = lengths(table["edits"].combine_chunks()) > 0
     tokens = pc.if_else(pa.array(edited), ids, pc.max_element_wise(ids, counted))
     counts[f"tokens_{kind}"] = pc.sum(tokens).as_py() or 0

@@ -19,11 +19,11 @@ other columns, and
 
 `decide` may write further files beside the files of the signatures. A selection is a sweep of this form that runs last.
 
-`row` and `twin` are numbers of rows in the corpus (int64). `key` is a uint64 or a binary of fixed size. A row may have
-several keys. `signature` is called on each batch right after the checks, for the rows that passed them. The signatures
-of all rows are then partitioned by key. `candidates` and `verify` are called for each partition. Rows that earlier
-sweeps rejected, or that are in an incomplete group, are left out. `resolve` gets all pairs in one call. The texts of
-rows are read by row number when they are needed, so the memory never holds all texts.
+`row` and `twin` identify rows by their position in the corpus (int64, counted from 0). `key` is a uint64 or a binary of
+fixed size. A row may have several keys. `signature` is called on each batch right after the checks, for the rows that
+passed them. The signatures of all rows are then partitioned by key. `candidates` and `verify` are called for each
+partition. Rows that earlier sweeps rejected, or that are in an incomplete group, are left out. `resolve` gets all pairs
+in one call. The texts of rows are read by row number when they are needed, so the memory never holds all texts.
 """
 
 from __future__ import annotations

@@ -16,15 +16,15 @@ from synthgen.executor import Services
 from synthgen.records import COMPLETE
 from synthgen.tables.curation_settings import Length, Truncated
 
-# As a rule, a complete text ends with a mark. So only texts without a mark at the end, texts with a block of code and
-# JSON documents are examined.
+# As a rule, a complete text ends with a mark such as a full stop. So only three kinds of texts are examined: texts that
+# end without such a mark, texts with a block of code, and texts that begin like a JSON document.
 _MAY_BE_CUT = r"[\pL\pM\pN,;(\-–，、；]\s*$|(?m)^\s*(?:```|~~~)|\A\s*(?:\{\s*\"|\[\s*[\[{\"])"
 _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[\[{"])')
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _LISTED = re.compile(r"\s*(?:[-*•+#>|]|\w{1,3}[.):]\s|\$|\\)|(?: {4}|\t)|.*\|.*\||.*[={}<>]")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]?\s|[。！？]")
-# If at least `_SENTENCES` sentences end with a mark such as a full stop, and the last sentence has at least `_WORDS`
-# words and no such mark, the last sentence counts as cut off.
+# If at least `_SENTENCES` sentences end with a mark such as a full stop, and the text after them has at least `_WORDS`
+# words and ends with a letter, this text is a sentence that was cut off.
 _SENTENCES, _WORDS = 3, 3
 _CHARACTERS = 6  # this many Chinese or Japanese letters count like `_WORDS` words
 _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
@@ -42,7 +42,8 @@ _MIDDLE = re.compile(
 
 def length(batch: pa.RecordBatch, section: Length, services: Services) -> Verdicts:
     """Check that the number of words is between min_words and max_words. In a text that is mostly in a script without
-    spaces, characters are counted, and min_characters and max_characters are the bounds. The number is the score.
+    spaces, characters are counted, and min_characters and max_characters are the bounds. The score is the number of
+    words or characters.
     """
     plain = batch["completion.plain"]
     counts = characters(plain)

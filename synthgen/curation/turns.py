@@ -31,8 +31,9 @@ _END = r"</s>\s*(?:<s>|\[INST\]|\z)"  # in other places, `</s>` may be an HTML t
 _LABEL = r"[^\W\d_][\w ]{0,24}[:：]"
 
 LIKELY = f"{_LINE}|{MARK}|{_END}"
-"""An expression for Arrow that matches every completion which `begins` may cut if the prompt does not end with a
-name."""
+"""An expression for Arrow that matches every completion in which `begins` may find a turn if the prompt does not end
+with a name.
+"""
 LABELLED = r"\n[ \t]*\pL[\pL\pM\pN_ ]{0,24}[:：]"
 """Like `LIKELY`, but for completions whose prompt ends with a name, as in "Sentiment:"."""
 ENDS_WITH_LABEL = r"[:：]\s*\z"
@@ -59,10 +60,10 @@ _ASKS = re.compile(
 
 
 def begins(text: str, prompt: str) -> int:
-    """The place in a completion where an invented turn begins. The length of the text if the completion has no such
+    """The place in a completion where an invented turn begins. The length of the text if the completion has no invented
     turn.
 
-    `prompt` is the last message of the prompt.
+    `prompt` is the text of the prompt's last message.
     """
     start = len(text) - len(text.lstrip())
     places = [len(text)]

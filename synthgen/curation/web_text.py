@@ -1,8 +1,8 @@
 """The check `web_text` applies rules that were used to filter large sets of web pages. The rules come in presets.
 
-The rules were made for English web pages. Good instruction rows break these rules, because such rows are short, or end
-without a period. The formulas come from the papers. Where a paper removes lines, this check measures the remaining
-lines, and does not change the text. White space separates words.
+The rules were made for English web pages. Good instruction rows often break these rules, because such rows may be
+short, or end without a period. The formulas come from the papers. Where a paper removes lines, this check measures the
+remaining lines, and does not change the text. White space separates words.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _repeated(parts: list[str]) -> list[str]:
 
 
 def _same(page: Page, parts: str, characters: bool) -> float:
-    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, each line or
-    paragraph counts as often as it has characters.
+    """The share of the lines or paragraphs that equal an earlier line or paragraph. With `characters`, the weight of a
+    line or paragraph is the number of its characters.
     """
     whole = getattr(page, parts)
     again = _repeated(whole)
@@ -134,8 +134,8 @@ def _same(page: Page, parts: str, characters: bool) -> float:
 
 
 def _top_gram(page: Page, size: int) -> float:
-    """The share of the characters in all occurrences of the most frequent sequence of `size` words. If several
-    sequences are equally frequent, the longest counts.
+    """The share of the page's characters that belong to occurrences of the most frequent sequence of `size` words. If
+    several sequences are equally frequent, the longest counts.
     """
     grams = Counter(zip(*(page.words[place:] for place in range(size)), strict=False))
     if not grams:
@@ -145,7 +145,9 @@ def _top_gram(page: Page, size: int) -> float:
 
 
 def _repeated_grams(page: Page, size: int) -> float:
-    """The share of the characters in sequences of `size` words that occurred before. A character counts once."""
+    """The share of the page's characters that belong to repetitions of earlier sequences of `size` words. A character
+    counts once.
+    """
     seen: set[tuple[str, ...]] = set()
     end = count = 0
     for place, gram in enumerate(zip(*(page.words[start:] for start in range(size)), strict=False)):
@@ -157,8 +159,9 @@ def _repeated_grams(page: Page, size: int) -> float:
 
 
 def _c4_sentences(page: Page) -> float:
-    """The number of sentences in the lines that C4 keeps: lines of five words or more that end with a mark. Lines with
-    a word of more than 1,000 characters, with "javascript" or with phrases of notices about cookies are left out.
+    """The number of sentences in the lines that C4 keeps: lines of five words or more that end with a mark, but not
+    with an ellipsis. A line is left out if it contains a word of more than 1,000 characters, "javascript", or a phrase
+    such as "privacy policy" or "use cookies".
     """
     kept = [line for line in page.lines if len(line.split()) >= 5 and line.endswith(_ENDS) and not line.endswith("...")]
     kept = [line for line in kept if max(map(len, line.split())) <= 1000]

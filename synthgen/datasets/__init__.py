@@ -5,7 +5,7 @@
 
 A data set is a JSONL, CSV, Parquet, Arrow or JSON file, a folder of such files, or a folder that
 `datasets.save_to_disk` wrote. A data set may also be a dataset repository of the Hugging Face hub, on the hub or as a
-copy. The table DATASET_FORMATS lists formats. All rows are read in the first format that recognizes the first row.
+copy. The table DATASET_FORMATS lists the formats. All rows are read in the first format that recognizes the first row.
 `Dataset.text()` says which format was recognized, and which columns it reads.
 
 Every record has exactly one completion, a message of the assistant. The prompt holds all messages before the
@@ -13,7 +13,7 @@ completion. If the prompt is empty, the completion is plain text and not a turn 
 cannot hold, such as an image, is refused; the error names the row.
 
 The data set's own ids are kept. Columns that the format does not read are kept under their own names (in `Record.own`).
-If the name NAME of such a column is also the name of a column of records, the column is kept as `source_NAME`.
+If the name NAME of a kept column is also the name of a column of records, the column is kept as `source_NAME`.
 """
 
 from synthgen.datasets.adopting import adopt

@@ -1,5 +1,5 @@
-"""Writes the rows of a data set as the generated corpus of a run. Then every command that takes a run takes these
-rows.
+"""Writes the rows of a data set as the generated corpus of a run. After that, every command that takes a run can use
+these rows.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
     already holds the rows, it is not changed. With `repair`, rows in damaged files are written again. Rows that
     `synthgen remove` took out of the run are left out.
 
-    Raises the errors of `records`, and RunChanged when the folder holds other rows. With `fresh`, other rows are
-    replaced.
+    Raises the errors of `records`, and RunChanged when the folder holds rows other than those of this data set, unless
+    `fresh` is true, which replaces them.
     """
     folder, source = run / "generated", dataset.source
     inputs = {

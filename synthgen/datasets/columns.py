@@ -142,7 +142,9 @@ def _size(kind: pa.DataType, depth: int = 0) -> int:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no such type."""
+    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no type that can hold
+    both.
+    """
     if _LARGE in (first, second):
         other = second if first == _LARGE else first
         return _LARGE if other == _LARGE or pa.types.is_int64(other) or pa.types.is_null(other) else pa.string()
@@ -154,8 +156,8 @@ def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
 
 
 def fitted(value: object, kind: pa.DataType) -> object:
-    """Convert a value of an own column to the column's type `kind`. In a text column, a value that is not text becomes
-    JSON text.
+    """Convert a value of one of the user's own columns to the column's type `kind`. In a text column, a value that is
+    not text becomes JSON text.
     """
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value

@@ -56,7 +56,7 @@ def data_files(path: Path, config: str | None = None) -> list[DataFile]:
     """The files of the data set at `path`, in the order in which they are read. `config` is the name of a configuration
     of a hub repository.
 
-    Splits come from the names of files only if at least one name means `validation` or `test`. Otherwise every split is
+    The files keep their splits only if at least one file is in `validation` or `test`. Otherwise every split becomes
     null, because no row would be left for evaluation if all rows were in `train`. Raises RecipeError when a file is
     missing or cannot be read, or when the folder has several configurations and `config` names none of them.
     """
@@ -93,8 +93,8 @@ def _in_folder(folder: Path, config: str | None) -> list[DataFile]:
 
 
 def _all_of(folder: Path, files: list[DataFile]) -> list[DataFile]:
-    """Return `files`. Raises RecipeError when the folder has another file that may hold rows, or when a file cannot be
-    read.
+    """Return `files`. Raises RecipeError when the folder has a file that is not in `files` but may hold rows, or when a
+    file cannot be read.
     """
     read = {file.path for file in files if file.path.is_file()}
     others = [path for path in walk(folder) if path not in read]

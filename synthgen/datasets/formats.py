@@ -1,4 +1,5 @@
-"""The formats of DATASET_FORMATS. Two functions for each format say whether a row has it, and read the row.
+"""The formats of DATASET_FORMATS. Each format has two functions: one tells whether a row has the format, and the other
+reads the row.
 
 If a record cannot hold a row without loss, the `read` function raises a ValueError that says what is wrong.
 """
@@ -34,7 +35,7 @@ _SPEAKERS = {
     "observation": "tool",
     "function_call": "assistant",
 }
-"""The role of a message for the value of its key `from`."""
+"""For each value of a message's key `from`: the role of the message."""
 
 
 def has_pair(row: Row) -> bool:
@@ -43,8 +44,8 @@ def has_pair(row: Row) -> bool:
 
 
 def pair(row: Row) -> list[Turns]:
-    """Read a preference pair: two conversations with the same prompt. If there is no column `prompt`, or the sides
-    repeat it, each side's messages before the last are the prompt.
+    """Read a preference pair: two conversations with the same prompt. If the row has no column `prompt`, or if both
+    sides begin with the prompt, all messages of a side except the last are its prompt.
     """
     _check_media(row)
     chosen, rejected = (_side(row, column) for column in ("chosen", "rejected"))
@@ -116,7 +117,7 @@ def has_conversations(row: Row) -> bool:
 
 
 def sharegpt(row: Row) -> list[Turns]:
-    """Read a row in the ShareGPT format, with tools as LLaMA-Factory writes them."""
+    """Read a row in the ShareGPT format; its tools have the form that LLaMA-Factory uses."""
     _check_media(row)
     said = [read(_of_speaker(one)) for one in listed(row.get("conversations"), "the column 'conversations'")]
     found = conversation(with_system(said, row), row)
@@ -124,7 +125,7 @@ def sharegpt(row: Row) -> list[Turns]:
 
 
 def _of_speaker(value: object) -> object:
-    """The message with `role` and `content` for a message with `from` and `value`."""
+    """Convert a message with the keys `from` and `value` to a message with the keys `role` and `content`."""
     if not isinstance(value, Mapping) or "role" in value:
         return value
     speaker = value.get("from")
@@ -170,7 +171,7 @@ def has_text(row: Row) -> bool:
 
 
 def text(row: Row) -> list[Turns]:
-    """Read a row of plain text. Such a row has no prompt, so the whole text is learned."""
+    """Read a row of plain text. A row of plain text has no prompt, so the whole text is learned."""
     whole = _text(row, "text")
     if is_blank(whole):
         raise ValueError("the column 'text' is empty")

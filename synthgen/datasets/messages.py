@@ -1,6 +1,7 @@
 """Converts the messages of a data set to messages of a record, and checks the conversation that they form.
 
-Raises ValueError for content that a record cannot hold; the error names this content. The caller names the row.
+Raises ValueError for content that a record cannot hold; the error names this content, and the caller adds the place of
+the row.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Said:
 
 
 def listed(value: object, what: str) -> list[object]:
-    """A list, or the list in a JSON text. For any other value, raises ValueError, which calls the value `what`."""
+    """Return `value` if it is a list, or the list that it holds as JSON text. Otherwise raises a ValueError whose
+    message calls the value `what`.
+    """
     if isinstance(value, str):
         try:
             value = parse_json(value)
@@ -109,7 +112,7 @@ def read(value: object) -> Said:
 
 
 def _content(value: object) -> object:
-    """The text of a message's content. A list of parts must hold nothing but text."""
+    """The text of a message's content. Content that is a list of parts may have only parts of text."""
     if not isinstance(value, list):
         return value
     texts: list[str] = []
@@ -199,8 +202,8 @@ def tool_list(value: object, wrap: bool = False) -> str | None:
 
 
 def conversation(said: Sequence[Said], row: Row) -> Turns:
-    """The conversation of these messages. The last message is the completion and must be from the assistant. All other
-    messages are the prompt. All turns of the assistant are learned, unless the row says otherwise.
+    """The conversation that these messages form. The last message is the completion and must be from the assistant. All
+    messages before the last one are the prompt. All turns of the assistant are learned, unless the row says otherwise.
     """
     if not said:
         raise ValueError("there are no messages")
@@ -257,9 +260,9 @@ def turns(
 
 
 def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) -> Literal["last", "all"]:
-    """Which turns are learned. The row's column `teaches` decides this. Without this column, the marks of the messages
-    decide, and without marks `several` decides. If only the completion is a turn of the assistant, the result is
-    `last`.
+    """Which turns are learned. The row's column `teaches` decides which turns are learned. If the row has no column
+    `teaches`, the marks of its messages decide; if no message has a mark, `several` decides. If only the completion is
+    a turn of the assistant, the result is `last`.
     """
     marks = [one.learnt for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")

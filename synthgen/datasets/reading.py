@@ -33,10 +33,11 @@ class Dataset:
     """A data set whose columns are known.
 
     `format` is the format's name in the table DATASET_FORMATS. `columns` are the columns that the format reads. `taken`
-    holds the names of other columns that fill the record's columns of the same names. `own` holds the names (as in the
-    data set) and types of the user's own columns. `left_out` are keys of messages that a record cannot hold, such as
-    the time of a message. `unread` are the columns whose values are not JSON values, such as bytes. `rows` is the
-    number of rows. This number can differ from the number of records, because one row may become several records.
+    holds the names of columns that the format does not read, but that fill the record's columns of the same names.
+    `own` holds the names (as in the data set) and types of the user's own columns. `left_out` are keys of messages that
+    a record cannot hold, such as the time of a message. `unread` are the columns whose values are not JSON values, such
+    as bytes. `rows` is the number of rows; the number of records may be larger, because one row may become several
+    records.
     """
 
     source: SeedSource
@@ -90,8 +91,8 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
     `fields` means that the data set has the format's column `column` under another `name`.
 
     Raises CorpusError when there are no rows. Raises RecipeError when no format matches, when a row cannot be read, or
-    when a record cannot hold a row. The message names the row. With `skip`, rows that a record cannot hold are an error
-    only if no other rows are left.
+    when a record cannot hold a row. The error's message states the place of the row. With `skip`, rows that a record
+    cannot hold are an error only if the data set has no rows besides them.
     """
     name, survey = "", Survey([])
     left_out: dict[str, None] = {}
@@ -131,8 +132,8 @@ def open_dataset(source: SeedSource, *, skip: bool = False) -> Dataset:
 
 
 def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
-    """The columns of the files that no row has. Raises RecipeError when such a column holds the images or sounds of the
-    rows.
+    """The columns that are in the files but not in the rows, because their values are not JSON values. Raises
+    RecipeError when one of these columns holds images, videos or sounds.
     """
     unread = tuple(column for column in column_names(source) if column not in known)
     media = next((column for column in unread if column in MEDIA), None)
@@ -142,8 +143,8 @@ def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
 
 
 def _named(source: SeedSource) -> Iterator[tuple[Where, dict[str, object], str | None]]:
-    """Yield each row with its place and its split. Columns that `source.fields` names get the names that the formats
-    know.
+    """Yield each row with its place and its split. Columns are renamed as `source.fields` says, so that the formats
+    recognize them.
     """
     known = {column for entry in DATASET_FORMATS.values() for column in entry.columns}
     fields = {column: name for column, name in source.fields.items() if column in known and column != name}
@@ -165,7 +166,7 @@ def _renamed(row: Mapping[str, object], fields: Mapping[str, str], where: str) -
 
 
 def without_nulls(value: object) -> object:
-    """A JSON value without the keys whose values are null, at any depth."""
+    """A copy of a JSON value; objects at any depth lose the keys whose values are null."""
     if isinstance(value, dict):
         return {key: without_nulls(part) for key, part in value.items() if part is not None}
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
@@ -185,7 +186,9 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
 
 
 Refused = Callable[[Mapping[str, object], str | None, RecipeError], None]
-"""Gets a row that a record cannot hold, the split that its file's name means, and the error."""
+"""A function that gets a row that a record cannot hold, the split that the name of the row's file means, and the
+error.
+"""
 
 
 def records(
@@ -195,12 +198,12 @@ def records(
     line 3".
 
     The column `split` says which split a row is in. Without this column, the name of the row's file says which split
-    the row is in. If neither names a split, the split settings and the row's group determine the split, as for a seed.
-    Without split settings, such a row has no split.
+    the row is in. If neither the column nor the file's name states a split, the split settings and the row's group
+    determine the split, as for a seed. If there are no split settings either, the row has no split.
 
     Uses about 100 bytes of memory a row. Raises RecipeError when a row cannot be read, and CorpusError when an id
-    occurs twice. Either error names the row. If `refused` is given, it is called for each row that a record cannot
-    hold, and no error is raised.
+    occurs twice; both errors name the row. If `refused` is given, it is called for each row that a record cannot hold,
+    and no error is raised.
     """
     with told_in_one_line():
         yield from _records(dataset, task, split, refused)
@@ -261,7 +264,7 @@ def _reader(entry: DatasetFormat) -> Callable[[Mapping[str, object], Where], lis
 def _ids(
     dataset: Dataset, row: Mapping[str, object], turns: list[Turns], seen: dict[bytes, int], where: str
 ) -> list[tuple[str, str]]:
-    """For each record that is made from the row: a pair (id of the row, text that follows it in the record's id).
+    """For each record that is made from the row: a pair (the row's id, the rest of the record's id after the row's id).
 
     The id of the row is its own id, or else a hash of its content. If a row is identical to an earlier row, it gets an
     id of its own. `seen` holds a hash of the row for each id, and counts identical rows.
@@ -345,7 +348,7 @@ def _record(dataset: Dataset, row: Mapping[str, object], turn: Turns, name: str,
         rationale=text("rationale"),
         answer=None if reference == "answer" else text("answer"),
         reference=accepted(row.get(reference)) if reference else None,
-        # a row of another corpus keeps its sources: the data set's own license does not replace theirs
+        # a row of another corpus keeps its sources: the data set's own license does not replace their licenses
         sources=[
             *stated_sources(source, source.source, "dataset", own_license(row)),
             *given_sources(row.get("sources")),

@@ -44,8 +44,8 @@ def _rows(source: SeedSource) -> Iterator[tuple[Where, Row, str | None]]:
 
 
 def column_names(source: SeedSource) -> list[str]:
-    """The names of all columns of the Parquet and Arrow files of a data set. The rows themselves do not have the
-    columns whose values are not JSON values, such as bytes and images.
+    """The names of all columns of the Parquet and Arrow files of a data set. Columns whose values are not JSON values,
+    such as bytes and images, are among these names, but not in the rows.
     """
     names: dict[str, None] = {}
     for file in data_files(Path(source.path), source.config) if source.path else ():
@@ -102,7 +102,7 @@ def _arrow_schema(path: Path) -> pa.Schema:
 
 
 def _json(path: Path, skip: bool) -> Rows:
-    """The rows of a file with one list of objects. A file that begins with an object is read as JSONL."""
+    """The rows of a JSON file that holds one list of objects. A file that begins with an object is read as JSONL."""
     text = _Text(path)
     with whole(path, lambda: f"item {text.items}"):
         if text.after_space() != "[":

@@ -27,11 +27,11 @@ def store(
     """Write `rows` as a corpus into `folder` and return the manifest.
 
     Every row must have a split, and the caller must have claimed the folder. For a row that was removed from the run,
-    `rows` yields only a text: the row's split. This row is left out, but keeps its place in a shard, so that other
-    shards stay the same. `own` holds the names (as in the data set) and types of the user's own columns. `facts` is
-    read after all rows are written, so the iterator `rows` may change `facts` while it yields rows. The sources of the
-    rows are added to the sources in `facts`. The iterator may also append to `failures`, which are written beside the
-    next shard. At most one shard of each split is in memory. Raises CorpusError when a value does not fit into its
+    `rows` yields only a text: the row's split. The removed row is left out, but keeps its place in a shard, so that the
+    other shards do not change. `own` holds the names (as in the data set) and types of the user's own columns. `facts`
+    is read after all rows are written, so the iterator `rows` may change `facts` while it yields rows. The sources of
+    the rows are added to the sources in `facts`. The iterator may also append to `failures`, which are written beside
+    the next shard. At most one shard of each split is in memory. Raises CorpusError when a value does not fit into its
     column.
     """
     schema = schema_with(own)

@@ -24,7 +24,7 @@ class Services:
 
 
 class Executor(Protocol):
-    """The interface of an executor. The docstring of `synthgen.executor` describes it."""
+    """The interface of an executor; see the docstring of `synthgen.executor`."""
 
     services: Services
 

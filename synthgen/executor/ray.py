@@ -35,10 +35,10 @@ _QUEUED = 2  # number of tasks for each CPU core that are sent together, so that
 class RayExecutor:
     """Runs tasks on a Ray cluster. Use the object in a `with` statement.
 
-    `address` is the address of a cluster, such as `ray://head:10001`. Without an address, Ray uses the cluster that the
-    variable RAY_ADDRESS names, or starts a cluster on this machine that ends with this process. `workers` is the
-    greatest number of tasks at the same time; by default all CPU cores of the cluster are used. Raises UserError when
-    Ray is not installed or the cluster cannot be reached.
+    `address` is the address of a cluster, such as `ray://head:10001`. Without an address, Ray uses the cluster at the
+    address in the environment variable RAY_ADDRESS. If the variable is not set, Ray starts a cluster on this machine,
+    and the cluster ends with this process. `workers` is the greatest number of tasks at the same time; by default all
+    CPU cores of the cluster are used. Raises UserError when Ray is not installed or the cluster cannot be reached.
     """
 
     def __init__(

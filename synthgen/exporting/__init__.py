@@ -3,5 +3,6 @@
     exported = synthgen.export("runs/first", to="messages", out="exports/first")
     exported.rows                     # {"train": 148, "test": 32}
 
-The table ROW_FORMATS lists formats. A row that a format cannot hold without loss is an error, and nothing is written.
+The table ROW_FORMATS lists the formats. A row that a format cannot hold without loss is an error, and nothing is
+written.
 """

@@ -23,7 +23,8 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _LANGUAGE_COLUMNS = ("language", "lang")
 _MOST_LANGUAGES = 50
 
-# Licenses that the hub knows by these names. For other licenses, a card has `other` and the license's name.
+# Licenses that the hub knows by these names. For a license that is not in this list, the card has `other` and the
+# license's name.
 _LICENSES = (
     *("apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
     *("cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0"),
@@ -83,8 +84,8 @@ class About:
 
     @property
     def terms(self) -> str:
-        """The license of the rows: the license that the user stated, or the license that all sources of a run have, or
-        `unknown`.
+        """The license of the rows: the license that the user stated, or else the license that all sources of the run
+        have. The result is `other` if the sources have several licenses, and `unknown` if there are no sources.
         """
         if self.license:
             return self.license

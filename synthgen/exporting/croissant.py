@@ -61,9 +61,9 @@ def describe(folder: Path, about: About) -> dict[str, object]:
 
 
 def _licenses(about: About) -> list[str]:
-    """The addresses of the texts of licenses: of the license that the publisher states, or of the licenses of all
-    sources. Empty when one of these licenses is not known, because the others alone would look like the license of the
-    rows.
+    """The address of the license that the publisher states, or the addresses of all sources' licenses. A license whose
+    address is unknown is given by its name. Empty when one of these licenses is unknown, because the others alone would
+    look like the license of the rows.
     """
     stated = [about.license] if about.license else sorted({one["license"] for one in about.sources})
     known = [named(one) for one in stated]
@@ -113,7 +113,9 @@ def _record_set(split: str, path: str, schema: pa.Schema, about: About) -> dict[
 
 
 def _field(column: pa.Field, split: str, path: str) -> dict[str, object]:
-    """A column. A struct, and a list of structs, has a sub-field for each value inside. Lists are `repeated`."""
+    """A column. A column of structs, or of lists of structs, has a sub-field for each value inside a struct. Lists are
+    `repeated`.
+    """
     name, kind = column.name, _stored(column.type)
     source = {"fileObject": {"@id": path}, "extract": {"column": name}}
     repeated = _is_list(kind)
@@ -138,8 +140,8 @@ def _field(column: pa.Field, split: str, path: str) -> dict[str, object]:
 
 
 def _id(name: str) -> str:
-    """The name of a column as a part of an id. Only letters, digits, dots and dashes stay; other characters are written
-    as numbers. Ids must not have spaces.
+    """The name of a column as a part of an id. Letters, digits, underscores, dots and dashes stay; all other characters
+    are written as numbers. Ids must not have spaces.
     """
     return re.sub(r"[^\w.-]", lambda match: f"_x{ord(match.group()):x}_", name)
 
@@ -154,7 +156,9 @@ def _leaves(kind: pa.DataType, path: tuple[str, ...] = ()) -> list[tuple[tuple[s
 
 
 def _json_path(path: tuple[str, ...]) -> str:
-    """The place of a value inside a struct. Names that are not words are quoted."""
+    """The place of a value inside a struct. A name is quoted if it begins with a digit, or has characters other than
+    letters, digits and underscores.
+    """
     return ".".join(["$", *(name if re.fullmatch(r"[A-Za-z_]\w*", name) else f'"{name}"' for name in path)])
 
 
@@ -174,7 +178,7 @@ def _innermost(kind: pa.DataType) -> pa.DataType:
 
 
 def _data_type(kind: pa.DataType) -> str:
-    """The type of Croissant for an Arrow type. A column without values counts as text."""
+    """The Croissant type for an Arrow type. A column without values counts as text."""
     kind = _innermost(kind)
     for is_kind, data_type in (
         (pa.types.is_boolean, "sc:Boolean"),

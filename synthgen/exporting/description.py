@@ -24,8 +24,8 @@ from synthgen.tables.reference import resolve
 
 @dataclass(frozen=True)
 class Student:
-    """A student that is described. `sources` lists what the audit names as the student's own sources, without the
-    sources of its training rows. `sources` is None if no audit is about this student.
+    """A student that is described. `sources` are the student's own sources, which the audit states; the sources of the
+    training rows are not among them. `sources` is None if no audit is about this student.
     """
 
     folder: Path
@@ -97,8 +97,8 @@ def describe(path: Path, to: str, out: Path, *, license: str | None = None, fres
 
 
 def _subject(path: Path, license: str | None) -> Subject:
-    """The corpus and the student of a run. For the folder of a student, the corpus is the corpus of the run around it,
-    or the rows that the training adopted.
+    """The corpus and the student of a run. For the folder of a student, the corpus is in its folder `corpus` if the
+    student was trained on a data set. Otherwise the corpus is that of the run that contains the student's folder.
     """
     if not path.exists():
         raise UserError(f"'{path}' does not exist", "give a run or a student")
@@ -124,7 +124,9 @@ def _student(folder: Path, about: About) -> Student:
 
 
 def _sources(training: Training, about: About) -> list[dict[str, object]] | None:
-    """The student's own sources, if the audit judged this student for the same use and with the same checkpoint."""
+    """The student's own sources, as the audit states them. None unless the audit judged the student's corpus, with the
+    use, the actions and the checkpoint of the student's training.
+    """
     audit, passage = about.audit, training.audit
     if audit is None or passage is None or training.curated_sha256 != about.corpus_sha256:
         return None

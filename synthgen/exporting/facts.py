@@ -44,7 +44,7 @@ def limitations(about: About) -> list[str]:
 
 
 def duties(audit: StoredAudit | None) -> list[str]:
-    """What people must do when they pass the rows or the student on, and the sources whose licenses ask for it."""
+    """What people must do when they pass the rows or the student on, and the sources whose licenses require it."""
     asked = audit_text.obligations(audit) if audit else {}
     return [f"Obligation: {duty}. Asked for by {audit_text.listed(sources)}." for duty, sources in asked.items()]
 
@@ -79,7 +79,7 @@ def collection(about: About) -> str:
 
 
 def models(about: About, roles: tuple[str, ...]) -> list[str]:
-    """The models with these roles, with the revision where the manifest states it."""
+    """The models with these roles. A model's revision is added if the manifest states it."""
     teachers = about.manifest["teachers"].values() if about.manifest else ()
     revisions = {str(one["model"]): str(one["revision"]) for one in teachers}
     names = dict.fromkeys(one["source"] for one in about.sources if one["role"] in roles)

@@ -19,7 +19,7 @@ _GROUP = 1024  # number of rows in a row group
 MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns of an export that hold messages in the form of records."""
 
-_SUFFIXES = ("_chosen", "_rejected")  # endings of the columns of the two sides of a pair
+_SUFFIXES = ("_chosen", "_rejected")  # endings of the names of columns that hold one side of a pair
 
 
 class Files(ABC):
@@ -103,9 +103,9 @@ def _kind(name: str, columns: Columns) -> pa.DataType:
 
 
 def _with_json(schema: pa.Schema) -> pa.Schema:
-    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. For
-    other readers, tools and tool calls are JSON text. Older versions of `datasets`, which do not have this type, cannot
-    read such files.
+    """The schema in which tools and tool calls have the type JSON, so that `load_dataset` returns them as lists. For a
+    reader that does not know the type JSON, tools and tool calls are JSON text. Versions of `datasets` without the type
+    JSON cannot read files with this schema.
     """
     import datasets
 

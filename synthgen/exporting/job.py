@@ -66,9 +66,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows to export. `read` yields pairs (place, record). `own` maps names of own columns in a corpus to their
-    original names, and `types` has the types of all columns in a corpus. `notice` is NOTICE.md of a corpus that was
-    audited.
+    """The rows to export. `read` yields pairs (place, record). `own` maps the names of the user's own columns in a
+    corpus to their original names, and `types` has the types of all columns in a corpus. `notice` is NOTICE.md of a
+    corpus that was audited.
     """
 
     read: Callable[[], Iterator[tuple[str, Record]]]
@@ -120,9 +120,10 @@ def export(
 
     The folder gets a file for each split and a card. Rows without a split are written to the file `train`. If the name
     of `out` ends in `.jsonl`, all rows are written to this file, and no card is written. `license` is the license of
-    the exported rows; without it, the card states the license of the run's sources, or `unknown`. With `split`, only
-    rows of this split are written. `fields` maps columns of a format to the columns of the data set that hold them, as
-    in {"prompt": "question"}. `fresh` replaces an earlier export.
+    the exported rows; without `license`, the card states the license that all sources of the run have, `other` if the
+    sources have several licenses, or `unknown`. With `split`, only rows of this split are written. `fields` maps
+    columns of a format to the columns of the data set that hold them, as in {"prompt": "question"}. `fresh` replaces an
+    earlier export.
 
     Raises UserError when the output folder is not free, and CorpusError, which names the row, when the format cannot
     hold a row without loss. In these cases, nothing is written. Raises GateDenied when there are no rows.

@@ -79,7 +79,7 @@ def _name(word: str) -> tuple[str, str]:
 
 
 def _readable(words: list[str]) -> bool:
-    """Whether the words are an expression."""
+    """Whether the words form a license expression."""
     from license_expression import ExpressionError, Licensing
 
     try:

@@ -47,7 +47,8 @@ def columns(to: str, first: Record, own: Mapping[str, str], types: pa.Schema, is
     """The columns of an export to the format `to`. `first` is the first record. `own` maps the names of the user's own
     columns in the corpus to their original names, and `types` has the types of the columns in the corpus.
 
-    An own column gets the prefix `source_` if the format or a reader of the format gives its name another meaning.
+    One of the user's own columns gets the prefix `source_` if its name has another meaning in the format or for a
+    reader of the format.
     """
     entry = ROW_FORMATS[to]
     made = is_run and entry.like is not None
@@ -100,7 +101,7 @@ def _plain(messages: list[Message]) -> list[Message]:
 
 def row_of(where: str, records: Sequence[Record], names: Columns, checked: bool = False) -> Row:
     """The row of an export. Raises CorpusError, which names the row, when the format cannot hold the row without loss.
-    With `checked`, the row was checked before, and is not read again.
+    If `checked` is true, an earlier call has checked this row, so the check is left out.
     """
     try:
         own = _write(records, names.entry)

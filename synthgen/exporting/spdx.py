@@ -39,7 +39,7 @@ _RELATIONS = {
 """The relation of a source to the corpus or to the student, by the source's role. Sources with other roles have the
 relation `other`."""
 _IN_ROWS = ("generator", "logits", "rewriter", "seed", "dataset")
-"""Roles of sources whose terms may hold for the rows."""
+"""Roles of sources whose terms may apply to the rows."""
 
 
 class _Graph:
@@ -158,7 +158,7 @@ def _files(graph: _Graph, package: str, prefix: str, hashes: Mapping[str, str]) 
 
 
 def _concluded(graph: _Graph, package: str, audit: StoredAudit, roles: tuple[str, ...]) -> None:
-    """Add the license that the audit found: the licenses of all sources with these roles, joined."""
+    """Add the license that the audit found: the licenses of all sources with these roles, joined with AND."""
     license = joined([one.terms for one in audit.findings if one.role in roles])
     comment = f"The licenses of these sources together, as the audit of {audit.date} judged them: {', '.join(roles)}."
     if license is None:
@@ -167,7 +167,9 @@ def _concluded(graph: _Graph, package: str, audit: StoredAudit, roles: tuple[str
 
 
 def _source(graph: _Graph, known: dict[tuple[str, str], str], source: Mapping[str, object], target: str) -> None:
-    """Add a source with its license, unless it is there already, and relate it to the corpus or the student."""
+    """Add a source with its license, unless the document has the source already, and relate the source to the corpus or
+    the student.
+    """
     name, license, role = (str(source.get(key) or "") for key in ("source", "license", "role"))
     if (name, license) not in known:
         kind = "model" if role in _MODELS else "data"
@@ -217,7 +219,7 @@ def _student(graph: _Graph, known: dict[tuple[str, str], str], subject: Subject,
 
 
 def _name(folder: Path, about: About) -> str:
-    """The name of the student's folder. If this folder lies in the folder of the run, the run's name stands before the
+    """The name of the student's folder. If the folder lies in the run's folder, the result begins with the run's
     name.
     """
     name = folder.resolve().name

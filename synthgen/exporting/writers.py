@@ -75,7 +75,7 @@ def alpaca(records: Sequence[Record]) -> dict[str, object]:
 
 
 def sharegpt(records: Sequence[Record]) -> dict[str, object]:
-    """The conversation in the ShareGPT format, with tools as LLaMA-Factory reads them."""
+    """The conversation in the ShareGPT format; its tools have the form that LLaMA-Factory reads."""
     (record,) = records
     said = _conversation(record)
     row: dict[str, object] = {"conversations": [_spoken(one) for one in said]}
@@ -88,7 +88,7 @@ def sharegpt(records: Sequence[Record]) -> dict[str, object]:
 
 
 def _spoken(message: Message) -> dict[str, str]:
-    """A message with `from` and `value`."""
+    """The message as an object with the keys `from` and `value`."""
     if message["role"] not in _SPEAKERS:
         raise ValueError(f"a message has the role '{message['role']}'")
     calls = message.get("tool_calls")
@@ -147,8 +147,8 @@ def _turns(said: Sequence[Message]) -> int:
 
 
 def _teaches(record: Record, turns: int) -> dict[str, object]:
-    """The column `teaches`. The column is left out if readers assume its value: `all` for several turns of the
-    assistant, else `last`.
+    """The column `teaches`. The column is left out if it has the value that readers assume without it: `all` for a
+    conversation with several turns of the assistant, else `last`.
     """
     return {} if record.teaches == ("all" if turns > 1 else "last") else {"teaches": record.teaches}
 

@@ -120,9 +120,7 @@ class Account:
         return None
 
     def unpriced(self, reply: Reply) -> str | None:
-        """The service tier of a reply, if the tier's price is unknown and may be above the usual price. None for other
-        replies.
-        """
+        """The service tier of a reply if its price is unknown and may be above the usual price, otherwise None."""
         bill = reply.bill
         if bill is None or bill.usd is not None or self.prices is None or self.prices.covers(bill.tier):
             return None
@@ -154,8 +152,8 @@ class Account:
         return None if reply.invalid or (reply.failure and self.cache.repeats(key)) else reply
 
     async def reserve(self, most: Spent) -> Spent:
-        """Reserve the maximum cost of a request in the ledger. Returns the reserved amount when the reservation is on
-        disk. Without a budget, nothing is reserved.
+        """Reserve the maximum cost of a request in the ledger. Returns the reserved amount as soon as the reservation
+        is on disk. Without a budget, nothing is reserved.
         """
         if self.ledger is None or not self.budget.limited:
             return Spent()
@@ -173,8 +171,8 @@ class Account:
             self.ledger.settle(reserved, spent)
         if self.cache is not None and entry is not None and self.teacher.paid:
             await self.cache.commit([self.cache.put(*entry, self.teacher.identity["model"])])
-        # The key is added only after the commit. If the key were added before, a `read_ahead` during the commit would
-        # remove it, although the cache does not have the entry yet.
+        # The key is added only after the commit. If the key were added before the commit, a `read_ahead` during the
+        # commit would remove the key, although the cache does not have the entry yet.
         if entry is not None:
             self._since.add(entry[0])
 

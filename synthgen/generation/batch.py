@@ -63,8 +63,8 @@ class Batches:
     held: set[str] = field(default_factory=set)
     """Digests of the batches whose cost this process has reserved in `budget`."""
     expected: dict[bytes, Spent] = field(default_factory=dict)
-    """The maximum cost of each request in the open batches, by the key of the request. This cost assumes that the
-    server counts tokens correctly. Empty until the first batch is sent or found.
+    """The maximum cost of each request in the open batches, by the key of the request. The maximum cost assumes that
+    the server counts tokens correctly. Empty until the first batch is sent or found.
     """
 
     @property
@@ -305,7 +305,7 @@ async def _collect(batches: Batches, entry: dict[str, Any], batch: Any) -> int:
             for line in content.content.splitlines():
                 output.add(line)
     output.end(batch.status)
-    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger was deleted
+    counted = (batches.ledger.folder / str(entry.get("ledger"))).is_file()  # False when the ledger file was deleted
     difference = output.spent - (output.reserved if counted else Spent())
     model, answered = str(batches.teacher.identity["model"]), len(output.answers)
     if output.answers:

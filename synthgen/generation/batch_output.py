@@ -63,7 +63,8 @@ class Output:
         most = self._shares(1) if known is None else known.times(self.excess)
         spent = self.account.spent(reply, most)
         self.spent += spent
-        # An unknown request may cost more than its share, so `end` checks the sum of all requests.
+        # A request without a known maximum may cost more than its equal share of the batch's maximum, so `end` checks
+        # the cost of all requests together.
         unbounded = self.account.unbounded(reply, spent, spent if known is None else most, self.excess)
         self.problem = self.problem or unbounded
 
@@ -73,8 +74,8 @@ class Output:
         return Spent(count * usd, count * tokens)
 
     def _read(self, response: Mapping[str, Any]) -> tuple[Entry | None, Bill | None]:
-        """Return (entry for the cache, bill) of a response. The entry is None for an error that may be gone when the
-        request is repeated. Such an error is not cached. The bill is None when nothing is billed.
+        """Return (entry for the cache, bill) of a response. The entry is None, so that nothing is cached, for an error
+        that may be gone when the request is repeated. The bill is None when nothing is billed.
         """
         status = response.get("status_code")
         body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")
@@ -104,7 +105,7 @@ class Output:
 
 def _result(line: bytes) -> tuple[bytes | None, Mapping[str, Any]]:
     """Return (key of the request, response) from a line of a batch's output. The key is None when the line is not
-    valid. For such a line, the response has status 200, because the request may have been billed.
+    valid. For a line that is not valid, the response has status 200, because the request may have been billed.
     """
     try:
         row = parsed(line)

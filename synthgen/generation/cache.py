@@ -35,7 +35,7 @@ _PLACES = "(?, ?, ?, ?, ?, ?)"
 _PUT = f"INSERT OR REPLACE INTO reply VALUES {_PLACES}"
 _ROWS = 64  # maximum number of replies in one statement
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""SQLite's codes for a file whose content is wrong. With all other codes, the file may be intact."""
+"""SQLite's codes for a file whose content is wrong. After an error with any other code, the file may be intact."""
 _WAIT = 10.0  # seconds for which `forget` waits for other processes
 _SMALL = 2048  # bodies with fewer bytes are not compressed
 
@@ -272,8 +272,8 @@ def _packed(values: Sequence[Any]) -> list[Any]:
 
 
 def _pack(body: bytes) -> bytes:
-    """The bytes in which a body is stored. These bytes begin with a 4-byte number. For a large body, the number is the
-    body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
+    """The bytes in which a body is stored. The stored bytes begin with a 4-byte number. For a large body, the number is
+    the body's length, and the compressed body follows. For a small body, the number is 0, and the uncompressed body
     follows.
     """
     if len(body) < _SMALL:

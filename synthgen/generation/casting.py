@@ -28,8 +28,8 @@ def short_name(model: str) -> str:
 
 
 def cast(recipe: Recipe) -> dict[str, AnyTeacher]:
-    """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, its
-    name is the short name of its model. Raises RecipeError when the recipe has no teacher.
+    """The recipe's sections of all teachers, by the teacher's name. If the recipe has only the section `teacher`, the
+    short name of the model is the teacher's name. Raises RecipeError when the recipe has no teacher.
     """
     if recipe.teacher is None:
         raise RecipeError(*NO_TEACHER)
@@ -122,10 +122,9 @@ def needs(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def refuse_incapable(recipe: Recipe, teachers: Teachers) -> None:
-    """Raise TeacherError when the teachers cannot do what the recipe asks. This is the case when two teachers are the
-    same model, or when a teacher lacks a capability that the recipe needs. Also raises TeacherError when a teacher
-    would score rows whose tokens come from a different tokenizer, or when a chat template hides a message (see
-    `synthgen.lm.template`).
+    """Raise TeacherError when the teachers cannot do what the recipe asks: two teachers are the same model, or a
+    teacher lacks a capability that the recipe needs. Also raises TeacherError when a teacher would score rows whose
+    tokens come from a different tokenizer, or when a chat template hides a message (see `synthgen.lm.template`).
     """
     first_with: dict[str, str] = {}
     for name, version in versions(recipe, teachers).items():

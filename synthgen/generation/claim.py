@@ -114,8 +114,8 @@ def begin(recipe: Recipe, run: Path, fresh: bool) -> None:
 
 
 def keep_recipe(recipe: Recipe, run: Path) -> None:
-    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. The two recipes can differ,
-    because some keys, such as the budget, may be changed, and because the recipe may be moved.
+    """Write `recipe` to RUN/recipe.yaml, unless that file already holds the same recipe. `recipe` can differ from the
+    recipe in that file, because some keys, such as the budget, may be changed, and because the recipe may be moved.
     """
     path = run / "recipe.yaml"
     if not path.exists() or load_recipe(path) != recipe:

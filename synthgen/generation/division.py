@@ -1,4 +1,4 @@
-"""Divides the requests of a run into shards."""
+"""Divides the jobs of a run into shards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from synthgen.records import SPLITS
 
 @dataclass(frozen=True)
 class Shard:
-    """The requests from index `start` up to, but not including, `stop` in the list of all requests of the run. All
-    these requests belong to one split. `name` is the name of the shard's files without suffix.
+    """The jobs from index `start` up to, but not including, `stop` in the list of all jobs of the run. All these jobs
+    belong to one split. `name` is the name of the shard's files without suffix.
     """
 
     name: str
@@ -21,8 +21,8 @@ class Shard:
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """Divide the list of all requests into shards of at most `size` requests. The list is ordered by split, and
-    `counts` is the number of requests of each split.
+    """Divide the list of all jobs into shards of at most `size` jobs. The list is ordered by split, and `counts` is the
+    number of jobs of each split.
     """
     shards: list[Shard] = []
     start = 0

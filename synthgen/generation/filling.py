@@ -33,7 +33,7 @@ Write = Callable[[Shard, list[list[Outcome]]], None]
 
 
 class Gate:
-    """Counts failed requests, and stops the run when there are more than the recipe allows.
+    """Counts failed requests, and stops the run when more requests have failed than the recipe allows.
 
     A job that makes no row although its requests succeeded, for example because a vote is tied, is not counted.
     """
@@ -43,7 +43,9 @@ class Gate:
         self.failed = failed
 
     def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Count the failed requests among `outcomes`. Raises GateDenied when there are too many in total."""
+        """Count the failed requests among `outcomes`. Raises GateDenied when too many requests of the run have
+        failed.
+        """
         for one in outcomes:
             if isinstance(one, Failure) and one.kind in FAILURES:
                 self.failed += 1
@@ -126,8 +128,9 @@ class Filling:
         return self._begun and not self.open
 
     def take(self, teacher: str) -> Item | None:
-        """The next request for a teacher. Requests of jobs that have started are returned first. If no such request is
-        left, new jobs are started. Returns None when no request is available now. Raises the error of a failed commit.
+        """The next request for a teacher. Requests of jobs that have started are returned first. If the started jobs
+        have no request left, new jobs are started. Returns None when no request is available now. Raises the error of a
+        failed commit.
         """
         ready = self.ready[teacher]
         while not ready:

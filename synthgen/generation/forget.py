@@ -31,8 +31,9 @@ Answer = Callable[[Request], Reply | None]
 @dataclass(frozen=True)
 class Concerned:
     """The seeds and cache entries that a removal affects. `seeds` holds the ids of the seeds with at least one job that
-    is left out. `keys` holds the cache keys of these jobs' requests. `complete` is false if some of these requests
-    cannot be determined, because they depend on the reply of a local teacher.
+    is left out. `keys` holds the cache keys of these jobs' requests. `complete` is false if some of these requests may
+    be missing: a teacher cannot be opened, or a job also asks a local teacher, on whose reply its later requests may
+    depend.
     """
 
     seeds: frozenset[str]

@@ -109,8 +109,8 @@ class Job:
         reference: list[str] | None = None,
     ) -> Query:
         """A query whose reply can become a row. `student` is the row's prompt, and `asked` is the prompt that the
-        teacher gets. By default, both ask the seed's own question. `number` is the sample index, which is the job's
-        index by default.
+        teacher gets. By default, both prompts ask the seed's own question. `number` is the sample index, which is the
+        job's index by default.
         """
         generate = self.recipe.generate
         sampling: Sampling = {
@@ -257,9 +257,9 @@ class Job:
         return stated_sources(seed.source, f"{seed.source.source}#{seed.id}", "few_shot", own_license(seed.fields))
 
     def others(self, count: int) -> list[Seed]:
-        """Draw `count` other seeds of the same split. The draw depends only on `generate.seed`, the ids of the seeds
-        and the sample index. The draw therefore does not change when a seed is removed. A job that draws a removed seed
-        is left out.
+        """Draw `count` seeds of the split that this job's seed is in; the job's own seed is left out. The draw depends
+        only on `generate.seed`, the ids of the seeds and the sample index. The draw therefore does not change when a
+        seed is removed. A job that draws a removed seed is left out.
         """
         seeds, generate, removed = self.setting.seeds, self.recipe.generate, self.setting.removed
         drawn = seeds.nearest(

@@ -80,7 +80,7 @@ class Ledger:
         durable.fsync_folder(folder)
 
     async def reserve(self, most: Spent) -> None:
-        """Reserve an amount. Returns when the reservation is on disk. Raises OSError."""
+        """Reserve an amount. Returns as soon as the reservation is on disk. Raises OSError."""
         self.held += most
         self._urgent = True
         await asyncio.shield(self._durable())  # other tasks await this future, so a canceled task must not cancel it
@@ -94,7 +94,7 @@ class Ledger:
         self._durable()
 
     async def add(self, spent: Spent) -> None:
-        """Add an amount, which may be negative. Returns when the amount is on disk. Raises OSError."""
+        """Add an amount, which may be negative. Returns as soon as the amount is on disk. Raises OSError."""
         self.spent += spent
         self._urgent = True
         await asyncio.shield(self._durable())

@@ -1,4 +1,4 @@
-"""Asks one teacher of a recipe outside of generation, with the same cache, ledger and budget.
+"""Asks one teacher of a recipe outside of generation, with the cache, the ledger and the budget that generation uses.
 
 The table `synthgen.tables.engines` names this function (`ASK_ONE`), so that an evaluation can ask a judge.
 """
@@ -22,8 +22,8 @@ from synthgen.ui import UI
 def ask_one(recipe: Recipe, name: str, requests: Sequence[Request], folder: Path, ui: UI) -> list[Reply]:
     """Send the requests to the teacher `name`. Returns the replies in the same order.
 
-    `folder` is the folder of the generated rows; the ledger is beside it. Paid replies that are in the cache are read
-    from it. All costs count for `generate.budget`. Raises BudgetReached and TeacherError.
+    `folder` is the folder of the generated rows; the ledger is beside it. Replies that the cache already has are read
+    from the cache, and not paid again. All costs count for `generate.budget`. Raises BudgetReached and TeacherError.
     """
     section = cast(recipe)[name]
     with ui.progress(f"ask {name}", len(requests), "requests") as bar:

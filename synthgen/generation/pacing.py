@@ -1,8 +1,8 @@
 """Limits how fast requests are sent: token buckets for requests and tokens a minute, and a limit of requests in flight,
 which is reduced after 429 responses.
 
-All times are in seconds of one monotonic clock. The classes of this module do not sleep. Instead, methods return how
-long to wait.
+All times are in seconds of one monotonic clock. The classes of this module do not sleep; their methods return how long
+to wait.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _CUT = 0.75  # factor by which the limit of requests in flight is reduced after 
 # `Concurrency.ceiling`, and `_FAST` if it is lower.
 _SLOW = 25
 _FAST = 5
-_SHARE = 0.98  # share of the quota that is used; less than 1, because clocks differ and a refusal costs more than 2%
+_SHARE = 0.98  # share of the quota that is used: clocks differ, and a refusal costs more than the unused 2%
 _BURST = 1.0  # a bucket holds the quota of this many seconds, since providers enforce limits over less than a minute
 
 
 class Bucket:
     """A token bucket, which is refilled evenly with `per_minute` units a minute. More units can be taken than the
-    bucket holds. The level of the bucket is then negative.
+    bucket holds; the level of the bucket is then negative.
     """
 
     def __init__(self, per_minute: float, now: float) -> None:
@@ -126,7 +126,7 @@ class Concurrency:
 
 def backoff(attempt: int, longest: float = 30.0) -> float:
     """The seconds to wait before the next attempt, after `attempt` failed attempts. The time is half a second after the
-    first attempt and doubles with each attempt, up to `longest`. This time is then multiplied by a random factor
+    first attempt and doubles with each attempt, up to `longest`. The waiting time is then multiplied by a random factor
     between 0.25 and 1.
     """
     return min(longest, 0.5 * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * random.random())

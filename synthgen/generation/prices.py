@@ -35,8 +35,9 @@ class Prices:
     halved: bool = False
 
     def in_batch(self) -> Prices:
-        """The prices of requests that are sent as a batch. Providers charge half the usual prices for such requests.
-        Prices of other service tiers stay as they are, because it is not known whether a provider halves them too.
+        """The prices of requests that are sent as a batch. Providers charge half the usual prices for the requests of a
+        batch. Prices of other service tiers stay as they are, because it is not known whether a provider halves them
+        too.
         """
         if self.halved or self.tier is not None or self.asked is not None:
             return self
@@ -70,8 +71,8 @@ def prices(section: AnyTeacher) -> Prices | None:
 
 
 def listed(section: ApiTeacher) -> Prices | None:
-    """The prices in the teacher's section, or else in data/prices.yaml. None when neither place has prices for the
-    model.
+    """The prices in the teacher's section, or else in data/prices.yaml. None when neither the section nor this file has
+    prices for the model.
     """
     asked = unusual_tier(section.extra.get("service_tier"))
     if section.prices:

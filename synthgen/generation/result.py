@@ -12,9 +12,9 @@ from typing import Any
 class Generation:
     """The result of `generate`: the corpus in `folder`.
 
-    `finished` is true when the corpus is complete. Otherwise `shards_left` shards remain for other machines, and
-    `counts` is empty. `cost_usd` is the cost of the corpus's rows, for teachers behind an API. `seconds` is the
-    duration of this call. `worked` is true when this call made shards.
+    `finished` is true when the corpus is complete. If the corpus is not complete, `shards_left` shards remain for other
+    machines, and `counts` is empty. `cost_usd` is the cost of the corpus's rows, for teachers behind an API. `seconds`
+    is the duration of this call. `worked` is true when this call made shards.
     """
 
     folder: Path

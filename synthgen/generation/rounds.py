@@ -41,7 +41,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Answer:
-    """The cost of a reply. If another model answered in place of the requested model, `other` is its source entry."""
+    """The cost of a reply. If another model answered in place of the requested model, `other` is the source entry of
+    the model that answered.
+    """
 
     cost_usd: float | None
     other: Source | None = None
@@ -108,7 +110,7 @@ def lockstep(jobs: Sequence[Rounds], ask: Ask) -> list[list[Outcome]]:
 
 def answer_of(query: Query, reply: Reply) -> Answer:
     """The cost of a reply, and the model that answered if it is not the model that was asked. The job's rows must state
-    both.
+    this cost and this model.
     """
     if reply.substitute is None:
         return Answer(reply.cost_usd)

@@ -15,8 +15,8 @@ from synthgen.verify.final import after_reasoning
 
 
 def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: Mapping[str, float]) -> Record:
-    """Make the row of a successful reply. The row gets the reply's scores and the strategy's scores, which are in
-    `scores`.
+    """Make the row of a successful reply. The row gets the reply's scores, and `scores`, which are the strategy's
+    scores.
     """
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)

@@ -4,7 +4,7 @@ failed requests.
 The loop takes a request that is due for a retry, or else a new request. If the cache has the reply, the request is not
 sent. Otherwise the loop sends the request as soon as the limit of requests in flight, the quota and the budget allow
 this, but not before the end of a wait that the server asked for. A slow answer delays only its own shard. A reply is
-delivered after it is durable in the cache. Until then, its request counts as in flight. When the process is killed, at
+delivered after it is durable in the cache; until then, its request counts as in flight. When the process is killed, at
 most the requests in flight are lost.
 
 A failed request is sent again, up to a maximum number of tries and a maximum time. A failure that would occur again, or
@@ -41,7 +41,7 @@ _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
-# Requests with failures of these kinds are repeated, because the next answer may be right. Each of the answers is paid.
+# Requests with failures of these kinds are repeated, because the next answer may be right. Each answer is paid.
 _REPEATED = ("schema", "empty", "server")
 
 
@@ -68,8 +68,8 @@ class Scheduler:
         self.live = Live(usd=account.usd)
         self._ahead: deque[Item] = deque()  # items that were taken from `work` but not handled yet
         self._waiting: list[tuple[float, int, Item]] = []  # heap of items that wait for a retry, ordered by time
-        # For each request in flight: its cache key, and later items with the same key. Such items are not sent. These
-        # items wait for the reply to the request in flight.
+        # For each request in flight: its cache key, and later items with the same key. The later items are not sent,
+        # but wait for the reply to the request in flight.
         self._flying: dict[bytes, list[Item]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -290,8 +290,8 @@ class Scheduler:
         await self._fail(item, problem, reservation)
 
     async def _fail(self, item: Item, problem: Refused, reservation: _Reservation) -> None:
-        """Deliver a failure for the item. The failure is cached if its kind is in `_KEPT`. Stops the run when it seems
-        that no request can succeed.
+        """Deliver a failure for the item. The failure is cached if its kind is in `_KEPT` and the server has answered a
+        request before. Stops the run when it seems that no request can succeed.
         """
         failure = (problem.kind, problem.reason)
         kept = None

@@ -59,7 +59,7 @@ class Work(Protocol):
 
 
 class BudgetReached(UserError):
-    """The next request could cost more than the budget has left."""
+    """The next request could cost more than is left of the budget."""
 
     def __init__(self, spent: str) -> None:
         super().__init__(

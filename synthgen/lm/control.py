@@ -1,11 +1,11 @@
 """Keeps control tokens out of texts: when a text contains `<|im_end|>`, its characters are tokenized as ordinary text.
 
 Wherever the text of a special token occurs, a tokenizer converts it to this token. In a prompt, only the chat template
-may write such tokens. If messages could write control tokens too, a seed could end its own turn and begin another turn,
-and a student would learn an end token in the middle of an answer.
+may write special tokens. If messages could write control tokens too, a seed could end its own turn and begin another
+turn, and a student would learn an end token in the middle of an answer.
 
-Texts without such characters are tokenized as usual. All other texts are tokenized by a copy of the tokenizer, in which
-every special token has a random name that occurs in no text.
+A text without the characters of a special token is tokenized as usual. A text with such characters is tokenized by a
+copy of the tokenizer, in which every special token has a random name that occurs in no text.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Control:
         return self.in_messages(messages) or (tools is not None and self.has(tools))
 
     def hidden_text(self, text: str | None) -> str | None:
-        """The text with a mark in each place where it spells a special token."""
+        """A copy of `text` in which the characters of each special token are replaced by the token's mark."""
         return None if text is None else str(self._marked(text))
 
     def hidden(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with a mark in each place where they spell a special token."""
+        """A copy of the messages in which the characters of each special token are replaced by the token's mark."""
         return [{key: self._marked(part) for key, part in message.items()} for message in messages]  # type: ignore[misc]
 
     def _marked(self, part: object) -> object:

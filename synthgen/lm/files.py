@@ -156,7 +156,7 @@ def first_line(error: BaseException) -> str:
 
 def refuse_pipes(name: str) -> None:
     """Raise TeacherError when the model `name` is a folder that holds a pipe or a device. Libraries would wait forever
-    for the end of such a file.
+    for the end of a pipe or a device.
     """
     folder = Path(name)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():

@@ -1,4 +1,4 @@
-"""Forward passes over prompts with given completions (teacher forcing), which compute the completions' logits.
+"""Computes the logits of given completions in forward passes over prompts and completions (teacher forcing).
 
 Rows are packed end to end into bins under a block-diagonal causal mask. The common beginning of all prompts is in each
 bin only once. The output layer runs only on completion positions. Packing needs full softmax attention and an output
@@ -84,7 +84,7 @@ def bins(lengths: Sequence[int]) -> list[list[int]]:
 
     All bins are padded to the width of the fullest bin, so the rows are then spread evenly. Each row, the longest
     first, goes to the bin with the fewest tokens (Graham 1969, "Bounds on multiprocessing timing anomalies"). If this
-    makes the fullest bin fuller, the first packing is kept.
+    does not leave the fullest bin with fewer tokens, the first packing is kept.
     """
     room = max(_BIN, *lengths)
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
@@ -126,8 +126,8 @@ def batches(
 @dataclass(frozen=True)
 class _Pack:
     """R rows in B bins of S tokens: the arguments of a forward pass. For each row, `begin_R` is the index of the first
-    shared token in the row's bin, and `start_R` is the index of the row's first own token. Both indices count in the
-    flat sequence of all B·S tokens.
+    shared token in the row's bin, and `start_R` is the index of the row's first own token. `begin_R` and `start_R`
+    count in the flat sequence of all B·S tokens.
     """
 
     ids_BS: Tensor
@@ -143,8 +143,8 @@ def _pack(begin: Sequence[int], rows: Sequence[Sequence[int]], before: int, devi
     """
     packed, shared = bins([len(row) for row in rows]), len(begin)
     width = shared + max(sum(len(rows[r]) for r in members) for members in packed)
-    # These index arrays are built in numpy and copied to the device in one transfer. This must be fast, because a GPU
-    # waits for the index arrays in each pass.
+    # These index arrays are built in numpy and copied to the device in one transfer. Building and copying must be fast,
+    # because a GPU waits for the index arrays in each pass.
     host = np.zeros((3, len(packed), width), np.int64)
     ids, positions, owners = host  # token ids; positions in rows; owners: r + 1 is row r, 0 is padding, −1 is `begin`
     ids[:, :shared], owners[:, :shared] = begin, -1

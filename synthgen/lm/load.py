@@ -168,9 +168,7 @@ def is_classifier(section: TeacherSection) -> bool:
 
 
 def is_embedder(section: TeacherSection) -> bool:
-    """Whether the model's config lists only classes without a head, such as `BertModel`. Such classes return hidden
-    states.
-    """
+    """Whether the model's config lists only classes without a head, such as `BertModel`, which return hidden states."""
     names = _architectures(section)
     return bool(names) and all(name.endswith("Model") and "Head" not in name for name in names)
 

@@ -166,7 +166,7 @@ class LanguageModel:
     def _padded(
         self, model: PreTrainedModel, rests: Sequence[Sequence[int]], shared: int, inputs: dict[str, prefix.Prefix]
     ) -> tuple[Cache, Tensor, Tensor]:
-        """`prefill` for rows that cannot be packed. The rows are padded on the left."""
+        """The same as `prefill`, for rows that cannot be packed. The rows are padded on the left."""
         longest = max(map(len, rests))
         ids = torch.full((len(rests), longest), min(self.tokens.eos, default=0))
         mask = torch.zeros((len(rests), longest), dtype=torch.long)

@@ -2,9 +2,9 @@
 each row.
 
 Few-shot prompts begin with the same few hundred tokens. If the keys and values of these tokens were repeated for every
-row, a decoding step would read gigabytes. In this module, every row attends to the one copy and to its own tokens, with
-one softmax over both. The result is the same up to rounding. Models whose attention has soft caps, sliding windows or
-sinks are left unchanged.
+row, a decoding step would read gigabytes. In this module, every row attends to the one copy of the prefix and to its
+own tokens, with one softmax over both. The result is the same up to rounding. Models whose attention has soft caps,
+sliding windows or sinks are left unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-WORTH_SHARING = 16  # least number of tokens; with fewer, the separate pass takes more time than sharing saves
+WORTH_SHARING = 16  # minimum number of tokens; for fewer tokens, the separate pass takes longer than sharing saves
 
 _NAME = "synthgen_shared_prefix"
 # The `model_type` of decoders that consist only of attention with rotary or absolute positions, a gated or plain MLP,
@@ -28,7 +28,7 @@ Prefix = list[tuple[Tensor, Tensor]]  # for each layer: keys and values, both (1
 
 
 def plain(model: PreTrainedModel) -> bool:
-    """Whether the attention of every layer is full softmax attention without caps, windows or sinks."""
+    """Whether every layer has full softmax attention without caps, windows or sinks."""
     config = model.config.get_text_config()
     odd = ("attn_logit_softcapping", "sliding_window", "attention_chunk_size", "attention_sink")
     if model.config._attn_implementation not in ("sdpa", _NAME) or any(getattr(config, name, None) for name in odd):
@@ -56,7 +56,7 @@ def enabled(model: PreTrainedModel) -> bool:
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
     """The length of the longest common prefix that leaves at least one further token in every prompt."""
-    low, high = min(prompts), max(prompts)  # all prompts share what the first and the last in sorted order share
+    low, high = min(prompts), max(prompts)  # the common prefix of these two prompts is common to all
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 

@@ -16,7 +16,7 @@ from synthgen import logits
 from synthgen.logits import LogitsSpec
 
 # Top-p first sorts only this many of the most probable ids. If the mass of these ids is less than `top_p`, 16 times as
-# many ids are sorted. If these are not enough either, all ids are sorted.
+# many ids are sorted. If the mass is still less than `top_p`, all ids are sorted.
 _NUCLEUS_FIRST = 64
 
 Kept = tuple[logits.Ints, ...]
@@ -46,8 +46,8 @@ class Sampler:
         """Choose each row's next token among its allowed tokens. Returns the tokens (B,), and the part of the
         distributions that is stored.
 
-        The first random number of each row chooses the next token. The other numbers choose the ids that are stored in
-        a target of kind 'sampled'.
+        The first random number of each row chooses the next token. The other random numbers of the row choose the ids
+        that are stored in a target of kind 'sampled'.
         """
         capture = self.spec.temperature if self.spec else 0.0
         kept: Kept = ()

@@ -142,7 +142,8 @@ def _check(tokenizer: PreTrainedTokenizerBase, messages: Turns, is_open: bool, t
             raise _refusal(tokenizer, messages, HIDES_REASONING)
         if not message.get("content"):
             continue
-        # Some templates put the system message before the last turn, so only the other messages must be in order.
+        # Some templates put the system message before the last turn, so only the messages of other roles must be in
+        # order.
         place = text.find(str(probe["content"]), 0 if message["role"] == "system" else after)
         if place < 0:
             which = "the system message" if message["role"] == "system" else f"a message of role '{message['role']}'"

@@ -66,8 +66,8 @@ class Tokens:
 
     @property
     def end(self) -> int | None:
-        """The id of the token that ends a turn in the chat template. If there is no such token, the id of the
-        tokenizer's end token. None when there is neither.
+        """The id of the token that ends a turn in the chat template, or else the id of the tokenizer's end token. None
+        when the tokenizer has no end token either.
         """
         return turns.turn_end(self.tokenizer)
 

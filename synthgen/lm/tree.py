@@ -31,8 +31,8 @@ _PADDED = 16  # maximum number of rows in a padded batch
 def log_likelihoods(model: GivesLogits, rows: Sequence[Row], *, most_tokens: int = _TOKENS) -> Sums:
     """(R,): the log-probability of each row's text after its prompt, in nats, summed over the text's tokens.
 
-    `most_tokens` is the maximum number of tokens in a forward pass. A longer row gets a pass of its own. Raises
-    ValueError when a prompt or a text has no tokens.
+    `most_tokens` is the maximum number of tokens in a forward pass. A row with more tokens gets a pass of its own.
+    Raises ValueError when a prompt or a text has no tokens.
     """
     if not all(len(prompt) and len(text) for prompt, text in rows):
         raise ValueError("a prompt or a text has no tokens")
@@ -74,8 +74,9 @@ class _Tree:
 
 
 def _trees(model: GivesLogits, rows: Sequence[Row], most_tokens: int) -> Iterator[tuple[list[int], Sums]]:
-    """For one tree after another, yield the places of its rows, and their sums. The rows are added in the lexicographic
-    order of their token ids, so that each row follows the rows with which it shares the longest beginning.
+    """For each tree, yield the places of its rows in `rows`, and the sums of these rows. The rows are added in the
+    lexicographic order of their token ids, so that each row follows the rows with which it shares the longest
+    beginning.
     """
     whole = [[*prompt, *text] for prompt, text in rows]
     tree, branches = _Tree(), dict[int, list[int]]()

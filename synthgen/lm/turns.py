@@ -3,9 +3,9 @@
     turn_end(tokenizer)                             # the id that ends a turn, such as that of <|im_end|>
     answer_ids(tokenizer, prompt, answer, tools)    # the ids of the answer, with the end of the turn
 
-For a plain text, the ids are the text's tokens and the token that ends a turn. For an answer with reasoning, with calls
-of tools, or of several messages, the conversation is rendered with and without the answer, and the difference is the
-answer.
+For a plain text, the ids are the text's tokens and the token that ends a turn, unless the template begins every answer
+with reasoning. In all other cases (reasoning, calls of tools, several messages), the conversation is rendered with and
+without the answer, and the difference is the answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no templat
 @dataclass(frozen=True)
 class _Turn:
     """How a chat template writes an assistant's turn. `end` is the special token that the template puts after the turn,
-    or None when the template puts another text there. `thinks` says whether the prompt ends with the beginning of
+    or None when the template puts no special token there. `thinks` says whether the prompt ends with the beginning of
     reasoning.
     """
 
@@ -55,8 +55,8 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id of the special token that the chat template puts after an assistant's turn. None when the template puts
-    another text there, and when there is no template.
+    """The id of the special token that the chat template puts after an assistant's turn. None when the template puts no
+    special token there, and when there is no template.
     """
     return _turn_of(tokenizer).end
 
@@ -101,8 +101,8 @@ def completion_ids(
 
 
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text without the characters of a token that ends a turn, if the text ends with them. Texts in data sets for
-    one model often end with such a token. If this token were kept, the answer would have two end tokens.
+    """The text without the characters of a token that ends a turn, if the text ends with them. Texts in a data set for
+    one model often end with the end token of that model. If this token were kept, the answer would have two end tokens.
     """
     cut = text.rstrip()
     for token in (turn_end(tokenizer), tokenizer.eos_token_id):

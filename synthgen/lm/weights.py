@@ -25,8 +25,8 @@ class Weights:
 
     `name` is the model's name in the recipe, and `dtype` the name of its number type. `config` and `generation_config`
     are known before the weights are loaded. For a checkpoint with several models, such as text and vision, both configs
-    belong to the text model. `files` is None for a model that was given in memory. The revision of such a model is
-    `given_revision`. When `stays` is true, `unload` does nothing.
+    belong to the text model. `files` is None for a model that was given in memory. The revision of a model that was
+    given in memory is `given_revision`. When `stays` is true, `unload` does nothing.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Weights:
 
     @classmethod
     def open(cls, section: TeacherSection) -> Weights:
-        """The weights of the model that a recipe names. These weights are not loaded yet. Raises TeacherError."""
+        """The weights of the model that a recipe names, not loaded yet. Raises TeacherError."""
         files = ModelFiles.find(section.model, section.revision)
         return cls(section.model, section.dtype, pick_device(section.device), *load_configs(files), files)
 
@@ -58,7 +58,7 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, name: str = "", revision: str = "", dtype: str = "float32") -> Weights:
-        """The weights of a model in memory. `unload` does not release them."""
+        """The weights of a model in memory. `unload` does not release these weights."""
         prefix.enable(model)
         configs = (model.config, model.generation_config)
         return cls(name, dtype, model.device, *configs, None, revision, stays=True, _model=model)
@@ -107,6 +107,6 @@ class Weights:
         return self._model is not None
 
     def unload(self) -> None:
-        """Release the weights. They are loaded again when they are next needed."""
+        """Release the weights, which are loaded again when they are next needed."""
         if not self.stays:
             self._model = None

@@ -63,8 +63,8 @@ class Batch:
     """The rows of one decoding batch.
 
     `live` holds, for each row that the model still decodes, the index of its prompt in `prompts`. Finished rows are
-    decoded further until removing them saves time. The tokens that such a row gets after its end token are not part of
-    the result.
+    decoded further until removing them saves time. The tokens that a finished row gets after its end token are not part
+    of the result.
     """
 
     def __init__(

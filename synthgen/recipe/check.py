@@ -1,9 +1,9 @@
-"""The rules that concern several sections of a recipe. RULES lists all of them.
+"""The rules that concern several sections of a recipe. The tuple RULES holds all these rules.
 
     broken_rules(recipe)     # returns all problems; `check_recipe` raises an error with one line for each problem
 
-A rule never tests for the name of a strategy, an engine or a kind of student. It reads the fields of the entry in
-STRATEGIES, ENGINES or KINDS, so it also applies to entries that other packages add.
+A rule never tests for the name of a strategy, an engine or a kind of student. A rule reads the fields of the entry in
+STRATEGIES, ENGINES or KINDS, so the rule also applies to entries that other packages add.
 """
 
 from __future__ import annotations

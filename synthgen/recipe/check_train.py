@@ -1,6 +1,6 @@
 """The rules about what a student can learn from: which rows, which teacher, and which distributions.
 
-`synthgen.recipe.check` runs them together with the rules about the other sections.
+`synthgen.recipe.check` runs these rules together with the rules about the other sections.
 """
 
 from __future__ import annotations

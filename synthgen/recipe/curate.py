@@ -86,8 +86,8 @@ def _extended(base: type[Base], later: tuple[tuple[str, RowRule], ...]) -> type[
 
 @dataclass(frozen=True)
 class _Settings:
-    """An annotation for the key of a rule that has settings. With it, the key also accepts a boolean, or the value of
-    the rule's shorthand setting.
+    """An annotation for the key of a rule that has settings. A key with this annotation also accepts a boolean, or the
+    value of the rule's shorthand setting.
     """
 
     rule: RowRule
@@ -137,7 +137,9 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
 if TYPE_CHECKING:
 
     class CurateSection(_Rules):
-        """The section `curate`. It has a key for each rule that the tables had when this module was imported."""
+        """The section `curate`. The section has a key for each rule that the tables had when this module was
+        imported.
+        """
 else:
     CurateSection = _section("CurateSection", _Rules, rules())
 

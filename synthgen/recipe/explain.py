@@ -1,8 +1,8 @@
 """Describes what is wrong with a recipe's values. The description of each problem names the key, its value, and the
 values that are allowed.
 
-Pydantic finds problems within a section, and `check` finds problems across sections. `find` runs both on the raw values
-of a recipe, so that the user sees all problems in one message.
+Pydantic finds problems within a section, and `check` finds problems across sections. `find` runs Pydantic and `check`
+on the raw values of a recipe, so that the user sees all problems in one message.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _of_sections(values: Values, error: ValidationError) -> Iterator[Problem]:
     for details in every:
         loc = _in_values(values, details)
         inside = [other for other in every if other["loc"][: len(details["loc"])] == details["loc"]]
-        # Pydantic also reports a list whose only entry is invalid as too short
+        # if the only entry of a list is invalid, Pydantic also reports that the list is too short
         if loc is None or (details["type"] == "too_short" and len(inside) > 1):
             continue
         found.setdefault(".".join(map(str, loc)), []).append(details)
@@ -178,7 +178,7 @@ def _in_values(values: Values, details: ErrorDetails) -> Loc | None:
     branches of a union.
 
     If validation copied the value from another key, the recipe does not contain the value at this location, and the
-    result is None. The other key then has an error of its own.
+    result is None. The key from which the value was copied then has an error of its own.
     """
     kept: list[int | str] = []
     inside: object = values
@@ -204,8 +204,8 @@ def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
 
     Returns three values. The first value maps the name of the chosen table entry to the section's class. The second
     value maps the names of the table's other entries to their section classes. The third value is the key that chooses
-    the entry, such as `engine`. When the key that chooses the entry names no entry of the table, the first value holds
-    all possible classes.
+    the entry, such as `engine`. When the key that chooses the entry does not have the name of an entry as its value,
+    the first value holds all possible classes.
     """
     every: Sections = {"": Recipe}
     chosen, chooser = every, None

@@ -108,7 +108,7 @@ def _lines(problems: list[Problem], source: Source) -> str:
 
 
 def local_teacher(recipe: Recipe) -> TeacherSection:
-    """The section with which transformers loads the teacher. This is for callers that need the teacher's layers or full
+    """The section with which transformers loads the teacher, for callers that need the teacher's layers or full
     distributions.
 
     Raises RecipeError when the recipe has no teacher, when the teacher is not local, or when transformers cannot load
@@ -186,8 +186,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _plain(recipe: Recipe) -> dict[str, object]:
-    """The recipe's values as YAML can store them. `teacher` is left out when the recipe has no teacher. It is also left
-    out when it equals the first of `teachers`, because validation fills it in.
+    """The recipe's values as YAML can store them. `teacher` is left out when the recipe has no teacher. `teacher` is
+    also left out when it equals the first of `teachers`, because validation fills in the key.
     """
     values: dict[str, object] = recipe.model_dump(mode="json")
     if recipe.teacher is None or (recipe.teachers and recipe.teacher == next(iter(recipe.teachers.values()))):

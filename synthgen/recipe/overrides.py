@@ -46,8 +46,8 @@ def read(settings: Mapping[str, str]) -> dict[str, object]:
 def apply(values: Mapping[str, object], settings: Mapping[str, object]) -> dict[str, object]:
     """Return the raw values of a recipe with some dotted keys set. A section that is missing or null is created.
 
-    Raises RecipeError when a key names an entry of a value that is neither a mapping nor a list, or an index that a
-    list does not have.
+    Raises RecipeError when a key leads into a value that is neither a mapping nor a list, or to an index that a list
+    does not have.
     """
     changed: dict[str, object] = copy.deepcopy(dict(values))
     for key, value in settings.items():

@@ -41,7 +41,7 @@ def resolve(section: S, base: Path) -> S:
 
 def _absolute(value: str, place: Place, base: Path) -> str:
     """The absolute path for `value` if it is a path, otherwise `value` itself. A model name that begins with `.`, `/`
-    or `~` is a path, because a hub id never begins with them.
+    or `~` is a path, because a hub id never begins with one of these characters.
     """
     if place.kind == "path" or value.startswith((".", "/", "~")):
         return str((base / Path(value).expanduser()).resolve())
@@ -49,7 +49,7 @@ def _absolute(value: str, place: Place, base: Path) -> str:
 
 
 def check_models(recipe: Recipe) -> None:
-    """Raise TeacherError when local models that the recipe names are missing. The message has a line for each model."""
+    """Raise TeacherError when a local model in the recipe does not exist. The message has a line for each model."""
     problems = [f"{key}: {problem}" for key, name in models_of(recipe) if (problem := _missing(name))]
     if problems:
         raise TeacherError("\n".join(problems), "give a hub id, or a folder or file that exists")
@@ -90,7 +90,9 @@ def _missing(name: str) -> str:
 
 
 def gguf_in_package(name: str) -> Path:
-    """The GGUF file for "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when there is no such file."""
+    """The GGUF file for "package:NAME" or "package:NAME/FILE.gguf". Raises TeacherError when the name does not lead to
+    exactly one GGUF file.
+    """
     package, _, inner = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

@@ -11,7 +11,7 @@ class Problem:
     line of the first key that the file contains.
 
     `named` says whether the message must begin with the key; it is False when the sentence itself names the key.
-    Problems with `urgent` are shown first.
+    Problems whose `urgent` is true are shown first.
     """
 
     sentence: str

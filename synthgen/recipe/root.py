@@ -118,8 +118,9 @@ def _engine(teacher: object) -> object:
 
 
 def _text_alone(values: dict[str, Any]) -> dict[str, Any]:
-    """The section `train` with kd_weight 0, for a recipe that stores no distributions because no teacher draws them.
-    The result is {} when the section is left out, states a weight, or has another key that asks for distributions.
+    """The section `train` with kd_weight 0, for a recipe that stores no distributions because an answering teacher
+    cannot draw them. The result is {} when the section is left out, states a weight, or has another key that asks for
+    distributions.
     """
     train = values.get("train")
     if not isinstance(train, dict) or any(key in train for key in ("kd_weight", *_DISTRIBUTIONS)):

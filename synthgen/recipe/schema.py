@@ -1,8 +1,8 @@
-"""The JSON Schema of a recipe, generated from the classes and tables that validate it. Editors use it to complete and
-check recipes.
+"""The JSON Schema of a recipe, generated from the classes and tables that validate it. Editors use the schema to
+complete and check recipes.
 
-data/recipe.schema.json holds this schema. `python docs/recipe.py` writes it, and the first line of every recipe names
-it.
+data/recipe.schema.json holds this schema. `python docs/recipe.py` writes this file, and the first line of every recipe
+refers to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class _Untitled(GenerateJsonSchema):
 
 
 def recipe_schema() -> dict[str, Json]:
-    """The JSON Schema of a recipe. It refuses unknown keys, and has the description and the default of each key.
+    """The JSON Schema of a recipe. The schema refuses unknown keys, and has the description and the default of each
+    key.
 
     The rules across sections are not part of the schema; `synthgen plan` checks them.
     """

@@ -39,7 +39,7 @@ def scoring(recipe: Recipe) -> tuple[str, ...]:
 
 
 def speaking(recipe: Recipe) -> list[tuple[str, AnyTeacher]]:
-    """Pairs (dotted key in the recipe, section at this key) for all teachers that `speakers` names."""
+    """Pairs (dotted key in the recipe, section at this key) for all teachers whose names `speakers` returns."""
     if not recipe.teachers:
         return [("teacher", recipe.teacher)] if recipe.teacher else []
     return [(f"teachers.{name}", recipe.teachers[name]) for name in dict.fromkeys(speakers(recipe))]

@@ -37,8 +37,8 @@ def look(source: Path, part: str, manifest: Manifest, labels: list[str]) -> Seen
     """Count the rows of one part of a corpus, and pick some rows. `labels` are the labels of a classification task; for
     other tasks, `labels` is empty.
 
-    Rows are counted by kind. The kind of a row is its correct label. Without `labels`, the kind is the part of the
-    seed's id before the last "-", such as "sum" for "sum-12".
+    Rows whose answers were checked are counted by kind. The kind of a row is its correct label. Without `labels`, the
+    kind is the part of the seed's id before the last "-", such as "sum" for "sum-12".
     """
     seen = Seen()
     total = sum(entry["rows"] for name, entry in manifest["files"].items() if name.startswith(f"{part}/"))

@@ -56,7 +56,7 @@ class Plot:
 
 
 def evaluation_plots(evaluation: Evaluation) -> list[Plot]:
-    """A plot for each measure of the evaluation that has a caption, and a plot of the matrix if there is one."""
+    """A plot for each measure that has a caption, and a plot of the matrix if the evaluation has one."""
     plots = [
         _plot(_dots(evaluation.table, name, measure, evaluation.student), measure.caption)
         for name, measure in evaluation.plotted.items()
@@ -195,7 +195,7 @@ def _losses(training: Training) -> Figure:
 
 
 def _curve(curve: Curve) -> Figure:
-    """Draw the mean and the interval of every trained model against the number of rows."""
+    """Draw every trained model's mean and interval of the main measure against the number of training rows."""
     figure, axes = _axes(2.8)
     names = list(dict.fromkeys(name for point in curve.points for name in point.table))
     for name, color in _colors(names, curve.student).items():
@@ -274,7 +274,7 @@ def _effects(tests: Sequence[Measurement], unit: str) -> Figure:
 
 
 def _short(label: str) -> str:
-    """The label without its middle, if it is long."""
+    """The label; "…" replaces the middle of a long label."""
     half = _LABEL // 2 - 1
     return label if len(label) <= _LABEL else f"{label[:half]}…{label[-half:]}"
 

@@ -1,5 +1,5 @@
-"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes it. Training, the page, the cards and
-the exports read it.
+"""report.json: an audit of a corpus for an intended use. `synthgen audit` writes report.json. Training, the page, the
+cards and the exports read it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read_audit(path: Path) -> StoredAudit:
 
 def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
     """The latest audit of exactly the corpus in the folder `corpus`, whose list of files has the hash `sha256`. None
-    when there is no such audit, for example because the corpus was made again after the audit.
+    when no audit judged this corpus, for example because the corpus was made again after the audit.
 
     Raises CorpusError when a report is damaged.
     """

@@ -86,7 +86,7 @@ def _because(finding: Finding) -> str:
 
 
 def obligations(audit: StoredAudit) -> dict[str, list[str]]:
-    """Each duty when the rows or the student are passed on → the sources that ask for it."""
+    """Each duty when the rows or the student are passed on → the sources whose licenses require it."""
     found: dict[str, list[str]] = {}
     for one in audit.findings:
         for duty in one.obligations:
@@ -107,7 +107,7 @@ def _credited(finding: Finding) -> str:
 
 
 def rows(audit: StoredAudit) -> str:
-    """The number of rows with each status, from worst to best; "" if the audit did not count them."""
+    """The number of rows with each status, from worst to best; "" if the audit did not count rows."""
     known = [status for status in (*STATUSES, *audit.rows) if audit.rows.get(status)]
     return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
 
@@ -196,7 +196,7 @@ def _limit(one: Measurement, margin: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with three digits, or "–" if the value is None."""
+    """A number with three significant digits, or "–" if the value is None."""
     return "–" if value is None else re.sub(r"^-(?=.*[1-9])", "−", f"{value:.3g}")
 
 

@@ -13,8 +13,8 @@ from synthgen.results.measures import Measure, Table
 
 @dataclass(frozen=True)
 class Point:
-    """One trained student: the share of the training seeds that it learned from, the numbers of rows and steps, and the
-    measures that have an interval.
+    """One trained student: the share of the training seeds that the student learned from, the numbers of rows and
+    steps, and the measures that have an interval.
     """
 
     share: float

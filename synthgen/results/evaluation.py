@@ -66,8 +66,9 @@ class Evaluation:
     """How close a student is to its teacher, and what the student and the teacher cost.
 
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
-    `student` names the student's row in `table`; `models` describes other rows. `counts` maps names to further numbers.
-    `inputs` are compared with the current inputs to decide whether a stored evaluation is still valid.
+    `student` names the student's row in `table`; `models` maps names of rows in `table` to remarks about them. `counts`
+    maps names to further numbers. `inputs` are compared with the current inputs to decide whether a stored evaluation
+    is still valid.
     """
 
     kind: str

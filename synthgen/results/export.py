@@ -37,7 +37,7 @@ class Export:
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is. `table` has a row for the
     student itself and a row for each file of weights; `files` maps the name of a row to its file. `usage` is Markdown
     that explains how to run the files. The function that writes a format leaves `to`, `title`, `folder` and `inputs`
-    empty. The command `distill export` sets these four.
+    empty. The command `distill export` sets these four fields.
     """
 
     kind: str

@@ -1,4 +1,6 @@
-"""training.json: how a student was trained. Training writes it. Evaluation, the model card and the page read it."""
+"""training.json: how a student was trained. Training writes it. Evaluation, the model card and the page read
+training.json.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,8 @@ class Passage:
 class Training:
     """How a student was trained.
 
-    The function `train` of each kind of student returns such an object. `distill.training.train` then adds facts from
-    the kind's table entry, and the settings of the student.
+    The function `train` of each kind of student returns a `Training`. `distill.training.train` then adds facts from the
+    kind's table entry, and the settings of the student.
     """
 
     student: str

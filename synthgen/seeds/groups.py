@@ -21,7 +21,8 @@ _END_OF_BOLD = frozenset(".,:;!?")
 _REPEATED = re.compile("([N0])\\1+")
 _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "’": "'", "‘": "'", "⁄": "/", "∗": "*"})
 _WORDS_KEPT = 1 << 16
-# Words that begin many questions and are not names. These words become lower case even at the beginning of a sentence.
+# Words that begin many questions and are not names. `mask` changes these words to lower case even at the beginning of a
+# sentence.
 _NOT_NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -37,8 +38,8 @@ def mask(text: str) -> str:
     punctuation and the case of common words do not count. Operators stay.
 
     Texts with the same structure form a group. The first word of a sentence is masked like a name, because it may be a
-    name. This mask makes groups larger. Groups that are too large do no harm. If groups were too small, similar seeds
-    could be in different splits.
+    name. Masking the first word makes groups larger. Groups that are too large do no harm. If groups were too small,
+    similar seeds could be in different splits.
     """
     if "-" in text or "/" in text or "*" in text or not text.isascii():
         text = _without_hyphens(text)

@@ -161,6 +161,8 @@ def _taken(
 
 
 def _where(seeds: Seeds, place: int) -> Where:
-    """The file and line of the seed with index `place`. To find them, the seed files are read again up to this seed."""
+    """The file and line of the seed with index `place`. To find the line, the seed files are read again up to this
+    seed.
+    """
     places = (where for source in seeds.sources for where, _ in islice(read_rows(source), source.limit))
     return next(islice(places, place, None))

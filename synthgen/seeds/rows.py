@@ -157,7 +157,9 @@ def _csv(path: Path, skip: bool, separator: str = ",") -> Rows:
 
 
 def _check_header(where: Where, names: list[str], separator: str) -> None:
-    """Raise RecipeError for a header in which a name occurs twice, or whose columns another character separates."""
+    """Raise RecipeError when a name occurs twice in the header, or when a character other than `separator` divides the
+    columns.
+    """
     if any("\0" in name for name in names):
         raise RecipeError(f"{where}: the header has zero bytes, as in UTF-16 text", "save the file as UTF-8")
     twice = next((name for name in names if names.count(name) > 1), None)

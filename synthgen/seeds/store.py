@@ -113,12 +113,12 @@ class Seeds(Sequence[Seed]):
         return {split: self._splits.count(number) for number, split in enumerate(SPLITS)}
 
     def places(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The indices of all seeds, ordered by split. Within a split, they are in the order of the files."""
+        """The indices of all seeds, ordered by split. Within a split, the indices are in the order of the files."""
         return np.argsort(np.frombuffer(self._splits, np.uint8), kind="stable")
 
     def nearest(self, split: str, count: int, distance: Callable[[str], float], *, without: str) -> list[Seed]:
-        """The `count` seeds of a split whose ids have the smallest `distance`. The seed whose id is `without` is left
-        out.
+        """From one split, the `count` seeds whose ids have the smallest `distance`. The seed whose id is `without` is
+        left out.
 
         The first call for a split reads the ids of all its seeds and keeps them in memory. Every call computes the
         distance of each id.

@@ -45,7 +45,7 @@ Teaches = Literal["nothing", "distribution", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowRule:
-    """The fields that entries of all tables share."""
+    """The fields that the entries of all four tables share."""
 
     about: str
     """One line that says what the rule does."""
@@ -122,7 +122,7 @@ class Sweep(RowRule):
     """The function that confirms candidate pairs; None when they need no confirmation."""
     resolve: Reference | None = None
     reason: str = ""
-    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. This text is not
+    """The reason that a rejected row gets: text with the fields {matched_id}, {score} and {threshold}. The text is not
     used if `decide` returns a column `reason`.
     """
     teaches: Teaches = "distribution"
@@ -352,7 +352,7 @@ SELECTIONS: dict[str, Sweep] = {
         fingerprint="synthgen.curation.selection:fingerprint",
     ),
 }
-"""Selections are sweeps that run after all others, on the rows that are left. The function `decide` of a selection
-names the rows to reject. Training does not use the rows that a selection rejects, so that the student learns from the
-selected rows alone.
+"""Selections are sweeps that run after all other sweeps, on the rows that are left. The function `decide` of a
+selection returns the rows to reject. Training does not use the rows that a selection rejects, so that the student
+learns from the selected rows alone.
 """

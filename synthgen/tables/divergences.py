@@ -22,11 +22,11 @@ _LOGITS = "the loss compares every logit, and the stored distributions leave mos
 _LABEL = "a label is one token, not a distribution; use cross_entropy"
 
 # A dense target has every log-probability. A topk target has K log-probabilities and the residual mass, at one
-# temperature. The divergence for a topk target is between two distributions over K + 1 outcomes. This divergence is a
-# lower bound on the full divergence. A sampled target has counts of draws. The loss for a sampled target is the
-# divergence plus the teacher's entropy, which the draws do not reveal. The gradient of this loss is unbiased. A labels
-# target has one token for each position. In TABLE, None means that the divergence is defined for the kind of target. A
-# text in TABLE says why the divergence is not defined.
+# temperature. The divergence for a topk target is between two distributions over K + 1 outcomes. The divergence for a
+# topk target is a lower bound on the full divergence. A sampled target has counts of draws. The loss for a sampled
+# target is the divergence plus the teacher's entropy, which the draws do not reveal. The gradient of the loss for a
+# sampled target is unbiased. A labels target has one token for each position. In TABLE, None means that the divergence
+# is defined for the kind of target. A text in TABLE says why the divergence is not defined.
 TABLE: dict[Divergence, dict[TargetKind, str | None]] = {
     "forward_kl": {"dense": None, "topk": None, "sampled": None, "labels": _LABEL},
     "reverse_kl": {"dense": None, "topk": None, "sampled": _ZEROS, "labels": _LABEL},

@@ -249,7 +249,9 @@ class Engine:
     extra: str = ""
     """The pip extra of synthgen-distill that installs the packages that the engine imports."""
     batch_key: str = ""
-    """The key of the section that `synthgen tune` optimizes. This key sets how many requests are answered together."""
+    """The key of the section that `synthgen tune` optimizes: the key that sets how many requests are answered
+    together.
+    """
     batch_key_is_free: bool = False
     """Whether `synthgen tune` can change the value of `batch_key` while the teacher is open, by setting the teacher's
     attribute `batch_size`. Otherwise the teacher is opened again for each value.
@@ -269,8 +271,8 @@ class Engine:
     cache.
     """
     top_k: bool = False
-    """Whether the engine returns, for each token of its own completions and of given completions, the most probable
-    tokens with their probabilities at temperature 1.
+    """Whether the engine returns, for each token of its completions, the most probable tokens with their probabilities
+    at temperature 1. An engine that can score also returns them for given completions.
     """
     any_temperature: bool = False
     """Whether the engine can also compute a top-k's normalizer at temperatures other than 1."""

@@ -1,6 +1,6 @@
 """DATASET_FORMATS: the formats of data sets that synthgen did not make. ROW_FORMATS: the formats in which `synthgen
-export` writes rows. DESCRIPTIONS: the formats in which `synthgen export` describes a run for others. MODEL_FORMATS: the
-formats in which `distill export` writes students. An entry holds all facts about a format.
+export` writes rows. DESCRIPTIONS: the formats in which `synthgen export` describes a run for other tools.
+MODEL_FORMATS: the formats in which `distill export` writes students. An entry holds all facts about a format.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ ROW_FORMATS: dict[str, RowFormat] = {
 
 @dataclass(frozen=True)
 class Description:
-    """One format in which `synthgen export` describes a run for others: a JSON document with the facts in the manifest
-    and in the audit.
+    """One format in which `synthgen export` describes a run for other tools: a JSON document with the facts in the
+    manifest and in the audit.
 
     `about` describes the format in one line, and `file` is the name of the document. `rows` names the entry of
     ROW_FORMATS in which the rows are written next to the document. When `rows` is empty, no rows are written, and the
@@ -197,11 +197,12 @@ class ModelFormat:
     """One format of models.
 
     `title` is the name that messages and cards use. `library_name` is the value of the key `library_name` in the header
-    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes such a student.
-    The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with the
-    student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files` are
-    regular expressions for the names of the files that are written; `--fresh` deletes no other files. `copies_config`
-    says whether configuration, tokenizer and chat template are written into the folder as separate files.
+    of the model card. `writes` maps the name of a kind of student in KINDS to the function that writes a student of
+    this kind. The function takes a `distill.exporting.job.Job` and returns an `Export`, which holds the comparison with
+    the student, the measures, and how to run the files. `packages` must be installed; `extra` installs them. `files`
+    are regular expressions for the names of the files that are written; `--fresh` deletes no other files.
+    `copies_config` says whether configuration, tokenizer and chat template are written into the folder as separate
+    files.
     """
 
     title: str

@@ -17,7 +17,7 @@ Reference = str | Callable[..., Any]
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:
-    """The function that `reference` names. A function is returned unchanged.
+    """The function that `reference` names. If `reference` is a function, it is returned unchanged.
 
     Raises RecipeError when the module or function does not exist. An ImportError that the module raises is passed on,
     because it names a package that is not installed.

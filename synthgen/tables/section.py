@@ -50,7 +50,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-# A value of a mapping whose keys the user chooses. JSON must be able to hold it, because it is sent or stored as JSON.
+# A value of a mapping whose keys the user chooses. JSON must be able to hold the value, because the value is sent or
+# stored as JSON.
 if TYPE_CHECKING:
     Json = object
 else:
@@ -83,7 +84,7 @@ ModelName = Annotated[str, Place("model")]
 
 
 class Section(BaseModel):
-    """The base class of a section, which is a mapping in the recipe. It is frozen and refuses unknown keys."""
+    """The base class of a section, which is a mapping in the recipe. A section is frozen and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 

@@ -112,7 +112,7 @@ class Strategy:
     question: str = "user"
     """The template that renders a seed's question. Seeds with similar questions stay in the same split."""
     question_of: Reference | None = None
-    """A function that gets a seed's fields and the `Prompt`, and returns the seed's question. This function is set when
+    """A function that gets a seed's fields and the `Prompt`, and returns the seed's question. `question_of` is set when
     no single template renders the question.
     """
     rewriter_offers: str = "sample"

@@ -1,9 +1,9 @@
 """Carries out a removal.
 
 The order makes a removal safe to kill. First the journal RUN/.removing.json is written: from then on, every command
-refuses the run until the removal is complete. Then the tombstone is written. Each step after the journal may be
-repeated. The steps after the tombstone change the paid cache, the shards, and the files that were made from the rows.
-The manifest is written last, and then the journal is deleted.
+refuses the run until the removal is complete. After the journal, the tombstone is written. Each step after the journal
+may be repeated. The steps after the tombstone change the paid cache, the shards, and the files that were made from the
+rows. The manifest is written last, and then the journal is deleted.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def _result(job: _Job, *, planned: bool) -> Removal:
 
 
 def _changes_rows(job: _Job) -> bool:
-    """Whether shards change. After a kill, shards may be incomplete, so the result is true."""
+    """Whether shards change. The result is true after a kill, because shards may then be incomplete."""
     return job.resumed or any(job.tombstone.counts[name] for name in ("rows", "failures"))
 
 
@@ -342,8 +342,8 @@ def _delete_made(run: Path) -> None:
 
 
 def _is_made(run: Path, path: str) -> bool:
-    """Whether a file is made from rows. A temporary file counts as the file that it would become. Files with such names
-    in other folders than those of the run's stages and of students are the user's own.
+    """Whether a file is made from rows. A temporary file counts as the file that it would become. In a folder that
+    belongs to neither a stage nor a student, a file with a name such as evaluation.json is the user's own.
     """
     plain = "/".join(part.removeprefix(durable.TEMPORARY).removeprefix("gone-") for part in path.split("/"))
     found = _MADE.fullmatch(plain)

@@ -22,7 +22,7 @@ _COPY = re.compile(r"(.+)#\d+", re.DOTALL)
 class _Known:
     """What a run knows about a name. `sources` are the ids of whole sources, and `files` are the ids of the sources
     that hold seeds. `seeds` are the ids of the seeds that the name may mean. `is_row` says whether a row has the name,
-    and `others` are some other ids of seeds.
+    and `others` are ids of other seeds, among which a similar id is searched.
     """
 
     sources: dict[str, None] = field(default_factory=dict)

@@ -137,9 +137,7 @@ def _is_unique(rows: Sequence[Row], name: str) -> bool:
 
 
 def _labels(rows: Sequence[Row], name: str) -> list[str]:
-    """The classes in a column, if all its texts are short and there are only a few different ones. The result is empty
-    for other columns.
-    """
+    """The classes in a column if all its texts are short and there are only a few classes, otherwise an empty list."""
     values = [value for value in _values(rows, name) if isinstance(value, str)]
     classes = list(dict.fromkeys(value.strip() for value in values))
     few = 2 <= len(classes) <= min(_MOST_LABELS, len(rows) // _ROWS_A_LABEL)

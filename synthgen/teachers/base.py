@@ -8,9 +8,9 @@ A local engine (`Teacher`) answers many requests at a time:
     probs = teacher.classify(requests)            # probabilities of each request's labels
     given = teacher.score(requests, spec)         # the distributions over the tokens of given completions
 
-A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls it, stores its
-replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that opens each
-engine's teachers.
+A remote engine (`RemoteTeacher`) handles one request at a time. `synthgen.generation.scheduler` calls the engine,
+stores the replies, and decides when and how often to send a request. `synthgen.tables.engines` names the function that
+opens each engine's teachers.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ class Call:
 
     `key` is a hash of everything that determines the reply. `prompt_tokens` is an estimate of the number of prompt
     tokens. `most_prompt` and `most_completion` are upper bounds of the numbers of prompt and completion tokens.
-    `alternatives` is the number of the most probable tokens that the server returns for each position of the reply.
-    With `token_ids`, a server that supports it is asked to write tokens as ids.
+    `alternatives` is the number of the most probable tokens that the server returns for each position of the reply. If
+    `token_ids` is true, a server that can write tokens as ids is asked to do so.
     """
 
     payload: bytes

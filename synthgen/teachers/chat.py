@@ -1,5 +1,5 @@
 """Converts messages to the API's format, and reads the waiting time and the message of an error in a server's response.
-`synthgen.teachers.completion` reads the answer itself.
+`synthgen.teachers.completion` reads the answers.
 """
 
 from __future__ import annotations

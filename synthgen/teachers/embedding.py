@@ -1,7 +1,7 @@
 """Embedding models: a transformers encoder whose last hidden states are pooled to one vector for each text.
 
 The file modules.json of a sentence-transformers folder or repository describes the pooling, the projection (Dense) and
-the normalization. Without this file, a vector is the mean over the text's tokens.
+the normalization. Without this file, a vector is the mean of the hidden states of the text's tokens.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Encoder classifiers as teachers. An encoder classifier is a model with a classification head, which computes the
 probability of each of its classes.
 
-As input, such a model gets only the student's question (rendered from user.j2), without examples or instructions.
+As input, an encoder classifier gets only the student's question (rendered from user.j2), without examples or
+instructions.
 """
 
 from __future__ import annotations

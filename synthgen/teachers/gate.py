@@ -1,7 +1,8 @@
 """The gate that every reply of a local or remote teacher must pass before a strategy or a shard gets the reply.
 
-A reply that passes is a finished answer: its finish reason is known, its text holds neither reasoning nor control
-tokens, and its numbers are finite. Every other reply becomes a failure with its kind and reason.
+A reply that passes is an answer, perhaps cut off at the limit of tokens: its finish reason is known, its text holds
+neither reasoning nor control tokens, and its numbers are finite. Every other reply becomes a failure with its kind and
+reason.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A label is accepted only when all labels together have at least `LEAST_MASS` of the probability. The row keeps this mass
 as the score `label_mass`. Local engines compute the mass from the whole distribution. A server shows only the most
-probable tokens of a reply that it wrote, so its reply must also name exactly one label. Text that merely contains a
-label, such as "not a refund", names no label.
+probable tokens of a reply that it wrote, so the reply of a server must also name exactly one label. Text that merely
+contains a label, such as "not a refund", names no label.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WORDS = """
     okay please sorry sure thank topic
     """
 _COMMON = frozenset(_WORDS.split())
-# A reply that names a label in a sentence of its own, such as "The category is: refund".
+# A reply that is a sentence with a label at its end, such as "The category is: refund".
 _NAMED = re.compile(
     r"(?:(?:the|this|my)\s)?(?:(?:final|correct|best|right|likely|most likely|predicted)\s)?"
     r"(?:answer|category|class|classification|label|topic|intent|sentiment|type|tag|choice|option|result)"
@@ -82,8 +82,8 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        # subtract from the longest shorter label only: even shorter labels lose that label's mass, which contains this
-        # mass
+        # subtract this mass only from the longest of the shorter labels: labels that are even shorter lose the whole
+        # mass of that label, of which this mass is a part
         if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
@@ -256,7 +256,7 @@ def _pair(entry: object) -> tuple[bytes, float]:
 
 def _place(shown: Sequence[Shown], text: str, label: str) -> int | None:
     """The index of the token in which `label` begins. If `label` is empty, the index of the token in which `text`
-    begins. None when the server shows no such token. Raises ValueError when the tokens do not spell the text.
+    begins. None when the server does not show this token. Raises ValueError when the tokens do not spell the text.
     """
     joined, wanted = b"".join(token.piece for token in shown), text.encode(errors="replace")
     if not joined.strip():

@@ -148,7 +148,7 @@ class ApiModel:
         if request.tools:
             body["tools"] = list(request.tools)
         if any(name in self.section.extra for name in LIMITS):
-            del body[limit]  # the recipe sets the limit itself, perhaps under its other name
+            del body[limit]  # the recipe sets the limit itself, under one of its two names
         body |= self.section.extra
         return {key: value for key, value in body.items() if value is not None}
 
@@ -169,7 +169,7 @@ class ApiModel:
         await asyncio.shield(self._opening)  # requests wait until the session is open and the kind of server is known
         payload = call.payload
         if self._vllm and call.token_ids:
-            # This option changes only how the reply writes tokens, not the answer. Therefore the option is added here,
+            # The option below changes only how the reply writes tokens, not the answer. So the option is added here,
             # where it does not change the cache key.
             payload = payload[:-1] + b',"return_tokens_as_token_ids":true}'
         try:
@@ -321,7 +321,8 @@ class ApiModel:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.section.timeout, sock_connect=min(30.0, self.section.timeout)),
             headers=headers,
-            # The proxy is looked up once. With trust_env, aiohttp would look it up in a thread for every request.
+            # The proxy is looked up once. With trust_env, aiohttp would look up the proxy in a thread for every
+            # request.
             proxy=_proxy(self.section.base_url),
         )
         if self.k and self._vllm is None:
@@ -367,7 +368,7 @@ def open_api(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
 
 
 def preview(section: ApiTeacher, options: TeacherOptions) -> ApiModel:
-    """An `ApiModel` that builds calls for estimates. This model has no API key and no tokenizer."""
+    """An `ApiModel` without API key and tokenizer, which builds calls for estimates."""
     return ApiModel(section, options, None, None)
 
 

@@ -182,8 +182,8 @@ def _opens(text: str, tag: re.Match[str]) -> bool:
 
 
 def _closes(text: str, tag: re.Match[str]) -> bool:
-    """Whether a closing tag without an opening tag ends a block: it follows other text directly, without a space, or it
-    stands alone on its line.
+    """Whether a closing tag without an opening tag ends a block: the tag follows other text directly, without a space,
+    or stands alone on its line.
     """
     before = text[tag.start() - 1 : tag.start()]
     if before and not before.isspace():

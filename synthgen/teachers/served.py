@@ -13,7 +13,7 @@ _MARKS = re.compile(r"latest|free|nitro|floor|00[1-9]|\d{4}|\d{6}|\d{8}|fp8|fp16
 
 @lru_cache(1024)
 def same_model(asked: str, served: str) -> bool:
-    """Whether the name `served` means the model `asked`. Upper case, a folder or provider before the last slash, and a
+    """Whether the name `served` means the model `asked`. Letter case, a folder or provider before the last slash, and a
     date or another mark of a build after the name are ignored. If both names have a provider, it must be the same.
     """
     one, other = _parts(asked), _parts(served)

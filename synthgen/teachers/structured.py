@@ -72,7 +72,7 @@ class Form:
         return found
 
     def wrong(self, text: str) -> str:
-        """Why a complete text does not have the required form. Empty when it does."""
+        """Why a complete text does not have the required form. Empty when the text has this form."""
         return mismatch(text, self._schema) if self._regex is None else unmatched(text, self._regex)
 
 
@@ -146,7 +146,7 @@ def _validator(schema: str) -> Any:
 
 
 def unmatched(text: str, regex: str) -> str:
-    """A message that a text does not match the regular expression. Empty when it matches. A text that was cut off at
-    the maximum length may fail to match.
+    """A message that a text does not match the regular expression. Empty when the text matches. A text that was cut off
+    at the maximum length may fail to match.
     """
     return "" if re.fullmatch(regex, text) else "the answer does not match generate.regex"

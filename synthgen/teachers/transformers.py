@@ -113,8 +113,8 @@ class LocalModel(LanguageModel):
 
     def classify(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request. The probability of a label is the product of the probabilities of the label's
-        tokens after the prompt, normalized over the labels. The labels' total probability before normalization is the
-        score `label_mass`.
+        tokens after the prompt, less the probabilities of longer labels that begin with this label, normalized over the
+        labels. The labels' total probability before normalization is the score `label_mass`.
         """
 
         def act(batch: list[Request], prompts: list[list[int]]) -> list[Reply]:

@@ -30,7 +30,7 @@ _CACHED = (
     ("", "num_cached_tokens"),  # SGLang
 )
 _BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")  # Anthropic: not included in input_tokens
-# Service tiers with the usual price. All other tiers have different prices.
+# Service tiers with the usual price. A tier that is not in this list has different prices.
 _USUAL_TIERS = ("", "default", "standard", "on_demand", "auto", "standard_only")
 _BATCH = "batch"
 CHEAPER_TIERS = ("flex", _BATCH)

@@ -16,7 +16,9 @@ def divided(sizes: Sequence[int], number: int, shares: str) -> list[int]:
 
 
 def _proportional(sizes: Sequence[int], number: int) -> list[int]:
-    """Largest remainders (Hamilton's method). If remainders are equal, the earlier stratum gets the row."""
+    """Divide in proportion, by largest remainders (Hamilton's method). If remainders are equal, the earlier stratum
+    gets the row.
+    """
     total = sum(sizes)
     found = [size * number // total for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda place: (-(sizes[place] * number % total), place))

@@ -3,15 +3,14 @@
 A text becomes a vector of 256 numbers: each different word adds 1 or -1 at a place that its hash names (feature
 hashing, Weinberger et al. 2009). The vector is scaled to length 127 and rounded to whole numbers of 8 bits. The
 distance of two texts is the squared distance of their vectors, divided by 2 x 127^2. This distance is 1 minus the
-cosine of the vectors' angle: 0 for the same words, and about 1 for texts without a common word. All sums are of whole
-numbers, so the result is the same on every machine.
+cosine of the vectors' angle: 0 for the same words, and about 1 for texts without a common word. Only whole numbers are
+added, so the result is the same on every machine.
 
 The text with the lowest key is chosen first. Each further text is the text with the largest distance to its nearest
-chosen text. If several texts have this distance, the first of them in the corpus is chosen. The largest distance of a
-rejected text to its nearest chosen text is then at most twice the optimum. The optimum is the smallest value of this
-largest distance that any choice of equally many texts can reach. This bound holds for distances that obey the triangle
-inequality, such as the square root of this distance. Choosing k of n texts takes n x k x 256 additions and 256 bytes
-for each text.
+chosen text. If several texts have the same largest distance, the first of them in the corpus is chosen. The square root
+of the distance is a metric. In this metric, the largest distance of a rejected text to its nearest chosen text is at
+most twice the optimum, which is the smallest value that any choice of equally many texts can reach. Choosing k of n
+texts takes n x k x 256 additions and 256 bytes for each text.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 - `rationalize`: a completion whose answer equals the reference. After a wrong answer, the question is asked again with
   the reference as a hint.
 - `vote`: a completion with the most frequent answer among several samples. Sampling stops when no other answer can
-  become more frequent.
+  become as frequent.
 - `classify_votes`: a completion with the most frequent label among several samples. The row's label probabilities are
-  the shares of the samples that give each label.
+  the shares of the labels among the samples that give a label.
 - `best_of_n`: the best of several completions, according to a judge or another reward.
 - `preference`: the best and the worst of several completions, as two rows of one group, `chosen` and `rejected`.
 - `consensus`: a completion with the most frequent answer among the answers of the recipe's teachers.
@@ -81,9 +81,9 @@ def vote(job: Job) -> Rounds:
 
 
 def classify_votes(job: Job) -> Rounds:
-    """Ask `steps.candidates` times for one of the recipe's labels. The shares of the labels among the replies are
-    unbiased estimates of the teacher's label probabilities at the sampling temperature. A reply votes for a label only
-    if the label is its whole answer. The job fails when fewer than half of the replies give a label.
+    """Ask `steps.candidates` times for one of the recipe's labels. The shares of the labels among the replies that give
+    a label are unbiased estimates of the teacher's label probabilities at the sampling temperature. A reply votes for a
+    label only if the label is its whole answer. The job fails when fewer than half of the replies give a label.
     """
     labels, most = job.recipe.generate.labels, job.recipe.steps.candidates
     queries = [job.answer(number=job.index * most + n) for n in range(most)]

@@ -103,8 +103,8 @@ def _unquoted(text: str) -> str:
 @dataclass
 class _Line:
     """A line of a list: its indent, its kind of marker ("bullet", "number", "letter" or "" for none), the number of the
-    marker, the text after the marker, and the whole text. `spaced` tells whether an empty line is before it. `below`
-    are the lines that belong to this line.
+    marker, the text after the marker, and the whole text. `spaced` tells whether an empty line is before this line.
+    `below` are the lines that belong to this line.
     """
 
     indent: int
@@ -121,10 +121,10 @@ def items(text: str, *, whole: bool = True) -> list[str]:
     its last item is left out.
 
     In a list with markers (bullets or numbers), only lines with a marker begin an item. Indented lines, and options
-    such as "a) red", belong to the item before them. If the item before them is a heading that ends with a colon, each
-    of these lines is an item of its own instead. In a list without markers, each line is an item, except an
-    introduction, a heading and a closing remark. A list that contains code has no items, because lines of code cannot
-    be distinguished from items.
+    such as "a) red", belong to the item before them. But if an item ends with a colon, and all lines that belong to it
+    have markers, the item is only a heading, and each of these lines is an item. In a list without markers, each line
+    is an item, except an introduction, a heading and a closing remark. A list that contains code has no items, because
+    lines of code cannot be distinguished from items.
     """
     lines = text.strip("\n").rstrip().split("\n")
     fences = [n for n, line in enumerate(lines) if line.lstrip().startswith("```")]

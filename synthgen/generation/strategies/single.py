@@ -46,8 +46,9 @@ def score(job: Job) -> Rounds:
     """Ask for the distributions over the seed's `completion`, which is text or messages. The prompt is the seed's
     `prompt` (messages), or else the prompt that the templates render.
 
-    A seed may also be a row of another corpus. In this case, the seed's `teacher_prompt` and `token_ids` are used. The
-    seed's sources, which name who wrote the completion, become sources of the new row."""
+    A seed may also be a row of another corpus. If the seed has the fields `teacher_prompt` and `token_ids`, these
+    fields are used. The seed's sources, which name who wrote the completion, become sources of the new row.
+    """
     sources = given_sources(job.fields.get("sources"))
     if any(job.setting.removed.has_source(one["id"], one["role"]) for one in sources):
         raise LeftOut
