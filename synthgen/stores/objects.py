@@ -85,7 +85,7 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """The bytes of an object, or None when there is none."""
         try:
-            data: bytes = self._tried(lambda: self._fs.cat_file(self._path(name)))
+            data: bytes = self._tried(lambda: self._fs.cat_file(self._path(name)), may_miss=True)
         except FileNotFoundError:
             return None
         return data
@@ -111,7 +111,9 @@ class Store:
         condition = _CONDITION.get(self.scheme, lambda version: {})
         more = {"mode": "create"} if version is None else condition(version)
         try:
-            self._tried(lambda: self._fs.pipe_file(self._path(name), data, **more))
+            answer = self._tried(lambda: self._fs.pipe_file(self._path(name), data, **more))
+            if isinstance(answer, dict) and "ETag" in answer:
+                return str(answer["ETag"])
         except FileExistsError:
             # an earlier attempt may have succeeded although its reply was lost
             if self.read(name) != data:
@@ -130,7 +132,7 @@ class Store:
     def delete(self, name: str) -> None:
         """Delete an object. It may be gone already."""
         try:
-            self._tried(lambda: self._fs.rm_file(self._path(name)))
+            self._tried(lambda: self._fs.rm_file(self._path(name)), may_miss=True)
         except FileNotFoundError:
             pass
 
@@ -152,13 +154,22 @@ class Store:
             raise UserError(f"{self.url} holds an object with the name '{name}', which is no path", "delete the object")
         return name
 
-    def _tried(self, act: Callable[[], T]) -> T:
-        """The result of `act`, which is repeated when it fails for a reason that may pass."""
+    def _tried(self, act: Callable[[], T], *, may_miss: bool = False) -> T:
+        """The result of `act`, which is repeated when it fails for a reason that may pass. With `may_miss`, raises
+        FileNotFoundError when there is no such object.
+        """
         for pause in (*_PAUSES, None):
             try:
                 return act()
-            except (FileNotFoundError, FileExistsError, SynthgenError):
+            except (FileExistsError, SynthgenError):
                 raise
+            except FileNotFoundError:
+                if may_miss:
+                    raise
+                raise UserError(
+                    f"{self.url}: the bucket is missing, or an object was deleted meanwhile",
+                    "make the bucket, or give the same command again",
+                ) from None
             except PermissionError as error:
                 raise UserError(f"{self.url}: access is refused: {_first_line(error)}", _HINT) from None
             except Exception as error:  # each store has its own classes of errors
