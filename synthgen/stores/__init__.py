@@ -46,7 +46,10 @@ def opened(values: Mapping[str, Any], command: str, ui: UI | None = None) -> Ite
         yield {**values, **changed}
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("several processes cannot share the working folder of a store", "copy the run to a disk that all of them see")
+        raise UserError(
+            "several processes cannot share the working folder of a store",
+            "copy the run to a disk that all of them see",
+        )
     written = {place.root for name, place in found.items() if _writes(name, values, command)}
     _check_apart(found)
     with ExitStack() as held:
@@ -86,7 +89,9 @@ def _check_apart(found: Mapping[str, Address]) -> None:
     out = found.get("out")
     for name, place in found.items():
         if out and name != "out" and place.url.startswith(f"{out.root}/") and place.root != out.root:
-            raise UserError(f"{out.url} contains {place.url}, which is an input of this command", "give another URL with -o")
+            raise UserError(
+                f"{out.url} contains {place.url}, which is an input of this command", "give another URL with -o"
+            )
 
 
 @contextmanager
@@ -101,7 +106,9 @@ def _session(place: Address, writes: bool, command: str, ui: UI) -> Iterator[Non
     store = Store(place.root)
     mirror = Mirror(place, store)
     ui.names[str(place.working)] = place.root
-    wanted = (lambda name: not any(part in name for part in _NOT_ROWS)) if command in _ROWS_ONLY else (lambda name: True)
+    wanted = (
+        (lambda name: not any(part in name for part in _NOT_ROWS)) if command in _ROWS_ONLY else (lambda name: True)
+    )
     if not writes:
         try:
             with durable.lock(place.state):

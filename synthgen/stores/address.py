@@ -68,9 +68,7 @@ def address(place: object) -> Address | None:
             "leave it out; docs/scale.md says from where credentials are read",
         )
     if not rest or not all(part.strip(".") for part in parts):
-        raise UserError(
-            f"'{scheme}://{rest}' names no folder of a store", "name one, such as s3://bucket/runs/first"
-        )
+        raise UserError(f"'{scheme}://{rest}' names no folder of a store", "name one, such as s3://bucket/runs/first")
     inside = parts[-1] if parts[-1] in STAGES and len(parts) > 2 else ""
     return Address(f"{scheme}://{'/'.join(parts[:-1] if inside else parts)}", inside)
 

@@ -57,7 +57,9 @@ class Lease:
         return f"{FOLDER}/{self._number:08d}"
 
     def _content(self, done: bool = False) -> bytes:
-        return json.dumps({"owner": self._owner, "beat": self._beats, "done": done, "id": secrets.token_hex(4)}).encode()
+        return json.dumps(
+            {"owner": self._owner, "beat": self._beats, "done": done, "id": secrets.token_hex(4)}
+        ).encode()
 
 
 def owner_of(store: Store) -> str:

@@ -35,7 +35,9 @@ class Raced(UserError):
     """Another process wrote an object that this process was about to write."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"{url}: another process writes to this run", "end one of the two commands, and repeat the other")
+        super().__init__(
+            f"{url}: another process writes to this run", "end one of the two commands, and repeat the other"
+        )
 
 
 class Entry(NamedTuple):
@@ -202,7 +204,9 @@ def _version(info: dict[str, Any]) -> str:
 def _is_conflict(error: Exception) -> bool:
     """Whether a store refused a write because of its condition."""
     text = f"{type(error).__name__} {error} {error.__cause__}"
-    return any(word in text for word in ("PreconditionFailed", "ConditionalRequestConflict", "conditionNotMet", "(412)"))
+    return any(
+        word in text for word in ("PreconditionFailed", "ConditionalRequestConflict", "conditionNotMet", "(412)")
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,10 @@ _KINDS = (
     (INPUTS, r"(.+/)?(inputs\.json|recipe\.yaml|\.run-id|\.seed-rows|batches\.json)|ledger/.+"),
     (DATA, r"(.+/)?data/[^/]+\.parquet"),
     (CARDS, r"(.+/)?(README|NOTICE)\.md"),
-    (MARKS, r"(.+/)?(manifest|training|evaluation|curve|report|export|export-[^/]+)\.json|(.+/)?baseline/metrics\.jsonl"),
+    (
+        MARKS,
+        r"(.+/)?(manifest|training|evaluation|curve|report|export|export-[^/]+)\.json|(.+/)?baseline/metrics\.jsonl",
+    ),
 )
 _LOCAL = re.compile(r"(.+/)?(cache/.+|\.lock)")
 """Files that stay on the disk of a machine: locks, and the training rows in tokens, which are made again."""

@@ -6,19 +6,15 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
 from pathlib import Path
 
-import pytest
-from conftest import SECRET, command, objects, start
 from support.corpora import contents, corpus_of, curating, row
+from support.s3 import SECRET, command, objects, start
 from support.small import small_task, small_teacher
 
-import distill
 import synthgen
-from synthgen.errors import UserError
 from synthgen.recipe import dump_recipe
-from synthgen.stores import lease
 
 RECIPE = curating(duplicates=True, length={"min_words": 4})
 # These files hold times, dates, or the name of the folder.
@@ -65,3 +61,97 @@ def test_a_whole_run_with_faults_equals_a_run_on_a_disk(s3, proxy, tmp_path):
     assert code == 0, output
     assert "already complete; nothing to do" in output
     assert str(tmp_path / "b") not in output  # messages name the URL
+
+
+def curated(s3, folder: Path, tmp_path: Path) -> tuple[list[str | Path], dict[str, bytes]]:
+    """The command that curates a run of S3 into another place there, and the files that it must write."""
+    source = put(s3, folder, "in")
+    assert command(["synthgen", "curate", folder, "-o", tmp_path / "out", "-q"], tmp_path / "disk")[0] == 0
+    return ["synthgen", "curate", source, "-o", "s3://bucket/out", "-q"], contents(tmp_path / "out")
+
+
+def test_a_command_that_is_killed_at_any_write_is_continued(s3, proxy, tmp_path):
+    words, expected = curated(s3, made(tmp_path / "run"), tmp_path)
+    proxy.writes.clear()
+    assert command(words, tmp_path / "whole")[0] == 0
+    assert same(expected, objects(s3, "out")) == []
+    writes = len([w for w in proxy.writes if ".writer" not in w])
+    assert writes == len(expected)
+    killed = 0
+    for number in range(1, writes + 2):
+        for when in ("before", "after"):
+            s3.rm("bucket/out", recursive=True)
+            proxy.reset()
+            machine = tmp_path / f"{number}-{when}"
+            process = start(words, machine)
+            proxy.kill = (process.pid, number, when)
+            code, output = process.wait()
+            killed += code == -9
+            assert code in (0, -9), output
+            proxy.reset()
+            # the same machine continues from its disk, and another machine from what is in the store
+            code, output = command(words, machine if number % 2 else tmp_path / f"{number}-{when}-other")
+            assert code == 0, (number, when, output)
+            assert same(expected, objects(s3, "out")) == [], (number, when)
+    assert killed >= writes
+
+
+def test_of_two_writers_one_ends_with_a_line(s3, proxy, tmp_path):
+    words, expected = curated(s3, made(tmp_path / "run", 60), tmp_path)
+    proxy.fault = lambda method, path, number: 0.4 if method == "PUT" and "/data/" in path else None
+    first = start(words, tmp_path / "a")
+    while not any("/out/.writer" in name for name in proxy.writes):
+        assert first.process.is_alive(), first.wait()
+    code, output = command(words, tmp_path / "b")
+    assert code == 2, output
+    assert "Error: s3://bucket/out: another process writes to this run" in output
+    assert len(output.splitlines()) == 2
+    assert first.wait()[0] == 0
+    assert same(expected, objects(s3, "out")) == []
+
+
+def test_a_process_that_was_silent_too_long_writes_no_more(s3, proxy, tmp_path):
+    words, expected = curated(s3, made(tmp_path / "run", 60), tmp_path)
+    proxy.fault = lambda method, path, number: 0.4 if method == "PUT" and "/data/" in path else None
+    first = start(words, tmp_path / "a")
+    while not any("/out/curated" in name or "/out/data" in name for name in proxy.writes):
+        assert first.process.is_alive(), first.wait()
+    os.kill(first.pid, signal.SIGSTOP)
+    code, output = command(words, tmp_path / "b")
+    assert code == 0, output
+    os.kill(first.pid, signal.SIGCONT)
+    code, output = first.wait()
+    assert code == 2, output
+    assert "another process writes to this run" in output
+    assert same(expected, objects(s3, "out")) == []
+
+
+def test_no_file_holds_a_credential(s3, proxy, tmp_path):
+    words, _ = curated(s3, made(tmp_path / "run"), tmp_path)
+    code, output = command([word for word in words if word != "-q"], tmp_path / "a")
+    assert code == 0
+    code, more = command(["synthgen", "show", "s3://bucket/out", "--json"], tmp_path / "a")
+    assert code == 0, more
+    texts = [output.encode(), more.encode(), *contents(tmp_path / "a").values()]
+    texts += [s3.cat_file(path) for path in s3.find("bucket")]
+    assert not [text for text in texts if SECRET.encode() in text]
+
+
+def test_a_student_and_its_results_go_to_a_place_of_their_own(s3, tmp_path):
+    recipe = small_task(tmp_path / "task", small_teacher(tmp_path / "teacher"), seeds=12)
+    for words in (
+        ["synthgen", "generate", recipe, "-o", "s3://bucket/runs/first"],
+        ["synthgen", "curate", "s3://bucket/runs/first"],
+        ["distill", "train", "s3://bucket/runs/first", "--override-audit", "-o", "s3://bucket/students/one"],
+        ["distill", "eval", "s3://bucket/runs/first", "--student", "s3://bucket/students/one"],
+        ["synthgen", "export", "s3://bucket/runs/first", "--to", "messages", "-o", "s3://bucket/rows"],
+    ):
+        code, output = command(words, tmp_path / words[1])  # each command on a machine of its own
+        assert code == 0, output
+    names = objects(s3, "students/one")
+    assert {"training.json", "evaluation.json", "model.safetensors", "README.md"} <= set(names)
+    assert not [name for name in objects(s3, "runs/first") if name.startswith(("student", "cache"))]
+    assert "train.jsonl" in objects(s3, "rows")
+    opened = synthgen.open("s3://bucket/runs/first")
+    assert len(opened.kept) == 24
+    assert opened.distribution(opened.kept["id"].iloc[0]).kind == "sampled"
