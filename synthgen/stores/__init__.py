@@ -14,7 +14,6 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from synthgen import durable
@@ -109,7 +108,7 @@ def _session(place: Address, writes: bool, command: str, ui: UI) -> Iterator[Non
     wanted = (
         (lambda name: not any(part in name for part in _NOT_ROWS)) if command in _ROWS_ONLY else (lambda name: True)
     )
-    if not writes:
+    if not writes or store.is_object():
         try:
             with durable.lock(place.state):
                 mirror.load()

@@ -38,15 +38,19 @@ class Lease:
                 store.delete(name)
 
     def renew(self, *, done: bool = False) -> None:
-        """Write the object again. With `done`, the next process need not wait. Raises Raced when another process has
-        taken the lease.
-        """
+        """Write the object again. Raises Raced when another process has taken the lease."""
         with self._lock:
             if _last(self._store) != self._number:
                 raise Raced(self._store.url)
             self._beats += 1
             self._store.overwrite(self._name(), self._content(done))
             self._renewed = time.monotonic()
+
+    def give_back(self, *, keep: bool) -> None:
+        """End the lease, so that the next process need not wait. `keep` is False if there is no run to write to."""
+        self.renew(done=True)
+        if not keep:
+            self._store.delete(self._name())
 
     def check(self) -> None:
         """Renew the lease if it is old. Call this before each write."""

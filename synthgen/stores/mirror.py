@@ -1,8 +1,8 @@
 """A working folder on this machine's disk, and the store to which it belongs.
 
 Commands read and write the working folder as they read and write any folder. `fetch` copies objects into it before the
-command begins. While the command runs, a thread sends each file that changed, in the order of `order.py`. The ledger and
-the journal of a removal are sent at once, before the command goes on.
+command begins. While the command runs, a thread sends each file that changed, in the order of `order.py`. The ledger
+and the journal of a removal are sent at once, before the command goes on.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Mirror:
         assert self.lease is not None
         while not self._send_changed():
             pass
-        self.lease.renew(done=True)
+        self.lease.give_back(keep=bool(self.known))
 
     def _send_always(self) -> None:
         while not self._ending.is_set():
@@ -191,7 +191,7 @@ class Mirror:
                 self.save()
 
     def _send_changed(self) -> bool:
-        """Send and delete what changed. Returns False when a file changed meanwhile, so that a further call is needed."""
+        """Send and delete what changed. Returns False when a file changed meanwhile: then a further call is needed."""
         with self._sending:
             here = scan(self.folder) if self.folder.is_dir() else {}
             changed = [n for n, stat in here.items() if n not in self.known or self.known[n].stat != stat]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -84,6 +85,10 @@ class Store:
                 entries[self._checked(name)] = Entry(int(info["size"]), _version(info))
         return entries
 
+    def is_object(self) -> bool:
+        """Whether there is one object at the URL, such as a file of rows."""
+        return bool(self._tried(lambda: self._fs.isfile(self._root)))
+
     def read(self, name: str) -> bytes | None:
         """The bytes of an object, or None when there is none."""
         try:
@@ -133,10 +138,8 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Delete an object. It may be gone already."""
-        try:
+        with suppress(FileNotFoundError):
             self._tried(lambda: self._fs.rm_file(self._path(name)), may_miss=True)
-        except FileNotFoundError:
-            pass
 
     def version(self, name: str) -> str:
         """The present version of an object."""
