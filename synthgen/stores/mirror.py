@@ -1,8 +1,8 @@
 """A working folder on this machine's disk, and the store to which it belongs.
 
 Commands read and write the working folder as they read and write any folder. `fetch` copies objects into it before the
-command begins. While the command runs, a thread sends each file that changed, in the order of `order.py`. The ledger
-and the journal of a removal are sent at once, before the command goes on.
+command begins. While the command runs, a thread sends each file that changed, in the order of `order.py`. The ledger,
+the list of paid batches and the journal of a removal are sent at once, before the command goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from synthgen.files import is_regular, parse_json
 from synthgen.stores import lease as leases
 from synthgen.stores.address import Address
 from synthgen.stores.objects import Entry, Store, whole
-from synthgen.stores.order import MARKS, REMOVAL, Stat, is_sent, needs_removal, rank, scan, stage_of, stat_of
+from synthgen.stores.order import MARKS, REMOVAL, Stat, is_card, is_sent, rank, rebuilds, scan, stage_of, stat_of
 
 _AT_ONCE = 8  # objects that are fetched at the same time
 _SAVED_EVERY = 5.0  # seconds
@@ -52,6 +52,7 @@ class Mirror:
     known: dict[str, Known] = field(default_factory=dict)
     lease: leases.Lease | None = None
     error: Exception | None = None
+    _ledgers: set[str] = field(default_factory=set)  # the ledger's files that this process writes
     _sending: threading.RLock = field(default_factory=threading.RLock)
     _wake: threading.Event = field(default_factory=threading.Event)
     _ending: threading.Event = field(default_factory=threading.Event)
@@ -185,24 +186,26 @@ class Mirror:
         if self.error is not None:
             raise self.error
         name = path.relative_to(self.folder).as_posix()
-        if name in REMOVAL or "ledger/" in name:
-            with self._sending:
-                self._send(name, stat_of(path) or (0, 0, 0))
-                self.save()
+        if name in self._ledgers:
+            self._send(name, stat_of(path) or (0, 0, 0))  # does not wait until a large file has been sent
+        elif "ledger/" in name or name in REMOVAL or path.name == "batches.json":
+            while not self._send_changed():
+                pass
+            if "ledger/" in name:
+                self._ledgers.add(name)
 
     def _send_changed(self) -> bool:
         """Send and delete what changed. Returns False when a file changed meanwhile: then a further call is needed."""
         with self._sending:
             here = scan(self.folder) if self.folder.is_dir() else {}
             changed = [n for n, stat in here.items() if n not in self.known or self.known[n].stat != stat]
+            changed = [
+                n for n in changed if n not in self._ledgers
+            ]  # `_written` sends them in the order of their lines
             gone = [n for n in self.known if n not in here]
             if not changed and not gone:
                 return True
-            removing = any(name in self.known or name in here for name in REMOVAL[:1])
-            first = [n for n in changed if n in self.known and needs_removal(n) and self._differs(n)]
-            first = [] if removing else first + [n for n in gone if needs_removal(n)]
-            stages = {stage_of(n) for n in first}
-            first += [n for n in self.known if rank(n)[1] == MARKS and stage_of(n) in stages and n not in first]
+            first = [] if any(name == REMOVAL[0] for name in (*self.known, *here)) else self._stale(changed, gone)
             journals, saved = [n for n in changed if n in REMOVAL], time.monotonic()
             try:
                 for name in journals:
@@ -227,6 +230,16 @@ class Mirror:
             return last
         self.save()
         return time.monotonic()
+
+    def _stale(self, changed: Iterable[str], gone: Iterable[str]) -> list[str]:
+        """The objects that must be deleted before anything is sent: shards that changed, and the cards and marks that
+        speak of them or of old inputs.
+        """
+        altered = [n for n in changed if n in self.known and rebuilds(n) and self._differs(n)]
+        altered += [n for n in gone if rebuilds(n)]
+        stages = {stage_of(n) for n in altered}
+        marks = [n for n in self.known if stage_of(n) in stages and (rank(n)[1] == MARKS or is_card(n))]
+        return [*(n for n in altered if n.endswith(".parquet")), *marks]
 
     def _differs(self, name: str) -> bool:
         try:

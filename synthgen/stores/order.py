@@ -48,9 +48,14 @@ def is_sent(name: str) -> bool:
     return not (_LOCAL.fullmatch(name) or parts[0] == FOLDER or any(p.startswith(durable.TEMPORARY) for p in parts))
 
 
-def needs_removal(name: str) -> bool:
-    """Whether the old object must be deleted, with everything that builds on it, before a new one is sent."""
+def rebuilds(name: str) -> bool:
+    """Whether a change of this file makes the card and the mark of its stage untrue."""
     return name.endswith(".parquet") or name.rpartition("/")[2] == "inputs.json"
+
+
+def is_card(name: str) -> bool:
+    """Whether a file is the card of a corpus or student."""
+    return name.rpartition("/")[2] == "README.md"
 
 
 def stage_of(name: str) -> str:
