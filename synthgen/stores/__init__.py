@@ -14,7 +14,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from synthgen import durable
 from synthgen.errors import UserError
@@ -33,14 +33,14 @@ _RETRIES = 3  # how often a run is fetched again that another process changed me
 
 
 @contextmanager
-def opened(values: Mapping[str, Any], command: str, ui: UI | None = None) -> Iterator[dict[str, Any]]:
+def opened(values: Mapping[str, object], command: str, ui: UI | None = None) -> Iterator[dict[str, object]]:
     """The arguments of a command, with a working folder in place of each URL. What the command writes there is sent to
     the store. Nothing happens when no argument is a URL.
 
     Raises UserError when a store cannot be read or written, and when another process writes to the same run.
     """
     found = {name: place for name in PLACES if (place := address(values.get(name)))}
-    changed = {name: path_of(values[name]) for name in PLACES if str(values.get(name, "")).startswith("file:")}
+    changed = {name: path_of(str(values[name])) for name in PLACES if str(values.get(name, "")).startswith("file:")}
     if not found:
         yield {**values, **changed}
         return
@@ -65,14 +65,14 @@ def on_stores(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
-        with opened(bound.arguments, function.__name__, bound.arguments.get("ui")) as values:
+        with opened(bound.arguments, function.__name__, cast(UI | None, bound.arguments.get("ui"))) as values:
             bound.arguments.update(values)
             return function(*bound.args, **bound.kwargs)
 
     return wrapped
 
 
-def _writes(name: str, values: Mapping[str, Any], command: str) -> bool:
+def _writes(name: str, values: Mapping[str, object], command: str) -> bool:
     """Whether a command writes to the place that the argument `name` names. With -o, most commands only read the other
     places.
     """

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from synthgen import durable
 from synthgen.errors import UserError
@@ -24,11 +24,29 @@ from synthgen.files import is_regular, parse_json
 from synthgen.stores import lease as leases
 from synthgen.stores.address import Address
 from synthgen.stores.objects import Entry, Store, whole
-from synthgen.stores.order import MARKS, REMOVAL, Stat, is_card, is_sent, rank, rebuilds, scan, stage_of, stat_of
+from synthgen.stores.order import (
+    MARKS,
+    REMOVAL,
+    Stat,
+    is_sent,
+    rank,
+    rebuilds,
+    scan,
+    speaks_of_others,
+    stage_of,
+    stat_of,
+)
 
 _AT_ONCE = 8  # objects that are fetched at the same time
 _SAVED_EVERY = 5.0  # seconds
 _EVERY = 1.0  # least number of seconds between two searches for files that changed
+
+
+class _State(TypedDict):
+    """The content of state.json: for each file its version, its hash, and the parts of its `Stat`."""
+
+    owner: str
+    files: dict[str, tuple[str, str, int, int, int]]
 
 
 @dataclass
@@ -69,9 +87,10 @@ class Mirror:
         """Read what an earlier command knew. A damaged file is the same as none: everything is compared again."""
         path = self.address.state / "state.json"
         try:
-            value: Any = parse_json(path.read_text(encoding="utf-8")) if is_regular(path) else {}
-            self.owner = str(value["owner"])
-            self.known = {n: Known(v[0], v[1], (v[2], v[3], v[4])) for n, v in value["files"].items()}
+            value = parse_json(path.read_text(encoding="utf-8")) if is_regular(path) else {}
+            state = cast(_State, value)
+            self.known = {n: Known(v[0], v[1], (v[2], v[3], v[4])) for n, v in state["files"].items()}
+            self.owner = state["owner"]
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             self.owner, self.known = secrets.token_hex(8), {}
 
@@ -98,10 +117,10 @@ class Mirror:
         needed = {}
         for name, entry in there.items():
             known, stat = self.known.get(name), here.get(name)
-            same = known is not None and stat == known.stat
-            if same and known.version == entry.version:
+            changed = known is None or stat != known.stat
+            if known is not None and not changed and known.version == entry.version:
                 continue
-            if stat is not None and not same and ours and stage_of(name) not in lost:
+            if stat is not None and changed and ours and stage_of(name) not in lost:
                 self.known[name] = Known(entry.version, self._sha256(name), (0, 0, 0))  # is compared and sent again
             elif wanted(name):
                 needed[name] = entry
@@ -199,9 +218,7 @@ class Mirror:
         with self._sending:
             here = scan(self.folder) if self.folder.is_dir() else {}
             changed = [n for n, stat in here.items() if n not in self.known or self.known[n].stat != stat]
-            changed = [
-                n for n in changed if n not in self._ledgers
-            ]  # `_written` sends them in the order of their lines
+            changed = [n for n in changed if n not in self._ledgers]  # `_written` sends these
             gone = [n for n in self.known if n not in here]
             if not changed and not gone:
                 return True
@@ -238,8 +255,8 @@ class Mirror:
         altered = [n for n in changed if n in self.known and rebuilds(n) and self._differs(n)]
         altered += [n for n in gone if rebuilds(n)]
         stages = {stage_of(n) for n in altered}
-        marks = [n for n in self.known if stage_of(n) in stages and (rank(n)[1] == MARKS or is_card(n))]
-        return [*(n for n in altered if n.endswith(".parquet")), *marks]
+        marks = [n for n in self.known if stage_of(n) in stages and speaks_of_others(n)]
+        return [*(n for n in altered if not n.endswith("inputs.json")), *marks]
 
     def _differs(self, name: str) -> bool:
         try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import fsspec
 
@@ -70,10 +70,10 @@ class Store:
     def list(self, folder: str = "") -> dict[str, Entry]:
         """All objects below the URL, or below a folder there. A single object at the URL has the name ''."""
 
-        def act() -> dict[str, Any]:
+        def act() -> dict[str, dict[str, object]]:
             self._fs.invalidate_cache()
             try:
-                found: dict[str, Any] = self._fs.find(self._path(folder), detail=True)
+                found: dict[str, dict[str, object]] = self._fs.find(self._path(folder), detail=True)
             except FileNotFoundError:
                 return {}
             return found
@@ -82,7 +82,7 @@ class Store:
         for path, info in self._tried(act).items():
             name = path[len(self._root) :].lstrip("/")
             if info["type"] == "file" and not path.endswith("/"):
-                entries[self._checked(name)] = Entry(int(info["size"]), _version(info))
+                entries[self._checked(name)] = Entry(int(str(info["size"])), _version(info))
         return entries
 
     def is_object(self) -> bool:
@@ -196,7 +196,7 @@ def whole(size: int) -> bool:
     return size <= _WHOLE
 
 
-def _version(info: dict[str, Any]) -> str:
+def _version(info: dict[str, object]) -> str:
     """What tells two contents of an object apart, in the words of each kind of store."""
     for key in ("generation", "ETag", "etag", "blob_id", "created", "mtime", "LastModified"):
         if info.get(key) is not None:

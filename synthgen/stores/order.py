@@ -1,8 +1,8 @@
 """The order in which the files of a run are sent to a store, so that a store never holds a commit without its parts.
 
 A stage comes after the stages that it reads. Inside a stage, the inputs come first, then the companions of shards and
-the weights, then the data files, then cards, and last the file that marks the stage as finished. Files are deleted in
-the opposite order.
+the weights, then the data files, then cards, then the files that mark weights or the stage as finished, and last the
+results of measurements. Files are deleted in the opposite order.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from synthgen import durable
 from synthgen.outputs import STAGES
 from synthgen.stores.lease import FOLDER
 
-INPUTS, PARTS, DATA, CARDS, MARKS = range(5)
+INPUTS, PARTS, DATA, CARDS, ARMS, MARKS, RESULTS = range(7)
 
 _KINDS = (
     (INPUTS, r"(.+/)?(inputs\.json|recipe\.yaml|\.run-id|\.seed-rows|batches\.json)|ledger/.+"),
     (DATA, r"(.+/)?data/[^/]+\.parquet"),
     (CARDS, r"(.+/)?(README|NOTICE)\.md"),
-    (
-        MARKS,
-        r"(.+/)?(manifest|training|evaluation|curve|report|export|export-[^/]+)\.json|(.+/)?baseline/metrics\.jsonl",
-    ),
+    (ARMS, r"(.+/)?metrics\.jsonl"),  # marks the weights beside it as complete
+    (MARKS, r"(.+/)?(manifest|training)\.json"),
+    (RESULTS, r"(.+/)?(evaluation|curve|report|export|export-[^/]+)\.json"),
 )
 _LOCAL = re.compile(r"(.+/)?(cache/.+|\.lock)")
 """Files that stay on the disk of a machine: locks, and the training rows in tokens, which are made again."""
@@ -50,12 +49,13 @@ def is_sent(name: str) -> bool:
 
 def rebuilds(name: str) -> bool:
     """Whether a change of this file makes the card and the mark of its stage untrue."""
-    return name.endswith(".parquet") or name.rpartition("/")[2] == "inputs.json"
+    weights = name.endswith(".safetensors") and "checkpoints/" not in name
+    return weights or name.endswith(".parquet") or name.rpartition("/")[2] == "inputs.json"
 
 
-def is_card(name: str) -> bool:
-    """Whether a file is the card of a corpus or student."""
-    return name.rpartition("/")[2] == "README.md"
+def speaks_of_others(name: str) -> bool:
+    """Whether a file is untrue when another file of its stage changes: a card, or a mark."""
+    return name.rpartition("/")[2] == "README.md" or rank(name)[1] in (ARMS, MARKS)
 
 
 def stage_of(name: str) -> str:
@@ -76,7 +76,7 @@ def scan(folder: Path) -> dict[str, Stat]:
     seen: dict[str, Stat] = {}
     tops = [name for name in reversed(STAGES) if (folder / name).is_dir()]
     for top in [*tops, ""]:
-        for kind in reversed(range(5)):
+        for kind in reversed(range(RESULTS + 1)):
             for name, stat in _walk(folder, top):
                 if is_sent(name) and rank(name)[1] == kind:
                     seen.setdefault(name, stat)

@@ -96,6 +96,15 @@ def test_a_file_that_vanished_from_the_cache_is_fetched_and_not_deleted(store):
     assert contents(folder) == store.get("run") == {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
 
 
+def test_a_stage_that_lost_a_file_is_taken_from_the_store_as_a_whole(store):
+    folder = write(store, **{"curated/a": "1", "curated/b": "2", "audit/c": "3"})
+    (folder / "curated" / "a").unlink()
+    for name in ("curated/b", "audit/c"):
+        durable.write_text(folder / name, "never sent")
+    write(store)
+    assert contents(folder) == {"curated/a": b"1", "curated/b": b"2", "audit/c": b"never sent"} == store.get("run")
+
+
 def test_a_file_that_a_command_deletes_is_deleted_in_the_store(store):
     write(store, a="1", b="2")
     with writing(store) as places:
@@ -119,12 +128,14 @@ def test_a_killed_command_continues_from_its_disk(store):
         for name in ("a", "b", "c"):
             durable.write_text(places["run"] / name, name)
     assert store.get("run") == {"a": b"a"}
+    durable.write_text(places["run"] / "a", "changed")
     write(store, d="d")
-    assert set(store.get("run")) == {"a", "b", "c", "d"}
+    assert store.get("run") == {"a": b"changed", "b": b"b", "c": b"c", "d": b"d"}
 
 
 def test_a_run_that_the_user_deleted_does_not_come_back(store):
     folder = write(store, a="1")
+    durable.write_text(folder / "never-sent", "1")
     store.files.rm(f"{store.root}/run", recursive=True)
     write(store, b="2")
     assert contents(folder) == store.get("run") == {"b": b"2"}
@@ -149,6 +160,26 @@ def test_a_removal_is_known_to_the_store_before_its_first_change(store):
         durable.write_text(run / "x.parquet", "fewer")
         (run / ".removing.json").unlink()
     assert store.changes == ["write .removing.json", "write x.parquet", "delete .removing.json"]
+
+
+def test_an_object_of_another_process_is_not_replaced(store):
+    files = Store(store.url("run"))
+    files.write("a", b"1", None)
+    files.write("a", b"1", None)  # as after a reply that was lost
+    with pytest.raises(UserError, match="another process writes to this run"):
+        files.write("a", b"2", None)
+    assert store.get("run") == {"a": b"1"}
+
+
+def test_a_place_that_is_only_read_stays_as_it_is(store, disk):
+    store.put(disk / "run", "run")
+    synthgen.curate(RECIPE, store.url("run"), store.url("out"), workers=1)
+    assert store.get("out") == {
+        n[8:]: data for n, data in contents(disk / "curated").items() if n.startswith("curated/")
+    }
+    assert not [name for name in store.files.find(store.root) if "/run/.writer" in name]
+    with pytest.raises(UserError, match=r"contains .*, which is an input of this command"):
+        synthgen.curate(RECIPE, store.url("run"), store.url(""), workers=1)
 
 
 def test_another_command_on_this_machine_is_refused(store):

@@ -9,12 +9,15 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from support.corpora import contents, corpus_of, curating, row
 from support.s3 import SECRET, command, objects, start
 from support.small import small_task, small_teacher
 
 import synthgen
+from synthgen.errors import UserError
 from synthgen.recipe import dump_recipe
+from synthgen.stores.objects import Store
 
 RECIPE = curating(duplicates=True, length={"min_words": 4})
 # These files hold times, dates, or the name of the folder.
@@ -61,6 +64,28 @@ def test_a_whole_run_with_faults_equals_a_run_on_a_disk(s3, proxy, tmp_path):
     assert code == 0, output
     assert "already complete; nothing to do" in output
     assert str(tmp_path / "b") not in output  # messages name the URL
+
+
+def test_a_whole_run_that_dies_on_four_machines_equals_a_run_on_a_disk(s3, proxy, tmp_path):
+    recipe = small_task(tmp_path / "task", small_teacher(tmp_path / "teacher"), seeds=12)
+    args = ["synthgen", "run", recipe, "-q", "-o"]
+    assert command([*args, tmp_path / "disk" / "first"], tmp_path / "a")[0] == 0
+    for number, (name, when) in enumerate(
+        {
+            "/generated/data/train-00001.parquet": "after",
+            "/generated/manifest.json": "before",
+            "/curated/manifest.json": "before",
+            "/student/model.safetensors": "after",
+        }.items()
+    ):
+        process = start([*args, "s3://bucket/runs/first"], tmp_path / f"machine-{number}")
+        proxy.kill = (process.pid, name, when)
+        code, output = process.wait()
+        assert code == -9, (name, output)
+        proxy.reset()
+    code, output = command([*args, "s3://bucket/runs/first"], tmp_path / "last")
+    assert code == 0, output
+    assert same(contents(tmp_path / "disk" / "first"), objects(s3, "runs/first")) == []
 
 
 def curated(s3, folder: Path, tmp_path: Path) -> tuple[list[str | Path], dict[str, bytes]]:
@@ -124,6 +149,19 @@ def test_a_process_that_was_silent_too_long_writes_no_more(s3, proxy, tmp_path):
     assert code == 2, output
     assert "another process writes to this run" in output
     assert same(expected, objects(s3, "out")) == []
+
+
+def test_an_object_is_replaced_only_if_it_is_the_one_that_was_seen(s3):
+    store = Store("s3://bucket/run")
+    first = store.write("a", b"1", None)
+    second = store.write("a", b"2", first)
+    assert {name: entry.version for name, entry in store.list().items()} == {"a": second}
+    for version in (None, first):
+        with pytest.raises(UserError, match="another process writes to this run"):
+            store.write("a", b"3", version)
+    assert s3.cat_file("bucket/run/a") == b"2"
+    with pytest.raises(UserError, match="the bucket is missing"):
+        Store("s3://nowhere/run").write("a", b"1", None)
 
 
 def test_no_file_holds_a_credential(s3, proxy, tmp_path):

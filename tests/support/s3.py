@@ -29,13 +29,13 @@ SLOW_DOWN = (
 class Proxy:
     """Forwards requests to the server. `fault` gets (method, path, number of the request) and returns a status with
     which the request fails, a number of seconds to wait, or None. `kill` is (pid, n, when): the process is killed
-    before or after its n-th PUT or DELETE reaches the server.
+    before or after its n-th PUT or DELETE reaches the server. In place of n, `kill` may have the end of a name.
     """
 
     def __init__(self, port: int) -> None:
         self.server_port = port
         self.fault = lambda method, path, number: None
-        self.kill: tuple[int, int, str] | None = None
+        self.kill: tuple[int, int | str, str] | None = None
         self.writes: list[str] = []
         self.requests = self.failed = 0
         self.lock = threading.Lock()
@@ -73,7 +73,7 @@ class Proxy:
             number, kill = self.requests, None
             if request.command in ("PUT", "DELETE", "POST"):
                 self.writes.append(f"{request.command} {request.path.partition('?')[0]}")
-                if self.kill and len(self.writes) == self.kill[1]:
+                if self.kill and (len(self.writes) == self.kill[1] or self.writes[-1].endswith(str(self.kill[1]))):
                     kill = self.kill
             fault = self.fault(request.command, request.path, number)
         if kill and kill[2] == "before":
