@@ -13,6 +13,7 @@ import synthgen
 from synthgen import durable, stores
 from synthgen.errors import UserError
 from synthgen.recipe import dump_recipe
+from synthgen.stores import mirror, order
 from synthgen.stores.address import address
 from synthgen.stores.objects import Store
 
@@ -180,6 +181,32 @@ def test_a_place_that_is_only_read_stays_as_it_is(store, disk):
     assert not [name for name in store.files.find(store.root) if "/run/.writer" in name]
     with pytest.raises(UserError, match=r"contains .*, which is an input of this command"):
         synthgen.curate(RECIPE, store.url("run"), store.url(""), workers=1)
+
+
+def test_a_shard_that_changes_while_it_is_sent_waits_for_its_companion(store, monkeypatch):
+    def scan(folder: Path) -> dict[str, tuple[int, int, int]]:
+        seen = order.scan(folder)
+        if "data/a.parquet" in seen and "rejected/a.parquet" not in seen:  # the command goes on meanwhile
+            durable.write_text(folder / "rejected" / "a.parquet", "new")
+            durable.write_text(folder / "data" / "a.parquet", "new")
+        return seen
+
+    monkeypatch.setattr(mirror, "scan", scan)
+    write(store, **{"data/a.parquet": "old"})
+    assert store.changes == ["write rejected/a.parquet", "write data/a.parquet"]
+
+
+def test_the_order_of_a_students_files():
+    names = [
+        *("inputs.json", "corpus/inputs.json", "config.json", "model.safetensors", "tokenizer.json"),
+        *("corpus/data/train-00000.parquet", "README.md", "metrics.jsonl", "training.json", "evaluation.json"),
+    ]
+    kinds = [order.rank(f"student/{name}")[1] for name in names]
+    assert kinds == sorted(kinds)
+    assert order.rank("student/inputs.json") > order.rank("curated/manifest.json")
+    assert [
+        name for name in ("a/.tmp-x", "cache/x", "student/cache/x", ".lock", ".writer/1") if order.is_sent(name)
+    ] == []
 
 
 def test_another_command_on_this_machine_is_refused(store):
