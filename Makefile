@@ -5,6 +5,7 @@
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
 # `make test-trl` trains with TRL on exported rows, in a separate environment.
 # `make test-ray` curates on Ray clusters of this machine, and kills workers and nodes, in a separate environment.
+# `make test-stores` runs commands on a server of S3 on this machine, which fails and kills, in a separate environment.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md and docs/recipe.md are up to date.
@@ -38,8 +39,10 @@ TRL_VENV ?= .venv-trl
 TRL_PIP := $(TRL_VENV)/bin/python -m pip --disable-pip-version-check -q
 RAY_VENV ?= .venv-ray
 RAY_PIP := $(RAY_VENV)/bin/python -m pip --disable-pip-version-check -q
+STORES_VENV ?= .venv-stores
+STORES_PIP := $(STORES_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-ray test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-ray test-stores test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -79,6 +82,9 @@ test-trl: $(TRL_VENV)/.trl
 
 test-ray: $(RAY_VENV)/.ray
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray
+
+test-stores: $(STORES_VENV)/.stores
+	OMP_NUM_THREADS=1 $(STORES_VENV)/bin/python -m pytest tests/s3
 
 test-gpu: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu
@@ -170,6 +176,13 @@ $(TRL_VENV)/.trl: pyproject.toml constraints.txt requirements-model.txt
 $(RAY_VENV)/.ray: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_PIP) install -c constraints.txt 'ray[client]==2.60.0' -e '.[curate]' pytest psutil
+	@touch $@
+
+# The packages for S3 need an older python-dateutil than constraints.txt names.
+$(STORES_VENV)/.stores: pyproject.toml constraints.txt constraints-stores.txt
+	$(PYTHON) -m venv $(STORES_VENV)
+	grep -v '^python-dateutil==' constraints.txt > $(STORES_VENV)/constraints.txt
+	$(STORES_PIP) install -c $(STORES_VENV)/constraints.txt -c constraints-stores.txt torch -e '.[train,report,stores]' moto flask flask-cors py-partiql-parser pytest psutil
 	@touch $@
 
 clean:

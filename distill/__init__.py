@@ -38,7 +38,9 @@ def __getattr__(name: str) -> object:
     """Import the module of a public name when the name is first used, so that `import distill` is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    value: object = importlib.import_module("synthgen.stores").on_stores(
+        getattr(importlib.import_module(_HOMES[name]), name)
+    )
     globals()[name] = value
     return value
 

@@ -87,12 +87,20 @@ _HOMES = {
     "with_values": "synthgen.recipe",
 }
 
+_ON_STORES = (
+    *("audit", "curate", "curate_dataset", "export", "generate", "keep_allowed"),
+    *("open", "remove", "report", "run", "show"),
+)
+"""Functions whose places may be URLs of a store."""
+
 
 def __getattr__(name: str) -> object:
     """Load the module of a public name when the name is first used, so that importing the package is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ON_STORES:
+        value = importlib.import_module("synthgen.stores").on_stores(value)
     globals()[name] = value
     return value
 

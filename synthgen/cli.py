@@ -53,9 +53,9 @@ def main() -> None:
     synthgen run reasoning -o runs/first      run all stages; repeat to resume
     synthgen show runs/first -n 3             show 3 rows
 
-    A RECIPE is a YAML file or the name of a shipped task. Every option can be set by an environment variable. The
-    variable's name has three parts in capitals, joined by `_`: SYNTHGEN, the command and the option's long name. For
-    example, SYNTHGEN_SHOW_COUNT=3 sets --count of `show`.
+    A RECIPE is a YAML file or the name of a shipped task. A folder may also be a URL, such as s3://bucket/runs/first.
+    Every option can be set by an environment variable. The variable's name has three parts in capitals, joined by `_`:
+    SYNTHGEN, the command and the option's long name. For example, SYNTHGEN_SHOW_COUNT=3 sets --count of `show`.
     """
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from synthgen import stores
 from synthgen.errors import RecipeError, SynthgenError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
@@ -82,7 +83,8 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         signal.signal(signal.SIGTERM, _interrupt)
         sys.unraisablehook = _unraisable
         try:
-            command(ui=ui, **options)
+            with stores.opened(options, command.__name__, ui) as places:
+                command(ui=ui, **places)
         except SynthgenError as error:
             ui.error(error.message, error.hint)
             code = error.exit_code

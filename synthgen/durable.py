@@ -27,6 +27,9 @@ _attempt = ""  # the beginning of the names of this process's temporary files; s
 ATTEMPT = re.compile(r"^attempt-[0-9a-f]+-")
 """The text that `attempt` puts into temporary names after TEMPORARY."""
 
+watchers: list[Callable[[Path], None]] = []
+"""Functions that are called with the path of each file that this process has written. `synthgen.stores` sends files."""
+
 
 def cache_folder() -> Path:
     """The folder for data that is kept between runs: $SYNTHGEN_CACHE, or else `synthgen` in the user's cache folder."""
@@ -59,6 +62,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     os.replace(temporary, path)
     fsync_folder(path.parent)
+    written(path)
+
+
+def written(path: Path) -> None:
+    """Tell the watchers that a file or folder has been written. Raises their errors."""
+    for watch in watchers:
+        watch(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -145,6 +155,7 @@ def publish(temporary: Path, final: Path) -> None:
         remove(final)
     os.replace(temporary, final)
     fsync_folder(final.parent)
+    written(final)
 
 
 def remove(path: Path) -> None:

@@ -33,6 +33,8 @@ class UI:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self.names: dict[str, str] = {}
+        """Texts that are printed in place of others: the URL of a store in place of its working folder."""
 
     def show(self, result: Printable) -> None:
         """Print the result of the command."""
@@ -42,9 +44,9 @@ class UI:
         """Print a result: `value` with --json, otherwise `text`."""
         try:
             if self.as_json:
-                sys.stdout.write(json_ascii(json.dumps(value, ensure_ascii=False, default=str)) + "\n")
+                sys.stdout.write(json_ascii(self._named(json.dumps(value, ensure_ascii=False, default=str))) + "\n")
             elif text:
-                sys.stdout.write(visible(text).rstrip("\n") + "\n")
+                sys.stdout.write(visible(self._named(text)).rstrip("\n") + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # the reader has closed the pipe, as `| head` does; the work itself is finished
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,7 +54,7 @@ class UI:
     def note(self, text: str) -> None:
         """Print a note while the command runs."""
         if not self.quiet:
-            _tell(text)
+            _tell(self._named(text))
 
     def hint(self, text: str) -> None:
         """Print a hint, which names the next command for the user."""
@@ -61,7 +63,13 @@ class UI:
 
     def error(self, message: str, hint: str = "") -> None:
         """Print the error, with one line for each problem, and a hint on what to do."""
-        _tell("\n  ".join(f"Error: {message}".splitlines()) + (f"\n  → {' '.join(hint.splitlines())}" if hint else ""))
+        told = "\n  ".join(f"Error: {message}".splitlines()) + (f"\n  → {' '.join(hint.splitlines())}" if hint else "")
+        _tell(self._named(told))
+
+    def _named(self, text: str) -> str:
+        for one, other in self.names.items():
+            text = text.replace(one, other)
+        return text
 
     @contextmanager
     def progress(self, what: str, total: int, unit: str) -> Iterator[Progress]:

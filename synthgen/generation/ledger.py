@@ -152,6 +152,7 @@ class Ledger:
         while view:
             view = view[os.write(self._file, view) :]
         os.fsync(self._file)
+        durable.written(self.path)
 
 
 def discard(folder: Path) -> None:

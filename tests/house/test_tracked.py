@@ -11,7 +11,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 TOP = {
     *(".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
-    *("constraints.txt", "constraints-vllm.txt", "requirements-family.txt", "requirements-model.txt"),
+    *("constraints.txt", "constraints-stores.txt", "constraints-vllm.txt"),
+    *("requirements-family.txt", "requirements-model.txt"),
     *("benchmarks", "data", "distill", "docs", "prompts", "synthgen", "tests"),
 }
 # A path in quotes that begins with a folder for users or work.
