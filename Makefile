@@ -12,7 +12,7 @@
 # `make bench` measures stored distributions (size, error of gradients) and losses (time, memory).
 # `make bench-vllm` measures the vLLM teacher.
 # `make bench-gpu` measures time and memory of losses and of training on a GPU.
-# `make bench-curate` compares near duplicates with rensa, datasketch, text-dedup and datatrove, and measures the checks
+# `make bench-curate` compares near duplicates with seven other tools, and measures the checks
 # of curation. `make bench-curate TEXT=rows.jsonl` takes its sentences from your own rows.
 # `make bench-rivals` compares generation with distilabel, Curator and DataDesigner, in half an hour.
 # `make bench-training` compares training on stored distributions with cross-entropy and TRL, in 15 minutes.
