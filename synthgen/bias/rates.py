@@ -37,7 +37,8 @@ class Rates:
 
     def at(self, place: int) -> Rates:
         """The rates of the word at this index alone."""
-        return Rates(*(one[place : place + 1] for one in (self.first, self.second, self.shift)), self.degrees)
+        alone = slice(place, place + 1)
+        return Rates(self.first[alone], self.second[alone], self.shift[alone], self.degrees)
 
     @property
     def effect(self) -> Numbers:

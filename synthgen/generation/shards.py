@@ -93,8 +93,8 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     sources = [stated for stated in recipe.seeds if stated.source not in inputs.removed.sources]
     seeds = [one for stated in sources for one in stated_sources(stated, stated.source, "seed")]
     for place, license in inputs.seeds.licenses:
-        if (stated := inputs.seeds.sources[place]) in sources:
-            seeds += stated_sources(stated, stated.source, "seed", license)
+        if (file := inputs.seeds.sources[place]) in sources:
+            seeds += stated_sources(file, file.source, "seed", license)
     known = {(one["role"], one["id"]) for one in (*own, *seeds)}
     known |= {("logits", version) for version in casting.versions(recipe, teachers).values()}
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
