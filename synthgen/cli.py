@@ -34,6 +34,11 @@ _EXECUTOR = click.option(
     metavar="local|ray|ray://HOST:PORT",
     help="Where the work on shards runs: in processes on this machine, or on a Ray cluster.",
 )
+_WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Maximum number of workers. Default: one for each CPU core, and fewer for a small corpus.",
+)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -128,6 +133,8 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 @click.option("--batch", is_flag=True, help="Use the provider's Batch API. It costs half and replies within a day.")
 @click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
+@_EXECUTOR
+@_WORKERS
 @SET
 @report_errors
 def generate(
@@ -140,6 +147,8 @@ def generate(
     batch: bool,
     budget: float | None,
     max_failures: str | None,
+    executor: str,
+    workers: int | None,
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
@@ -150,14 +159,16 @@ def generate(
     synthgen generate reasoning -o runs/first --repair
     synthgen generate mine.yaml -o runs/mine --budget 5 --max-failures 5%
     synthgen generate mine.yaml -o runs/part-1 --shard 1/4
+    synthgen generate mine.yaml -o runs/mine --executor ray
     """
     from synthgen.recipe import with_limits
     from synthgen.tally import tally
 
     loaded = with_limits(_load(recipe, set, ui), budget, max_failures)
     made = synthgen.generate(
-        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
-    )
+        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch,
+        executor=executor, workers=workers, ui=ui,
+    )  # fmt: skip
     conclude(ui, made.to_dict(), made.text(), tally(made.folder), out if made.finished else None)
     ui.hint(made.hint)
 
@@ -333,9 +344,21 @@ def export(
 @click.option(
     "--override-audit", is_flag=True, help="Train even if the audit does not pass. Every card and the page will say so."
 )
+@_EXECUTOR
+@_WORKERS
 @SET
 @report_errors
-def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool, set: tuple[str, ...], ui: UI) -> None:
+def run(
+    recipe: str,
+    out: Path,
+    fresh: bool,
+    repair: bool,
+    override_audit: bool,
+    executor: str,
+    workers: int | None,
+    set: tuple[str, ...],
+    ui: UI,
+) -> None:
     """Run all stages, including the training of the student and the report.
 
     Repeat the command to resume an interrupted run. A finished run is not changed.
@@ -346,7 +369,16 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool,
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
     loaded = _load(recipe, set, ui)
-    result = synthgen.run(loaded, out, fresh=fresh, repair=repair, override_audit=override_audit, ui=ui)
+    result = synthgen.run(
+        loaded,
+        out,
+        fresh=fresh,
+        repair=repair,
+        override_audit=override_audit,
+        executor=executor,
+        workers=workers,
+        ui=ui,
+    )
     conclude(ui, result.to_dict(), result.text(), result.outcome, out)
     ui.hint(f"open {out}/report.html")
 

@@ -7,6 +7,7 @@ tasks write whole files under temporary names, and a task that runs again writes
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import socket
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.executor.base import Services, exchange_by
 from synthgen.executor.exchange import Partition
+from synthgen.executor.messages import Main, Post, WorkerDied
 from synthgen.executor.worker import answer
 
 Task = TypeVar("Task")
@@ -49,14 +51,16 @@ class RayExecutor:
         self._own = not self._ray.is_initialized()
         if self._own:
             _connect(self._ray, address, workers)
-        cores = int(self._ray.cluster_resources().get("CPU", 1))
-        self._most = workers or _QUEUED * max(1, cores)
+        found = self._ray.cluster_resources()
+        self.cores, self.gpus = max(1, int(found.get("CPU", 1))), int(found.get("GPU", 0))
+        self._workers = workers
+        self._most = workers or _QUEUED * self.cores
         options = {"num_cpus": 1, "max_retries": _RETRIES, "retry_exceptions": False}
         self._call = self._ray.remote(**options)(_call)
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Executor.map`. Raises UserError when the workers of a task died again and again."""
-        path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
+        path = _path()
         running: dict[object, int] = {}
         ready: dict[int, Result] = {}
         sent = following = 0
@@ -82,6 +86,16 @@ class RayExecutor:
         """See `Executor.exchange`. The partitioned copies lie beside the tables, as with the local executor."""
         return exchange_by(self, tables, key, parts)
 
+    def worker(self, main: Main, task: object, *, gpus: int = 0) -> RayWorker:
+        """See `synthgen.executor.messages.Cluster`. Workers are spread over the nodes."""
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        actor = self._ray.remote(**options)(_Actor).remote(_path())
+        return RayWorker(self._ray, actor, pickle.dumps((main, task)))
+
+    def room(self, gpus: int = 0) -> int:
+        """See `synthgen.executor.messages.Cluster`."""
+        return max(1, self._workers or (self.gpus // gpus if gpus else self.cores))
+
     def close(self) -> None:
         """Disconnect. If this object started the cluster, the cluster ends."""
         if self._own:
@@ -101,16 +115,87 @@ class RayExecutor:
             answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise UserError(
-                f"a task on the Ray cluster was not finished: {str(error).strip().splitlines()[0]}",
+                f"a task on the Ray cluster was not finished: {_reason(error)}",
                 "its workers may have run out of memory; the same command continues",
             ) from None
         return answered
 
 
-def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
-    """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
+class RayWorker:
+    """A worker that runs as an actor of the cluster. See `synthgen.executor.messages.Worker`."""
+
+    def __init__(self, ray: ModuleType, actor: Any, message: bytes) -> None:
+        self._ray, self._actor = ray, actor
+        self._waiting: list[object] = []
+        self._coming: Any = None
+        self._begun = actor.begin.remote(message)
+
+    def put(self, message: object) -> None:
+        """Send a message. Messages of one turn of the event loop are sent together."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._push)
+        self._waiting.append(message)
+
+    async def get(self) -> list[object]:
+        """See `synthgen.executor.messages.Worker`."""
+        if self._coming is None:
+            self._coming = self._actor.pull.remote()
+        try:
+            answered: bytes = await self._coming
+        except self._ray.exceptions.RayError as error:
+            raise WorkerDied(_reason(error)) from None
+        self._coming = None
+        done, value = pickle.loads(answered)
+        if not done:
+            raise value
+        return list(value)
+
+    def close(self) -> None:
+        """End the worker's process."""
+        self._ray.kill(self._actor)
+
+    def _push(self) -> None:
+        messages, self._waiting = self._waiting, []
+        self._actor.push.remote(pickle.dumps(messages))
+
+
+class _Actor:
+    """Runs a worker's main function in the cluster."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        _begin(path)
+
+    async def begin(self, message: bytes) -> None:
+        self._post = Post()
+        self._running = asyncio.create_task(self._post.run(message))
+
+    async def push(self, messages: bytes) -> None:
+        self._post.arrive(pickle.loads(messages))
+
+    async def pull(self) -> bytes:
+        return await self._post.sent()
+
+
+def _path() -> list[str]:
+    return [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
+
+
+def _begin(path: Sequence[str]) -> None:
+    """Prepare a process of the cluster. It finds the same modules as the program that started it, and its temporary
+    files have names of their own.
+    """
     sys.path += [part for part in path if part not in sys.path]
     durable.attempt(os.urandom(4).hex())
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
+    """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
+    _begin(path)
     return answer(message, services)
 
 
@@ -131,10 +216,8 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
             _reach(named)  # without this test, Ray tries for minutes
         _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
     except Exception as error:  # Ray also raises exceptions that are not RayError
-        reason = str(error).strip().splitlines()
         raise UserError(
-            f"the Ray cluster at {named or 'this machine'} cannot be used: "
-            f"{reason[0] if reason else type(error).__name__}",
+            f"the Ray cluster at {named or 'this machine'} cannot be used: {_reason(error)}",
             "check the address, and that all nodes have the same versions of Python and Ray",
         ) from None
 
