@@ -89,8 +89,8 @@ class RayExecutor:
     def worker(self, main: Main, task: object, *, gpus: int = 0) -> RayWorker:
         """See `synthgen.executor.messages.Cluster`. Workers are spread over the nodes."""
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        actor = self._ray.remote(**options)(_Actor).remote(_path())
-        return RayWorker(self._ray, actor, pickle.dumps((main, task)))
+        actor = self._ray.remote(**options)(_Actor).remote(_path(), pickle.dumps((main, task)))
+        return RayWorker(self._ray, actor)
 
     def room(self, gpus: int = 0) -> int:
         """See `synthgen.executor.messages.Cluster`."""
@@ -124,11 +124,10 @@ class RayExecutor:
 class RayWorker:
     """A worker that runs as an actor of the cluster. See `synthgen.executor.messages.Worker`."""
 
-    def __init__(self, ray: ModuleType, actor: Any, message: bytes) -> None:
+    def __init__(self, ray: ModuleType, actor: Any) -> None:
         self._ray, self._actor = ray, actor
         self._waiting: list[object] = []
         self._coming: Any = None
-        self._begun = actor.begin.remote(message)
 
     def put(self, message: object) -> None:
         """Send a message. Messages of one turn of the event loop are sent together."""
@@ -142,6 +141,8 @@ class RayWorker:
             self._coming = self._actor.pull.remote()
         try:
             answered: bytes = await self._coming
+        except self._ray.exceptions.RayTaskError:  # an error of this package's code, not a death
+            raise
         except self._ray.exceptions.RayError as error:
             raise WorkerDied(_reason(error)) from None
         self._coming = None
@@ -162,18 +163,23 @@ class RayWorker:
 class _Actor:
     """Runs a worker's main function in the cluster."""
 
-    def __init__(self, path: Sequence[str]) -> None:
+    def __init__(self, path: Sequence[str], message: bytes) -> None:
         _begin(path)
-
-    async def begin(self, message: bytes) -> None:
-        self._post = Post()
-        self._running = asyncio.create_task(self._post.run(message))
+        self._message = message
+        self._post: Post | None = None
 
     async def push(self, messages: bytes) -> None:
-        self._post.arrive(pickle.loads(messages))
+        self._opened().arrive(pickle.loads(messages))
 
     async def pull(self) -> bytes:
-        return await self._post.sent()
+        return await self._opened().sent()
+
+    def _opened(self) -> Post:
+        """Start the main function if it does not run yet. The constructor cannot, because it runs in no event loop."""
+        if self._post is None:
+            self._post = Post()
+            self._running = asyncio.create_task(self._post.run(self._message))
+        return self._post
 
 
 def _path() -> list[str]:

@@ -198,7 +198,7 @@ def _open(task: Task, opened: ExitStack) -> _Opened:
     ):
         if ours != theirs:
             raise UserError(
-                f"a node of the cluster reads other {what} than this machine",
+                f"the {what} are not those that the command has read",
                 "every node must see the same files under the same paths",
             )
     teachers = open_all(recipe, opened)

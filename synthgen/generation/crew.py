@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from synthgen.errors import TeacherError, UserError
+from synthgen.errors import SynthgenError, TeacherError, UserError
 from synthgen.executor.messages import Worker, WorkerDied
 from synthgen.generation.away import Advanced, Begun, Done, Failed, Make, Ready, Sent, Tokens
 from synthgen.generation.division import Shard
@@ -195,6 +195,7 @@ class Crew:
         ready = member.ready
         self.gone(member, reason)
         self.members.remove(member)
+        member.worker.close()  # it may be alive, if only its machine cannot be reached
         shards = list(member.open.values())
         self.plan.extendleft(reversed(shards))
         for name in [shard.name for shard in shards] or ([] if ready else [""]):
@@ -234,6 +235,8 @@ class Crew:
                 self._news.set()
                 return
             except Exception as error:
+                if isinstance(error, SynthgenError) and not member.ready:
+                    error.message = f"on a node of the cluster: {error.message}"
                 self.fail(error)
                 self.gone(member, str(error))
                 return

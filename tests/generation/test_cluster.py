@@ -149,5 +149,5 @@ def test_a_node_with_other_seeds_is_refused(place, server, monkeypatch):
         return start(main, task, **more)
 
     monkeypatch.setattr(cluster, "worker", worker)
-    with pytest.raises(UserError, match="a node of the cluster reads other seeds than this machine"):
+    with pytest.raises(UserError, match="the seeds are not those that the command has read"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
