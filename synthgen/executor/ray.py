@@ -13,6 +13,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -127,7 +128,7 @@ class RayWorker:
     def __init__(self, ray: ModuleType, actor: Any) -> None:
         self._ray, self._actor = ray, actor
         self._waiting: list[object] = []
-        self._coming: Any = None
+        self._coming: Any = None  # the future of the next messages
 
     def put(self, message: object) -> None:
         """Send a message. Messages of one turn of the event loop are sent together."""
@@ -138,9 +139,13 @@ class RayWorker:
     async def get(self) -> list[object]:
         """See `synthgen.executor.messages.Worker`."""
         if self._coming is None:
-            self._coming = self._actor.pull.remote()
+            self._coming = self._actor.pull.remote().future()
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        # The future itself is not awaited, because Ray prints a traceback when it completes a canceled future.
+        self._coming.add_done_callback(lambda _: _tell(loop, arrived))
+        await arrived.wait()
         try:
-            answered: bytes = await self._coming
+            answered: bytes = self._coming.result()
         except self._ray.exceptions.RayTaskError:  # an error of this package's code, not a death
             raise
         except self._ray.exceptions.RayError as error:
@@ -180,6 +185,11 @@ class _Actor:
             self._post = Post()
             self._running = asyncio.create_task(self._post.run(self._message))
         return self._post
+
+
+def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        loop.call_soon_threadsafe(arrived.set)
 
 
 def _path() -> list[str]:

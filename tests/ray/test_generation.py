@@ -88,20 +88,23 @@ def wait_for_shards(run: Path, count: int, process: subprocess.Popen) -> None:
     assert process.poll() is None, process.stderr.read()
 
 
-def workers_of(address: str) -> list[psutil.Process]:
-    """The processes of this package's workers on this machine."""
+def workers() -> list[psutil.Process]:
+    """The processes of this package's workers in clusters that this process or its children started."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::_Actor" in " ".join(process.info["cmdline"] or []):
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ray::_Actor" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
     return found
 
 
 def none_left() -> bool:
     end = time.monotonic() + 60
-    while workers_of("") and time.monotonic() < end:
+    while workers() and time.monotonic() < end:
         time.sleep(0.1)
-    return not workers_of("")
+    return not workers()
 
 
 def two_nodes() -> Cluster:
@@ -123,7 +126,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(kind, seed, server, tmp_pat
         run, second = tmp_path / "run", cluster.worker_nodes.copy().pop()
         process = command(path, run, tmp_path / "cache", "--workers", "4", RAY_ADDRESS=cluster.address)
         wait_for_shards(run, random.Random(seed).randrange(1, 12), process)
-        assert len(workers_of("")) == 4
+        assert len(workers()) == 4
         threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
         said = process.communicate(timeout=300)[1]
         assert process.returncode == 0, said
@@ -150,18 +153,19 @@ def test_a_killed_command_continues_here_or_on_the_cluster(server, tmp_path):
     expected = whole(path, tmp_path)
     server.set(reset=True)
     run, cache = tmp_path / "run", tmp_path / "cache"
-    for count in (3, 9):
+    for count in (3, 9):  # the second command begins while workers of the first one may still be running
         process = command(path, run, cache, "--workers", "2")
         wait_for_shards(run, count, process)
-        processes = psutil.Process(process.pid).children(recursive=True)
+        left = workers()
+        assert len(left) == 2
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert psutil.wait_procs(processes, timeout=180)[1] == []
     os.environ["SYNTHGEN_CACHE"] = str(cache)
     try:
         synthgen.generate(synthgen.load_recipe(path), run)
     finally:
         os.environ.pop("SYNTHGEN_CACHE")
+    assert psutil.wait_procs(left, timeout=180)[1] == []
     assert contents(run / "generated") == expected
     stats = server.stats()
     assert stats["paid_bodies"] == SEEDS
@@ -175,7 +179,7 @@ def test_the_budget_holds_when_workers_die(server, tmp_path):
     run = tmp_path / "run"
     process = command(path, run, tmp_path / "cache", "--workers", "3")
     wait_for_shards(run, 2, process)
-    for worker in workers_of("")[:2]:
+    for worker in workers()[:2]:
         worker.kill()
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 2, said
