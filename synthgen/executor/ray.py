@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -240,6 +242,7 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
 
 def _start(ray: ModuleType, settings: dict[str, object]) -> None:
     """Connect. Try once more if a new cluster was not ready within the 30 seconds that Ray waits."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**settings)
     except Exception as error:
@@ -247,6 +250,8 @@ def _start(ray: ModuleType, settings: dict[str, object]) -> None:
             raise
         ray.shutdown()
         ray.init(**settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has set a handler that ends the process without a message
 
 
 def _reach(address: str) -> None:

@@ -110,7 +110,7 @@ class Advanced(NamedTuple):
 class Tokens(NamedTuple):
     """Tokens that a local teacher has generated since the last message."""
 
-    count: int
+    number: int
 
 
 class Done(NamedTuple):

@@ -175,7 +175,7 @@ class Crew:
         elif isinstance(message, Advanced):
             self.bar.advance(message.jobs, failed=message.failed)
         elif isinstance(message, Tokens):
-            self.bar.tokens(message.count)
+            self.bar.tokens(message.number)
         elif isinstance(message, Failed) and self.gate is not None:
             before = self.gate.failed
             try:
@@ -252,7 +252,7 @@ def _difference(expected: Identities, found: Ready) -> str:
     """The first key that differs between two sets of identities, with both values."""
     for name, identity in expected.items():
         for key, value in identity.items():
-            other = found.identities.get(name, {}).get(key)
+            other = dict(found.identities.get(name) or {}).get(key)
             if other != value:
                 return f"'{name}' has {key} {other}, not {value}"
     return "the names differ"

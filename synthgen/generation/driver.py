@@ -114,6 +114,7 @@ def _generate(recipe: Recipe, run: Path, fresh: bool, how: _How, ui: UI) -> Gene
                 away.make(recipe, folder, work.shards, output, retry_failed=how.retry_failed, part=how.part, ui=ui)
             else:
                 make(work, output, batch=how.batch, retry_failed=how.retry_failed, part=how.part, ui=ui)
+    outputs.sweep(folder, outputs.GENERATED)  # workers of a cluster that died may have left temporary files
     left = len({shard.name for shard in planned} - done - {shard.name for shard in mine})
     if left:
         return Generation(folder, False, bool(work.shards), _since(began), left)

