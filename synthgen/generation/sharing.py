@@ -173,9 +173,6 @@ class SharingCrew(Crew):
         for future in member.sending.values():
             if not future.done():
                 future.set_exception(Refused("connection", reason, retry=True, billed=True, lost=True))
-        for name, ready in self.ready.items():
-            self.ready[name] = deque(item for item in ready if item.place[0] is not member)
-        self.waiting = sum(map(len, self.ready.values()))
         self.wake()
 
     def fail(self, error: Exception) -> None:

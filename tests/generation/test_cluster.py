@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -79,16 +81,19 @@ def test_the_rows_are_those_of_one_machine(place, server, monkeypatch):
     assert server.stats()["paid"] == SEEDS  # the second run has read the cache
 
 
-def dying(after: int, which: int = 0):
-    """Ends worker number `which` when so many of its requests were answered, at most once."""
+def dying(after: int, place: Path | None = None):
+    """Ends the first worker when so many of its requests were answered. It leaves a temporary file in `place`."""
     answered = 0
 
     def heard(worker, found) -> None:
         nonlocal answered
-        if worker is worker.cluster.workers[which]:
+        if worker is worker.cluster.workers[0]:
             answered += sum(isinstance(one, Sent) for one in found)
             if answered >= after and not worker.dead.is_set():
                 worker.die()
+                if place is not None:
+                    (place / "generated" / "data").mkdir(parents=True, exist_ok=True)
+                    (place / "generated" / "data" / ".tmp-attempt-0a1b-train-00000.parquet").write_bytes(b"PAR1")
 
     return heard
 
@@ -97,7 +102,7 @@ def dying(after: int, which: int = 0):
 def test_a_worker_that_dies_changes_no_row_and_little_is_paid_twice(place, server, monkeypatch, after):
     asked = recipe(place, server)
     expected = alone(place, server, asked, monkeypatch)
-    cluster = on(monkeypatch, NearCluster(2, dying(after)))
+    cluster = on(monkeypatch, NearCluster(2, dying(after, place / "run")))
     synthgen.generate(asked, place / "run", executor="ray", workers=3)
     assert contents(place / "run" / "generated") == expected
     stats = server.stats()
@@ -135,6 +140,28 @@ def test_failures_of_all_workers_count_together(place, server, monkeypatch):
     on(monkeypatch, NearCluster(2))
     with pytest.raises(GateDenied, match="4 requests failed"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
+
+
+def test_failures_of_a_shard_that_is_made_again_count_once(place, server, monkeypatch):
+    server.set(script=[[f"What is {n}?", ["400"]] for n in range(0, SEEDS, 6)])
+    asked = recipe(place, server, max_failures=SEEDS // 6, shard_size=SEEDS)
+    on(monkeypatch, NearCluster(1, dying(20)))
+    made = synthgen.generate(asked, place / "run", executor="ray")
+    assert made.counts["failures"] == SEEDS // 6
+
+
+def test_a_node_with_another_teacher_is_refused(place, server, monkeypatch):
+    asked = recipe(place, server)
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+
+    def worker(main, task, **more):
+        teacher = task.recipe.teacher.model_copy(update={"revision": "2"})
+        return start(main, replace(task, recipe=task.recipe.model_copy(update={"teacher": teacher})), **more)
+
+    monkeypatch.setattr(cluster, "worker", worker)
+    with pytest.raises(TeacherError, match="opened another teacher than expected: 'm' has revision 2, not unversioned"):
+        synthgen.generate(asked, place / "run", executor="ray")
 
 
 def test_one_pace_for_all_workers(place, server, monkeypatch):
