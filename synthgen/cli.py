@@ -14,7 +14,7 @@ import click
 
 import synthgen
 from synthgen.auditcommand import audit
-from synthgen.command import FIELD, SET, conclude, fields_of, recipe_of, report_errors
+from synthgen.command import EXECUTOR, FIELD, SET, WORKERS, conclude, fields_of, recipe_of, report_errors
 from synthgen.errors import UserError
 from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
 from synthgen.takedown.command import remove
@@ -27,18 +27,6 @@ _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-_EXECUTOR = click.option(
-    "--executor",
-    default="local",
-    show_default=True,
-    metavar="local|ray|ray://HOST:PORT",
-    help="Where the work on shards runs: in processes on this machine, or on a Ray cluster.",
-)
-_WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Maximum number of workers. Default: one for each CPU core, and fewer for a small corpus.",
-)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -133,8 +121,8 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 @click.option("--batch", is_flag=True, help="Use the provider's Batch API. It costs half and replies within a day.")
 @click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
-@_EXECUTOR
-@_WORKERS
+@EXECUTOR
+@WORKERS
 @SET
 @report_errors
 def generate(
@@ -194,12 +182,8 @@ def _refuse_code(recipe: Recipe, settings: Sequence[str]) -> None:
 @click.option("--recipe", help="Recipe with the rules. Default: RUN/recipe.yaml; for a data set, the default rules.")
 @click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
 @FIELD
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
-)
-@_EXECUTOR
+@WORKERS
+@EXECUTOR
 @click.option(
     "--plan", is_flag=True, help="Write nothing; say on a sample of rows what each rule would reject, with examples."
 )
@@ -344,8 +328,8 @@ def export(
 @click.option(
     "--override-audit", is_flag=True, help="Train even if the audit does not pass. Every card and the page will say so."
 )
-@_EXECUTOR
-@_WORKERS
+@EXECUTOR
+@WORKERS
 @SET
 @report_errors
 def run(

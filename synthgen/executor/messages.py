@@ -14,7 +14,7 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
 from synthgen.executor.worker import failed
 
@@ -27,14 +27,14 @@ class Post:
     """The worker's end of the messages. Create the object in the worker's event loop."""
 
     def __init__(self) -> None:
-        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+        self._arrived: asyncio.Queue[object] = asyncio.Queue()
         self._sent: list[object] = []
         self._error: BaseException | None = None
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
-    async def get(self) -> Any:
+    async def get(self) -> object:
         """The next message of the program that started the worker."""
         return await self._arrived.get()
 
@@ -74,8 +74,8 @@ class Post:
         return failed(self._error)
 
 
-Main = Callable[[Any, Post], Coroutine[Any, Any, None]]
-"""A worker's main function. It gets the worker's task, and runs until the worker is closed."""
+Main = Callable[..., Coroutine[object, object, None]]
+"""A worker's main function. It gets the worker's task and a `Post`, and runs until the worker is closed."""
 
 
 class Worker(Protocol):

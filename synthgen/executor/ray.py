@@ -15,11 +15,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from synthgen import durable
@@ -93,7 +95,9 @@ class RayExecutor:
         """See `synthgen.executor.messages.Cluster`. Workers are spread over the nodes."""
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         actor = self._ray.remote(**options)(_Actor).remote(_path(), pickle.dumps((main, task)))
-        return RayWorker(self._ray, actor)
+        died = self._ray.exceptions.RayError, self._ray.exceptions.RayTaskError
+        end = partial(self._ray.kill, actor)
+        return RayWorker(lambda: actor.pull.remote().future(), actor.push.remote, end, died)
 
     def room(self, gpus: int = 0) -> int:
         """See `synthgen.executor.messages.Cluster`."""
@@ -127,10 +131,20 @@ class RayExecutor:
 class RayWorker:
     """A worker that runs as an actor of the cluster. See `synthgen.executor.messages.Worker`."""
 
-    def __init__(self, ray: ModuleType, actor: Any) -> None:
-        self._ray, self._actor = ray, actor
+    def __init__(
+        self,
+        pull: Callable[[], Future[bytes]],
+        push: Callable[[bytes], object],
+        end: Callable[[], None],
+        errors: tuple[type[Exception], type[Exception]],
+    ) -> None:
+        """`pull`, `push` and `end` act on the actor. `errors` are the class of all errors of Ray, and the class of the
+        errors that the code of the actor raises.
+        """
+        self._pull, self._send, self.close = pull, push, end
+        self._died, self._raised = errors
         self._waiting: list[object] = []
-        self._coming: Any = None  # the future of the next messages
+        self._coming: Future[bytes] | None = None  # the future of the next messages
 
     def put(self, message: object) -> None:
         """Send a message. Messages of one turn of the event loop are sent together."""
@@ -141,16 +155,16 @@ class RayWorker:
     async def get(self) -> list[object]:
         """See `synthgen.executor.messages.Worker`."""
         if self._coming is None:
-            self._coming = self._actor.pull.remote().future()
+            self._coming = self._pull()
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
         # The future itself is not awaited, because Ray prints a traceback when it completes a canceled future.
         self._coming.add_done_callback(lambda _: _tell(loop, arrived))
         await arrived.wait()
         try:
-            answered: bytes = self._coming.result()
-        except self._ray.exceptions.RayTaskError:  # an error of this package's code, not a death
+            answered = self._coming.result()
+        except self._raised:  # an error of this package's code, not a death
             raise
-        except self._ray.exceptions.RayError as error:
+        except self._died as error:
             raise WorkerDied(_reason(error)) from None
         self._coming = None
         done, value = pickle.loads(answered)
@@ -158,13 +172,9 @@ class RayWorker:
             raise value
         return list(value)
 
-    def close(self) -> None:
-        """End the worker's process."""
-        self._ray.kill(self._actor)
-
     def _push(self) -> None:
         messages, self._waiting = self._waiting, []
-        self._actor.push.remote(pickle.dumps(messages))
+        self._send(pickle.dumps(messages))
 
 
 class _Actor:

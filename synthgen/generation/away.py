@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from synthgen.errors import UserError
 from synthgen.executor.messages import Post
@@ -83,7 +83,7 @@ class NotSent(NamedTuple):
     """The attributes of the `Refused` that an attempt to send a request raised."""
 
     number: int
-    refused: dict[str, Any]
+    refused: dict[str, object]
 
 
 class Alive(NamedTuple):
@@ -218,7 +218,9 @@ async def alone(task: Task, post: Post) -> None:
         opened = await asyncio.to_thread(_open, task, opening)
         post.put(Ready(_identities(opened)))
         while True:
-            (shard,) = await post.get()
+            message = await post.get()
+            assert isinstance(message, Make)
+            shard = message.shard
             work = Assignment(task.folder, opened.jobs, [shard], opened.layout)
             output, ui = opened.output(post, shard.name), UI(quiet=True)
             await asyncio.to_thread(make, work, output, batch=False, retry_failed=False, part=(1, 1), ui=ui)
@@ -253,7 +255,7 @@ class _Sharing:
         self.tasks: set[asyncio.Task[None]] = set()
         self.count = 0
 
-    def take(self, message: Any) -> None:
+    def take(self, message: object) -> None:
         """Handle a message. Raises the error of an earlier message, such as that of a shard that cannot be written."""
         if isinstance(message, Exception):
             raise message
@@ -268,7 +270,7 @@ class _Sharing:
         elif isinstance(message, Make):
             self._start(self._make(message.shard))
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._ended)

@@ -18,7 +18,7 @@ from synthgen.executor import open_cluster
 from synthgen.generation import casting
 from synthgen.generation.away import Task, alone, together
 from synthgen.generation.crew import Crew
-from synthgen.generation.division import Shard
+from synthgen.generation.division import Shard, plan_shards
 from synthgen.generation.filling import Output
 from synthgen.generation.inputs import Inputs
 from synthgen.generation.limits import Limits
@@ -63,15 +63,15 @@ class Away:
             self.crew.share(shards, output.bar, output.gate, remotes)
 
 
-def open_away(
-    recipe: Recipe, inputs: Inputs, folder: Path, executor: str, workers: int | None, shards: int, opened: ExitStack
-) -> Away:
-    """Start the workers. They end when `opened` is closed. `shards` is the number of shards of the run.
+def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, opened: ExitStack) -> Away:
+    """Start the workers, at most `workers`. They end when `opened` is closed.
 
     Raises UserError when the recipe's teachers cannot work on a cluster, and the errors of teachers that cannot be
     opened.
     """
+    recipe = inputs.recipe
     sections = casting.cast(recipe)
+    shards = len(plan_shards(inputs.jobs().counts, recipe.generate.shard_size))
     shared = is_shared(recipe)
     if shared and any(map(casting.in_process, sections.values())):
         raise UserError(

@@ -92,7 +92,7 @@ def _generate(recipe: Recipe, run: Path, fresh: bool, how: _How, ui: UI) -> Gene
     with ExitStack() as opened:
         away = None
         if how.executor != "local":
-            away = _open_away(recipe, inputs, folder, how, opened)
+            away = _open_away(inputs, folder, how, opened)
             teachers = away.teachers
         else:
             teachers = open_all(recipe, opened, batch=how.batch)
@@ -139,9 +139,8 @@ def _tidy(folder: Path, *, repair: bool, retry_failed: bool, ui: UI) -> None:
         corpus.discard(folder, corpus.failed(folder, FAILURES))
 
 
-def _open_away(recipe: Recipe, inputs: Inputs, folder: Path, how: _How, opened: ExitStack) -> Away:
+def _open_away(inputs: Inputs, folder: Path, how: _How, opened: ExitStack) -> Away:
     """Start the workers of a cluster."""
     if how.batch:
         raise UserError("--batch sends from one machine, not from a cluster", "leave out --batch or --executor")
-    shards = len(plan_shards(inputs.jobs().counts, recipe.generate.shard_size))
-    return open_away(recipe, inputs, folder, how.executor, how.workers, shards, opened)
+    return open_away(inputs, folder, how.executor, how.workers, opened)

@@ -155,7 +155,7 @@ class SharingCrew(Crew):
         elif isinstance(message, NotSent):
             future = member.sending.get(message.number)
             if future is not None and not future.done():
-                future.set_exception(Refused(**message.refused))
+                future.set_exception(Refused(**message.refused))  # type: ignore[arg-type]
         else:
             super().hear(member, message)
             if isinstance(message, Done):
