@@ -1,13 +1,14 @@
 """Measures generation with an API teacher: requests or rows a second, CPU time for each request or row, memory, and how
 the rate changes during a run.
 
-    python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400]
+    python benchmarks/api.py full   [--requests 5000] [--latency 0.2] [--in-flight 50 400] [--executor ray]
     python benchmarks/api.py rows   [--rows 1000000]          writes short rows from a replay teacher to disk
     python benchmarks/api.py logits [--rows 100000]           64 tokens with top-64, through cache and API, to disk
     python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: sends and writes nothing
 
 CPU time is the sum over all threads of this process. The server is tests/support/server.py in a separate process, so
-its CPU time is not counted.
+its CPU time is not counted. With --executor ray, two workers on this machine send the requests, and their CPU time is
+not counted either.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> None:
+def full(folder: Path, requests: int, latency: float, in_flight: list[int], executor: str = "local") -> None:
     """Measures two things: the rate as a share of the ideal rate at this latency, and the CPU time of a request."""
     for limit in [8, *in_flight]:  # the first run is a warm-up
         server = Serving(latency=latency)
@@ -97,7 +98,7 @@ def full(folder: Path, requests: int, latency: float, in_flight: list[int]) -> N
         path = write_recipe(folder / f"task{limit}", server.url, count, {"shard_size": 256}, teacher)
         recipe = synthgen.load_recipe(path)
         cpu, began = time.process_time(), time.monotonic()
-        synthgen.generate(recipe, folder / f"run{limit}", ui=UI(quiet=True))
+        synthgen.generate(recipe, folder / f"run{limit}", executor=executor, workers=2, ui=UI(quiet=True))
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         stats = server.stats()
         server.stop()
@@ -245,12 +246,13 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[50, 400])
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--executor", default="local")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="api-"))
     os.environ["SYNTHGEN_CACHE"], os.environ["LOOPBACK_KEY"] = str(folder / "cache"), KEY
     try:
         if given.what == "full":
-            full(folder, given.requests, given.latency, given.in_flight)
+            full(folder, given.requests, given.latency, given.in_flight, given.executor)
         elif given.what == "rows":
             rows(folder, given.rows or 1_000_000)
         elif given.what == "logits":

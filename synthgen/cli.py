@@ -14,7 +14,17 @@ import click
 
 import synthgen
 from synthgen.auditcommand import audit
-from synthgen.command import FIELD, SET, conclude, fields_of, load_for_rows, recipe_of, report_errors
+from synthgen.command import (
+    EXECUTOR,
+    FIELD,
+    SET,
+    WORKERS,
+    conclude,
+    fields_of,
+    load_for_rows,
+    recipe_of,
+    report_errors,
+)
 from synthgen.errors import UserError
 from synthgen.plancommand import plan
 from synthgen.tables.formats import DESCRIPTIONS, ROW_FORMATS
@@ -28,13 +38,6 @@ _FRESH = click.option(
     "--fresh", is_flag=True, help="Delete what this command made in the output folder, and start again."
 )
 _REPAIR = click.option("--repair", is_flag=True, help="Make damaged shards again.")
-_EXECUTOR = click.option(
-    "--executor",
-    default="local",
-    show_default=True,
-    metavar="local|ray|ray://HOST:PORT",
-    help="Where the work on shards runs: in processes on this machine, or on a Ray cluster.",
-)
 _OUT = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 _RUN = click.argument("run", type=click.Path(path_type=Path))
 
@@ -115,6 +118,8 @@ def tune(recipe: str, requests: int, set: tuple[str, ...], ui: UI) -> None:
 )
 @click.option("--budget", type=float, metavar="USD", help="Replaces the recipe's generate.budget.usd.")
 @click.option("--max-failures", metavar="N|N%", help="Replaces the recipe's generate.max_failures.")
+@EXECUTOR
+@WORKERS
 @SET
 @report_errors
 def generate(
@@ -127,6 +132,8 @@ def generate(
     batch: bool,
     budget: float | None,
     max_failures: str | None,
+    executor: str,
+    workers: int | None,
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
@@ -137,14 +144,16 @@ def generate(
     synthgen generate reasoning -o runs/first --repair
     synthgen generate mine.yaml -o runs/mine --budget 5 --max-failures 5%
     synthgen generate mine.yaml -o runs/part-1 --shard 1/4
+    synthgen generate mine.yaml -o runs/mine --executor ray
     """
     from synthgen.recipe import with_limits
     from synthgen.tally import tally
 
     loaded = with_limits(load_for_rows(recipe, set, ui), budget, max_failures)
     made = synthgen.generate(
-        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch, ui=ui
-    )
+        loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch,
+        executor=executor, workers=workers, ui=ui,
+    )  # fmt: skip
     conclude(ui, made.to_dict(), made.text(), tally(made.folder), out if made.finished else None)
     ui.hint(made.hint)
 
@@ -170,12 +179,8 @@ def _refuse_code(recipe: Recipe, settings: Sequence[str]) -> None:
 @click.option("--recipe", help="Recipe with the rules. Default: RUN/recipe.yaml; for a data set, the default rules.")
 @click.option("--license", metavar="ID", help="License of the rows of a data set. Default: unknown.")
 @FIELD
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Number of processes. Default: one for each CPU core, and fewer for a small corpus.",
-)
-@_EXECUTOR
+@WORKERS
+@EXECUTOR
 @click.option(
     "--plan", is_flag=True, help="Write nothing; say on a sample of rows what each rule would reject, with examples."
 )
@@ -322,9 +327,21 @@ def export(
 @click.option(
     "--override-audit", is_flag=True, help="Train even if the audit does not pass. Every card and the page will say so."
 )
+@EXECUTOR
+@WORKERS
 @SET
 @report_errors
-def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool, set: tuple[str, ...], ui: UI) -> None:
+def run(
+    recipe: str,
+    out: Path,
+    fresh: bool,
+    repair: bool,
+    override_audit: bool,
+    executor: str,
+    workers: int | None,
+    set: tuple[str, ...],
+    ui: UI,
+) -> None:
     """Run all stages, including the training of the student and the report.
 
     Repeat the command to resume an interrupted run. A finished run is not changed.
@@ -335,7 +352,16 @@ def run(recipe: str, out: Path, fresh: bool, repair: bool, override_audit: bool,
     synthgen run reasoning -o runs/longer --set train.num_train_epochs=3
     """
     loaded = load_for_rows(recipe, set, ui)
-    result = synthgen.run(loaded, out, fresh=fresh, repair=repair, override_audit=override_audit, ui=ui)
+    result = synthgen.run(
+        loaded,
+        out,
+        fresh=fresh,
+        repair=repair,
+        override_audit=override_audit,
+        executor=executor,
+        workers=workers,
+        ui=ui,
+    )
     conclude(ui, result.to_dict(), result.text(), result.outcome, out)
     ui.hint(f"open {out}/report.html")
 

@@ -47,6 +47,21 @@ FIELD = click.option(
 """An option for commands that read a data set. `fields_of` reads the values of this option."""
 
 
+EXECUTOR = click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="Where the work on shards runs: in processes on this machine, or on a Ray cluster.",
+)
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Maximum number of workers. Default: one for each CPU core, and fewer for a small corpus.",
+)
+"""Options for commands whose work can run on several machines."""
+
+
 def fields_of(texts: Sequence[str]) -> dict[str, str]:
     """The values of the option --field: column of a format → column of the data set. Raises BadParameter."""
     pairs = [text.partition("=") for text in texts]

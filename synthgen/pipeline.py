@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from synthgen import corpus, durable, outputs
 from synthgen.auditing import audit
@@ -65,6 +65,13 @@ class Run:
         return f"{self.folder}: {state}audit {self.audit}. {times}"
 
 
+class _Where(TypedDict):
+    """Where the work on shards runs."""
+
+    executor: str
+    workers: int | None
+
+
 @dataclass
 class _Stages:
     """Runs the stages one after another, keeps the duration of each stage, and writes the durations to the log of the
@@ -111,6 +118,8 @@ def run(
     fresh: bool = False,
     repair: bool = False,
     override_audit: bool = False,
+    executor: str = "local",
+    workers: int | None = None,
     ui: UI | None = None,
 ) -> Run:
     """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
@@ -118,7 +127,8 @@ def run(
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
     when no row was kept, or when the audit does not pass. In these cases, no student is trained, and the report is
     written before the error is raised. With `override_audit`, a student is trained although the audit does not pass,
-    and its cards and the page say so.
+    and its cards and the page say so. `executor` is where generation and curation run, with at most `workers` workers
+    (see `generate` and `curate`).
     """
     ui = ui or UI(quiet=True)
     folder = Path(out)
@@ -131,9 +141,10 @@ def run(
         same = path.exists() and deciding(load_recipe(path)) == deciding(recipe)
         begin(recipe, folder, fresh)
         stages = _Stages(folder, fresh, same)
-        stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        where: _Where = {"executor": executor, "workers": workers}
+        stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         keep_recipe(recipe, folder)
-        stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui))
+        stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
         outcome, override = tally(folder / "curated"), override_audit and recipe.train is not None
         if recipe.train and outcome.kept and (verdict.passed or override):

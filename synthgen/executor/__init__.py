@@ -13,13 +13,18 @@ every worker can read.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from synthgen.errors import UserError
 from synthgen.executor.base import Executor, Services
 from synthgen.executor.exchange import Partition
 from synthgen.executor.local import LocalExecutor
+from synthgen.executor.messages import Cluster
 
-__all__ = ["Executor", "LocalExecutor", "Partition", "Services", "open_executor"]
+if TYPE_CHECKING:
+    from synthgen.executor.ray import RayExecutor
+
+__all__ = ["Cluster", "Executor", "LocalExecutor", "Partition", "Services", "open_cluster", "open_executor"]
 
 
 def open_executor(name: str, workers: int | None, few: int) -> AbstractContextManager[Executor]:
@@ -28,10 +33,19 @@ def open_executor(name: str, workers: int | None, few: int) -> AbstractContextMa
     `workers` is the greatest number of tasks at the same time. By default, a cluster uses all its cores, and this
     machine uses `few` processes. Raises UserError for an unknown name, and the errors of `RayExecutor`.
     """
-    if name == "local":
-        return LocalExecutor(workers or few)
-    if name == "ray" or name.startswith("ray://"):
-        from synthgen.executor.ray import RayExecutor  # imported here, because few users have the package
+    return LocalExecutor(workers or few) if name == "local" else _ray(name, workers)
 
-        return RayExecutor(None if name == "ray" else name, workers)
-    raise UserError(f"there is no executor '{name}'", "use local, ray, or ray://HOST:PORT")
+
+def open_cluster(name: str, workers: int | None) -> AbstractContextManager[Cluster]:
+    """The cluster with this name: `ray`, or the address of a Ray cluster, such as `ray://head:10001`. `workers` is the
+    greatest number of workers. Raises UserError for another name, and the errors of `RayExecutor`.
+    """
+    return _ray(name, workers)
+
+
+def _ray(name: str, workers: int | None) -> RayExecutor:
+    if name != "ray" and not name.startswith("ray://"):
+        raise UserError(f"there is no executor '{name}'", "use local, ray, or ray://HOST:PORT")
+    from synthgen.executor.ray import RayExecutor  # imported here, because few users have the package
+
+    return RayExecutor(None if name == "ray" else name, workers)

@@ -7,11 +7,17 @@ task again is safe: tasks write whole files under temporary names, and a task th
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -22,6 +28,7 @@ from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.executor.base import Services, exchange_by
 from synthgen.executor.exchange import Partition
+from synthgen.executor.messages import Main, Post, WorkerDied
 from synthgen.executor.worker import answer
 
 Task = TypeVar("Task")
@@ -49,14 +56,16 @@ class RayExecutor:
         self._own = not self._ray.is_initialized()
         if self._own:
             _connect(self._ray, address, workers)
-        cores = int(self._ray.cluster_resources().get("CPU", 1))
-        self._most = workers or _QUEUED * max(1, cores)
+        found = self._ray.cluster_resources()
+        self.cores, self.gpus = max(1, int(found.get("CPU", 1))), int(found.get("GPU", 0))
+        self._workers = workers
+        self._most = workers or _QUEUED * self.cores
         options = {"num_cpus": 1, "max_retries": _RETRIES, "retry_exceptions": False}
         self._call = self._ray.remote(**options)(_call)
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """See `Executor.map`. Raises UserError when the workers of a task died again and again."""
-        path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
+        path = _path()
         running: dict[object, int] = {}
         ready: dict[int, Result] = {}
         sent = following = 0
@@ -82,6 +91,18 @@ class RayExecutor:
         """See `Executor.exchange`. The partitioned copies lie beside the tables, as with the local executor."""
         return exchange_by(self, tables, key, parts)
 
+    def worker(self, main: Main, task: object, *, gpus: int = 0) -> RayWorker:
+        """See `synthgen.executor.messages.Cluster`. Workers are spread over the nodes."""
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        actor = self._ray.remote(**options)(_Actor).remote(_path(), pickle.dumps((main, task)))
+        died = self._ray.exceptions.RayError, self._ray.exceptions.RayTaskError
+        end = partial(self._ray.kill, actor)
+        return RayWorker(lambda: actor.pull.remote().future(), actor.push.remote, end, died)
+
+    def room(self, gpus: int = 0) -> int:
+        """See `synthgen.executor.messages.Cluster`."""
+        return max(1, self._workers or (self.gpus // gpus if gpus else self.cores))
+
     def close(self) -> None:
         """Disconnect. If this object started the cluster, the cluster ends."""
         if self._own:
@@ -101,16 +122,108 @@ class RayExecutor:
             answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise UserError(
-                f"a task on the Ray cluster was not finished: {str(error).strip().splitlines()[0]}",
+                f"a task on the Ray cluster was not finished: {_reason(error)}",
                 "its workers may have run out of memory; the same command continues",
             ) from None
         return answered
 
 
-def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
-    """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
+class RayWorker:
+    """A worker that runs as an actor of the cluster. See `synthgen.executor.messages.Worker`."""
+
+    def __init__(
+        self,
+        pull: Callable[[], Future[bytes]],
+        push: Callable[[bytes], object],
+        end: Callable[[], None],
+        errors: tuple[type[Exception], type[Exception]],
+    ) -> None:
+        """`pull`, `push` and `end` act on the actor. `errors` are the class of all errors of Ray, and the class of the
+        errors that the code of the actor raises.
+        """
+        self._pull, self._send, self.close = pull, push, end
+        self._died, self._raised = errors
+        self._waiting: list[object] = []
+        self._coming: Future[bytes] | None = None  # the future of the next messages
+
+    def put(self, message: object) -> None:
+        """Send a message. Messages of one turn of the event loop are sent together."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._push)
+        self._waiting.append(message)
+
+    async def get(self) -> list[object]:
+        """See `synthgen.executor.messages.Worker`."""
+        if self._coming is None:
+            self._coming = self._pull()
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        # The future itself is not awaited, because Ray prints a traceback when it completes a canceled future.
+        self._coming.add_done_callback(lambda _: _tell(loop, arrived))
+        await arrived.wait()
+        try:
+            answered = self._coming.result()
+        except self._raised:  # an error of this package's code, not a death
+            raise
+        except self._died as error:
+            raise WorkerDied(_reason(error)) from None
+        self._coming = None
+        done, value = pickle.loads(answered)
+        if not done:
+            raise value
+        return list(value)
+
+    def _push(self) -> None:
+        messages, self._waiting = self._waiting, []
+        self._send(pickle.dumps(messages))
+
+
+class _Actor:
+    """Runs a worker's main function in the cluster."""
+
+    def __init__(self, path: Sequence[str], message: bytes) -> None:
+        _begin(path)
+        self._message = message
+        self._post: Post | None = None
+
+    async def push(self, messages: bytes) -> None:
+        self._opened().arrive(pickle.loads(messages))
+
+    async def pull(self) -> bytes:
+        return await self._opened().sent()
+
+    def _opened(self) -> Post:
+        """Start the main function if it does not run yet. The constructor cannot, because it runs in no event loop."""
+        if self._post is None:
+            self._post = Post()
+            self._running = asyncio.create_task(self._post.run(self._message))
+        return self._post
+
+
+def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        loop.call_soon_threadsafe(arrived.set)
+
+
+def _path() -> list[str]:
+    return [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
+
+
+def _begin(path: Sequence[str]) -> None:
+    """Prepare a process of the cluster. It finds the same modules as the program that started it, and its temporary
+    files have names of their own.
+    """
     sys.path += [part for part in path if part not in sys.path]
     durable.attempt(os.urandom(4).hex())
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
+    """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
+    _begin(path)
     return answer(message, services)
 
 
@@ -131,16 +244,15 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
             _reach(named)  # without this test, Ray tries for minutes
         _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
     except Exception as error:  # Ray also raises exceptions that are not RayError
-        reason = str(error).strip().splitlines()
         raise UserError(
-            f"the Ray cluster at {named or 'this machine'} cannot be used: "
-            f"{reason[0] if reason else type(error).__name__}",
+            f"the Ray cluster at {named or 'this machine'} cannot be used: {_reason(error)}",
             "check the address, and that all nodes have the same versions of Python and Ray",
         ) from None
 
 
 def _start(ray: ModuleType, settings: dict[str, object]) -> None:
     """Connect. Try once more if a new cluster was not ready within the 30 seconds that Ray waits."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**settings)
     except Exception as error:
@@ -148,6 +260,8 @@ def _start(ray: ModuleType, settings: dict[str, object]) -> None:
             raise
         ray.shutdown()
         ray.init(**settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has set a handler that ends the process without a message
 
 
 def _reach(address: str) -> None:

@@ -37,13 +37,18 @@ def answer(message: bytes, services: Services) -> bytes:
         function, task = pickle.loads(message)
         return pickle.dumps((True, function(task, services)))
     except Exception as error:
-        error.add_note("In a worker process:\n" + traceback.format_exc())
-        try:
-            answer = pickle.dumps((False, error))
-            pickle.loads(answer)
-        except Exception:  # the exception cannot be pickled
-            answer = pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
-        return answer
+        return failed(error)
+
+
+def failed(error: BaseException) -> bytes:
+    """The pickled (False, exception) for an exception that was raised in a worker."""
+    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+    try:
+        answer = pickle.dumps((False, error))
+        pickle.loads(answer)
+    except Exception:  # the exception cannot be pickled
+        answer = pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+    return answer
 
 
 def _end_with_parent(life: int) -> None:

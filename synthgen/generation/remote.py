@@ -23,7 +23,7 @@ from synthgen.generation.ledger import Ledger, Spent
 from synthgen.generation.limits import Limits
 from synthgen.generation.prices import prices
 from synthgen.generation.scheduler import Scheduler
-from synthgen.generation.work import Item, Live, Work
+from synthgen.generation.work import Item, Live, Wakes, Work
 from synthgen.recipe import Recipe
 from synthgen.requests import Request
 from synthgen.teachers.base import RemoteTeacher, Reply
@@ -95,7 +95,7 @@ class Remotes:
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send the requests. Returns the replies in the same order. Raises BudgetReached and TeacherError."""
         work = _Batch(self.teachers, requests)
-        _go(self._run(work))
+        go(self.run(work))
         return [reply for reply in work.replies if reply is not None]
 
     def fill(self, jobs: Jobs, shards: Sequence[Shard], output: Output, first: First | None = None) -> None:
@@ -109,15 +109,15 @@ class Remotes:
                 await first(self.cache, self.budget, self.ledger)
             filling = Filling(jobs, shards, self.teachers, output)
             try:
-                await self._run(filling)
+                await self.run(filling)
             finally:
                 if filling.commits:
                     await asyncio.wait(set(filling.commits))
             await filling.committed()
 
-        _go(main())
+        go(main())
 
-    async def _run(self, work: Work) -> None:
+    async def run(self, work: Work) -> None:
         """Run a scheduler for each teacher until `work` is done. When one scheduler stops with an error, all stop."""
         schedulers = [self._scheduler(name, teacher, work) for name, teacher in self.teachers.items()]
 
@@ -135,7 +135,7 @@ class Remotes:
             finally:
                 wake()
 
-        if isinstance(work, Filling):
+        if isinstance(work, Wakes):
             work.wake = wake
         view = _View(self.bar, [scheduler.live for scheduler in schedulers])
         looking = asyncio.create_task(view.go_on())
@@ -170,7 +170,7 @@ class Remotes:
         return Scheduler(name, work, account, Limits.of(section))
 
 
-def _go(main: Coroutine[object, object, None]) -> None:
+def go(main: Coroutine[object, object, None]) -> None:
     """Run a coroutine. If the coroutine raises Interrupted, KeyboardInterrupt is raised instead."""
     try:
         asyncio.run(main)

@@ -283,6 +283,11 @@ class Scheduler:
             self.pace.refused(sent, self.live.in_flight, now)
             self._slow_down(item, problem, now)
             return
+        if problem.lost:
+            await self._settle(reservation)
+            item.tries -= 1
+            self._again(item, 0.0)
+            return
         if problem.retry and self._may_retry(item):
             await self._settle(reservation)
             self._again(item, max(backoff(item.tries), min(problem.after or 0.0, self.limits.timeout)))

@@ -4,8 +4,9 @@ progress bar shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from synthgen.errors import UserError
 from synthgen.requests import Request
@@ -56,6 +57,13 @@ class Work(Protocol):
 
     def deliver(self, item: Item, reply: Reply) -> None:
         """Take the reply for an item. Called once for each item. May raise an error to stop the run."""
+
+
+@runtime_checkable
+class Wakes(Protocol):
+    """A `Work` object that calls `wake` when new requests are available. The schedulers set `wake`."""
+
+    wake: Callable[[], None]
 
 
 class BudgetReached(UserError):

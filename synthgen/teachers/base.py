@@ -204,7 +204,8 @@ class Refused(Exception):
     `after` is the number of seconds that the server asks to wait. `pace` means that requests were sent too fast (status
     429), which is not a failure of the request. `retry` means that another attempt may succeed. `billed` means that the
     provider may charge for the attempt. `fatal` means that no request to this server can succeed, for example because
-    the API key is invalid.
+    the API key is invalid. `lost` means that the machine that sent the request died, so the attempt does not count as
+    one of the request's tries.
     """
 
     def __init__(
@@ -217,10 +218,12 @@ class Refused(Exception):
         pace: bool = False,
         billed: bool = False,
         fatal: bool = False,
+        lost: bool = False,
     ) -> None:
         super().__init__(reason)
         self.kind, self.reason = kind, reason
         self.retry, self.after, self.pace, self.billed, self.fatal = retry, after, pace, billed, fatal
+        self.lost = lost
 
 
 class Caller(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.scheduling import answered, broken, busy, failing, of_tier, schedule
+from support.scheduling import COMPLETION, PROMPT, answered, broken, busy, failing, of_tier, schedule
 
 from synthgen.errors import TeacherError, UserError
 from synthgen.generation.budget import Budget
@@ -35,6 +35,15 @@ def test_retries_are_counted(retries, tries):
     assert len(found.sent) == tries
     assert found.delivered == {"a": ["server"]}
     assert found.scheduler.live.failures == {"server": 1}
+
+
+def test_the_death_of_a_machine_costs_no_try_but_counts_as_spent():
+    budget = Budget(None, 1000, Spent())
+    lost = failing(kind="connection", lost=True, billed=True)
+    found = schedule({"a": [lost, lost, failing(), "ok"]}, max_retries=1, budget=budget)
+    assert times(found) == [0, 0, 0, 0.5]
+    assert found.delivered == {"a": ["fine"]}
+    assert budget.spent.tokens == 2 * (2 * PROMPT + COMPLETION) + PROMPT + COMPLETION
 
 
 def test_what_cannot_succeed_is_not_sent_again():
