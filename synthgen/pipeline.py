@@ -233,7 +233,9 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI
 
         old = outdated(folder, folder / "student")
         if old is not None:
-            ui.note(f"{folder / 'student'} is made anew: '{old.name}', from its corpus, was removed on {old.date}")
+            ui.note(
+                f"{folder / 'student'} is trained again, because '{old.name}' was removed from its corpus on {old.date}"
+            )
         train(recipe, folder, fresh=again or old is not None, override_audit=override, ui=ui)
 
     try:

@@ -55,9 +55,9 @@ def candidates(signatures: pa.Table, section: Section, services: Services) -> pa
     rows, keys = numbers(signatures["row"]).astype(np.int64), signatures["key"].combine_chunks()
     apart = np.lexsort((rows, ~held_out))[: np.count_nonzero(held_out)]  # the rows that are held out, in corpus order
     first = dict(zip(reversed(keys.take(pa.array(apart)).to_pylist()), reversed(rows[apart].tolist()), strict=True))
-    learnt = np.flatnonzero(~held_out)
-    twins = [first.get(key, -1) for key in keys.take(pa.array(learnt)).to_pylist()] if first else [-1] * len(learnt)
-    pairs = pa.table({"row": pa.array(rows[learnt], pa.int64()), "twin": pa.array(twins, pa.int64())})
+    learned = np.flatnonzero(~held_out)
+    twins = [first.get(key, -1) for key in keys.take(pa.array(learned)).to_pylist()] if first else [-1] * len(learned)
+    pairs = pa.table({"row": pa.array(rows[learned], pa.int64()), "twin": pa.array(twins, pa.int64())})
     return pairs.filter(pc.greater_equal(pairs["twin"], 0))
 
 

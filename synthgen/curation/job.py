@@ -124,7 +124,7 @@ def plan(
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",
                     f"set curate.{rule.name} to false, or curate rows that have this column",
                 )
-    return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps, tokenizers)
+    return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps, tokenizers=tokenizers)
 
 
 def changes_completions(section: CurateSection) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -122,11 +122,12 @@ def shortened(
     return pa.array(values, ids.type), count
 
 
-def _only_text(completion: Sequence[Mapping[str, Any]]) -> str | None:
+def _only_text(completion: Sequence[Mapping[str, object]]) -> str | None:
     """The text of a completion that is one message with only a text. None for any other completion."""
     if len(completion) != 1 or completion[0].get("reasoning_content") or completion[0].get("tool_calls"):
         return None
-    return completion[0].get("content") or None
+    content = completion[0].get("content")
+    return content if isinstance(content, str) and content else None
 
 
 def boundary(tokens: Tokens, ids: Sequence[int], text: str, left: str) -> int:

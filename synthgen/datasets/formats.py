@@ -212,4 +212,4 @@ def _is_list_of(value: object, key: str) -> bool:
 def _check_media(row: Row) -> None:
     column = next((name for name in MEDIA if isinstance(row.get(name), list) and row[name]), None)
     if column:
-        raise ValueError(f"the row has {column}, which cannot be learnt (the column '{column}')")
+        raise ValueError(f"the row has {column}, which cannot be learned (the column '{column}')")

@@ -47,12 +47,12 @@ _KEPT = ("role", "content", "name", "tool_call_id", "tool_calls", "function_call
 
 @dataclass(frozen=True)
 class Said:
-    """One message as it was read. `learnt` is null when the message does not say whether it is learned. `left_out` are
+    """One message as it was read. `learned` is null when the message does not say whether it is learned. `left_out` are
     the names of the message's keys that are not kept.
     """
 
     message: Message
-    learnt: bool | None = None
+    learned: bool | None = None
     left_out: tuple[str, ...] = ()
 
 
@@ -88,7 +88,7 @@ def read(value: object) -> Said:
         raise ValueError("a message has a role that is not text")
     refused = next((key for key in _REFUSED if value.get(key)), None)
     if refused:
-        raise ValueError(f"a message has {_REFUSED[refused]}, which cannot be learnt")
+        raise ValueError(f"a message has {_REFUSED[refused]}, which cannot be learned")
     role = "tool" if role == "function" else role
     if role not in ROLES:
         raise ValueError(f"a message has the role '{role}'; the roles are {', '.join(ROLES)}")
@@ -108,7 +108,7 @@ def read(value: object) -> Said:
     if not any(normal[key] is not None for key in ("content", "tool_calls", "reasoning_content")):
         raise ValueError(f"a message of the {role} has no content")
     left = tuple(str(key) for key, other in value.items() if key not in _KEPT and not is_null(other))
-    return Said(cast(Message, {key: text for key, text in normal.items() if text is not None}), _learnt(value), left)
+    return Said(cast(Message, {key: text for key, text in normal.items() if text is not None}), _learned(value), left)
 
 
 def _content(value: object) -> object:
@@ -177,10 +177,10 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _learnt(value: Row) -> bool | None:
+def _learned(value: Row) -> bool | None:
     marks = [value[key] for key in _LEARNT if not is_null(value.get(key))]
     if any(mark not in (0, 1) for mark in marks) or len({bool(mark) for mark in marks}) > 1:
-        raise ValueError(f"the mark that says whether a message is learnt is neither 0 nor 1: {marks}")
+        raise ValueError(f"the mark that says whether a message is learned is neither 0 nor 1: {marks}")
     return bool(marks[0]) if marks else None
 
 
@@ -227,9 +227,9 @@ def turns(
     one are then added to the prompt, and all turns of the assistant are learned.
     """
     for one in (*prompt, *completion):
-        if one.learnt and one.message["role"] != "assistant":
+        if one.learned and one.message["role"] != "assistant":
             raise ValueError(
-                f"a message of the {one.message['role']} is marked as learnt; only the assistant's are learnt"
+                f"a message of the {one.message['role']} is marked as learned; only the assistant's are learned"
             )
     if not completion or completion[-1].message["role"] != "assistant":
         role = completion[-1].message["role"] if completion else "nobody"
@@ -264,17 +264,17 @@ def _teaches(said: Sequence[Said], row: Row, several: Literal["last", "all"]) ->
     `teaches`, the marks of its messages decide; if no message has a mark, `several` decides. If only the completion is
     a turn of the assistant, the result is `last`.
     """
-    marks = [one.learnt for one in said if one.message["role"] == "assistant"]
+    marks = [one.learned for one in said if one.message["role"] == "assistant"]
     stated = row.get("teaches")
     if stated == "last" or stated == "all":
         return stated
     if not is_blank(stated):
         raise ValueError("the column 'teaches' is neither `last` nor `all`")
     if any(mark is not None for mark in marks):
-        learnt = [mark is not False for mark in marks]
-        if not learnt[-1] or (any(learnt[:-1]) and not all(learnt)):
+        learned = [mark is not False for mark in marks]
+        if not learned[-1] or (any(learned[:-1]) and not all(learned)):
             raise ValueError("the marks of the messages must choose the last turn of the assistant or all its turns")
-        return "all" if all(learnt) and len(learnt) > 1 else "last"
+        return "all" if all(learned) and len(learned) > 1 else "last"
     return several if len(marks) > 1 else "last"
 
 

@@ -138,7 +138,7 @@ def _unread(source: SeedSource, known: set[str]) -> tuple[str, ...]:
     unread = tuple(column for column in column_names(source) if column not in known)
     media = next((column for column in unread if column in MEDIA), None)
     if media:
-        raise RecipeError(f"the rows of '{source.path}' have {media}, which cannot be learnt", "use rows of text")
+        raise RecipeError(f"the rows of '{source.path}' have {media}, which cannot be learned", "use rows of text")
     return unread
 
 

@@ -106,7 +106,9 @@ class Permission(_Dated):
     is about all models under the contract that `terms` names.
     """
     terms: str = ""
-    """The license or contract from which the permission is an exception. When left out, all terms of the source."""
+    """The license or contract from which the permission is an exception. When left out, the permission is about all
+    terms of the source.
+    """
     allows: Annotated[tuple[Action, ...], Field(min_length=1)]
     """The actions that the permission allows."""
 

@@ -44,12 +44,17 @@ class GenerateSection(Section):
     seed: int = 0
     """Random seed of generation."""
     shard_size: Count = 256
-    """Number of requests in a shard. A shard is written whole, so after a kill only unfinished shards are repeated."""
+    """Number of jobs in a shard. A job is one seed with one sample. A shard is written whole, so after a kill only
+    unfinished shards are repeated.
+    """
     answer_marker: str | None = None
-    """Text that separates the reasoning from the answer. The answer is the rest of the line after this text."""
+    """Text that separates the reasoning from the answer. The answer is the first line after the last occurrence of this
+    text.
+    """
     labels: tuple[str, ...] = ()
-    """Classes of strategy `classify`, exactly as the teacher would write them. They must differ in more than case and
-    punctuation."""
+    """Classes of strategy `classify`, exactly as the teacher would write them. The labels must differ in more than case
+    and punctuation.
+    """
     json_schema: JsonSchema | None = None
     """A JSON Schema that every answer must match, for engines that support it."""
     regex: str | None = None
@@ -57,7 +62,7 @@ class GenerateSection(Section):
     budget: Budget | None = None
     """The most that the run may spend; no limit when left out."""
     max_failures: Annotated[str | int, Field(union_mode="left_to_right")] | None = None
-    """Stop when more requests than this have failed: a number, or a share of all requests such as "5%"."""
+    """Stop when more requests than this have failed: a number, or a share of the number of jobs such as "5%"."""
 
     @field_validator("max_failures")
     @classmethod

@@ -12,7 +12,7 @@ from synthgen.tables.section import Count, Rule, Section, Share
 
 class OnlineSection(Section):
     """Learn from the live teacher's full distributions, which are computed in each training step. Stored distributions
-    are not read. The teacher must be local; `synthgen/recipe/check.py` refuses other teachers.
+    are not read. The teacher must be local; `synthgen/recipe/check_train.py` refuses other teachers.
     """
 
     mode: Literal["teacher", "on_policy", "mutual"] = "teacher"

@@ -27,7 +27,7 @@ class Recipe(Section):
     """One task: its corpus and one student.
 
     Validation checks each section by itself. `synthgen.recipe.check_recipe` also checks the rules across sections;
-    `load_recipe` and every command call it.
+    `load_recipe` and every command call this function.
     """
 
     task: str

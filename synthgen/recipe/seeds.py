@@ -37,7 +37,7 @@ class SeedSource(Section):
     """JSONL, CSV, TSV or Parquet file, or a folder of such files. Files of text may be compressed (`.gz`, `.bz2`,
     `.xz`, `.zst`). Names that begin with a dot are left out. Any other file that cannot be read is an error."""
     dataset: ModelName | None = None
-    """Hub id or folder of a Hugging Face data set. Its rows are streamed."""
+    """Hub id or folder of a Hugging Face data set. The rows of the data set are streamed."""
     config: str | None = None
     """Configuration of the data set, if it has several."""
     dataset_split: str = "train"

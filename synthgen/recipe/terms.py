@@ -91,7 +91,7 @@ class Terms(Section):
     name_prefix: str = ""
     """The text with which the name of a student must begin."""
     share_alike: tuple[str, ...] = ()
-    """Ids of the licenses under which an adapted work may be shared. When empty, any license."""
+    """Ids of the licenses under which an adapted work may be shared. When empty, any license is allowed."""
     no_further_terms: bool = False
     """Whether an adapted work must not carry further restrictions, as in the GPL."""
     no_derivatives: bool = False

@@ -42,8 +42,8 @@ class TrainSection(Section):
     beta: Share | None = None
     """For loss jsd: 0 is forward KL, and 1 is reverse KL. 0.5 when left out."""
     alpha: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """For loss skew_kl and skew_reverse_kl: share of the other model's distribution that is mixed in. 0.1 when left
-    out.
+    """For loss skew_kl: share of the teacher's distribution that is mixed into the student's. For skew_reverse_kl:
+    share of the student's distribution that is mixed into the teacher's. 0.1 when left out.
     """
     online: OnlineSection | None = None
     """Learn from the live teacher instead of stored distributions."""
@@ -56,12 +56,14 @@ class TrainSection(Section):
     across: Across | None = None
     """Learn from a teacher with another tokenizer."""
     hidden: Hidden | None = None
-    """An additional loss on hidden states. It needs a forward pass of the live teacher in each step."""
+    """An additional loss on hidden states. Unless the states are stored, this loss needs a forward pass of the live
+    teacher in each step.
+    """
     relations: Relations | None = None
     """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the training seeds to learn from. A hash of each seed decides whether it is used. `distill curve` sets
-    this key.
+    """Share of the training seeds to learn from. A hash of each seed decides whether the seed is used. `distill curve`
+    sets this key.
     """
     num_train_epochs: Count = 1
     """Number of epochs: how often every training row is used."""
@@ -96,7 +98,9 @@ class TrainSection(Section):
     early_stopping_patience: Count | None = None
     """Stop when this many measurements of the validation loss in a row did not improve it, and use the best weights."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also report each step to these trackers, through accelerate. Their files are in the student's folder."""
+    """Also report each step to these trackers, through accelerate. The files of these trackers are in the student's
+    folder.
+    """
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, instead of storing them. This needs less memory, but about a
     third more time. The gradients are the same.

@@ -258,7 +258,8 @@ class SplitCopies(Section):
 
     of: Literal["row", "prompt", "completion"] = "row"
     """Which text is compared. `row` is the prompt together with the completion. Do not use `prompt` if many rows have
-    the same prompt, such as "Write a story.". If one of these rows is in `test`, none of them is left in `train`.
+    the same prompt, such as "Write a story.". If a row with this prompt is in `test`, no row with this prompt is left
+    in `train`.
     """
 
 

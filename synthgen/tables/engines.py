@@ -167,7 +167,7 @@ class ApiTeacher(AnyTeacher):
     def _not_ours(cls, extra: dict[str, Json]) -> dict[str, Json]:
         for key in ("messages", "model", "stream", "n", "best_of", "logprobs", "top_logprobs", "response_format"):
             if key in extra:
-                raise ValueError(f"'{key}' cannot be set here: synthgen sets it in every request")
+                raise ValueError(f"'{key}' cannot be set here: synthgen decides its value")
         for key, value in extra.items():
             if key in _EXTRA and value is not None and not _EXTRA[key][0](value):
                 raise ValueError(f"'{key}' is {value!r}, but must be {_EXTRA[key][1]}")

@@ -29,7 +29,9 @@ def _readable(schema: dict[str, Json]) -> dict[str, Json]:
         try:
             resolver.lookup(reference)
         except Unresolvable:
-            raise ValueError(f"the schema has no '{reference}', and other documents are not read") from None
+            raise ValueError(
+                f"the schema refers to '{reference}', which it does not define, and other documents are not read"
+            ) from None
     return schema
 
 

@@ -76,7 +76,7 @@ class DecoderStudent(Student):
     `model` is the teacher."""
     chat_template_path: ModelName | None = None
     """Chat template for `model`, for a checkpoint without a template, or to replace its own: a Jinja file, or a model
-    whose template is used. The trained student keeps it."""
+    whose template is used. The trained student keeps this template."""
     config: dict[str, Json] | None = None
     """Start with random weights. The configuration is the teacher's config.json with these keys changed, such as
     hidden_size."""
@@ -141,7 +141,7 @@ class Seq2SeqStudent(Student):
     `model` is the teacher."""
     chat_template_path: ModelName | None = None
     """Chat template for `model`, for a checkpoint without a template, or to replace its own: a Jinja file, or a model
-    whose template is used. The trained student keeps it."""
+    whose template is used. The trained student keeps this template."""
     config: dict[str, Json] | None = None
     """Start with random weights. The keys are `model_type`, such as t5, and the keys of config.json whose values differ
     from the defaults of this type.

@@ -235,7 +235,7 @@ def _shown(entry: object) -> Shown:
     for piece, p in pairs:
         probs[piece] = max(p, probs.get(piece, 0.0))
     if (total := math.fsum(probs.values())) > 1 + _MOST_EXCESS:
-        raise ValueError(f"the server's log-probabilities are of probabilities with the sum {total:.3g}")
+        raise ValueError(f"the probabilities that the server shows for one token add up to {total:.3g}")
     return Shown(pairs[0][0], probs)
 
 

@@ -242,4 +242,4 @@ def test_columns_that_no_row_has_are_named(tmp_path):
     with pytest.raises(UserError, match="columns that an export cannot hold: sound"):
         synthgen.export(tmp_path / "a.parquet", "messages", tmp_path / "out")
     Dataset.from_list([{**row, "images": [{"bytes": b"x"}]} for row in rows("a")]).save_to_disk(tmp_path / "seen")
-    assert "have images, which cannot be learnt" in refused(tmp_path / "seen")
+    assert "have images, which cannot be learned" in refused(tmp_path / "seen")

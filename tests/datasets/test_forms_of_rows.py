@@ -100,7 +100,7 @@ def test_older_function_calls_become_tool_calls(tmp_path):
     ("marks", "teaches"),
     [((1, 1), "all"), ((0, 1), "last"), ((False, None), "last"), ((None, True), "all"), ((None, None), "all")],
 )
-def test_marks_of_what_is_learnt_are_honored(tmp_path, marks, teaches):
+def test_marks_of_what_is_learned_are_honored(tmp_path, marks, teaches):
     for key in ("weight", "train"):
         first, second = ({} if mark is None else {key: mark} for mark in marks)
         row = {"messages": [ASKED, {**ANSWERED, **first}, AGAIN, {**MORE, **second}]}
@@ -192,7 +192,7 @@ def test_a_bad_completion_of_unpaired_preferences_is_rejected(tmp_path):
     assert [(record.pair_role, record.group_id) for record in found] == [("chosen", None), ("rejected", None)]
 
 
-def test_a_completion_of_several_messages_becomes_turns_that_are_all_learnt(tmp_path):
+def test_a_completion_of_several_messages_becomes_turns_that_are_all_learned(tmp_path):
     steps = [said("assistant", None, tool_calls=[CALL]), said("tool", "2"), ANSWERED]
     _, (one,) = read(tmp_path, {"prompt": "How much?", "completion": steps})
     assert [message["role"] for message in one.prompt] == ["user", "assistant", "tool"]
@@ -235,13 +235,13 @@ def messages(*said: dict, **more) -> dict:
         (MESSAGES, messages(ASKED, ANSWERED, MORE), "two messages of the assistant"),
         (MESSAGES, messages(said("human", "x"), ANSWERED), "the role 'human'"),
         (MESSAGES, messages(said("user", [{"type": "image_url"}]), ANSWERED), "not text (a part of type 'image_url')"),
-        (MESSAGES, messages({**ASKED, "images": ["a.png"]}, ANSWERED), "images, which cannot be learnt"),
+        (MESSAGES, messages({**ASKED, "images": ["a.png"]}, ANSWERED), "images, which cannot be learned"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "refusal": "No."}), "a refusal"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "prefix": True}), "the mark `prefix`"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "weight": 0.5}), "neither 0 nor 1"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "weight": 0}), "must choose the last turn"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "train": 1}, AGAIN, {**MORE, "train": 0}), "must choose the last turn"),
-        (MESSAGES, messages({**ASKED, "train": True}, ANSWERED), "only the assistant's are learnt"),
+        (MESSAGES, messages({**ASKED, "train": True}, ANSWERED), "only the assistant's are learned"),
         (MESSAGES, messages(ASKED, ANSWERED, teaches="first"), "neither `last` nor `all`"),
         (MESSAGES, messages(ASKED, ANSWERED, tools="hammer"), "the column 'tools' is not a list of tools"),
         (MESSAGES, messages(ASKED, ANSWERED, tools=["hammer"]), "the column 'tools' is not a list of tools"),

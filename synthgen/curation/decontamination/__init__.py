@@ -45,13 +45,13 @@ def decontamination(batch: pa.RecordBatch, section: Decontamination, services: S
     the question or answer, and `rule` is the name of the set.
     """
     index = _index(section, _state(section))
-    learnt = np.flatnonzero(~numbers(is_held_out(batch["split"])).astype(bool))
-    chosen = batch.take(pa.array(learnt))
+    learned = np.flatnonzero(~numbers(is_held_out(batch["split"])).astype(bool))
+    chosen = batch.take(pa.array(learned))
     rejected: dict[int, Rejection] = {}
     for field in _FIELDS:
         rows, texts = _messages(chosen[field])
         for message, hit in _hits(index, texts, section.min_share):
-            row = int(learnt[rows[message]])
+            row = int(learned[rows[message]])
             if row not in rejected or hit.share > (rejected[row].score or 0):
                 first = int(np.searchsorted(rows, rows[message]))
                 messages = [text or "" for text in texts.slice(first, message - first + 1).to_pylist()]
