@@ -124,7 +124,8 @@ def plan(
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",
                     f"set curate.{rule.name} to false, or curate rows that have this column",
                 )
-    return Job(source, folder, folder / STEPS / inputs_hash[:16], edits, checks, sweeps, tokenizers=tokenizers)
+    steps = folder / STEPS / inputs_hash[:16]
+    return Job(source, folder, steps, edits, checks, sweeps=sweeps, tokenizers=tokenizers)
 
 
 def changes_completions(section: CurateSection) -> bool:

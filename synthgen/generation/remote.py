@@ -149,8 +149,9 @@ class Remotes:
         view.look()
         if cut := sum(scheduler.live.cut_prompts for scheduler in schedulers):
             self.note(
-                f"{cut:,} prompts have more words than the server counted tokens, so the server left out a part of these "
-                "prompts. Their rows have the score prompt_was_cut. Raise the server's context length and use --fresh"
+                f"{cut:,} prompts have more words than the server counted tokens, so the server left out a part of "
+                "these prompts. Their rows have the score prompt_was_cut. Raise the server's context length and "
+                "use --fresh"
             )
         errors = [result for result in results if isinstance(result, BaseException)]
         # Among several errors, an error of synthgen is raised, because it tells the user what to do and may have caused
