@@ -15,11 +15,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Services:
-    """Services that workers will share, such as the budget, the request rate, the cache of paid replies, or a model. No
-    service is implemented yet.
+    """Settings and paths that all tasks share. There are none yet.
 
-    The object is sent to every worker, so it may hold only settings and paths. A worker will open a service when it
-    first uses it.
+    The budget, the request rate and the cache of paid replies are not in it. `synthgen.generation.sharing` keeps them
+    in one process, which exchanges messages with the workers.
     """
 
 
