@@ -100,7 +100,7 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
 
 
 def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
-    """The names of a corpus's teachers for which the recipe names a `tokenizer` with the vocabulary of `tokens`. Only
+    """The names of those teachers of a corpus whose `tokenizer` in the recipe has the vocabulary of `tokens`. Only
     teachers behind a server have the key `tokenizer`. Raises TeacherError when such a tokenizer cannot be loaded.
     """
     names = corpus.manifest(source)["teachers"]

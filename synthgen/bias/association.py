@@ -10,7 +10,8 @@ The test does not treat every use as an observation, because a unit may repeat a
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR3 (see
 `synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
 variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
-design effect. Without this bound, a rare word that only one side uses would look like a certain difference.
+design effect. Without this bound, a rare word that only one side uses would seem to differ between the sides beyond
+doubt.
 """
 
 from __future__ import annotations

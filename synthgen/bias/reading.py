@@ -40,10 +40,10 @@ class Facts:
     rows, and false for rows that curation rejected.
 
     `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a line
-    for each dimension, with a hash of each prompt in which all words for groups of this dimension count as the same
-    word. `length` is the number of the answer's words. `scores` maps a name to the values of all rows, NaN where a row
-    has none. `rejected_by` maps a rule of curation to the rows that it rejected. `unit` is the number of the row's unit
-    (see `synthgen.bias.units`).
+    for each dimension, with one hash for each prompt. In this hash, all words for groups of the dimension count as the
+    same word. `length` is the number of the answer's words. `scores` maps a name to the values of all rows, NaN where a
+    row has none. `rejected_by` maps a rule of curation to the rows that it rejected. `unit` is the number of the row's
+    unit (see `synthgen.bias.units`).
     """
 
     in_prompt: Hashes

@@ -131,8 +131,8 @@ def outlook(recipe: Recipe, plan: Plan, rows: int | None, nodes: int = 1, measur
 
 
 def _paced(recipe: Recipe, requests: int) -> float | None:
-    """The shortest time in seconds for all requests. Every teacher may get every request, so only a recipe whose single
-    teacher has the key `rpm` has such a time.
+    """The least time in seconds that all requests together can take under the limit `rpm`. Every teacher may get every
+    request, so only a recipe whose single teacher has the key `rpm` has such a time.
     """
     sections = list(casting.cast(recipe).values())
     rpm = getattr(sections[0], "rpm", None) if len(sections) == 1 else None

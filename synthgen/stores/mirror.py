@@ -242,7 +242,7 @@ class Mirror:
             return True
 
     def _save_sometimes(self, last: float) -> float:
-        """Save what is known if the last time was long ago. Returns when it was saved."""
+        """Save what is known if the last save was long ago. Returns the time of the last save."""
         if time.monotonic() - last < _SAVED_EVERY:
             return last
         self.save()
