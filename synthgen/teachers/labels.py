@@ -24,7 +24,8 @@ LEAST_MASS = 0.01
 bound.
 """
 
-_UNCLEAR = 0.01  # if unclear tokens (see `label_probs`) have more probability than this, the shares of the labels are not known
+# If unclear tokens (see `label_probs`) have more probability than this, the shares of the labels are not known.
+_UNCLEAR = 0.01
 _MOST_EXCESS = 0.02  # the sum of the probabilities of one place's tokens may exceed 1 by this much
 _ROUNDING = 1e-6  # a log-probability of a server may exceed 0 by this much
 _FEWEST_LETTERS = 3  # a token that is only the beginning of a label has at least this many letters
