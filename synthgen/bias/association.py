@@ -168,8 +168,9 @@ def compared(uses: Uses, group: int) -> Compared:
     """Compare the sentences with `group` and the sentences with the other groups of its dimension. No word is tested if
     all sentences of a side are in one unit, because then nothing is known about other units. If a side has fewer than
     `FEW` units, the p-values come from Student's t with Satterthwaite's degrees of freedom for independent uses (see
-    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution. The lower bound of the variance
-    makes up for that: in simulations without any difference, a scan found a word in less than 5% of all cases.
+    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution, although the variance is
+    estimated. A lower bound of the variance makes up for that: in simulations without any difference, a scan found a
+    word in less than 5% of all cases.
     """
     from scipy import special
 
