@@ -11,7 +11,7 @@ from synthgen.errors import UserError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
-# imported when they are used, since they load heavy packages
+# these functions are imported when they are used, because their modules load heavy packages
 _PLAN = "synthgen.generation.plan:plan"
 _OUTLOOK = "synthgen.generation.outlook:outlook"
 

@@ -84,8 +84,9 @@ def rates(
 
 
 def detectable(uses: Numbers, share: float, edge: float, margin: float, power: float = 0.8) -> Numbers:
-    """The smallest effects that a test finds in 80% of all cases, in both directions, (W). Infinite where no effect is
-    found that often. The test finds an effect if the effect is at least `edge` times as large as its standard error.
+    """The smallest effects that a test finds with the probability `power`, in both directions, (W). Infinite where no
+    effect is found that often. The test finds an effect if the effect is at least `edge` times as large as its standard
+    error.
 
     `uses` (W) is the effective number of uses of each word on both sides together, and `share` is the share of all
     words that the first side has. Then the uses of the first side are binomial, and the effect is that of the test of

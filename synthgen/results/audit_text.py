@@ -145,7 +145,7 @@ def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
 
 def measured(one: Measurement) -> str:
     """A test of bias in a few sentences: what was measured, and what it says. If there are too few data, the last
-    sentence says which effect they would show.
+    sentence says how large an effect must be to be found in them.
     """
     effect = with_unit(one, one.estimate) if one.estimate is not None else ""
     if effect and one.low is not None and one.high is not None:
