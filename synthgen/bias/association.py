@@ -206,7 +206,7 @@ class _Side:
     """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
     of uses. `totals` is the number of all words of each unit.
 
-    A unit's numbers are divided by 1 − its share of the side's words, as CR3 does.
+    A unit's numbers are divided by 1 minus the unit's share of the side's words, as CR3 does.
     """
 
     def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:

@@ -89,9 +89,9 @@ def detectable(uses: Numbers, share: float, edge: float, margin: float, power: f
     error.
 
     `uses` (W) is the effective number of uses of each word on both sides together, and `share` is the share of all
-    words that the first side has. Then the uses of the first side are binomial, and the effect is that of the test of
-    one share: Fleiss, Statistical Methods for Rates and Proportions (1981), section 1.6. The estimate must also be at
-    least `margin`.
+    words that the first side has. For given `uses`, the number of uses on the first side is binomial, so the formula is
+    that of the test of one share: Fleiss, Statistical Methods for Rates and Proportions (1981), section 1.6. The
+    estimate must also be at least `margin`.
     """
     from scipy import special
 

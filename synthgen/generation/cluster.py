@@ -35,7 +35,7 @@ _EACH = 8  # requests in flight for each worker; with more workers, some would h
 
 @dataclass(frozen=True)
 class _Known:
-    """A teacher that only workers have opened."""
+    """A teacher that the workers have opened, and this process has not."""
 
     identity: Identity
 
