@@ -121,9 +121,9 @@ def spread(module: nn.Module) -> None:
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by the sum over all processes.
 
-    If a weight has a gradient in no process, it gets none, so that the optimizer skips this weight as it does in one
-    process. Each gradient is summed by itself. The last bits of a sum therefore depend only on the number of processes,
-    and not on the steps that this process has done before.
+    A weight that has a gradient in no process gets no gradient, so that the optimizer skips this weight as it does in
+    one process. Each gradient is summed by itself. The last bits of a sum therefore depend only on the number of
+    processes, and not on the steps that this process has done before.
     """
     if count() == 1:
         return
@@ -180,8 +180,8 @@ def _translated(error: BaseException) -> BaseException:
 
 
 def _is_first() -> bool:
-    """Whether this process is the first of all processes that calls this function. A process that gets no answer from
-    the launcher counts as the first.
+    """Whether this process is the first process that calls this function. A process that gets no answer from the
+    launcher counts as the first.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
