@@ -169,8 +169,9 @@ def compared(uses: Uses, group: int) -> Compared:
     """Compare the sentences with `group` and the sentences with the other groups of its dimension. No word is tested if
     all sentences of a side are in one unit, because then nothing is known about other units. If a side has fewer than
     `FEW` units, the p-values come from Student's t with Satterthwaite's degrees of freedom for independent uses (see
-    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution. The lower bound of the variance
-    makes up for that: in simulations without any difference, a scan found a word in less than 5% of all cases.
+    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution, although the variance is
+    estimated. A lower bound of the variance makes up for that: in simulations without any difference, a scan found a
+    word in less than 5% of all cases.
     """
     from scipy import special
 
@@ -206,7 +207,7 @@ class _Side:
     """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
     of uses. `totals` is the number of all words of each unit.
 
-    A unit's numbers are divided by 1 − its share of the side's words, as CR3 does.
+    A unit's numbers are divided by 1 minus the unit's share of the side's words, as CR3 does.
     """
 
     def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:

@@ -85,7 +85,7 @@ class Reading:
         return np.where(self.vocabulary[place] == hashes, place, -1)
 
     def spell(self, found: Words, place: Places, spelled: dict[int, str]) -> None:
-        """Add to `spelled` the words of a batch that it does not have yet; the keys are places in the vocabulary."""
+        """Add to `spelled` the words of a batch that are not in it yet; the keys are places in the vocabulary."""
         unique, first = np.unique(place, return_index=True)
         for number, where in zip(unique.tolist(), first.tolist(), strict=True):
             if number >= 0 and number not in spelled:

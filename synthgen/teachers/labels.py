@@ -83,8 +83,8 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        # subtract this mass only from the longest of the shorter labels: labels that are even shorter lose the whole
-        # mass of that label, of which this mass is a part
+        # this mass is subtracted only from the longest of the shorter labels; the mass of that label, which includes
+        # this mass, is itself subtracted from the label that is shorter still
         if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]
