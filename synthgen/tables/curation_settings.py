@@ -241,9 +241,7 @@ class Confidence(Section):
     the top-k count as one token, so the true entropy of a rejected row is at least the value in its reason.
     """
     min_margin: Share | None = None
-    """Minimum of the mean difference between the two largest probabilities; null for no bound. It needs
-    `logits.kind: topk`.
-    """
+    """Minimum of the mean margin of the two largest probabilities; null for no bound. Needs `logits.kind: topk`."""
 
 
 class Duplicates(Section):

@@ -84,7 +84,7 @@ def test_rejected_rows_of_a_rule_are_shown_with_their_twin(tmp_path, rows):
     assert (code, "compared with a:\nName a color. red\n" in printed) == (0, True)
     assert "── d" not in printed
     for arguments, message in (
-        (["--rule", "refusal"], "--rule is about rejected rows"),
+        (["--rule", "refusal"], "--rule selects rejected rows"),
         (["--rejected", "--rule", "near_duplicate"], "rejected by 'near_duplicate'; did you mean 'near_duplicates'?"),
     ):
         code, printed = invoke("show", out, *arguments)
@@ -239,7 +239,7 @@ def test_what_is_refused_in_one_line(tmp_path, rows):
     assert invoke("curate", rows)[0] == 2
     assert "is a data set, so its rows need a folder" in invoke("curate", rows)[1]
     synthgen.curate_dataset(source_of(rows), tmp_path / "out")
-    assert "are about a data set" in invoke("curate", tmp_path / "out", "--license", "MIT")[1]
+    assert "are only for data sets" in invoke("curate", tmp_path / "out", "--license", "MIT")[1]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     code, printed = invoke("curate", rows, "-o", tmp_path / "mine")

@@ -200,7 +200,12 @@ def test_the_card_says_what_the_rows_are(tmp_path):
             "more than text",
             "--to messages",
         ),
-        ([{"messages": [asked(0), asked(1), said("assistant", "y")]}], "alpaca", "the turns are not", "--to messages"),
+        (
+            [{"messages": [asked(0), asked(1), said("assistant", "y")]}],
+            "alpaca",
+            "turns do not alternate",
+            "--to messages",
+        ),
         (
             [{"messages": [said("developer", "x"), asked(1), said("assistant", "y")]}],
             "sharegpt",

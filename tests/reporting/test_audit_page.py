@@ -58,7 +58,7 @@ def test_a_corpus_that_may_be_used(run):
     assert "name the authors asked for by some/model (MIT) and tests (CC-BY-4.0)" in page.text
     assert '<span class="tag ALLOW">ALLOW</span></td><td class="n">4</td><td class="n">100.0%</td>' in html
     assert audit_text.NOT_MEASURED in page.text
-    assert "about other rows" not in page.text
+    assert "have changed since this audit" not in page.text
     assert "<svg" not in html.split("Tests of bias")[1].split("<h2>")[0]
 
 
@@ -173,7 +173,7 @@ def test_reports_of_older_versions_are_read(run):
     path.write_text(json.dumps(report))
     assert read_audit(path).measurements == []
     page, _ = page_of(run)
-    assert "about other rows" in page.text
+    assert "have changed since this audit" in page.text
 
 
 @pytest.mark.parametrize(

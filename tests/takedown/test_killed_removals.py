@@ -136,7 +136,7 @@ def test_a_student_is_marked_and_trained_again(bases, killer, folder, kind):
     refused = killer.run(["distill", "train", run])
     assert refused.code == 1, refused.output
     output = done(killer, "synthgen", "run", recipe, "-o", run)
-    assert "student is made anew" in output
+    assert "student is trained again" in output
     assert "1 seed left out: 'q1' was removed on" in output
     assert (run / "student" / "model.safetensors").read_bytes() != weights
     assert "Out of date" not in (run / "student" / "README.md").read_text()

@@ -129,7 +129,7 @@ def test_tokens_that_do_not_reach_the_label_decide_nothing():
         ("cat", [{"token": "cat", "logprob": "-1"}], "do not have the expected form"),
         ("cat", [{"token": None, "logprob": -1}], "do not have the expected form"),
         ("cat", ["cat"], "do not have the expected form"),
-        ("cat", [shown("cat", 0.9, dog=0.8)], "of probabilities with the sum 1.7"),
+        ("cat", [shown("cat", 0.9, dog=0.8)], "add up to 1.7"),
         ("cat", [shown("cat", 0.3, dog=0.6)], "the answer is 'cat', but 'dog' has a higher probability"),
     ],
 )
