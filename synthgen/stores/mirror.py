@@ -39,6 +39,7 @@ from synthgen.stores.order import (
 
 _AT_ONCE = 8  # objects that are fetched at the same time
 _SAVED_EVERY = 5.0  # seconds
+_CALM = 0.2  # seconds; a program that deletes the working folder needs some time
 _EVERY = 1.0  # least number of seconds between two searches for files that changed
 
 
@@ -70,6 +71,7 @@ class Mirror:
     known: dict[str, Known] = field(default_factory=dict)
     lease: leases.Lease | None = None
     error: Exception | None = None
+    _lock: int | None = None  # the inode of the lock file of this command
     _ledgers: set[str] = field(default_factory=set)  # the ledger's files that this process writes
     _sending: threading.RLock = field(default_factory=threading.RLock)
     _wake: threading.Event = field(default_factory=threading.Event)
@@ -158,6 +160,7 @@ class Mirror:
 
     def begin(self) -> None:
         """Start to send files. `lease` must be held."""
+        self._lock = self._inode_of_lock()
         durable.watchers.append(self._written)
         for work in (self._send_always, self._renew_always):
             thread = threading.Thread(target=work, name=f"synthgen store {self.address.root}", daemon=True)
@@ -222,6 +225,8 @@ class Mirror:
             gone = [n for n in self.known if n not in here]
             if not changed and not gone:
                 return True
+            if gone and not self._deleted_by_us():
+                return True
             first = [] if any(name == REMOVAL[0] for name in (*self.known, *here)) else self._stale(changed, gone)
             journals, saved = [n for n in changed if n in REMOVAL], time.monotonic()
             try:
@@ -240,6 +245,23 @@ class Mirror:
             finally:
                 self.save()
             return True
+
+    def _deleted_by_us(self) -> bool:
+        """Whether missing files may be deleted in the store. Raises UserError when another program has deleted the
+        working folder. Returns False while the folder is missing, which a command may replace as a whole.
+        """
+        time.sleep(_CALM)
+        there = self.folder.is_dir()
+        if self._inode_of_lock() != self._lock or (self._ending.is_set() and not there):
+            raise UserError(
+                f"{self.folder} was deleted while this command ran; nothing was deleted in {self.address.root}",
+                "give the same command again; leave the cache folder alone meanwhile",
+            )
+        return there
+
+    def _inode_of_lock(self) -> int | None:
+        stat = stat_of(self.address.state / ".lock")
+        return stat and stat[0]
 
     def _save_sometimes(self, last: float) -> float:
         """Save what is known if the last time was long ago. Returns when it was saved."""

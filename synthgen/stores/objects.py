@@ -132,6 +132,13 @@ class Store:
         self._tried(lambda: self._fs.put_file(str(path), self._path(name)))
         return self.version(name)
 
+    def create(self, name: str, path: Path) -> None:
+        """Copy a file to a new object of any size. Raises Raced when there is another object."""
+        if whole(path.stat().st_size):
+            self.write(name, path.read_bytes(), None)
+        else:
+            self.send(name, path)
+
     def overwrite(self, name: str, data: bytes) -> None:
         """Write an object, whatever is there."""
         self._tried(lambda: self._fs.pipe_file(self._path(name), data))

@@ -142,6 +142,19 @@ def test_a_run_that_the_user_deleted_does_not_come_back(store):
     assert contents(folder) == store.get("run") == {"b": b"2"}
 
 
+@pytest.mark.parametrize("what", ["machines", "machines/a/stores", "run"])
+def test_a_cache_that_is_deleted_while_a_command_runs_deletes_nothing_in_the_store(store, tmp_path, what):
+    write(store, **{"a": "1", "curated/b": "2"})
+    session = writing(store)
+    folder = session.__enter__()["run"]
+    shutil.rmtree(folder if what == "run" else tmp_path / what)
+    with pytest.raises(UserError, match=r"was deleted while this command ran; nothing was deleted in memory://"):
+        session.__exit__(None, None, None)
+    assert store.get("run") == {"a": b"1", "curated/b": b"2"}
+    write(store, c="3")
+    assert store.get("run") == {"a": b"1", "curated/b": b"2", "c": b"3"}
+
+
 def test_a_ledger_is_in_the_store_before_the_request_is_sent(store):
     with writing(store) as places:
         path = places["run"] / "ledger" / "1-of-1-0.jsonl"
@@ -170,6 +183,20 @@ def test_an_object_of_another_process_is_not_replaced(store):
     with pytest.raises(UserError, match="another process writes to this run"):
         files.write("a", b"2", None)
     assert store.get("run") == {"a": b"1"}
+
+
+def test_an_export_to_one_file_is_sent_and_replaces_nothing(store, disk):
+    store.put(disk / "curated", "run")
+    for _ in range(2):
+        synthgen.export(store.url("run"), "messages", store.url("rows.jsonl"))
+        rows = store.files.cat_file(f"{store.root}/rows.jsonl")
+        assert len(rows.splitlines()) == 4
+        store.files.rm(f"{store.root}/rows.jsonl")
+    store.files.pipe_file(f"{store.root}/rows.jsonl", b"old")
+    with pytest.raises(UserError, match="is there already"):
+        synthgen.export(store.url("run"), "messages", store.url("rows.jsonl"))
+    assert store.files.cat_file(f"{store.root}/rows.jsonl") == b"old"
+    assert not [name for name in store.files.find(store.root) if "rows.jsonl/" in name]
 
 
 def test_a_place_that_is_only_read_stays_as_it_is(store, disk):
