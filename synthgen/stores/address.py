@@ -17,6 +17,8 @@ from synthgen.outputs import STAGES
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)")
 READ_ONLY = ("hf", "http", "https")
 """Stores that are only read: each write to `hf://` would be a commit, and a web server takes no writes."""
+_WITH_PORT = ("http", "https", "hdfs", "webhdfs")
+"""Stores whose addresses begin with HOST or HOST:PORT."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def address(place: object) -> Address | None:
     if scheme == "file":
         return None
     parts = rest.split("/")
-    if "@" in parts[0] or ":" in parts[0] or "?" in rest:
+    port = scheme in _WITH_PORT and re.search(r":\d{1,5}$", parts[0])
+    if "@" in parts[0] or (":" in parts[0] and not port) or "?" in rest:
         raise UserError(
             f"the {scheme}:// address holds a user name, a password or a query, which would be written to files",
             "leave it out; docs/scale.md says from where credentials are read",
@@ -76,4 +79,6 @@ def address(place: object) -> Address | None:
 def path_of(place: str | Path) -> Path:
     """The path of a place on a disk, which may be written as `file:///data/runs/first`."""
     found = _URL.fullmatch(str(place))
-    return Path("/" + found[2].lstrip("/")) if found and found[1].lower() == "file" else Path(place)
+    if not found or found[1].lower() != "file":
+        return Path(place)
+    return Path("/" + found[2].lstrip("/").removeprefix("localhost/"))

@@ -74,7 +74,6 @@ class Mirror:
     _lock: int | None = None  # the inode of the lock file of this command
     _ledgers: set[str] = field(default_factory=set)  # the ledger's files that this process writes
     _sending: threading.RLock = field(default_factory=threading.RLock)
-    _wake: threading.Event = field(default_factory=threading.Event)
     _ending: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -123,7 +122,9 @@ class Mirror:
             if known is not None and not changed and known.version == entry.version:
                 continue
             if stat is not None and changed and ours and stage_of(name) not in lost:
-                self.known[name] = Known(entry.version, self._sha256(name), (0, 0, 0))  # is compared and sent again
+                self.known[name] = Known(
+                    entry.version, self.store.sha256(name), (0, 0, 0)
+                )  # is compared and sent again
             elif wanted(name):
                 needed[name] = entry
             elif self.known.pop(name, None):
@@ -137,9 +138,6 @@ class Mirror:
         self._fetch_all(needed)
         self.save()
         return there
-
-    def _sha256(self, name: str) -> str:
-        return hashlib.sha256(self.store.read(name) or b"").hexdigest()
 
     def _fetch_all(self, needed: dict[str, Entry]) -> None:
         def fetch(name: str) -> None:
@@ -158,21 +156,31 @@ class Mirror:
 
     # To the store
 
+    def hold(self, lease: leases.Lease) -> None:
+        """Renew the lease from now on."""
+        self.lease = lease
+        self._start(self._renew_always)
+
     def begin(self) -> None:
-        """Start to send files. `lease` must be held."""
+        """Start to send files. The lease must be held."""
         self._lock = self._inode_of_lock()
         durable.watchers.append(self._written)
-        for work in (self._send_always, self._renew_always):
-            thread = threading.Thread(target=work, name=f"synthgen store {self.address.root}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._start(self._send_always)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=f"synthgen store {self.address.root}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
 
     def end(self) -> None:
         """Send the last files and give the lease back. Raises the error that ended the thread."""
-        self._ending.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        self.stop()
         durable.watchers.remove(self._written)
         if self.error is not None:
             raise self.error
@@ -304,7 +312,12 @@ class Mirror:
                 self.store.overwrite(name, _last_line(data))
                 version = ""
             elif data is None:
-                version = self.store.send(name, path)
+                try:
+                    version = self.store.send(name, path)
+                except UserError:
+                    if path.exists():
+                        raise
+                    return False  # such as a checkpoint that was deleted before it was sent
             else:
                 version = self.store.write(name, data, known.version if known else None)
             known = Known(version, sha256, stat)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import synthgen
 from synthgen import durable, stores
 from synthgen.errors import UserError
 from synthgen.recipe import dump_recipe
-from synthgen.stores import mirror, order
+from synthgen.stores import lease, mirror, objects, order
 from synthgen.stores.address import address
 from synthgen.stores.objects import Store
 
@@ -155,6 +158,66 @@ def test_a_cache_that_is_deleted_while_a_command_runs_deletes_nothing_in_the_sto
     assert store.get("run") == {"a": b"1", "curated/b": b"2", "c": b"3"}
 
 
+def slowly(act):
+    """A method of `Store` that takes a tenth of a second more."""
+
+    def slow(self: Store, *args: object) -> object:
+        time.sleep(0.1)
+        return act(self, *args)
+
+    return slow
+
+
+def test_a_second_reader_waits_until_the_first_has_fetched_the_run(store, monkeypatch):
+    folder = write(store, a="1", b="2")
+    shutil.rmtree(folder)
+    monkeypatch.setattr(Store, "fetch", slowly(Store.fetch))
+
+    def read(_: int) -> dict[str, bytes]:
+        with writing(store, only_read=True) as places:
+            return contents(places["run"])
+
+    with ThreadPoolExecutor(3) as readers:
+        assert list(readers.map(read, range(3))) == [{"a": b"1", "b": b"2"}] * 3
+
+
+def test_the_lease_is_renewed_while_the_run_is_fetched(store, monkeypatch):
+    folder = write(store, a="1")
+    shutil.rmtree(folder)
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    monkeypatch.setattr(Store, "fetch", slowly(Store.fetch))
+    with writing(store):
+        pass
+    assert json.loads(store.files.cat_file(f"{store.root}/run/.writer/00000002"))["beat"] >= 3
+
+
+def test_a_large_file_that_is_deleted_before_it_is_sent_is_left_out(store, monkeypatch):
+    monkeypatch.setattr(mirror, "whole", lambda size: size < 4)
+
+    def send(self: Store, name: str, path: Path) -> str:
+        path.unlink()
+        raise UserError("the store failed", "")
+
+    monkeypatch.setattr(Store, "send", send)
+    write(store, a="1", checkpoint="large")
+    assert store.get("run") == {"a": b"1"}
+
+
+def test_a_write_that_meets_its_own_earlier_attempt_is_repeated(store, monkeypatch):
+    files, answers = Store(store.url("run")), [OSError("ConditionalRequestConflict (409)")]
+    pipe = files._fs.pipe_file
+
+    def pipe_file(*args: object, **options: object) -> object:
+        if answers:
+            raise answers.pop()
+        return pipe(*args, **options)
+
+    monkeypatch.setattr(files._fs, "pipe_file", pipe_file)
+    monkeypatch.setattr(objects, "_PAUSES", (0.0,))
+    files.write("a", b"1", None)
+    assert store.get("run") == {"a": b"1"}
+
+
 def test_a_ledger_is_in_the_store_before_the_request_is_sent(store):
     with writing(store) as places:
         path = places["run"] / "ledger" / "1-of-1-0.jsonl"
@@ -293,6 +356,8 @@ def test_a_missing_package_and_a_store_without_writes_are_one_line(store, monkey
     with pytest.raises(UserError, match="s3:// needs the package 's3fs', which is not installed") as caught:
         synthgen.show("s3://bucket/run")
     assert caught.value.hint == "pip install 'synthgen-distill[stores]'"
+    with pytest.raises(UserError, match="hf:// needs the package 'huggingface_hub'"):
+        synthgen.show("hf://datasets/someone/rows")
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(store, monkeypatch):
@@ -307,6 +372,15 @@ def test_a_path_stays_a_path(store, tmp_path, monkeypatch):
     assert address(Path("s3://bucket/runs/first/curated")).root == "s3://bucket/runs/first"
     with stores.opened({"run": f"file://{tmp_path}/run"}, "report") as places:
         assert places["run"] == tmp_path / "run"
+    with stores.opened({"run": f"FILE://localhost{tmp_path}/run"}, "report") as places:
+        assert places["run"] == tmp_path / "run"
+    assert address("http://host:8080/rows.jsonl").root == "http://host:8080/rows.jsonl"
+
+
+def test_a_store_that_lists_no_details_is_asked_for_them(store, monkeypatch):
+    store.files.pipe_file(f"{store.root}/rows.jsonl", b"12")
+    monkeypatch.setattr(type(store.files), "find", lambda self, path, **options: {path: {}})  # as for http://
+    assert [(n, entry.bytes) for n, entry in Store(store.url("rows.jsonl")).list().items()] == [("", 2)]
 
 
 def test_the_rows_of_a_data_set_come_from_a_store(store, tmp_path):
