@@ -39,7 +39,6 @@ from synthgen.requests import Request
 from synthgen.teachers.base import Call, Identity, Refused, RemoteTeacher, Reply
 from synthgen.ui import UI, Progress
 
-
 _VISIBLE = 60.0
 """A file that one node has written may become visible on another node only after so many seconds."""
 
