@@ -6,6 +6,7 @@ A path object removes one of two slashes, so `s3:/bucket/runs/first` is also an 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,3 +83,20 @@ def path_of(place: str | Path) -> Path:
     if not found or found[1].lower() != "file":
         return Path(place)
     return Path("/" + found[2].lstrip("/").removeprefix("localhost/"))
+
+
+def url_of(place: str | Path) -> str:
+    """The URL of a place in a working folder, and the path of any other place. Files of a run hold the URL, since the
+    path of the working folder differs between machines.
+    """
+    path, stores = Path(place), cache_folder().resolve() / "stores"
+    if not path.resolve().is_relative_to(stores) or path.resolve() == stores:
+        return str(place)
+    state = stores / path.resolve().relative_to(stores).parts[0]
+    try:
+        root = str(json.loads((state / "state.json").read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(place)
+    working = state / root.rpartition("/")[2]
+    inside = path.resolve().relative_to(working).as_posix() if path.resolve().is_relative_to(working) else "."
+    return root if inside == "." else f"{root}/{inside}"

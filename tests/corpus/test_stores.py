@@ -9,13 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.corpora import contents, corpus_of, curating, row
 from support.memory import MemoryStore, half_commits
 
 import synthgen
+from distill.adopted import adopt
 from synthgen import durable, stores
+from synthgen.cli import main
 from synthgen.errors import UserError
-from synthgen.recipe import dump_recipe
+from synthgen.recipe import dump_recipe, recipe_of_values
 from synthgen.stores import lease, mirror, objects, order
 from synthgen.stores.address import address
 from synthgen.stores.objects import Store
@@ -390,3 +393,34 @@ def test_the_rows_of_a_data_set_come_from_a_store(store, tmp_path):
     source = {"path": store.url("rows.jsonl"), "source": "rows", "license": "CC0-1.0"}
     with stores.opened({"run": source["path"]}, "curate") as places:
         assert places["run"].read_bytes().startswith(b'{"prompt"')
+
+
+def test_a_run_made_from_a_data_set_in_a_store_holds_its_url_and_continues_elsewhere(store, tmp_path):
+    rows = store.url("rows.jsonl")
+    line = b'{"prompt": "one and one?", "completion": "It is two, as ever."}\n'
+    store.files.pipe_file(f"{store.root}/rows.jsonl", line)
+    words = ["curate", rows, "--license", "CC0-1.0", "-o", store.url("out")]
+    for machine in ("a", "b"):
+        store.on_machine(machine)
+        made = CliRunner().invoke(main, words)
+        assert made.exit_code == 0, made.output
+    found = store.get("out")
+    assert not [name for name, data in found.items() if str(tmp_path).encode() in data]
+    assert json.loads(found["generated/inputs.json"])["dataset"]["path"] == rows
+    assert f"path: {rows}" in found["recipe.yaml"].decode()
+
+
+def test_the_rows_that_a_student_learns_have_the_license_that_the_recipe_gives_to_their_url(store, tmp_path):
+    rows = store.url("rows.jsonl")
+    line = b'{"prompt": "one and one?", "completion": "It is two, as ever."}\n'
+    store.files.pipe_file(f"{store.root}/rows.jsonl", line)
+    source = {"path": rows, "source": "rows", "license": "CC0-1.0"}
+    recipe = recipe_of_values({"task": "rows", "seeds": [source], "train": {"student": {"model": "m"}}})
+    inputs = []
+    for machine in ("a", "b"):
+        store.on_machine(machine)
+        with stores.opened({"run": rows}, "train") as places:
+            adopt(places["run"], recipe, tmp_path / machine)
+        inputs.append(json.loads((tmp_path / machine / "inputs.json").read_text())["dataset"])
+    assert inputs[0] == inputs[1]
+    assert (inputs[0]["path"], inputs[0]["license"]) == (rows, "CC0-1.0")
