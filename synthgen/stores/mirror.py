@@ -41,6 +41,7 @@ _AT_ONCE = 8  # objects that are fetched at the same time
 _SAVED_EVERY = 5.0  # seconds
 _CALM = 0.2  # seconds; a program that deletes the working folder needs some time
 _EVERY = 1.0  # least number of seconds between two searches for files that changed
+_GONE = Entry(0, "")
 
 
 class _State(TypedDict):
@@ -108,13 +109,18 @@ class Mirror:
 
         With `ours`, this folder was the last that wrote to the store. A file that changed here since it was last sent
         then stays, and is sent again. But a file that is missing here may have been deleted by anything, so the whole
-        stage of this file is taken from the store. Objects for which `wanted` is false are left out.
+        stage of this file is taken from the store. Objects for which `wanted` is false are left out. When another
+        machine changed rows, the training rows in tokens are deleted, since `synthgen remove` may have run there.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is a link, so no store is copied to it", "delete it")
         there = {name: entry for name, entry in self.store.list().items() if is_sent(name)}
         here = {"": stat} if (stat := stat_of(self.folder)) and self.folder.is_file() else scan(self.folder)
         lost = {stage_of(name) for name in self.known if name not in here}
+        other = [name for name, one in self.known.items() if there.get(name, _GONE).version != one.version]
+        if not ours and any(map(rebuilds, other)):
+            for path in (self.folder / "cache", *self.folder.glob("*/cache")):
+                durable.remove(path)
         needed = {}
         for name, entry in there.items():
             known, stat = self.known.get(name), here.get(name)

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -219,8 +220,8 @@ def whole(size: int) -> bool:
 def _version(info: dict[str, object]) -> str:
     """What tells two contents of an object apart, in the words of each kind of store."""
     for key in ("generation", "ETag", "etag", "blob_id", "created", "mtime", "LastModified"):
-        if info.get(key) is not None:
-            return str(info[key])
+        if (value := info.get(key)) is not None:  # some stores give a time as a number in lists alone
+            return str(value.timestamp() if isinstance(value, datetime) else value)
     return str(info["size"])
 
 

@@ -130,6 +130,16 @@ def test_what_another_machine_wrote_replaces_the_old_copy(store):
         assert contents(folder) == {"a": b"changed", "b": b"2", "c": b"3"}
 
 
+def test_tokens_of_rows_that_another_machine_removed_are_deleted(store):
+    folder = write(store, **{"curated/data/a.parquet": "1", "cache/rows-1/a.bin": "1", "student/cache/b.bin": "1"})
+    for text, left in {"report": 2, "rows": 0}.items():
+        store.on_machine("b")
+        write(store, **({"report.html": text} if left else {"curated/data/a.parquet": text}))
+        store.on_machine("a")
+        with writing(store, only_read=True):
+            assert len(list(folder.rglob("*.bin"))) == left
+
+
 def test_a_killed_command_continues_from_its_disk(store):
     with store.dying(2), writing(store) as places:
         for name in ("a", "b", "c"):
