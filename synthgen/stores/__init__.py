@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 PLACES = ("run", "out", "path", "student", "held_out", "corpus", "file")
 """The names of the arguments that may be URLs, for all functions and commands."""
-_ONLY_READ = ("show", "open", "plan", "init")
+_ONLY_READ = ("show", "open", "plan")
 _ROWS_ONLY = ("show",)
 _NOT_ROWS = ("logits/", "hidden/", "student/")
 _ONE_FILE = ".jsonl"  # the end of the name of an output that is one file and no folder
@@ -52,6 +52,10 @@ def opened(values: Mapping[str, object], command: str, ui: UI | None = None) -> 
     if not found:
         yield {**values, **changed}
         return
+    if command == "init":
+        raise UserError(
+            "a recipe and its seeds are files on a disk, so `synthgen init` takes no URL", "copy the file to a disk"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "several processes cannot share the working folder of a store",

@@ -396,6 +396,14 @@ def test_a_store_that_lists_no_details_is_asked_for_them(store, monkeypatch):
     assert [(n, entry.bytes) for n, entry in Store(store.url("rows.jsonl")).list().items()] == [("", 2)]
 
 
+def test_a_recipe_lies_on_a_disk(store):
+    store.files.pipe_file(f"{store.root}/q.csv", b"question,answer\n1?,1\n")
+    for words in ([store.url("q.csv")], ["q.csv", "-o", store.url("task")]):
+        made = CliRunner().invoke(main, ["init", *words, "--license", "CC0-1.0"])
+        assert made.exit_code == 2
+        assert "so `synthgen init` takes no URL" in made.output
+
+
 def test_the_rows_of_a_data_set_come_from_a_store(store, tmp_path):
     store.files.pipe_file(
         f"{store.root}/rows.jsonl", b'{"prompt": "one and one?", "completion": "It is two, as ever."}\n'
