@@ -265,7 +265,7 @@ def _state(folder: Path) -> list[tuple[str, int]]:
 
 def _log(path: Path, stage: dict[str, object], rows: int) -> None:
     """Add a line to log.jsonl. `rows` is the number of rows of a stage that one call did from beginning to end, or 0.
-    Only with this number can a reader of the log compute a rate.
+    A reader of the log needs this number to compute a rate.
     """
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **stage}
     line |= {"rows": rows} if rows else {}
