@@ -21,6 +21,7 @@ from synthgen.errors import CorpusError
 from synthgen.manifest import Facts
 from synthgen.recipe import Recipe, SeedSource, differences, recipe_of_values
 from synthgen.records import Record
+from synthgen.stores.address import url_of
 from synthgen.ui import UI
 
 __all__ = ["adopt", "is_dataset", "recipe_of_dataset"]
@@ -45,10 +46,14 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
     If an entry of the recipe's `seeds` has the data set's path, the rows get the license of that entry, otherwise
     "unknown". Raises the errors of `synthgen.datasets.open_dataset` and `records`.
     """
-    named = next((s for s in recipe.seeds if s.path and Path(s.path).resolve() == path.resolve()), None)
-    source = named or source_of(path.resolve())
+    path = path.resolve()
+    url = url_of(path)
+    named = next((s for s in recipe.seeds if s.path and (s.path == url or Path(s.path).resolve() == path)), None)
+    source = named or source_of(path)
+    if source.path == url:
+        source = source.model_copy(update={"path": str(path)})
     inputs = {
-        "dataset": source.model_dump(mode="json"),
+        "dataset": {**source.model_dump(mode="json"), "path": url_of(str(source.path))},
         "split": recipe.split.model_dump(mode="json"),
         "sha256": content_hash(path),
     }

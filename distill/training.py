@@ -30,6 +30,7 @@ from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
 from synthgen.recipe.load import is_resolved
 from synthgen.results.training import FILE, Passage, Training, read_training
+from synthgen.stores.address import url_of
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
 from synthgen.tally import tally
@@ -186,7 +187,8 @@ def _keep_recipe(job: Job) -> None:
     path = job.folder / "recipe.yaml"
     if path.exists() and not is_resolved(path):
         raise UserError(f"{path} is not a file that `distill train` wrote", "name another folder with -o")
-    durable.write_text(path, dump_recipe(job.recipe))
+    seeds = tuple(one.model_copy(update={"path": one.path and url_of(one.path)}) for one in job.recipe.seeds)
+    durable.write_text(path, dump_recipe(job.recipe.model_copy(update={"seeds": seeds})))
 
 
 def _join_processes(section: TrainSection, device: torch.device) -> None:

@@ -34,6 +34,7 @@ from synthgen.recipe.overrides import parse_settings, read
 from synthgen.recipe.places import resolve
 from synthgen.removed import outdated
 from synthgen.reporting.page import report
+from synthgen.stores.address import url_of
 from synthgen.tally import Outcome, tally
 from synthgen.ui import UI
 
@@ -201,7 +202,8 @@ def curate_dataset(
     ui.note(f"curate: {dataset.text()}")
     with durable.lock(folder):
         begin(recipe, folder, fresh)
-        keep_recipe(recipe, folder)  # the recipe comes before the rows, so that a killed command leaves a run
+        named = recipe.model_copy(update={"seeds": (source.model_copy(update={"path": url_of(rows)}),)})
+        keep_recipe(named, folder)  # the recipe comes before the rows, so that a killed command leaves a run
         adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
 

@@ -18,6 +18,7 @@ from synthgen.recipe import Recipe, SeedSource
 from synthgen.records import UNUSABLE, Record
 from synthgen.removed import Removed, read_removed, refuse_half
 from synthgen.sources import stated_sources, terms_of
+from synthgen.stores.address import url_of
 from synthgen.values import is_blank
 
 
@@ -32,7 +33,7 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
     """
     folder, source = run / "generated", dataset.source
     inputs = {
-        "dataset": source.model_dump(mode="json"),
+        "dataset": {**source.model_dump(mode="json"), "path": url_of(str(source.path))},
         "split": recipe.split.model_dump(mode="json"),
         "seeds_sha256": content_hash(Path(str(source.path))),
     }

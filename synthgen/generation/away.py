@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ from synthgen.removed import read_removed
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Identity, Refused, RemoteTeacher, Reply
 from synthgen.ui import UI, Progress
+
+_VISIBLE = 60.0
+"""A file that one node has written may become visible on another node only after so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,19 @@ def _identities(opened: _Opened) -> dict[str, Identity]:
     return {name: teacher.identity for name, teacher in opened.layout.teachers.items()}
 
 
+async def visible(path: Path) -> None:
+    """Wait until a file that another node has written is visible here. Raises UserError when it stays invisible."""
+    end = time.monotonic() + _VISIBLE
+    while not path.exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"{path} is not visible on every node of the cluster",
+                "every node must see the folder of the run under the same path; if the run is in a store, this is the "
+                "folder SYNTHGEN_CACHE (see docs/scale.md)",
+            )
+        await asyncio.sleep(0.1)
+
+
 async def alone(task: Task, post: Post) -> None:
     """A worker's main function: makes one shard at a time."""
     post.put(Begun())
@@ -222,6 +239,7 @@ async def alone(task: Task, post: Post) -> None:
             message = await post.get()
             assert isinstance(message, Make)
             shard = message.shard
+            await visible(task.folder / "inputs.json")
             work = Assignment(task.folder, opened.jobs, [shard], opened.layout)
             output, ui = opened.output(post, shard.name), UI(quiet=True)
             await asyncio.to_thread(make, work, output, batch=False, retry_failed=False, part=(1, 1), ui=ui)
@@ -282,6 +300,7 @@ class _Sharing:
             self.post.arrive([error])
 
     async def _make(self, shard: Shard) -> None:
+        await visible(self.opened.folder / "inputs.json")
         news = asyncio.Event()
         filling = Filling(self.opened.jobs, [shard], self.teachers, self.opened.output(self.post, shard.name))
         filling.wake = news.set

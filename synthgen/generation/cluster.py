@@ -54,6 +54,7 @@ class Away:
         """Make the shards. Raises the errors of `synthgen.generation.making.make`, and errors of the cluster."""
         if not shards:
             return
+        self.crew.folder = folder
         if not isinstance(self.crew, SharingCrew):
             self.crew.make(shards, output.bar, output.gate)
             return

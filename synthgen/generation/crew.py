@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from synthgen.errors import SynthgenError, TeacherError, UserError
 from synthgen.executor.messages import Worker, WorkerDied
-from synthgen.generation.away import Advanced, Begun, Done, Failed, Make, Ready, Sent, Tokens
+from synthgen.generation.away import Advanced, Begun, Done, Failed, Make, Ready, Sent, Tokens, visible
 from synthgen.generation.division import Shard
 from synthgen.generation.filling import Gate
 from synthgen.teachers.base import Identity
@@ -63,6 +64,7 @@ class Crew:
         self.error: Exception | None = None
         self.bar = Progress("", 0, "")
         self.gate: Gate | None = None
+        self.folder = Path()  # RUN/generated, in which the workers write shards
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen = time.monotonic()
         self.members = [Member(hire()) for _ in range(count)]
@@ -97,7 +99,7 @@ class Crew:
         asyncio.run(main())
 
     def expect(self, shards: Sequence[Shard], bar: Progress, gate: Gate) -> None:
-        """Set the shards to make, the progress bar, and the gate that counts failures."""
+        """Set the shards to make, the progress bar, and the gate that counts failures. Set `folder` before."""
         self.plan, self.undone, self.bar, self.gate = deque(shards), {shard.name for shard in shards}, bar, gate
 
     @asynccontextmanager
@@ -184,8 +186,8 @@ class Crew:
                 self.failed[message.shard] += self.gate.failed - before
         elif isinstance(message, Done):
             member.open.pop(message.shard, None)
-            self.undone.discard(message.shard)
             self.failed.pop(message.shard, None)
+            self._run(self._see(message.shard))
             self.next(member)
         elif not isinstance(message, Begun):
             raise TypeError(f"unexpected message {message!r}")
@@ -220,8 +222,24 @@ class Crew:
         """Expect nothing more from a worker, for this reason."""
         member.dead, member.ready = True, False
 
+    def seen(self, shard: str) -> None:
+        """A shard is complete, and its file is visible here."""
+        self.undone.discard(shard)
+        self._news.set()
+
+    async def _see(self, shard: str) -> None:
+        try:
+            await visible(self.folder / "data" / f"{shard}.parquet")
+        except UserError as error:
+            self.fail(error)
+        else:
+            self.seen(shard)
+
     def _attend(self, member: Member) -> None:
-        task = asyncio.get_running_loop().create_task(self._listen(member))
+        self._run(self._listen(member))
+
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

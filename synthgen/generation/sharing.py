@@ -163,7 +163,6 @@ class SharingCrew(Crew):
             super().hear(member, message)
             if isinstance(message, Done):
                 member.opening = member.opening and bool(member.open)
-                self.wake()
 
     def assign(self, member: Member) -> None:
         """Give the next shard of the plan to a worker, which then builds the shard's requests."""
@@ -178,6 +177,11 @@ class SharingCrew(Crew):
         for future in member.sending.values():
             if not future.done():
                 future.set_exception(Refused("connection", reason, retry=True, billed=True, lost=True))
+        self.wake()
+
+    def seen(self, shard: str) -> None:
+        """A shard is complete, and its file is visible here."""
+        super().seen(shard)
         self.wake()
 
     def fail(self, error: Exception) -> None:

@@ -41,8 +41,10 @@ def resolve(section: S, base: Path) -> S:
 
 def _absolute(value: str, place: Place, base: Path) -> str:
     """The absolute path for `value` if it is a path, otherwise `value` itself. A model name that begins with `.`, `/`
-    or `~` is a path, because a hub id never begins with one of these characters.
+    or `~` is a path, because a hub id never begins with one of these characters. A URL stays a URL.
     """
+    if "://" in value:
+        return value
     if place.kind == "path" or value.startswith((".", "/", "~")):
         return str((base / Path(value).expanduser()).resolve())
     return value

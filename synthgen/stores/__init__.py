@@ -12,23 +12,29 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.stores.address import READ_ONLY, Address, address, path_of
 from synthgen.ui import UI
 
+if TYPE_CHECKING:
+    from synthgen.stores.objects import Store
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PLACES = ("run", "out", "path", "student", "held_out", "corpus", "file")
 """The names of the arguments that may be URLs, for all functions and commands."""
-_ONLY_READ = ("show", "open", "plan", "init")
+_ONLY_READ = ("show", "open", "plan")
 _ROWS_ONLY = ("show",)
 _NOT_ROWS = ("logits/", "hidden/", "student/")
+_ONE_FILE = ".jsonl"  # the end of the name of an output that is one file and no folder
+_WAIT = 0.2  # seconds between two looks whether another command has fetched its files
 _RETRIES = 3  # how often a run is fetched again if another process changed it meanwhile
 
 
@@ -40,10 +46,16 @@ def opened(values: Mapping[str, object], command: str, ui: UI | None = None) -> 
     Raises UserError when a store cannot be read or written, and when another process writes to the same run.
     """
     found = {name: place for name in PLACES if (place := address(values.get(name)))}
-    changed = {name: path_of(str(values[name])) for name in PLACES if str(values.get(name, "")).startswith("file:")}
+    changed = {
+        name: path_of(str(values[name])) for name in PLACES if str(values.get(name, "")).lower().startswith("file:")
+    }
     if not found:
         yield {**values, **changed}
         return
+    if command == "init":
+        raise UserError(
+            "a recipe and its seeds are files on a disk, so `synthgen init` takes no URL", "copy the file to a disk"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "several processes cannot share the working folder of a store",
@@ -110,24 +122,33 @@ def _session(place: Address, writes: bool, command: str, ui: UI) -> Iterator[Non
     wanted = (
         (lambda name: not any(part in name for part in _NOT_ROWS)) if command in _ROWS_ONLY else (lambda name: True)
     )
+    if writes and command == "export" and place.root.endswith(_ONE_FILE):
+        with _one_file(place, store):
+            yield
+        return
     if not writes or store.is_object():
-        try:
-            with durable.lock(place.state):
-                mirror.load()
-                for _ in range(_RETRIES):
-                    there = mirror.fetch(owner_of(store) == mirror.owner, wanted)
-                    if there == {name: entry for name, entry in store.list().items() if name in there}:
-                        break
-        except UserError as error:
-            if "another process" not in error.message:
-                raise
+        with _turn(place):
+            try:
+                with durable.lock(place.state):
+                    mirror.load()
+                    for _ in range(_RETRIES):
+                        there = mirror.fetch(owner_of(store) == mirror.owner, wanted)
+                        if there == {name: entry for name, entry in store.list().items() if name in there}:
+                            break
+            except UserError as error:  # a command that writes holds the lock, and has fetched the run
+                if "another process" not in error.message:
+                    raise
         yield
         return
-    with durable.lock(place.state):
-        mirror.load()
-        mirror.save()  # keeps the owner's name, in case this process is killed
-        mirror.lease = Lease(store, mirror.owner)
-        mirror.fetch(mirror.lease.ours, wanted)
+    with ExitStack() as held:
+        with _turn(place):
+            held.enter_context(durable.lock(place.state))
+            mirror.load()
+            mirror.save()  # keeps the owner's name, in case this process is killed
+            lease = Lease(store, mirror.owner)
+            mirror.hold(lease)
+            held.callback(mirror.stop)
+            mirror.fetch(lease.ours, wanted)
         mirror.begin()
         try:
             yield
@@ -138,3 +159,33 @@ def _session(place: Address, writes: bool, command: str, ui: UI) -> Iterator[Non
                 ui.error(error.message, error.hint)
             raise
         mirror.end()
+
+
+@contextmanager
+def _turn(place: Address) -> Iterator[None]:
+    """Wait until no other command on this machine fetches files into the same working folder."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(durable.lock(place.state.with_name(f"{place.state.name}-fetching")))
+                break
+            except UserError as error:
+                if "another process" not in error.message:
+                    raise
+            time.sleep(_WAIT)
+        yield
+
+
+@contextmanager
+def _one_file(place: Address, store: Store) -> Iterator[None]:
+    """Send the single file that a command writes. The command sees an empty file where an object is there already, so
+    that it refuses to replace the object.
+    """
+    with durable.lock(place.state):
+        durable.remove(place.working)
+        if store.is_object():
+            place.working.touch()
+        yield
+        if place.working.is_file():
+            store.create("", place.working)
+            place.working.unlink()

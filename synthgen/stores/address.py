@@ -6,6 +6,7 @@ A path object removes one of two slashes, so `s3:/bucket/runs/first` is also an 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from synthgen.outputs import STAGES
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(.*)")
 READ_ONLY = ("hf", "http", "https")
 """Stores that are only read: each write to `hf://` would be a commit, and a web server takes no writes."""
+_WITH_PORT = ("http", "https", "hdfs", "webhdfs")
+"""Stores whose addresses begin with HOST or HOST:PORT."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def address(place: object) -> Address | None:
     if scheme == "file":
         return None
     parts = rest.split("/")
-    if "@" in parts[0] or ":" in parts[0] or "?" in rest:
+    port = scheme in _WITH_PORT and re.search(r":\d{1,5}$", parts[0])
+    if "@" in parts[0] or (":" in parts[0] and not port) or "?" in rest:
         raise UserError(
             f"the {scheme}:// address holds a user name, a password or a query, which would be written to files",
             "leave it out; docs/scale.md says from where credentials are read",
@@ -76,4 +80,23 @@ def address(place: object) -> Address | None:
 def path_of(place: str | Path) -> Path:
     """The path of a place on a disk, which may be written as `file:///data/runs/first`."""
     found = _URL.fullmatch(str(place))
-    return Path("/" + found[2].lstrip("/")) if found and found[1].lower() == "file" else Path(place)
+    if not found or found[1].lower() != "file":
+        return Path(place)
+    return Path("/" + found[2].lstrip("/").removeprefix("localhost/"))
+
+
+def url_of(place: str | Path) -> str:
+    """The URL of a place in a working folder, and the path of any other place. Files of a run hold the URL, since the
+    path of the working folder differs between machines.
+    """
+    path, stores = Path(place), cache_folder().resolve() / "stores"
+    if not path.resolve().is_relative_to(stores) or path.resolve() == stores:
+        return str(place)
+    state = stores / path.resolve().relative_to(stores).parts[0]
+    try:
+        root = str(json.loads((state / "state.json").read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(place)
+    working = state / root.rpartition("/")[2]
+    inside = path.resolve().relative_to(working).as_posix() if path.resolve().is_relative_to(working) else "."
+    return root if inside == "." else f"{root}/{inside}"

@@ -39,7 +39,9 @@ from synthgen.stores.order import (
 
 _AT_ONCE = 8  # objects that are fetched at the same time
 _SAVED_EVERY = 5.0  # seconds
+_CALM = 0.2  # seconds; a program that deletes the working folder needs some time
 _EVERY = 1.0  # least number of seconds between two searches for files that changed
+_GONE = Entry(0, "")
 
 
 class _State(TypedDict):
@@ -70,9 +72,9 @@ class Mirror:
     known: dict[str, Known] = field(default_factory=dict)
     lease: leases.Lease | None = None
     error: Exception | None = None
+    _lock: int | None = None  # the inode of the lock file of this command
     _ledgers: set[str] = field(default_factory=set)  # the ledger's files that this process writes
     _sending: threading.RLock = field(default_factory=threading.RLock)
-    _wake: threading.Event = field(default_factory=threading.Event)
     _ending: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -109,13 +111,18 @@ class Mirror:
 
         With `ours`, this folder was the last that wrote to the store. A file that changed here since it was last sent
         then stays, and is sent again. But if a file is missing here, a user or a system may have deleted it, so the
-        whole stage of this file is taken from the store. Objects for which `wanted` is false are left out.
+        whole stage of this file is taken from the store. Objects for which `wanted` is false are left out. If another
+        machine changed rows, the training rows in tokens are deleted, because `synthgen remove` may have run there.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is a link, so no store is copied to it", "delete it")
         there = {name: entry for name, entry in self.store.list().items() if is_sent(name)}
         here = {"": stat} if (stat := stat_of(self.folder)) and self.folder.is_file() else scan(self.folder)
         lost = {stage_of(name) for name in self.known if name not in here}
+        other = [name for name, one in self.known.items() if there.get(name, _GONE).version != one.version]
+        if not ours and any(map(rebuilds, other)):
+            for path in (self.folder / "cache", *self.folder.glob("*/cache")):
+                durable.remove(path)
         needed = {}
         for name, entry in there.items():
             known, stat = self.known.get(name), here.get(name)
@@ -123,7 +130,9 @@ class Mirror:
             if known is not None and not changed and known.version == entry.version:
                 continue
             if stat is not None and changed and ours and stage_of(name) not in lost:
-                self.known[name] = Known(entry.version, self._sha256(name), (0, 0, 0))  # is compared and sent again
+                self.known[name] = Known(
+                    entry.version, self.store.sha256(name), (0, 0, 0)
+                )  # is compared and sent again
             elif wanted(name):
                 needed[name] = entry
             elif self.known.pop(name, None):
@@ -137,9 +146,6 @@ class Mirror:
         self._fetch_all(needed)
         self.save()
         return there
-
-    def _sha256(self, name: str) -> str:
-        return hashlib.sha256(self.store.read(name) or b"").hexdigest()
 
     def _fetch_all(self, needed: dict[str, Entry]) -> None:
         def fetch(name: str) -> None:
@@ -158,20 +164,31 @@ class Mirror:
 
     # To the store
 
+    def hold(self, lease: leases.Lease) -> None:
+        """Renew the lease from now on."""
+        self.lease = lease
+        self._start(self._renew_always)
+
     def begin(self) -> None:
-        """Start to send files. `lease` must be held."""
+        """Start to send files. The lease must be held."""
+        self._lock = self._inode_of_lock()
         durable.watchers.append(self._written)
-        for work in (self._send_always, self._renew_always):
-            thread = threading.Thread(target=work, name=f"synthgen store {self.address.root}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._start(self._send_always)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=f"synthgen store {self.address.root}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End the threads."""
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
 
     def end(self) -> None:
         """Send the last files and give the lease back. Raises the error that ended the thread."""
-        self._ending.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        self.stop()
         durable.watchers.remove(self._written)
         if self.error is not None:
             raise self.error
@@ -226,6 +243,8 @@ class Mirror:
             gone = [n for n in self.known if n not in here]
             if not changed and not gone:
                 return True
+            if gone and not self._deleted_by_us():
+                return True
             first = [] if any(name == REMOVAL[0] for name in (*self.known, *here)) else self._stale(changed, gone)
             journals, saved = [n for n in changed if n in REMOVAL], time.monotonic()
             try:
@@ -244,6 +263,23 @@ class Mirror:
             finally:
                 self.save()
             return True
+
+    def _deleted_by_us(self) -> bool:
+        """Whether missing files may be deleted in the store. Raises UserError when another program has deleted the
+        working folder. Returns False while the folder is missing, which a command may replace as a whole.
+        """
+        time.sleep(_CALM)
+        there = self.folder.is_dir()
+        if self._inode_of_lock() != self._lock or (self._ending.is_set() and not there):
+            raise UserError(
+                f"{self.folder} was deleted while this command ran; nothing was deleted in {self.address.root}",
+                "give the same command again; leave the cache folder alone meanwhile",
+            )
+        return there
+
+    def _inode_of_lock(self) -> int | None:
+        stat = stat_of(self.address.state / ".lock")
+        return stat and stat[0]
 
     def _save_sometimes(self, last: float) -> float:
         """Save what is known if it was last saved more than `_SAVED_EVERY` seconds ago. Returns the time of the last
@@ -288,7 +324,12 @@ class Mirror:
                 self.store.overwrite(name, _last_line(data))
                 version = ""
             elif data is None:
-                version = self.store.send(name, path)
+                try:
+                    version = self.store.send(name, path)
+                except UserError:
+                    if path.exists():
+                        raise
+                    return False  # such as a checkpoint that was deleted before it was sent
             else:
                 version = self.store.write(name, data, known.version if known else None)
             known = Known(version, sha256, stat)

@@ -6,10 +6,12 @@ if it has not changed since this process last saw it.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,7 +24,10 @@ T = TypeVar("T")
 
 _PAUSES = (0.5, 2.0, 5.0, 15.0)  # seconds before each repetition of a request; fsspec repeats some requests itself
 _WHOLE = 64 << 20  # bytes; larger files are sent in parts, without a condition
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+    "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp",
+}  # fmt: skip
 _CONDITION: dict[str, Callable[[str], dict[str, str]]] = {
     "s3": lambda version: {"IfMatch": version},
     "s3a": lambda version: {"IfMatch": version},
@@ -76,7 +81,7 @@ class Store:
                 found: dict[str, dict[str, object]] = self._fs.find(self._path(folder), detail=True)
             except FileNotFoundError:
                 return {}
-            return found
+            return {path: info or self._fs.info(path) for path, info in found.items()}  # http:// lists no details
 
         entries = {}
         for path, info in self._tried(act).items():
@@ -96,6 +101,15 @@ class Store:
         except FileNotFoundError:
             return None
         return data
+
+    def sha256(self, name: str) -> str:
+        """The hex digest of an object's bytes, which are not kept in memory."""
+
+        def act() -> str:
+            with self._fs.open(self._path(name), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return self._tried(act)
 
     def fetch(self, name: str, path: Path, size: int) -> None:
         """Copy an object of `size` bytes to a file, completely or not at all."""
@@ -131,6 +145,13 @@ class Store:
         """Copy a file to an object of any size, which is replaced. Returns the new version."""
         self._tried(lambda: self._fs.put_file(str(path), self._path(name)))
         return self.version(name)
+
+    def create(self, name: str, path: Path) -> None:
+        """Copy a file to a new object of any size. Raises Raced when there is another object."""
+        if whole(path.stat().st_size):
+            self.write(name, path.read_bytes(), None)
+        else:
+            self.send(name, path)
 
     def overwrite(self, name: str, data: bytes) -> None:
         """Write an object, whatever is there."""
@@ -199,17 +220,17 @@ def whole(size: int) -> bool:
 def _version(info: dict[str, object]) -> str:
     """A text that is different for each content of an object. Each kind of store has its own key for this text."""
     for key in ("generation", "ETag", "etag", "blob_id", "created", "mtime", "LastModified"):
-        if info.get(key) is not None:
-            return str(info[key])
+        if (value := info.get(key)) is not None:  # some stores give a time as a number in lists alone
+            return str(value.timestamp() if isinstance(value, datetime) else value)
     return str(info["size"])
 
 
 def _is_conflict(error: Exception) -> bool:
-    """Whether a store refused a write because of its condition."""
+    """Whether a store refused a write because of its condition. S3 answers 409 (ConditionalRequestConflict) while an
+    earlier attempt of the same write is still at work. Such a write is repeated, as after any other failure.
+    """
     text = f"{type(error).__name__} {error} {error.__cause__}"
-    return any(
-        word in text for word in ("PreconditionFailed", "ConditionalRequestConflict", "conditionNotMet", "(412)")
-    )
+    return any(word in text for word in ("PreconditionFailed", "conditionNotMet", "(412)"))
 
 
 def _first_line(error: Exception) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.corpora import contents, corpus_of, curating, row
 from support.memory import MemoryStore, half_commits
 
 import synthgen
+from distill.adopted import adopt
 from synthgen import durable, stores
+from synthgen.cli import main
 from synthgen.errors import UserError
-from synthgen.recipe import dump_recipe
-from synthgen.stores import mirror, order
+from synthgen.recipe import dump_recipe, recipe_of_values
+from synthgen.stores import lease, mirror, objects, order
 from synthgen.stores.address import address
 from synthgen.stores.objects import Store
 
@@ -126,6 +132,16 @@ def test_what_another_machine_wrote_replaces_the_old_copy(store):
         assert contents(folder) == {"a": b"changed", "b": b"2", "c": b"3"}
 
 
+def test_tokens_of_rows_that_another_machine_removed_are_deleted(store):
+    folder = write(store, **{"curated/data/a.parquet": "1", "cache/rows-1/a.bin": "1", "student/cache/b.bin": "1"})
+    for text, left in {"report": 2, "rows": 0}.items():
+        store.on_machine("b")
+        write(store, **({"report.html": text} if left else {"curated/data/a.parquet": text}))
+        store.on_machine("a")
+        with writing(store, only_read=True):
+            assert len(list(folder.rglob("*.bin"))) == left
+
+
 def test_a_killed_command_continues_from_its_disk(store):
     with store.dying(2), writing(store) as places:
         for name in ("a", "b", "c"):
@@ -142,6 +158,79 @@ def test_a_run_that_the_user_deleted_does_not_come_back(store):
     store.files.rm(f"{store.root}/run", recursive=True)
     write(store, b="2")
     assert contents(folder) == store.get("run") == {"b": b"2"}
+
+
+@pytest.mark.parametrize("what", ["machines", "machines/a/stores", "run"])
+def test_a_cache_that_is_deleted_while_a_command_runs_deletes_nothing_in_the_store(store, tmp_path, what):
+    write(store, **{"a": "1", "curated/b": "2"})
+    session = writing(store)
+    folder = session.__enter__()["run"]
+    shutil.rmtree(folder if what == "run" else tmp_path / what)
+    with pytest.raises(UserError, match=r"was deleted while this command ran; nothing was deleted in memory://"):
+        session.__exit__(None, None, None)
+    assert store.get("run") == {"a": b"1", "curated/b": b"2"}
+    write(store, c="3")
+    assert store.get("run") == {"a": b"1", "curated/b": b"2", "c": b"3"}
+
+
+def slowly(act):
+    """A method of `Store` that takes a tenth of a second more."""
+
+    def slow(self: Store, *args: object) -> object:
+        time.sleep(0.1)
+        return act(self, *args)
+
+    return slow
+
+
+def test_a_second_reader_waits_until_the_first_has_fetched_the_run(store, monkeypatch):
+    folder = write(store, a="1", b="2")
+    shutil.rmtree(folder)
+    monkeypatch.setattr(Store, "fetch", slowly(Store.fetch))
+
+    def read(_: int) -> dict[str, bytes]:
+        with writing(store, only_read=True) as places:
+            return contents(places["run"])
+
+    with ThreadPoolExecutor(3) as readers:
+        assert list(readers.map(read, range(3))) == [{"a": b"1", "b": b"2"}] * 3
+
+
+def test_the_lease_is_renewed_while_the_run_is_fetched(store, monkeypatch):
+    folder = write(store, a="1")
+    shutil.rmtree(folder)
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    monkeypatch.setattr(Store, "fetch", slowly(Store.fetch))
+    with writing(store):
+        pass
+    assert json.loads(store.files.cat_file(f"{store.root}/run/.writer/00000002"))["beat"] >= 3
+
+
+def test_a_large_file_that_is_deleted_before_it_is_sent_is_left_out(store, monkeypatch):
+    monkeypatch.setattr(mirror, "whole", lambda size: size < 4)
+
+    def send(self: Store, name: str, path: Path) -> str:
+        path.unlink()
+        raise UserError("the store failed", "")
+
+    monkeypatch.setattr(Store, "send", send)
+    write(store, a="1", checkpoint="large")
+    assert store.get("run") == {"a": b"1"}
+
+
+def test_a_write_that_meets_its_own_earlier_attempt_is_repeated(store, monkeypatch):
+    files, answers = Store(store.url("run")), [OSError("ConditionalRequestConflict (409)")]
+    pipe = files._fs.pipe_file
+
+    def pipe_file(*args: object, **options: object) -> object:
+        if answers:
+            raise answers.pop()
+        return pipe(*args, **options)
+
+    monkeypatch.setattr(files._fs, "pipe_file", pipe_file)
+    monkeypatch.setattr(objects, "_PAUSES", (0.0,))
+    files.write("a", b"1", None)
+    assert store.get("run") == {"a": b"1"}
 
 
 def test_a_ledger_is_in_the_store_before_the_request_is_sent(store):
@@ -172,6 +261,20 @@ def test_an_object_of_another_process_is_not_replaced(store):
     with pytest.raises(UserError, match="another process writes to this run"):
         files.write("a", b"2", None)
     assert store.get("run") == {"a": b"1"}
+
+
+def test_an_export_to_one_file_is_sent_and_replaces_nothing(store, disk):
+    store.put(disk / "curated", "run")
+    for _ in range(2):
+        synthgen.export(store.url("run"), "messages", store.url("rows.jsonl"))
+        rows = store.files.cat_file(f"{store.root}/rows.jsonl")
+        assert len(rows.splitlines()) == 4
+        store.files.rm(f"{store.root}/rows.jsonl")
+    store.files.pipe_file(f"{store.root}/rows.jsonl", b"old")
+    with pytest.raises(UserError, match="is there already"):
+        synthgen.export(store.url("run"), "messages", store.url("rows.jsonl"))
+    assert store.files.cat_file(f"{store.root}/rows.jsonl") == b"old"
+    assert not [name for name in store.files.find(store.root) if "rows.jsonl/" in name]
 
 
 def test_a_place_that_is_only_read_stays_as_it_is(store, disk):
@@ -268,6 +371,8 @@ def test_a_missing_package_and_a_store_without_writes_are_one_line(store, monkey
     with pytest.raises(UserError, match="s3:// needs the package 's3fs', which is not installed") as caught:
         synthgen.show("s3://bucket/run")
     assert caught.value.hint == "pip install 'synthgen-distill[stores]'"
+    with pytest.raises(UserError, match="hf:// needs the package 'huggingface_hub'"):
+        synthgen.show("hf://datasets/someone/rows")
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(store, monkeypatch):
@@ -282,6 +387,23 @@ def test_a_path_stays_a_path(store, tmp_path, monkeypatch):
     assert address(Path("s3://bucket/runs/first/curated")).root == "s3://bucket/runs/first"
     with stores.opened({"run": f"file://{tmp_path}/run"}, "report") as places:
         assert places["run"] == tmp_path / "run"
+    with stores.opened({"run": f"FILE://localhost{tmp_path}/run"}, "report") as places:
+        assert places["run"] == tmp_path / "run"
+    assert address("http://host:8080/rows.jsonl").root == "http://host:8080/rows.jsonl"
+
+
+def test_a_store_that_lists_no_details_is_asked_for_them(store, monkeypatch):
+    store.files.pipe_file(f"{store.root}/rows.jsonl", b"12")
+    monkeypatch.setattr(type(store.files), "find", lambda self, path, **options: {path: {}})  # as for http://
+    assert [(n, entry.bytes) for n, entry in Store(store.url("rows.jsonl")).list().items()] == [("", 2)]
+
+
+def test_a_recipe_lies_on_a_disk(store):
+    store.files.pipe_file(f"{store.root}/q.csv", b"question,answer\n1?,1\n")
+    for words in ([store.url("q.csv")], ["q.csv", "-o", store.url("task")]):
+        made = CliRunner().invoke(main, ["init", *words, "--license", "CC0-1.0"])
+        assert made.exit_code == 2
+        assert "so `synthgen init` takes no URL" in made.output
 
 
 def test_the_rows_of_a_data_set_come_from_a_store(store, tmp_path):
@@ -291,3 +413,34 @@ def test_the_rows_of_a_data_set_come_from_a_store(store, tmp_path):
     source = {"path": store.url("rows.jsonl"), "source": "rows", "license": "CC0-1.0"}
     with stores.opened({"run": source["path"]}, "curate") as places:
         assert places["run"].read_bytes().startswith(b'{"prompt"')
+
+
+def test_a_run_made_from_a_data_set_in_a_store_holds_its_url_and_continues_elsewhere(store, tmp_path):
+    rows = store.url("rows.jsonl")
+    line = b'{"prompt": "one and one?", "completion": "It is two, as ever."}\n'
+    store.files.pipe_file(f"{store.root}/rows.jsonl", line)
+    words = ["curate", rows, "--license", "CC0-1.0", "-o", store.url("out")]
+    for machine in ("a", "b"):
+        store.on_machine(machine)
+        made = CliRunner().invoke(main, words)
+        assert made.exit_code == 0, made.output
+    found = store.get("out")
+    assert not [name for name, data in found.items() if str(tmp_path).encode() in data]
+    assert json.loads(found["generated/inputs.json"])["dataset"]["path"] == rows
+    assert f"path: {rows}" in found["recipe.yaml"].decode()
+
+
+def test_the_rows_that_a_student_learns_have_the_license_that_the_recipe_gives_to_their_url(store, tmp_path):
+    rows = store.url("rows.jsonl")
+    line = b'{"prompt": "one and one?", "completion": "It is two, as ever."}\n'
+    store.files.pipe_file(f"{store.root}/rows.jsonl", line)
+    source = {"path": rows, "source": "rows", "license": "CC0-1.0"}
+    recipe = recipe_of_values({"task": "rows", "seeds": [source], "train": {"student": {"model": "m"}}})
+    inputs = []
+    for machine in ("a", "b"):
+        store.on_machine(machine)
+        with stores.opened({"run": rows}, "train") as places:
+            adopt(places["run"], recipe, tmp_path / machine)
+        inputs.append(json.loads((tmp_path / machine / "inputs.json").read_text())["dataset"])
+    assert inputs[0] == inputs[1]
+    assert (inputs[0]["path"], inputs[0]["license"]) == (rows, "CC0-1.0")

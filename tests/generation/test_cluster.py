@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,21 @@ def test_a_node_with_other_seeds_is_refused(place, server, monkeypatch):
     monkeypatch.setattr(cluster, "worker", worker)
     with pytest.raises(UserError, match="the seeds are not those that the command has read"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_node_that_does_not_see_the_folder_of_the_run_ends_the_command_soon(place, server, monkeypatch, left):
+    asked, elsewhere = recipe(place, server), place / "elsewhere" / "generated"
+    if left:  # by an earlier command on this node
+        synthgen.generate(asked, elsewhere.parent)
+        shutil.rmtree(elsewhere / "data")
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+    monkeypatch.setattr(cluster, "worker", lambda main, task: start(main, replace(task, folder=elsewhere)))
+    monkeypatch.setattr("synthgen.generation.away._VISIBLE", 0.2)
+    with pytest.raises(UserError, match="is not visible on every node of the cluster"):
+        synthgen.generate(asked, place / "run", executor="ray")
+    assert server.stats()["paid"] == (SEEDS if left else 0)
 
 
 def test_an_error_of_a_node_says_so(place, server, monkeypatch):
