@@ -24,6 +24,7 @@ not read the prompt. A text that is not changed is returned as it is.
 
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
 _LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a line such as "---" before the next turn
+_NUMBERED = re.compile(r"\W*(\w+ ?\d+)")  # matches the name and the number of a turn, such as "Question 2"
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
@@ -44,7 +45,8 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     limit = pc.fill_null(pc.equal(reasons, "length"), False)
     ended = numbers(limit).astype(bool) & (lengths(edited["edits"]) > lengths(batch["edits"]))
     for row in np.flatnonzero(ended).tolist():
-        ended[row] = _is_whole(edited["completion"][row].as_py()[-1]["content"])
+        left = edited["completion"][row].as_py()[-1]["content"]
+        ended[row] = _is_whole(left, texts[row].as_py()[len(left) :], prompts[row].as_py() or "")
     columns = {name: edited[name] for name in edited.schema.names}
     columns["finish_reason"] = pc.if_else(pa.array(ended), pa.scalar("stop", reasons.type), reasons)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
@@ -55,12 +57,15 @@ def _cut(text: str, prompt: str) -> str:
     return _LAST_RULER.sub("", text[:place]).rstrip() if place < len(text) else text
 
 
-def _is_whole(left: str) -> bool:
+def _is_whole(left: str, cut: str, prompt: str) -> bool:
     """Whether the text before an invented turn is a whole answer. The text is not whole if it ends within a block of
     code, reasoning, a JSON document or a sentence, because the line with a name is then a part of this text. A text
-    that begins with a turn, such as "Question 1: …", may continue with the turns that the prompt asked for.
+    that begins with a turn, such as "Question 1: …", may continue with the turns that the prompt asked for. This also
+    holds if the first turn in the `cut` text has a number with which it stands in the prompt.
     """
-    return after_reasoning(left) is not None and cut_off(left) is None and not turns.is_turn(left)
+    numbered = _NUMBERED.match(cut)
+    asked = numbered is not None and numbered[1].casefold() in prompt.casefold()
+    return not asked and after_reasoning(left) is not None and cut_off(left) is None and not turns.is_turn(left)
 
 
 def _like(texts: pa.Array, pattern: str) -> pa.Array:

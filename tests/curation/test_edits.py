@@ -220,12 +220,14 @@ def test_the_limit_of_tokens_cut_off_only_the_invented_turn():
         "~~~yaml\nname: x\nUser: root\nho",
         "<think>\nI read it again.\nQuestion: what is the capi",
         '{"asked": ["me",\nUser: y',
-        "Question 1: The Loire.\nQuestion 2: The Rh",
+        "Question 1: The Loire.\nQuestion 3: The Rh",
+        "The Loire.\n\n**Question 2:** The Rh",
     ],
 )
 def test_an_answer_that_the_limit_cut_stays_cut(text):
     """A line with a name can be a part of the answer. Then the rest is the beginning of an answer."""
-    [changed] = edited("next_turn", row(text, finish_reason="length"))
+    asked = [{"role": "user", "content": "Answer. Question 1: a river? Question 2: another?"}]
+    [changed] = edited("next_turn", row(text, prompt=asked, finish_reason="length"))
     assert changed["edits"]
     assert changed["finish_reason"] == "length"
 
