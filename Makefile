@@ -4,9 +4,10 @@
 # `make test-vllm` runs the tests of the vLLM teacher on the CPU, in a separate environment.
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
 # `make test-trl` trains with TRL on exported rows, in a separate environment.
-# `make test-ray` generates and curates on Ray clusters of this machine, and kills workers and nodes, in a separate
-# environment. SYNTHGEN_KILLS sets how often a node is killed during generation.
-# `make test-stores` runs commands on a server of S3 on this machine, which fails and kills, in a separate environment.
+# `make test-ray` tests generation and curation on Ray clusters of this machine, in a separate environment. The tests
+# kill workers and nodes. SYNTHGEN_KILLS sets how often a node is killed during generation.
+# `make test-stores` tests commands on an S3 server on this machine, in a separate environment. In the tests, requests
+# fail and commands are killed.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md and docs/recipe.md are up to date.

@@ -7,8 +7,8 @@ the rate changes during a run.
     python benchmarks/api.py loop   [--rows 200000]           the scheduler alone: sends and writes nothing
 
 CPU time is the sum over all threads of this process. The server is tests/support/server.py in a separate process, so
-its CPU time is not counted. With --executor ray, two workers on this machine send the requests, and their CPU time is
-not counted either.
+its CPU time is not counted. With --executor ray, two workers on this machine send the requests, and the CPU time of the
+workers is not counted.
 """
 
 from __future__ import annotations

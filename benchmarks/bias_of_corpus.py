@@ -47,8 +47,8 @@ from synthgen.bias.reading import read, uses_of
 from synthgen.recipe import shipped
 from synthgen.recipe.bias import BiasSection
 
-SEEDS = 285  # each has rows that tell a story, and pairs of rows that ask a question
-STORIES = 0.6  # share of the stories
+SEEDS = 285  # each seed has rows that tell a story, and pairs of rows that ask a question
+STORIES = 0.6  # the probability that a row tells a story
 COPIED = 0.06
 ICC = 0.05
 WORDS = 11  # words of a sentence about a person, without the pronoun
@@ -97,8 +97,8 @@ def tilted(rng: np.random.Generator, share: np.ndarray, seed: np.ndarray) -> np.
 
 def draw(rng: np.random.Generator, skew: float, seeds: int = SEEDS, kinds: int | None = 8) -> Drawn:
     """Draw a corpus with this skew. `kinds` is the number of different passages. The first passages are copied most
-    often. None means that all passages differ. The numbers of stories and pairs are drawn too, because an interval is
-    about corpora in which each seed is a random draw.
+    often. With None, all passages differ. The numbers of stories and pairs are drawn too, because an interval is about
+    corpora in which each seed is a random draw.
     """
     each = sizes(rng, seeds)
     told = rng.random(len(each)) < STORIES
@@ -206,7 +206,8 @@ def write(folder: Path, kept: pa.Table, rejected: pa.Table) -> None:
 
 def tested(folder: Path, book: Lexicon) -> dict[str, Measurement]:
     """The measurement of each test for women. For the association, it is the measurement of the word "nurse". The entry
-    `OTHERS` is that of the word with the smallest p-value among the words that differ by nothing.
+    `OTHERS` is the measurement of the word with the smallest p-value among the words that occur equally often with both
+    groups.
     """
     reading = read(folder, book)
     wanted = {"gender: female", "gender: female, refusals", "gender: female, planted"}

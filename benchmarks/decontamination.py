@@ -94,7 +94,9 @@ def without_punctuation(text: str, draw: random.Random) -> str:
 
 
 def paraphrase(text: str, draw: random.Random) -> str:
-    """The text with its last sentence moved to the beginning, and with names and common words replaced by others."""
+    """The text with its last sentence moved to the beginning, and with names and common words replaced by other names
+    and words.
+    """
     names = {name: draw.choice(NAMES) for name in sorted({*re.findall(r"(?<=[a-z,] )[A-Z][a-z]+", text)})}
     for old, new in names.items():
         text = re.sub(rf"\b{old}\b", new, text)

@@ -68,8 +68,8 @@ def main() -> None:
 
 
 def recipes(data: Path | None, scratch: Path) -> dict[str, Any]:
-    """The path of each recipe by its name: the shipped recipes without those in STUDENTS and, with `data`, three tasks
-    on public data sets.
+    """The path of each recipe by its name: the shipped recipes except those in STUDENTS. With `data`, three tasks on
+    public data sets are added.
     """
     paths: dict[str, Any] = {
         path.parent.name: path

@@ -38,9 +38,9 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
     """Write a data set's rows as a curated corpus in `folder`, without duplicate rows. Returns `folder`. A note says
     in which format the rows were read, and which columns are the user's own.
 
-    If `folder` already has rows, and the data set's files, its entry in `seeds` or the recipe's `split` have changed
-    since, the rows are written again. But if the training of a student on these rows has begun, RunChanged is raised,
-    unless `fresh` is true.
+    If `folder` already has rows, they are written again when the data set's files, its entry in `seeds` or the recipe's
+    `split` have changed since. But if the training of a student on these rows has begun, RunChanged is raised, unless
+    `fresh` is true.
 
     If an entry of the recipe's `seeds` has the data set's path, the rows get the license of that entry, otherwise
     "unknown". Raises the errors of `synthgen.datasets.open_dataset` and `records`.

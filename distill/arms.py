@@ -232,8 +232,8 @@ def _save_adapter(adapter: Adapter, base: tuple[str, str | None] | None, folder:
     """Save an adapter in `folder`. Returns the model with the adapter merged into it.
 
     `adapter_config.json` names the checkpoint `base`. If `base` is None, the file does not name a base, because the
-    name would be a path that is wrong when the folder is moved. If `base` is None, the model as it was before training
-    is saved in `folder`/base, and the adapter's README.md says so.
+    name would be a path that becomes wrong when the folder is moved. If `base` is None, the model as it was before
+    training is saved in `folder`/base, and the adapter's README.md says so.
     """
     import peft
 

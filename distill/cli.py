@@ -109,11 +109,11 @@ def _recipe_to_train(
     field: tuple[str, ...],
     set: tuple[str, ...],
 ) -> synthgen.Recipe:
-    """The recipe of `train` with the values of its options. See the options of `train`."""
+    """The recipe for `train`, with the values of the command's options. The command `train` describes these options."""
     from distill.adopted import is_dataset, recipe_of_dataset
     from synthgen.datasets import source_of
 
-    if student and student.startswith((".", "~")):  # a path from here; paths in a recipe are relative to the recipe
+    if student and student.startswith((".", "~")):  # relative to the current folder, unlike paths in a recipe
         student = str(Path(student).expanduser().absolute())
     rows = is_dataset(run)
     if (license or field) and not rows:

@@ -4,7 +4,7 @@
 
 The seeds of a smaller share are a subset of those of a larger share. Each share is trained for the recipe's number of
 epochs, so the number of steps grows with the data. The last point is the share 1, and its student is the run's own
-student. Every other point has a student of its own under student/curve/.
+student. The student of each point before the last is under student/curve/.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     own = batch[rank() :: count()]                    # the rows of a step that this process computes
     add_gradients(parameters)                         # each gradient becomes the sum over all processes
 
-Every process holds the whole student. In a command that one process runs, all functions return at once.
+Every process holds the whole student. If a command runs in one process, all functions of this module return at once.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def join(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # numbers on the CPU also travel by gloo when gradients travel by nccl
+    # if nccl sends the gradients, gloo still sends tensors that are on the CPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
 
 
@@ -94,7 +94,7 @@ def once(make: Callable[[], T]) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """The `value` of every process, in the order of their numbers."""
+    """The `value` of every process, in the order of the processes' numbers."""
     if count() == 1:
         return [value]
     values: list[T] = [value] * count()
@@ -103,7 +103,7 @@ def gathered(value: T) -> list[T]:
 
 
 def summed(terms: Mapping[str, float]) -> dict[str, float]:
-    """For each key, the sum over all processes. A process may lack keys."""
+    """For each key, the sum over all processes. A key may be missing in some processes."""
     total: Counter[str] = Counter()
     for each in gathered(dict(terms)):
         for key, value in each.items():
@@ -121,9 +121,9 @@ def spread(module: nn.Module) -> None:
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by the sum over all processes.
 
-    A weight without a gradient in every process keeps none, so that the optimizer skips it as it does in one process.
-    Each gradient is summed by itself. Its last bits therefore depend only on the number of processes, and not on the
-    steps that this process has done before.
+    A weight that has a gradient in no process gets no gradient, so that the optimizer skips this weight as it does in
+    one process. Each gradient is summed by itself. The last bits of a sum therefore depend only on the number of
+    processes, and not on the steps that this process has done before.
     """
     if count() == 1:
         return
@@ -147,8 +147,8 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def one_error() -> Iterator[None]:
     """Let only one process raise its error when several end, so that a failure of all processes is one message.
 
-    The other processes exit with the same code and without a message. An error that says that another process is gone
-    becomes a UserError.
+    Each other process exits with the exit code of its own error and without a message. An error that says that another
+    process is gone becomes a UserError.
     """
     try:
         yield
@@ -183,7 +183,9 @@ def _translated(error: BaseException) -> BaseException:
 
 
 def _is_first() -> bool:
-    """Whether this process is the first that asks this question. A process that gets no answer counts as the first."""
+    """Whether this process is the first process that calls this function. A process that gets no answer from the
+    launcher counts as the first.
+    """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         store = dist.TCPStore(

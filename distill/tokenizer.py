@@ -24,9 +24,9 @@ def tokens_of(recipe: Recipe, section: TrainSection, teacher: Callable[[], Token
 
     A student that starts as a checkpoint uses the tokenizer, chat template and end tokens of the checkpoint if the
     student learns text, if `train.across` aligns the corpus's distributions with the student's tokens, or if there is
-    no local teacher. If the checkpoint has no chat template, the student uses all three from a local teacher with the
-    same vocabulary. All other students also use all three from the teacher, because they learn from distributions over
-    the teacher's tokens, or keep the teacher's layers.
+    no local teacher. If the checkpoint needs a chat template and has none, the student uses the tokenizer, chat
+    template and end tokens of a local teacher with the same vocabulary. All other students also use those of the
+    teacher, because they learn from distributions over the teacher's tokens, or keep the teacher's layers.
 
     Raises RecipeError when the checkpoint has no chat template and there is no local teacher, or when the student would
     use the teacher's tokenizer but the checkpoint has another vocabulary. Raises TeacherError when a tokenizer cannot
@@ -100,7 +100,7 @@ def written_with(source: Path, tokens: Tokens) -> frozenset[str]:
 
 
 def same_vocabulary(recipe: Recipe, source: Path, tokens: Tokens) -> frozenset[str]:
-    """The names of a corpus's teachers for which the recipe names a `tokenizer` with the vocabulary of `tokens`. Only
+    """The names of those teachers of a corpus whose `tokenizer` in the recipe has the vocabulary of `tokens`. Only
     teachers behind a server have the key `tokenizer`. Raises TeacherError when such a tokenizer cannot be loaded.
     """
     names = corpus.manifest(source)["teachers"]

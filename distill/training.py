@@ -128,7 +128,7 @@ def _begin(job: Job, run: Path, fresh: bool, override: bool) -> _Begun:
     passage = _gate(job, run, override)
     inputs = made_from(job.section, job.source, manifest)
     if fresh:
-        outputs.discard(job.folder, trained())  # keeps hidden states, and the corpus of a dataset
+        outputs.discard(job.folder, trained())  # stored hidden states stay, and so does the corpus of a data set
     outputs.sweep(job.folder, trained())
     corpus.claim(job.folder, dict(inputs), "train")
     return _Begun(manifest, passage, inputs, (job.folder / FILE).exists())

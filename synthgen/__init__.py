@@ -91,7 +91,7 @@ _ON_STORES = (
     *("audit", "curate", "curate_dataset", "export", "generate", "keep_allowed"),
     *("open", "remove", "report", "run", "show"),
 )
-"""Functions whose places may be URLs of a store."""
+"""Functions whose arguments for folders may also be URLs of a store."""
 
 
 def __getattr__(name: str) -> object:

@@ -222,7 +222,7 @@ def curate(
     if is_dataset(run):
         rows = source_of(run.resolve(), license, fields_of(field))
         rules = synthgen.load_recipe(recipe, set) if recipe else recipe_of_rows(rows, set)
-        rows = rows if recipe else rules.seeds[0]  # these rows have the keys that --set gave
+        rows = rows if recipe else rules.seeds[0]  # the same source, with the changes that --set made to it
         if plan:
             ui.show(preview_dataset(rows, rules))
             return

@@ -28,7 +28,9 @@ ATTEMPT = re.compile(r"^attempt-[0-9a-f]+-")
 """The text that `attempt` puts into temporary names after TEMPORARY."""
 
 watchers: list[Callable[[Path], None]] = []
-"""Functions that are called with the path of each file that this process has written. `synthgen.stores` sends files."""
+"""Functions that are called with the path of each file that this process has written. For example, `synthgen.stores`
+sends these files to a store.
+"""
 
 
 def cache_folder() -> Path:
@@ -39,9 +41,9 @@ def cache_folder() -> Path:
 
 
 def attempt(number: str) -> None:
-    """Give the temporary files of this process their own names. `number` is hexadecimal. Own names are needed where a
-    second process may write the same file at the same time, as on a cluster that wrongly takes the first process for
-    dead.
+    """Give the temporary files of this process their own names. `number` is hexadecimal. These names are needed where a
+    second process may write the same file at the same time. This happens on a cluster that wrongly takes the first
+    process for dead.
     """
     global _attempt
     _attempt = f"attempt-{number}-"

@@ -269,7 +269,7 @@ def _state(folder: Path) -> list[tuple[str, int]]:
 
 def _log(path: Path, stage: dict[str, object]) -> None:
     """Add a line to log.jsonl. If one call on one machine did a stage from beginning to end, the line has the number of
-    its `rows` and the digest of its `recipe`. Only with these can a reader of the log compute a rate.
+    its `rows` and the digest of its `recipe`. A reader of the log needs both to compute a rate.
     """
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **stage}
     before = path.read_bytes().decode(errors="replace") if is_regular(path) else ""

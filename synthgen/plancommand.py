@@ -11,7 +11,7 @@ from synthgen.errors import UserError
 from synthgen.tables.reference import resolve
 from synthgen.ui import UI
 
-# imported when they are used, since they load heavy packages
+# these functions are imported when they are used, because their modules load heavy packages
 _PLAN = "synthgen.generation.plan:plan"
 _OUTLOOK = "synthgen.generation.outlook:outlook"
 
@@ -30,13 +30,13 @@ _OUTLOOK = "synthgen.generation.outlook:outlook"
     "--rows",
     type=float,
     metavar="N",
-    help="Number of rows for which to predict, such as 1e9. Default: those of the recipe.",
+    help="Number of rows for which to predict, such as 1e9. Default: the recipe's number of rows.",
 )
 @click.option(
     "--measured",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Finished run of this recipe on one node. The prediction uses its rates and sizes.",
+    help="Finished run of this recipe on one node. The prediction uses the rates and sizes of this run.",
 )
 @SET
 @report_errors

@@ -181,7 +181,7 @@ def read_journal(run: Path) -> Journal | None:
     journal = read_object(run / JOURNAL, again)
     try:
         tombstone_of(journal["tombstone"])
-        seeds = journal.get("seeds")  # journals of older versions have none
+        seeds = journal.get("seeds")  # journals of older versions have no seeds
         return {
             "name": journal["name"],
             "what": journal["what"],

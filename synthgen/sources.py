@@ -52,9 +52,10 @@ def own_license(row: Mapping[str, object]) -> str | None:
 
 def stated_sources(stated: SeedSource, name: str, role: str, own: str | None = None) -> list[Source]:
     """The sources of texts from a file or data set, from an entry of the recipe's `seeds`. The first source is the file
-    or data set under `name`. If a row states its `own` license, there is a second source with the same name and this
-    license, because both licenses apply. If the entry names a model that wrote the texts, this model is the last
-    source. The model has the role `generator`. All sources say whose account asked the model, and with which tools.
+    or data set under `name`. If the entry names a model that wrote the texts, this model is the second source. The
+    model has the role `generator`. Both sources say whose account asked the model, and with which tools. If a row
+    states its `own` license, the last source has the same name as the first source and this license, because both
+    licenses apply.
     """
     text, maker = source(name, role, stated.license), stated.made_by
     if own is not None and own != stated.license:

@@ -34,7 +34,7 @@ class UI:
         self.quiet = quiet
         self.as_json = as_json
         self.names: dict[str, str] = {}
-        """Texts that are printed in place of others: the URL of a store in place of its working folder."""
+        """Texts that are printed in place of other texts: the URL of a store in place of its working folder."""
 
     def show(self, result: Printable) -> None:
         """Print the result of the command."""

@@ -47,7 +47,7 @@ from synthgen.lm.tokens import Tokens
 
 ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
-NEW_TOKENS = {"answers": 12, "after": 12}  # enough for an answer; arms without an entry may write RATIONALE_TOKENS
+NEW_TOKENS = {"answers": 12, "after": 12}  # 12 tokens suffice for an answer; other arms may write RATIONALE_TOKENS
 RATIONALE_TOKENS = 48
 STEPS = 30
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed

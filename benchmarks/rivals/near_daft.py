@@ -1,5 +1,5 @@
-"""Near duplicates with Daft: python near_daft.py IN.parquet OUT.parquet. Daft computes the sketches and brings equal
-bands together. It has no step that verifies pairs, so a row is dropped if an earlier row has a band in common with it.
+"""Near duplicates with Daft: python near_daft.py IN.parquet OUT.parquet. Daft computes the sketches and finds equal
+bands. Daft has no step that verifies pairs, so a row is dropped if an earlier row has a band in common with it.
 """
 
 import sys

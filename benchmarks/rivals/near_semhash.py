@@ -1,6 +1,7 @@
 """Near duplicates with semhash: python near_semhash.py IN.parquet OUT.parquet. semhash compares sentence vectors. Its
 usual model is on a hub, so this program gives it a model of the same form and size (model2vec, 256 numbers for each
-word) with random vectors. The time is that of the usual model; which rows are kept is not.
+word) with random vectors. The measured time is valid for the usual model, but the kept rows are not those of the usual
+model.
 """
 
 import re

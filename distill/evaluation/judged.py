@@ -1,8 +1,8 @@
 """Asks another model whether the student's answers are better than the teacher's recorded answers.
 
 Judges often prefer one position, whatever the answers say (arXiv 2306.05685). Every pair is therefore judged twice,
-with the answers swapped. An answer wins only if it is preferred in both positions. Every other pair of answers is a
-tie.
+with the answers swapped. An answer wins only if it is preferred in both positions. If neither answer is preferred in
+both positions, the pair is a tie.
 """
 
 from __future__ import annotations

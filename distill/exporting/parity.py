@@ -63,7 +63,8 @@ def agreement(reference: Any, model: Model, pairs: Sequence[Pair], bar: Progress
     `max_logprob_difference` is the largest difference of log-probabilities over the whole vocabulary, in nats. `kl` is
     the mean KL(student ‖ exported) in nats a token.
 
-    Raises CorpusError and UserError when the logits of the student or of `model` are not finite numbers.
+    Raises CorpusError when the student's logits are not finite numbers, and UserError when the logits of `model` are
+    not.
     """
     import torch
 

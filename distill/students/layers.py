@@ -40,7 +40,7 @@ _FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index",
 _LETTERS = ("hybrid_override_pattern", "layer_pattern")
 
 _PROBE = 16  # number of tokens of a text on which student and teacher are compared
-_LONG_PROBE = 256  # texts exceed attention windows of up to this length; longer windows are compared as numbers
+_LONG_PROBE = 256  # the texts exceed windows of up to this length; of longer windows, only lengths are compared
 _TOLERANCE = 2e-4  # largest difference that is accepted, as a share of the largest output
 
 _HINT = "use train.student.model with a smaller checkpoint, train.student.config, or keep other layers"

@@ -20,8 +20,8 @@ Run = Callable[[], Tensor]
 
 
 def without_other_layers(model: PreTrainedModel, path: str, layers: Sequence[int], run: Run) -> Tensor | None:
-    """The result that the function `run`, which calls `model`, would have if `model` had only the layers numbered
-    `layers`. `path` names the list of all layers.
+    """The result of the function `run`, which calls `model`, as if `model` had only the layers numbered `layers`.
+    `path` names the list of all layers.
 
     Computes in float32, one layer at a time, whatever the model's dtype is. As a test, all layers are also run in this
     way. If the test does not give the model's own result, the model does more than run one layer after another, and

@@ -97,7 +97,7 @@ class OnPolicy(LiveTeacher):
 
         The student writes completions for the rows of one step. These completions are used in this step and the next
         `online.reuse` − 1 steps. With several processes, each process writes the completions of its own rows, and gets
-        those of the other processes.
+        the completions that the other processes wrote.
         """
         if step % self.online.reuse == 0:
             coin = np.random.Generator(np.random.Philox(key=int(key(self.section.seed, step), 16))).random()

@@ -1,8 +1,8 @@
 """Decides which rows of a corpus may be used together as intended, and why each of the other rows may not.
 
 First, a row is left out if its own sources do not pass. The obligations of the remaining rows may still conflict. Then
-the rows on one side of each conflict are left out. The sides are chosen so that as many as possible of the rows that
-curation kept remain. The result is a decision on each set of sources; see `synthgen.auditing.combinations`.
+the rows on one side of each conflict are left out. These sides are chosen so that as few as possible of the rows that
+curation kept are left out. The result is a decision on each set of sources; see `synthgen.auditing.combinations`.
 """
 
 from __future__ import annotations

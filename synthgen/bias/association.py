@@ -10,7 +10,8 @@ The test does not treat every use as an observation, because a unit may repeat a
 the two shares is Σ_u s_u², where s_u is a unit's part of the difference, with the correction CR3 (see
 `synthgen.auditing.statistics`). So a word that only one unit uses has |z| ≤ 1, even if the unit uses it very often. The
 variance has a lower bound: the variance of independent uses of a word that is equally likely on both sides, times the
-design effect. Without this bound, a rare word that only one side uses would look like a certain difference.
+design effect. Without this bound, a rare word that only one side uses would seem to differ between the sides beyond
+doubt.
 """
 
 from __future__ import annotations
@@ -168,8 +169,9 @@ def compared(uses: Uses, group: int) -> Compared:
     """Compare the sentences with `group` and the sentences with the other groups of its dimension. No word is tested if
     all sentences of a side are in one unit, because then nothing is known about other units. If a side has fewer than
     `FEW` units, the p-values come from Student's t with Satterthwaite's degrees of freedom for independent uses (see
-    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution. The lower bound of the variance
-    makes up for that: in simulations without any difference, a scan found a word in less than 5% of all cases.
+    `synthgen.auditing.statistics`). Otherwise they come from the normal distribution, although the variance is
+    estimated. A lower bound of the variance makes up for that: in simulations without any difference, a scan found a
+    word in less than 5% of all cases.
     """
     from scipy import special
 
@@ -205,7 +207,7 @@ class _Side:
     """The uses of words in the sentences of one side of a comparison: for each entry its word, its unit, and the number
     of uses. `totals` is the number of all words of each unit.
 
-    A unit's numbers are divided by 1 − its share of the side's words, as CR3 does.
+    A unit's numbers are divided by 1 minus the unit's share of the side's words, as CR3 does.
     """
 
     def __init__(self, word: Places, unit: Places, counts: Numbers, totals: Numbers) -> None:

@@ -76,9 +76,7 @@ def _test(facts: Facts, number: int, dimension: Dimension, group: int, measure: 
 def _pairs(
     facts: Facts, number: int, dimension: Dimension, group: int, values: Numbers
 ) -> tuple[Numbers, npt.NDArray[np.int64]]:
-    """For each pair of prompts: (the difference of the means of its two sides, the lowest number of a unit among its
-    rows).
-    """
+    """For each pair of prompts: (difference of the means of its two sides, lowest unit number among its rows)."""
     owner = dimension.only(facts.in_prompt)
     rows = np.flatnonzero((owner >= 0) & ~np.isnan(values))
     names, key = np.unique(facts.masked[number][rows], return_inverse=True)

@@ -25,9 +25,9 @@ _LEAST_DESIGN = 0.25  # an effective number is at most 4 times the number of use
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of W words on two sides a and b. `first` and `second` (W) are the effective numbers of uses. `shift`
-    (W) is what the logarithm to the base 2 of the ratio of odds has in addition to that of first / second. `degrees`
-    are the degrees of freedom of the variances.
+    """The rates of W words on two sides a and b. `first` and `second` (W) are the effective numbers of uses on side a
+    and on side b. `shift` (W) is the logarithm to the base 2 of the ratio of odds, minus the logarithm of first /
+    second. `degrees` are the degrees of freedom of the variances.
     """
 
     first: Numbers
@@ -84,13 +84,14 @@ def rates(
 
 
 def detectable(uses: Numbers, share: float, edge: float, margin: float, power: float = 0.8) -> Numbers:
-    """The smallest effects that a test finds in 80% of all cases, in both directions, (W). Infinite where no effect is
-    found that often. The test finds an effect if it is `edge` times as large as its standard error.
+    """The smallest effects that a test finds with the probability `power`, in both directions, (W). Infinite where no
+    effect is found that often. The test finds an effect if the effect is at least `edge` times as large as its standard
+    error.
 
     `uses` (W) is the effective number of uses of each word on both sides together, and `share` is the share of all
-    words that the first side has. Then the uses of the first side are binomial, and the effect is that of the test of
-    one share: Fleiss, Statistical Methods for Rates and Proportions (1981), section 1.6. The estimate must also be at
-    least `margin`.
+    words that the first side has. For given `uses`, the number of uses on the first side is binomial, so the formula is
+    that of the test of one share: Fleiss, Statistical Methods for Rates and Proportions (1981), section 1.6. The
+    estimate must also be at least `margin`.
     """
     from scipy import special
 

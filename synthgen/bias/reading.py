@@ -40,10 +40,10 @@ class Facts:
     rows, and false for rows that curation rejected.
 
     `in_prompt` and `in_answer` are the masks of the groups that a row's prompt and answer mention. `masked` has a line
-    for each dimension, with a hash of each prompt in which all words for groups of this dimension count as the same
-    word. `length` is the number of the answer's words. `scores` maps a name to the values of all rows, NaN where a row
-    has none. `rejected_by` maps a rule of curation to the rows that it rejected. `unit` is the number of the row's unit
-    (see `synthgen.bias.units`).
+    for each dimension, with one hash for each prompt. In this hash, all words for groups of the dimension count as the
+    same word. `length` is the number of the answer's words. `scores` maps a name to the values of all rows, NaN where a
+    row has none. `rejected_by` maps a rule of curation to the rows that it rejected. `unit` is the number of the row's
+    unit (see `synthgen.bias.units`).
     """
 
     in_prompt: Hashes
@@ -85,7 +85,7 @@ class Reading:
         return np.where(self.vocabulary[place] == hashes, place, -1)
 
     def spell(self, found: Words, place: Places, spelled: dict[int, str]) -> None:
-        """Add to `spelled` the words of a batch that it does not have yet; the keys are places in the vocabulary."""
+        """Add to `spelled` the words of a batch that are not in it yet; the keys are places in the vocabulary."""
         unique, first = np.unique(place, return_index=True)
         for number, where in zip(unique.tolist(), first.tolist(), strict=True):
             if number >= 0 and number not in spelled:

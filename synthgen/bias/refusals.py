@@ -20,8 +20,8 @@ MARGIN = 0.02
 
 
 def refusals(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:
-    """The tests of each group against the other groups of its dimension. All these tests are one family. Only prompts
-    that mention exactly one group of the dimension count.
+    """The tests of each group against the other groups of its dimension. All these tests are one family. A prompt
+    counts only if it mentions exactly one group of the dimension.
     """
     return judged([_test(facts, one, group) for one in dimensions for group in one.compared()], "refusals")
 

@@ -178,8 +178,8 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
 
 
 def _copies_distributions(job: Job, cut: Sequence[Task]) -> bool:
-    """Whether the curated corpus gets its own files of distributions: if an edit cut token ids, or if the rows are from
-    a curated corpus that has its own files. Otherwise training reads the files of the generated corpus.
+    """Whether the curated corpus gets its own files of distributions. It does if an edit cut token ids, or if the rows
+    are from a curated corpus that has its own files. Otherwise training reads the files of the generated corpus.
     """
     edited = [job.edited(name) for task in cut for name, _ in task.shards]
     own = corpus.manifest(job.source)["kind"] == "curated" and (job.source / "logits").is_dir()

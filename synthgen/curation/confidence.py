@@ -88,7 +88,7 @@ def of_shard(folder: Path, shard: str, edited: pa.Table | None) -> pa.Array:
     """
     rows = corpus.read_columns(folder / "data" / f"{shard}.parquet", ["id", "teacher", "token_ids"])
     token_ids = rows["token_ids"].combine_chunks()
-    held = lengths(token_ids)  # the number of tokens of each row to which its distributions belong
+    held = lengths(token_ids)  # for each row: how many of its tokens are measured
     if edited is not None and "token_ids" in edited.column_names:
         after = edited["token_ids"].combine_chunks()
         pairs = zip(token_ids.to_pylist(), after.to_pylist(), strict=True)

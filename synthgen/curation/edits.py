@@ -88,7 +88,7 @@ def _without_opening(text: str, prompt: str = "") -> str:
 
 def white_space(batch: pa.RecordBatch, section: Section, services: Services) -> pa.RecordBatch:
     r"""Remove spaces at the ends of lines, and blank lines at the beginning and the end. Several blank lines become
-    one. "\r\n" and "\r" become "\n". In blocks of code, only these line ends are changed.
+    one. "\r\n" and "\r" become "\n". In blocks of code, only "\r\n" and "\r" are changed.
 
     `answer` and `rationale` are changed in the same way.
     """

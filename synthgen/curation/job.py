@@ -129,7 +129,7 @@ def plan(
 
 
 def changes_completions(section: CurateSection) -> bool:
-    """Whether an edit is on that may change completions."""
+    """Whether an edit that may change completions is turned on."""
     return any("completion" in rule.entry.changes for rule in _chosen(EDITS, section))
 
 

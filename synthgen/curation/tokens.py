@@ -4,8 +4,8 @@ An edit such as `next_turn` often leaves only the beginning of a completion. If 
 teacher's tokens ends, the row keeps the ids of its first tokens, and their distributions. Otherwise the row loses its
 token ids, because they would spell another text.
 
-The tokenizer of the teacher decides this. It is used only if its hash is the hash that the corpus states for this
-teacher.
+The tokenizer of the teacher decides where a token ends. The tokenizer is used only if its hash is the hash that the
+corpus states for this teacher.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthgen.ui import UI
 if TYPE_CHECKING:
     from synthgen.lm.tokens import Tokens
 
-_PART = 4  # the most characters with which a decoder shows a part of a character, whose bytes are several tokens
+_PART = 4  # a decoder shows an incomplete character, one with bytes in several tokens, as at most 4 characters
 CUT = b"synthgen.cut"
 """The metadata key of a file of edited columns in which at least one row keeps the beginning of its token ids."""
 
@@ -100,7 +100,7 @@ def shortened(
     """Return (the column `token_ids` after all edits, number of rows that keep the beginning of their ids).
 
     `before` has the columns `completion`, `token_ids` and `teacher` of a batch before all edits, and `after` has
-    `completion` and `token_ids` after them. `rows` are the indexes of the rows that edits of their completions changed.
+    `completion` and `token_ids` after them. `rows` are the indexes of the rows whose completions an edit changed.
     """
     ids = after["token_ids"]
     rows = rows[(lengths(before["token_ids"])[rows] > 0) & ids.is_null().to_numpy(zero_copy_only=False)[rows]]
@@ -148,7 +148,7 @@ def boundary(tokens: Tokens, ids: Sequence[int], text: str, left: str) -> int:
 
 def distributions(source: Path, shard: str, before: pa.Table, after: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield (folder in the corpus, table) for the distributions of each teacher in one shard. A row whose token ids
-    were cut has as many distributions as it has ids. A row that lost its token ids has none.
+    were cut has as many distributions as token ids are left. A row that lost its token ids has no distributions.
 
     `before` and `after` have the columns `id` and `token_ids` of the shard before and after all edits. Raises
     CorpusError when distributions belong to other tokens than those of `before`.
@@ -163,7 +163,9 @@ def distributions(source: Path, shard: str, before: pa.Table, after: pa.Table) -
 
 
 def folders(source: Path) -> list[Path]:
-    """The folders with the distributions of a corpus, one for each teacher. A curated corpus may have its own."""
+    """The folders with the distributions of a corpus, one for each teacher. A curated corpus may have its own folders;
+    otherwise the folders are those of the generated corpus.
+    """
     root = next((p for p in (source / "logits", source.parent / "generated" / "logits") if p.is_dir()), None)
     return sorted(path for path in root.iterdir() if path.is_dir()) if root else []
 

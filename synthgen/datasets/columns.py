@@ -142,9 +142,7 @@ def _size(kind: pa.DataType, depth: int = 0) -> int:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no type that can hold
-    both.
-    """
+    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no common type."""
     if _LARGE in (first, second):
         other = second if first == _LARGE else first
         return _LARGE if other == _LARGE or pa.types.is_int64(other) or pa.types.is_null(other) else pa.string()

@@ -229,7 +229,8 @@ def turns(
     for one in (*prompt, *completion):
         if one.learned and one.message["role"] != "assistant":
             raise ValueError(
-                f"a message of the {one.message['role']} is marked as learned; only the assistant's are learned"
+                f"a message of the {one.message['role']} is marked as learned; "
+                "only messages of the assistant are learned"
             )
     if not completion or completion[-1].message["role"] != "assistant":
         role = completion[-1].message["role"] if completion else "nobody"

@@ -186,7 +186,7 @@ def _format_of(row: Mapping[str, object], where: str) -> str:
 
 
 Refused = Callable[[Mapping[str, object], str | None, RecipeError], None]
-"""A function that gets a row that a record cannot hold, the split that the name of the row's file means, and the
+"""A function with three arguments: a row that a record cannot hold, the split that the row's file name states, and the
 error.
 """
 

@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 class Services:
     """Settings and paths that all tasks share. There are none yet.
 
-    The budget, the request rate and the cache of paid replies are not in it. `synthgen.generation.sharing` keeps them
-    in one process, which exchanges messages with the workers.
+    The budget, the request rate and the cache of paid replies are not services. `synthgen.generation.sharing` keeps
+    them in one process, which exchanges messages with the workers.
     """
 
 

@@ -1,5 +1,5 @@
 """Workers that exchange messages with the program that started them. A worker runs one function, the worker's main
-function, in a process of its own. It keeps what the function has opened, such as a model.
+function, in a process of its own. The process keeps what the function has opened, such as a model.
 
     worker = cluster.worker(main, task)        # runs main(task, post) somewhere on the cluster
     worker.put(message)                        # the worker receives it with `await post.get()`
@@ -52,7 +52,9 @@ class Post:
             self._arrived.put_nowait(message)
 
     async def run(self, message: bytes) -> None:
-        """Run the pickled (main function, task). An error of the function is sent after the messages before it."""
+        """Run the pickled (main function, task). If the main function raises an error, the error is sent after all
+        earlier messages.
+        """
         try:
             main, task = pickle.loads(message)
             await main(task, self)
@@ -79,7 +81,9 @@ Main = Callable[..., Coroutine[object, object, None]]
 
 
 class Worker(Protocol):
-    """The end of the messages at the program that started the worker. Use it in one event loop at a time."""
+    """The program that started a worker exchanges messages with the worker through this object. Use it in one event
+    loop at a time.
+    """
 
     def put(self, message: object) -> None:
         """Send a message. It is lost when the worker has died."""
@@ -97,10 +101,10 @@ class Cluster(Protocol):
     """Machines on which workers run. `synthgen.executor.ray.RayExecutor` implements it."""
 
     def worker(self, main: Main, task: object, *, gpus: int = 0) -> Worker:
-        """Start a worker, which uses one CPU core and `gpus` GPUs. It starts when a machine has room for it."""
+        """Start a worker, which uses one CPU core and `gpus` GPUs. The worker begins when a machine has room for it."""
 
     def room(self, gpus: int = 0) -> int:
-        """The number of workers that run at the same time, at least 1."""
+        """The number of workers that can run at the same time, at least 1."""
 
     @property
     def gpus(self) -> int:

@@ -147,7 +147,7 @@ class RayWorker:
         self._coming: Future[bytes] | None = None  # the future of the next messages
 
     def put(self, message: object) -> None:
-        """Send a message. Messages of one turn of the event loop are sent together."""
+        """Send a message. All messages that are put in one turn of the event loop are sent together."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._push)
         self._waiting.append(message)
@@ -162,7 +162,7 @@ class RayWorker:
         await arrived.wait()
         try:
             answered = self._coming.result()
-        except self._raised:  # an error of this package's code, not a death
+        except self._raised:  # this package's code raised an error; the actor is not dead
             raise
         except self._died as error:
             raise WorkerDied(_reason(error)) from None
@@ -192,7 +192,9 @@ class _Actor:
         return await self._opened().sent()
 
     def _opened(self) -> Post:
-        """Start the main function if it does not run yet. The constructor cannot, because it runs in no event loop."""
+        """Start the main function if it does not run yet. The constructor cannot start it, because no event loop runs
+        there.
+        """
         if self._post is None:
             self._post = Post()
             self._running = asyncio.create_task(self._post.run(self._message))

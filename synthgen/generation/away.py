@@ -3,11 +3,12 @@
 A worker reads the recipe's templates and seeds, and opens the teachers. Then it makes the shards that it is given, in
 one of two ways:
 
-- `alone`: the worker makes one shard at a time, as generation on one machine does. It serves for teachers whose replies
-  cost nothing.
+- `alone`: the worker makes one shard at a time, as generation on one machine does. This way is for teachers whose
+  replies cost nothing.
 - `together`: the worker builds the requests of its shards, and sends them to the program that started it. That program
-  decides when each request is sent to the teacher, and tells any worker to send it. The replies come back from that
-  program too. The worker makes rows of them and commits its shards. Budget, pace, ledger and cache are in one place.
+  decides when each request is sent to the teacher, and tells any worker to send it. The program also passes each reply
+  to the worker that built its request. The worker makes rows from the replies and commits its shards. Budget, pace,
+  ledger and cache are in that program alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from synthgen.ui import UI, Progress
 @dataclass(frozen=True)
 class Task:
     """What a worker gets when it starts. `folder` is the path of RUN/generated. `seeds` and `prompt` are hashes of the
-    seeds and the templates. The worker refuses to work when it reads others.
+    seeds and the templates. The worker refuses to work when the seeds or templates that it reads have other hashes.
     """
 
     recipe: Recipe
@@ -52,7 +53,7 @@ class Task:
 
 
 class Begun(NamedTuple):
-    """The worker's process runs."""
+    """The worker's process has started."""
 
 
 class Ready(NamedTuple):
@@ -228,7 +229,7 @@ async def alone(task: Task, post: Post) -> None:
 
 
 async def together(task: Task, post: Post) -> None:
-    """A worker's main function: makes shards whose requests the program that started the worker schedules."""
+    """A worker's main function: makes shards, while the program that started the worker schedules the requests."""
     post.put(Begun())
     with ExitStack() as opening:
         opened = await asyncio.to_thread(_open, task, opening)

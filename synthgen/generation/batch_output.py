@@ -74,8 +74,8 @@ class Output:
         return Spent(count * usd, count * tokens)
 
     def _read(self, response: Mapping[str, Any]) -> tuple[Entry | None, Bill | None]:
-        """Return (entry for the cache, bill) of a response. The entry is None, so that nothing is cached, for an error
-        that may be gone when the request is repeated. The bill is None when nothing is billed.
+        """Return (entry for the cache, bill) of a response. For an error that may be gone when the request is repeated,
+        the entry is None, so that nothing is cached. The bill is None when nothing is billed.
         """
         status = response.get("status_code")
         body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")

@@ -30,12 +30,12 @@ from synthgen.tables.engines import ENGINES
 from synthgen.teachers.base import Identity, RemoteTeacher
 from synthgen.ui import UI
 
-_EACH = 8  # requests in flight for each worker: more workers than this needs would have nothing to do
+_EACH = 8  # requests in flight for each worker; with more workers, some would have nothing to do
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A teacher that only workers have opened."""
+    """A teacher that the workers have opened, and this process has not."""
 
     identity: Identity
 
@@ -75,7 +75,7 @@ def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, 
     shared = is_shared(recipe)
     if shared and any(map(casting.in_process, sections.values())):
         raise UserError(
-            "a recipe with local teachers and with paid teachers or a budget is generated on one machine",
+            "a recipe that has local teachers, and also paid teachers or a budget, is generated on one machine",
             "leave out --executor, or generate with one kind of teacher",
         )
     task = Task(recipe, folder.absolute(), inputs.seeds.fingerprint, inputs.prompt.version)
@@ -100,7 +100,9 @@ def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, 
 
 
 def is_shared(recipe: Recipe) -> bool:
-    """Whether one process must schedule the requests of all workers, because replies cost money or have a budget."""
+    """Whether one process must schedule the requests of all workers, because replies cost money, or because the recipe
+    has a budget.
+    """
     remote = [one for one in casting.cast(recipe).values() if not casting.in_process(one)]
     return bool(remote) and (recipe.generate.budget is not None or any(ENGINES[one.engine].prices for one in remote))
 

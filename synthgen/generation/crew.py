@@ -1,8 +1,8 @@
 """The workers of a cluster that make the shards of a run. They run the functions of `synthgen.generation.away`.
 
 When a worker dies, its unfinished shards are made again by other workers, and a new worker is started, which begins as
-soon as a machine has room for it. `Crew` is for workers that make shards alone. `synthgen.generation.sharing` has the
-crew whose requests this process schedules.
+soon as a machine has room for it. `Crew` is for workers that make shards alone. The crew in
+`synthgen.generation.sharing` is for workers whose requests this process schedules.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from synthgen.generation.filling import Gate
 from synthgen.teachers.base import Identity
 from synthgen.ui import Progress
 
-_DEATHS = 5  # the run stops when workers died so many times during one shard, or while they opened the teachers
-_ROOM = 120.0  # the run stops when for so many seconds no machine had room for any worker
+_DEATHS = 5  # the run stops after so many deaths of workers during one shard, or while they open the teachers
+_ROOM = 120.0  # the run stops when no machine had room for any worker for so many seconds
 _LOOK = 0.5  # seconds between two looks at the workers
 
 Identities = dict[str, Identity]
@@ -33,8 +33,8 @@ Identities = dict[str, Identity]
 @dataclass(eq=False)
 class Member:
     """A worker, and what it is doing. `open` holds its unfinished shards by name. `held` is the size in bytes of the
-    rows that it holds in memory. `opening` is true while it has not yet built the requests of its newest shard.
-    `sending` holds the futures of the requests that it is sending.
+    rows that the worker holds in memory. `opening` is true while the worker has not yet built the requests of its
+    newest shard. `sending` holds the futures of the requests that the worker is sending.
     """
 
     worker: Worker
@@ -51,7 +51,7 @@ class Crew:
     """Workers that make shards alone, one shard at a time each.
 
     `hire` starts a worker, and `count` is the number of workers. `identities` are the identities that the teachers must
-    have. When it is None, `meet` learns them from the first worker. Close the object after use.
+    have. When `identities` is None, `meet` learns the identities from the first worker. Close the object after use.
     """
 
     def __init__(self, hire: Callable[[], Worker], count: int, identities: Identities | None = None) -> None:
@@ -97,7 +97,7 @@ class Crew:
         asyncio.run(main())
 
     def expect(self, shards: Sequence[Shard], bar: Progress, gate: Gate) -> None:
-        """Take over the shards to make, and what shows and judges the progress."""
+        """Set the shards to make, the progress bar, and the gate that counts failures."""
         self.plan, self.undone, self.bar, self.gate = deque(shards), {shard.name for shard in shards}, bar, gate
 
     @asynccontextmanager
@@ -116,7 +116,7 @@ class Crew:
             self._tasks.clear()
 
     async def changed(self) -> None:
-        """Wait until something has changed, but not long. Raises the error that stops the run."""
+        """Wait until something has changed, but at most `_LOOK` seconds. Raises the error that stops the run."""
         self._news.clear()
         if self.error is None:
             try:
@@ -195,7 +195,7 @@ class Crew:
         ready = member.ready
         self.gone(member, reason)
         self.members.remove(member)
-        member.worker.close()  # it may be alive, if only its machine cannot be reached
+        member.worker.close()  # the worker may still run if only the network to its machine failed
         shards = list(member.open.values())
         self.plan.extendleft(reversed(shards))
         for name in [shard.name for shard in shards] or ([] if ready else [""]):

@@ -30,7 +30,7 @@ from synthgen.ui import UI
 
 
 def open_all(recipe: Recipe, opened: ExitStack, *, batch: bool = False) -> dict[str, Teacher | RemoteTeacher]:
-    """Open the recipe's teachers. Returns them by name. Local teachers are closed when `opened` is closed.
+    """Open the recipe's teachers. Returns the teachers by name. Local teachers are closed when `opened` is closed.
 
     Raises UserError when `batch` is given and a teacher has no Batch API."""
     sections = casting.cast(recipe)

@@ -30,11 +30,11 @@ _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run measured. `rates` has the rows a second of each stage on one node; a stage that did not run
-    from its beginning to its end in one `synthgen run` on one machine is missing. Generation is also missing if replies
-    came from the cache, and curation if its rules were not the recipe's. `row_bytes` has the bytes in each kind of
-    file, such as `generated/logits`, for each generated row. `entry_bytes` is the size of the manifest for each of its
-    files. `files` is the number of files for each shard.
+    """What a finished run measured. `rates` has the rows for each second of each stage on one node; a stage that did
+    not run from its beginning to its end in one `synthgen run` on one machine is missing. Generation is also missing if
+    replies came from the cache, and curation if its rules were not the recipe's. For each kind of file, such as
+    `generated/logits`, `row_bytes` has the bytes for each generated row. `entry_bytes` is the mean size of a file's
+    entry in the manifest. `files` is the number of files for each shard.
     """
 
     run: str
@@ -49,7 +49,8 @@ class Outlook:
     """The outlook for `rows` generated rows on `nodes` nodes.
 
     `paced_seconds` is the shortest time in which the providers of API teachers accept the requests, at the recipe's
-    `rpm`; None when no teacher has a limit. `shard_size` is the recipe's. Costs are None when a price is unknown.
+    `rpm`; None when no teacher has a limit. `shard_size` is the recipe's `generate.shard_size`. Costs are None when a
+    price is unknown.
     """
 
     rows: int
@@ -136,8 +137,8 @@ def outlook(recipe: Recipe, plan: Plan, rows: int | None, nodes: int = 1, measur
 
 
 def _paced(recipe: Recipe, requests: int) -> float | None:
-    """The shortest time in seconds for all requests. Every teacher may get every request, so only a recipe whose single
-    teacher has the key `rpm` has such a time.
+    """The least time in seconds that all requests together can take at the `rpm` of the recipe's only teacher. None
+    without `rpm`, and None for several teachers, because it is not known which teacher gets which request.
     """
     sections = list(casting.cast(recipe).values())
     rpm = getattr(sections[0], "rpm", None) if len(sections) == 1 else None
@@ -154,7 +155,7 @@ def measure(recipe: Recipe, run: Path) -> Measured:
     if changed:
         raise UserError(
             f"{run} was made with another '{changed[0]}', so its rates say nothing about this recipe",
-            "name a run of this recipe with --measured, or leave it out",
+            "name a run of this recipe with --measured, or leave --measured out",
         )
     generated = corpus.manifest(run / "generated")
     rows = generated["counts"]["rows"]

@@ -41,7 +41,8 @@ _AHEAD = 16  # number of requests that are looked up in the cache with one query
 _TURN = 32  # after this many requests, the loop lets other asyncio tasks run
 # Failures of these kinds would occur again if the request were repeated, so they are cached.
 _KEPT = ("bad_request", "context", "content_filter", "refusal", "too_large")
-# Requests with failures of these kinds are repeated, because the next answer may be right. Each answer is paid.
+# Requests with failures of these kinds are repeated, because the next answer may be right. Each of these answers costs
+# money.
 _REPEATED = ("schema", "empty", "server")
 
 

@@ -3,9 +3,10 @@ process decides when each request is sent. So the run has one budget, one pace, 
 replies, exactly as on one machine.
 
 A request is not tied to the worker that built it: any worker may send it. When the worker that built it has died, the
-request is still sent, because another worker will build the same request again. Its reply is then in the cache.
+request is still sent, because another worker will build the same request again. That other worker then finds the reply
+in the cache.
 
-The API key is not sent to the workers. Each node reads it from its own environment.
+The API key is not sent to the workers. Each node reads the key from its own environment.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from synthgen.teachers.base import Call, Refused, RemoteTeacher, Reply
 from synthgen.ui import Progress
 
 _OPEN = 64  # maximum number of open shards of a worker
-_READY = 4096  # while so many requests are ready to be sent, no further shard is opened
-_HELD_BYTES = 256 << 20  # a worker that holds rows of more bytes gets no further shard
+_READY = 4096  # no further shard is opened while this many requests are ready to be sent
+_HELD_BYTES = 256 << 20  # a worker gets no further shard while its rows in memory have more bytes than this
 
 
 class _Body(bytes):
@@ -61,7 +62,7 @@ class FarTeacher:
         return body
 
     def read(self, request: Request, body: bytes) -> Reply:
-        """The reply in a body. It was read by a worker, unless the body is from the cache."""
+        """The reply in a body. A worker has read the reply already, unless the body is from the cache."""
         return body.reply if isinstance(body, _Body) else self.real.read(request, body)
 
     async def alive(self) -> bool:
@@ -124,7 +125,9 @@ class SharingCrew(Crew):
             member.worker.put(Replied(number, reply))
 
     async def sent(self, message: Callable[[int], Send | Probe]) -> Sent | bool:
-        """Let the worker with the fewest requests in flight do something, and wait for its answer. Raises Refused."""
+        """Send a message to the worker with the fewest requests in flight, and wait for the worker's answer. Raises
+        Refused.
+        """
         while not (able := [member for member in self.members if member.ready]):
             await asyncio.sleep(0.1)
             if self.error is not None:
@@ -168,7 +171,9 @@ class SharingCrew(Crew):
         super().assign(member)
 
     def gone(self, member: Member, reason: str) -> None:
-        """Expect nothing more from a worker. The requests that it was sending may be billed, and are sent again."""
+        """Expect nothing more from a worker. The requests that the worker was sending may be billed, and are sent
+        again.
+        """
         super().gone(member, reason)
         for future in member.sending.values():
             if not future.done():

@@ -56,7 +56,7 @@ def enabled(model: PreTrainedModel) -> bool:
 
 def common(prompts: Sequence[tuple[int, ...]]) -> int:
     """The length of the longest common prefix that leaves at least one further token in every prompt."""
-    low, high = min(prompts), max(prompts)  # the common prefix of these two prompts is common to all
+    low, high = min(prompts), max(prompts)  # the common prefix of these two prompts is a prefix of all prompts
     count = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return min(count, min(len(p) for p in prompts) - 1)
 

@@ -144,8 +144,8 @@ def by_outcome(tests: Sequence[Measurement]) -> dict[str, list[Measurement]]:
 
 
 def measured(one: Measurement) -> str:
-    """A test of bias in a few sentences: what was measured, and what it says. If there are too few data, the last
-    sentence says which effect they would show.
+    """A test of bias in a few sentences: what was measured, and what it says. If the result is inconclusive, one
+    sentence says how large an effect must be to be found in these data.
     """
     effect = with_unit(one, one.estimate) if one.estimate is not None else ""
     if effect and one.low is not None and one.high is not None:

@@ -29,7 +29,7 @@ PLACES = ("run", "out", "path", "student", "held_out", "corpus", "file")
 _ONLY_READ = ("show", "open", "plan", "init")
 _ROWS_ONLY = ("show",)
 _NOT_ROWS = ("logits/", "hidden/", "student/")
-_RETRIES = 3  # how often a run is fetched again that another process changed meanwhile
+_RETRIES = 3  # how often a run is fetched again if another process changed it meanwhile
 
 
 @contextmanager
@@ -84,7 +84,9 @@ def _writes(name: str, values: Mapping[str, object], command: str) -> bool:
 
 
 def _check_apart(found: Mapping[str, Address]) -> None:
-    """Raise UserError when the output contains a place that is read: their working folders would not show this."""
+    """Raise UserError when the output contains a place that is read: their working folders would not show that one
+    place contains the other.
+    """
     out = found.get("out")
     for name, place in found.items():
         if out and name != "out" and place.url.startswith(f"{out.root}/") and place.root != out.root:

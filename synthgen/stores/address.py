@@ -23,8 +23,8 @@ READ_ONLY = ("hf", "http", "https")
 class Address:
     """The address of a run, a corpus, a student or a data set in a store.
 
-    `root` is the URL of the run, or of the folder that belongs to no run. `inside` is the path below it: `curated` for
-    `s3://bucket/runs/first/curated`, and often empty.
+    `root` is the URL of the run, or of the folder that belongs to no run. `inside` is the path below `root`: `curated`
+    for `s3://bucket/runs/first/curated`, and often empty.
     """
 
     root: str

@@ -1,9 +1,9 @@
 """The lease of a run in a store: at most one working folder writes to the run.
 
 The lease is the object `.writer/N` with the largest N. To take the lease, a process writes the object with the next
-number, which succeeds only if there is none yet. The owner writes the object again every `BEAT` seconds. Another
-process that wants the lease watches the object for `SILENCE` seconds. If the object changes, its owner is alive, and
-the other process ends with an error. No clock of another machine is read.
+number, which succeeds only if no object has this number yet. The owner writes the object again every `BEAT` seconds.
+Another process that wants the lease watches the object for `SILENCE` seconds. If the object changes, its owner is
+alive, and the other process ends with an error. No clock of another machine is read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Lease:
             self._renewed = time.monotonic()
 
     def give_back(self, *, keep: bool) -> None:
-        """End the lease, so that the next process need not wait. `keep` is False if there is no run to write to."""
+        """End the lease, so that the next process need not wait. `keep` is False if the store holds no files, so that
+        the object of the lease is deleted too.
+        """
         self.renew(done=True)
         if not keep:
             self._store.delete(self._name())

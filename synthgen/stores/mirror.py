@@ -60,8 +60,8 @@ class Known:
 
 @dataclass
 class Mirror:
-    """The working folder of one address and its store. `known` has the files that were equal in both when they were
-    last seen. `error` is the error that ended the thread.
+    """The working folder of one address and its store. `known` has the files that were equal in the folder and in the
+    store when they were last seen. `error` is the error that ended the thread.
     """
 
     address: Address
@@ -84,7 +84,9 @@ class Mirror:
     # What is known between two commands
 
     def load(self) -> None:
-        """Read what an earlier command knew. A damaged file is the same as none: everything is compared again."""
+        """Read what an earlier command knew. If state.json is damaged, everything is compared again, as without
+        state.json.
+        """
         path = self.address.state / "state.json"
         try:
             value = parse_json(path.read_text(encoding="utf-8")) if is_regular(path) else {}
@@ -106,8 +108,8 @@ class Mirror:
         """Make the working folder equal to the store, and return the objects that the store had.
 
         With `ours`, this folder was the last that wrote to the store. A file that changed here since it was last sent
-        then stays, and is sent again. But a file that is missing here may have been deleted by anything, so the whole
-        stage of this file is taken from the store. Objects for which `wanted` is false are left out.
+        then stays, and is sent again. But if a file is missing here, a user or a system may have deleted it, so the
+        whole stage of this file is taken from the store. Objects for which `wanted` is false are left out.
         """
         if self.folder.is_symlink():
             raise UserError(f"{self.folder} is a link, so no store is copied to it", "delete it")
@@ -183,7 +185,7 @@ class Mirror:
             began = time.monotonic()
             try:
                 self._send_changed()
-            except Exception as error:  # told by the next write of the command, and at its end
+            except Exception as error:  # raised by the command's next write, or at the command's end
                 self.error = self.error or error
                 return
             took = time.monotonic() - began
@@ -199,14 +201,16 @@ class Mirror:
                 return
 
     def _written(self, path: Path) -> None:
-        """Called after each write of this process. Raises the error of the thread, so that the command ends."""
+        """`durable` calls this method after each write of this process. Raises the error of the thread, so that the
+        command ends.
+        """
         if not path.is_relative_to(self.folder):
             return
         if self.error is not None:
             raise self.error
         name = path.relative_to(self.folder).as_posix()
         if name in self._ledgers:
-            self._send(name, stat_of(path) or (0, 0, 0))  # does not wait until a large file has been sent
+            self._send(name, stat_of(path) or (0, 0, 0))  # at once, even while a large file is being sent
         elif "ledger/" in name or name in REMOVAL or path.name == "batches.json":
             while not self._send_changed():
                 pass
@@ -242,7 +246,9 @@ class Mirror:
             return True
 
     def _save_sometimes(self, last: float) -> float:
-        """Save what is known if the last time was long ago. Returns when it was saved."""
+        """Save what is known if it was last saved more than `_SAVED_EVERY` seconds ago. Returns the time of the last
+        saving.
+        """
         if time.monotonic() - last < _SAVED_EVERY:
             return last
         self.save()
@@ -250,7 +256,7 @@ class Mirror:
 
     def _stale(self, changed: Iterable[str], gone: Iterable[str]) -> list[str]:
         """The objects that must be deleted before anything is sent: shards that changed, and the cards and marks that
-        speak of them or of old inputs.
+        describe these shards or old inputs.
         """
         altered = [n for n in changed if n in self.known and rebuilds(n) and self._differs(n)]
         altered += [n for n in gone if rebuilds(n)]

@@ -1,7 +1,7 @@
 """The objects of a store below one URL, by their names relative to it. The library fsspec reads and writes them.
 
-Failed requests are repeated. A new object is written only if there is none of its name. On S3, an object is replaced
-only if it is still the one that was seen before.
+Failed requests are repeated. A new object is written only if no object has its name. On S3, an object is replaced only
+if it has not changed since this process last saw it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Store:
             ) from None
 
     def list(self, folder: str = "") -> dict[str, Entry]:
-        """All objects below the URL, or below a folder there. A single object at the URL has the name ''."""
+        """All objects below the URL, or below a folder of the URL. A single object at the URL has the name ''."""
 
         def act() -> dict[str, dict[str, object]]:
             self._fs.invalidate_cache()
@@ -197,7 +197,7 @@ def whole(size: int) -> bool:
 
 
 def _version(info: dict[str, object]) -> str:
-    """What tells two contents of an object apart, in the words of each kind of store."""
+    """A text that is different for each content of an object. Each kind of store has its own key for this text."""
     for key in ("generation", "ETag", "etag", "blob_id", "created", "mtime", "LastModified"):
         if info.get(key) is not None:
             return str(info[key])

@@ -26,7 +26,8 @@ _KINDS = (
     (RESULTS, r"(.+/)?(evaluation|curve|report|export|export-[^/]+)\.json"),
 )
 _LOCAL = re.compile(r"(.+/)?(cache/.+|\.lock)")
-"""Files that stay on the disk of a machine: locks, and the training rows in tokens, which are made again."""
+"""Files that stay on the disk of a machine: locks, and the cache of tokenized training rows, which can be made again.
+"""
 REMOVAL = (".removing.json", "removed.jsonl")
 """The journal and the tombstones of `synthgen remove`. They are sent before anything is deleted, and the journal is
 deleted last."""

@@ -173,7 +173,7 @@ class Languages(Section):
     def _quoted(cls, value: object) -> object:
         """In YAML, `no` without quotes means false."""
         if any(one is False for one in (value if isinstance(value, list) else [value])):
-            raise ValueError("in YAML, no means false; write the code of Norwegian with quotes: 'no'")
+            raise ValueError("in YAML, `no` without quotes means false; write the code of Norwegian with quotes: 'no'")
         return value
 
     def rules(self) -> Iterator[Rule]:

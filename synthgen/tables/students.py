@@ -220,7 +220,7 @@ class Kind:
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
     distributed: bool = False
     """Whether several processes can train one student together, each on a share of every batch. `distill.arms` trains
-    in this way. Each process calls `train`, so a kind that says so must write files only where `durable.writes()`.
+    in this way. Each process calls `train`, so a distributed kind must write files only if `durable.writes()` is true.
     """
     copies_teacher: Callable[[Student], bool] = lambda student: False
     """Whether a student with this section starts with layers of the teacher. For a student with the teacher's layers,

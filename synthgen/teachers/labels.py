@@ -24,7 +24,8 @@ LEAST_MASS = 0.01
 bound.
 """
 
-_UNCLEAR = 0.01  # if unclear tokens (see `label_probs`) have more probability than this, no shares are known
+# If unclear tokens (see `label_probs`) have more probability than this, the shares of the labels are not known.
+_UNCLEAR = 0.01
 _MOST_EXCESS = 0.02  # the sum of the probabilities of one place's tokens may exceed 1 by this much
 _ROUNDING = 1e-6  # a log-probability of a server may exceed 0 by this much
 _FEWEST_LETTERS = 3  # a token that is only the beginning of a label has at least this many letters
@@ -82,8 +83,8 @@ def apart(labels: Sequence[Sequence[int]], masses: Sequence[float]) -> list[floa
     left = list(masses)
     for longer, mass in zip(keys, masses, strict=True):
         shorter = [n for n, key in enumerate(keys) if len(key) < len(longer) and longer[: len(key)] == key]
-        # subtract this mass only from the longest of the shorter labels: labels that are even shorter lose the whole
-        # mass of that label, of which this mass is a part
+        # this mass is subtracted only from the longest of the shorter labels; the mass of that label, which includes
+        # this mass, is itself subtracted from the label that is shorter still
         if shorter:
             left[max(shorter, key=lambda n: len(keys[n]))] -= mass
     return [one if math.isnan(one) else max(0.0, one) for one in left]

@@ -180,7 +180,7 @@ class ApiModel:
                     raise refusal(response.status, response.headers, body, self.clean)
                 if (problem := error_with_200(body, response.headers, self.clean)) is not None:
                     raise problem
-                return body + b" " if body.endswith(_BATCHED + b"}") else body  # only synthgen may set this mark
+                return body + b" " if body.endswith(_BATCHED + b"}") else body  # the space spoils a mark of the server
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(

@@ -33,8 +33,8 @@ def reason(answer: str, accepted: Sequence[str]) -> str:
 
 
 def _dotted(answer: str, reference: str, expected: Reference) -> str | None:
-    """The number with a dot before three digits, such as "1.250", because of which answer and reference differ. In
-    German and Spanish, for example, such a dot separates thousands. None if there is no such number.
+    """The number, such as "1.250", that has a dot before three digits and makes answer and reference differ. In German
+    and Spanish, for example, such a dot separates thousands. None if there is no such number.
     """
     for text, other in ((answer, reference), (reference, answer)):
         found = _THOUSANDS.search(text)

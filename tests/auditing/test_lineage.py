@@ -256,8 +256,8 @@ def test_the_author_of_a_scored_corpus_is_in_its_manifest_card_and_audit(tmp_pat
 
 
 def test_the_license_of_a_single_row_is_judged(tmp_path):
-    """A data set of several licenses says in a column which license each row has. The user's statement about the data
-    set as a whole does not replace it.
+    """A data set of several licenses says in a column which license each row has. The license that the user states for
+    the whole data set does not replace the license of a row.
     """
     licenses = ["MIT", "cc-by-nc-4.0", None, "Some text\nof a license", ["MIT", "GPL-3.0-only"], "CC0-1.0"]
     rows = [

@@ -34,7 +34,7 @@ def source(name: str, license: str, role: str = "seed") -> dict:
 
 @pytest.fixture
 def run(tmp_path):
-    """An audited run with rows that a Llama wrote, from texts under three licenses."""
+    """An audited run with rows that a Llama wrote from texts under two licenses, and one row that Gemma wrote."""
     sources = [source("llama", "llama-3.1", "generator"), source("wiki", "CC-BY-4.0"), source("code", "Apache-2.0")]
     rows = [row(f"text {n}", n, sources=[sources[0], sources[1 + n % 2]]) for n in range(4)]
     run = corpus_of(tmp_path / "run", [*rows, row("g", 4, sources=[source("g", "gemma", "generator")])])

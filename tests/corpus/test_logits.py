@@ -74,8 +74,8 @@ def test_the_last_id_of_a_vocabulary_and_the_bytes_of_an_id(vocabulary, width):
 
 @pytest.mark.parametrize(("k", "tail"), [(2, -32.0), (3, -np.inf)])
 def test_values_that_are_small_or_equal_and_whole_vocabularies(k, tail):
-    """A top-k of the whole vocabulary has no residual mass. Log-probabilities below the floor are stored as the floor,
-    and so is the residual mass if some ids are not kept.
+    """A top-k of the whole vocabulary has no residual mass. Log-probabilities below the floor are stored as the floor.
+    If some ids are not kept, a residual mass below the floor is stored as the floor too.
     """
     meta = logits.meta(logits.LogitsSpec("topk", 1.0, k=k), 3, "t", "k")
     values = np.array([[0.0, -np.inf, -np.inf][:k], [-1.0] * k, [1e-6, -0.001, -31.999][:k]], np.float32)

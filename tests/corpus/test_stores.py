@@ -69,13 +69,15 @@ def test_a_killed_replacement_leaves_no_mixture(store, disk, number):
     assert len(store.changes) == min(number - 1, 13)
     if number % 2:
         store.on_machine("b")
-    curate(store, OTHER, fresh=number < 9)  # until the new inputs are there, the user must say so again
+    curate(store, OTHER, fresh=number < 9)  # until the new inputs are in the store, the user must give --fresh again
     assert store.get("run").items() >= {k: v for k, v in contents(disk / "other").items() if "curated" in k}.items()
     assert wrong == []
 
 
 def writing(store: MemoryStore, *, only_read: bool = False):
-    """A session of a command that writes to the run `run`, or only reads it. Yields the places of the command."""
+    """A session of a command that writes to the run `run`, or only reads it. Yields the arguments of the command, with
+    the working folder in place of the URL.
+    """
     return stores.opened({"run": store.url("run")}, "show" if only_read else "report")
 
 
@@ -166,7 +168,7 @@ def test_a_removal_is_known_to_the_store_before_its_first_change(store):
 def test_an_object_of_another_process_is_not_replaced(store):
     files = Store(store.url("run"))
     files.write("a", b"1", None)
-    files.write("a", b"1", None)  # as after a reply that was lost
+    files.write("a", b"1", None)  # as if the reply to this write had been lost
     with pytest.raises(UserError, match="another process writes to this run"):
         files.write("a", b"2", None)
     assert store.get("run") == {"a": b"1"}

@@ -230,7 +230,7 @@ def test_a_language_that_cannot_be_detected_is_refused(codes):
     "rules", ["language: [no]", "language: [en, no]", "language: {allowed: [no]}", "language: {allowed: no}"]
 )
 def test_norwegian_without_quotes_is_false_in_yaml(rules):
-    says = "in YAML, no means false; write the code of Norwegian with quotes: 'no'"
+    says = "in YAML, `no` without quotes means false; write the code of Norwegian with quotes: 'no'"
     assert says in refusal_of(**yaml.safe_load(rules))
     assert yaml.safe_load("language: no") == {"language": False}, "which switches the check off"
 

@@ -45,8 +45,8 @@ LOOSE = {"answer": False, "truncated": False, "repetition": None, "length": None
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """`scored(kind)` returns (recipe, run): completions `TEXTS` with the distributions of a small teacher. With
-    `scored(kind, LOST)`, the texts that lose their tokens are left out.
+    """`scored(kind)` returns (recipe, run): completions `TEXTS` with the distributions of a small teacher.
+    `scored(kind, LOST)` leaves out the texts whose rows lose their token ids.
     """
     folder = tmp_path_factory.mktemp("tokens")
     teacher = small_teacher(folder / "teacher", merges=[(".", "Ċ")])

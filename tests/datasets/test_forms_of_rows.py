@@ -241,7 +241,7 @@ def messages(*said: dict, **more) -> dict:
         (MESSAGES, messages(ASKED, {**ANSWERED, "weight": 0.5}), "neither 0 nor 1"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "weight": 0}), "must choose the last turn"),
         (MESSAGES, messages(ASKED, {**ANSWERED, "train": 1}, AGAIN, {**MORE, "train": 0}), "must choose the last turn"),
-        (MESSAGES, messages({**ASKED, "train": True}, ANSWERED), "only the assistant's are learned"),
+        (MESSAGES, messages({**ASKED, "train": True}, ANSWERED), "only messages of the assistant are learned"),
         (MESSAGES, messages(ASKED, ANSWERED, teaches="first"), "neither `last` nor `all`"),
         (MESSAGES, messages(ASKED, ANSWERED, tools="hammer"), "the column 'tools' is not a list of tools"),
         (MESSAGES, messages(ASKED, ANSWERED, tools=["hammer"]), "the column 'tools' is not a list of tools"),

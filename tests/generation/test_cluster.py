@@ -82,7 +82,7 @@ def test_the_rows_are_those_of_one_machine(place, server, monkeypatch):
 
 
 def dying(after: int, place: Path | None = None):
-    """Ends the first worker when so many of its requests were answered. It leaves a temporary file in `place`."""
+    """Ends the first worker after the answers to `after` of its requests. Leaves a temporary file in `place`."""
     answered = 0
 
     def heard(worker, found) -> None:

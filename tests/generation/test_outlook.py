@@ -1,4 +1,6 @@
-"""The outlook of a plan: what a finished run measured, scaled to more rows and nodes, and what is not known."""
+"""The outlook of a plan: the measurements of a finished run, scaled to more rows and nodes, and the notes on what is
+not known.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def measured(small_run, tmp_path):
     rows = corpus.manifest(run / "generated")["counts"]["rows"]
     lines = [
         {"stage": "generate", "seconds": 2.0, "worked": True, "rows": rows, "recipe": digest_of_rows(recipe)},
-        {"stage": "generate", "seconds": 0.01, "worked": True},  # a command that did a part of the work
+        {"stage": "generate", "seconds": 0.01, "worked": True},  # a command that did only a part of the work
         {"stage": "curate", "seconds": 0.5, "worked": True, "rows": rows, "recipe": digest_of_rows(recipe)},
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "cur')

@@ -1,4 +1,4 @@
-"""benchmarks/mutants.py changes one place at a time, draws the same mutants for a seed, and counts survivors."""
+"""benchmarks/mutants.py changes one place at a time, draws the same mutants for the same seed, and counts survivors."""
 
 from __future__ import annotations
 

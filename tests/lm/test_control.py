@@ -1,5 +1,5 @@
-"""The characters of a control token in a text are tokenized as characters. The tokens of texts without such characters
-do not change.
+"""The characters of a control token in a text are tokenized as characters. Texts without characters of a control token
+keep their tokens.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def test_generate_refuses_a_hidden_system_message_before_it_writes_anything(tmp_
 
 
 def test_generate_refuses_a_template_that_hides_the_students_prompt(tmp_path, teacher):
-    """The teacher gets no system message, but the student would."""
+    """The template shows only the last message, so it hides the system message."""
     (teacher / "chat_template.jinja").write_text(REFUSED["first turns alone"][0].replace("[:2]", "[-1:]"))
     path = small_task(tmp_path / "task", teacher, seeds=3)
     (path.parent / "system.j2").write_text("Be brief.")

@@ -59,7 +59,7 @@ def z_scores(logp: torch.Tensor, temperature: float, target: logits.Sampled, dra
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_sampled_targets_are_unbiased(temperature):
     """The mean loss over many tokens is within 3 standard errors of the full cross-entropy. The error of the mean
-    gradient is as large as that of independent draws: its mean square is near 1, in standard errors.
+    gradient is as large as for independent draws: measured in standard errors, its mean square is near 1.
     """
     logp, z = teacher_and_student(scale=1.0)
     draws = 50

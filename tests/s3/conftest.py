@@ -1,4 +1,6 @@
-"""A server of S3 on this machine: moto, behind a proxy that fails, delays and kills as a test says."""
+"""An S3 server on this machine: moto, behind a proxy. A test tells the proxy which requests fail or are delayed, and
+when it kills a process.
+"""
 
 from __future__ import annotations
 

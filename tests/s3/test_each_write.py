@@ -60,7 +60,7 @@ def test_a_replaced_corpus_is_never_a_mixture(store, tmp_path, other):
         assert wrong == [], number
         if finished:
             break
-    assert died >= 2 * len(expected) - 1  # each file but inputs.json was deleted and written
+    assert died >= 2 * len(expected) - 1  # each file except inputs.json was deleted and written
 
 
 def test_a_removal_is_completed(store, tmp_path, monkeypatch):

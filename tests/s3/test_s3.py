@@ -25,7 +25,7 @@ TIMED = ("log.jsonl", "report.html", "audit/", "training.json", "evaluation.json
 
 
 def same(disk: dict[str, bytes], store: dict[str, bytes]) -> list[str]:
-    """The names of the files that differ. Files that hold times need only exist."""
+    """The names of the files that differ or are missing. Files that hold times need only exist."""
     names = {name for name in disk if not name.startswith(".writer") and "cache/" not in name}
     missing = sorted(names ^ set(store))
     return missing + [n for n in sorted(names & set(store)) if not any(t in n for t in TIMED) and disk[n] != store[n]]

@@ -79,7 +79,7 @@ def same_students(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(small_run, tmp_path_factory):
-    """(recipe, run) of a small teacher, with 3 or 4 rows in each batch."""
+    """(recipe, run) of a small teacher. Each batch has 3 or 4 rows."""
     recipe, run = small_run(seeds=20, split=HELD_OUT)
     return recipe, shutil.copytree(run, tmp_path_factory.mktemp("processes") / "run")
 
@@ -108,7 +108,7 @@ def test_two_processes_train_the_same_student(small, tmp_path):
     wanted = ["portions and stored hidden states", "on policy"]
     for name in wanted:
         train(load_recipe(tasks[name]), run, tmp_path / "one" / name)
-    shutil.rmtree(run / "hidden")  # so that the launched processes must compute the hidden states again
+    shutil.rmtree(run / "hidden")  # now the launched processes must compute the hidden states again
     done = launch(2, [{"recipe": tasks[name], "run": run, "out": tmp_path / "two" / name} for name in wanted])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 processes, each of which trains on a part of every batch" in done.stderr
@@ -145,8 +145,8 @@ def all_kinds(small, tmp_path_factory):
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("name", [*WRITERS, *READERS])
 def test_every_kind_of_student_is_the_same(all_kinds, name, count):
-    """The students have no dropout, because each process draws its own. A batch of 3 rows has no equal shares for 2
-    processes, and a batch of 4 rows has none for 3 processes.
+    """The students have no dropout, because each process draws its own. A batch of 3 rows cannot be divided equally
+    among 2 processes, nor a batch of 4 rows among 3 processes.
     """
     same_students(all_kinds / "1" / name, all_kinds / str(count) / name)
 
@@ -196,7 +196,7 @@ def test_any_number_of_processes_resumes(small, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "rank"), [(2, 0), (2, 1), (3, 2)])
 def test_a_killed_process_ends_all_and_the_same_command_resumes(small, tmp_path, count, rank):
-    """The student has the same bytes as one that as many processes trained without an interruption."""
+    """The student has the same bytes as a student that the same number of processes trained without an interruption."""
     recipe, run = small
     task = written(tmp_path / "recipe.yaml", recipe, max_steps=8, save_steps=2)
     whole = launch(count, [{"recipe": task, "run": run, "out": tmp_path / "whole"}])

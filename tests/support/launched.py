@@ -1,7 +1,7 @@
 """The script that `support.launching` starts in each of several processes. Its argument is a list of trainings as JSON.
 
-A training has the path of a recipe, a run and the student's folder. `end` says how one process ends after some steps:
-{"rank": 1, "steps": 3, "by": "kill"}, or "error". With "by": "cut", all processes stop.
+A training has the path of a recipe, a run and the student's folder. `end` says how one process ends after some steps,
+by a kill or by an error: {"rank": 1, "steps": 3, "by": "kill"}. With "by": "cut", all processes stop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from synthgen.ui import UI, Progress
 
 
 class _Ending(UI):
-    """Ends this process after some steps. Without `end`, prints as the command does in process 0."""
+    """Ends this process after some steps, if `end` says so. In process 0, prints what the command prints."""
 
     def __init__(self, end: dict[str, Any] | None) -> None:
         super().__init__(quiet=os.environ["RANK"] != "0")
@@ -49,7 +49,7 @@ class _Ending(UI):
 
 
 def _count_written(path: str) -> None:
-    """Appends the seed of each text that a student writes to a file."""
+    """For each text that a student writes, appends the text's seed to a file."""
     complete = LanguageModel.complete
 
     def counted(self: LanguageModel, prompts: Any, keys: Any, *rest: Any) -> Any:

@@ -20,7 +20,9 @@ _ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1
 
 
 def launch(processes: int, trainings: Sequence[Mapping[str, Any]]) -> subprocess.CompletedProcess[str]:
-    """Run `trainings` one after the other in `processes` processes. See `support.launched` for their keys."""
+    """Run `trainings` one after the other in `processes` processes. `support.launched` describes the keys of a
+    training.
+    """
     return torchrun(processes, str(_SCRIPT), json.dumps(trainings, default=str))
 
 

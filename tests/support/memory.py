@@ -76,7 +76,7 @@ class MemoryStore:
                 return act(store, path, *more)
             if self._last is not None and len(self.changes) >= self._last:
                 if "ledger/" in path:
-                    raise OSError("dead")  # the tasks that wait for the ledger would wait forever for another error
+                    raise OSError("dead")  # after other errors, tasks would wait for the ledger forever
                 raise Died
             answer = act(store, path, *more)
             self.changes.append(f"{name} {path}")
@@ -87,7 +87,7 @@ class MemoryStore:
 
 
 def half_commits(objects: dict[str, bytes], stage: str) -> list[str]:
-    """What is wrong with a corpus in a store: a manifest whose files differ, and data files without their parts."""
+    """The faults of a corpus in a store: files that differ from the manifest, and data files without their parts."""
     import hashlib
     import io
 

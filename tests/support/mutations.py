@@ -269,7 +269,7 @@ def _pipe(path: Path) -> None:
 
 
 def _exchanged(path: Path) -> None:
-    """The file gets the content of the next file of its folder."""
+    """The file gets the content of another file of its folder with the same suffix."""
     others = sorted(p for p in path.parent.iterdir() if p.suffix == path.suffix and p.is_file() and p != path)
     if others:
         shutil.copyfile(others[0], path)

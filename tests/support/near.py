@@ -14,7 +14,9 @@ from synthgen.executor.messages import Main, Post, WorkerDied
 
 
 class NearWorker:
-    """A worker. `die` ends it as the death of its machine would. `count` is the number of messages it has sent."""
+    """A worker. `die` ends the worker, as the death of its machine would. `count` is the number of messages that the
+    worker has sent.
+    """
 
     def __init__(self, cluster: NearCluster, main: Main, task: object) -> None:
         self.cluster, self.message = cluster, pickle.dumps((main, task))

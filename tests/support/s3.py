@@ -1,4 +1,5 @@
-"""A proxy before a server of S3, which fails, delays and kills as a test says, and commands in forks.
+"""A proxy in front of an S3 server, and commands in forks. A test tells the proxy which requests fail or are delayed,
+and when it kills a process.
 
 proxy.fault = lambda method, path, number: 503 if number % 5 == 0 else None
 code, output = command(["synthgen", "show", "s3://bucket/run"], tmp_path / "machine")
@@ -29,7 +30,8 @@ SLOW_DOWN = (
 class Proxy:
     """Forwards requests to the server. `fault` gets (method, path, number of the request) and returns a status with
     which the request fails, a number of seconds to wait, or None. `kill` is (pid, n, when): the process is killed
-    before or after its n-th PUT or DELETE reaches the server. In place of n, `kill` may have the end of a name.
+    before or after its n-th PUT or DELETE reaches the server. Instead of n, `kill` may hold the end of an object's
+    name.
     """
 
     def __init__(self, port: int) -> None:
@@ -143,8 +145,8 @@ class Command:
 
 
 def start(words: list[str | Path], machine: Path) -> Command:
-    """Start a command with the cache of a machine. A lease without a sign of life lasts two seconds. The process is a
-    fork of one that has imported everything, so that a trial takes tenths of a second.
+    """Start a command with the cache of a machine. A lease that is not renewed ends after two seconds. The process is a
+    fork of a process that has imported everything, so that a trial takes tenths of a second.
     """
     machine.mkdir(parents=True, exist_ok=True)
     file = machine / f"output-{time.monotonic_ns()}"

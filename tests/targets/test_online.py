@@ -361,7 +361,7 @@ def test_half_floats_and_small_portions_teach_nearly_the_same(corpus_, tmp_path,
     recipe, run = corpus_
     found = []
     for name, more in (("whole", {}), ("half", {"dtype": "bfloat16", "micro_batch_size": 3})):
-        if online["mode"] == "on_policy":  # in bfloat16, the student would write different texts
+        if online["mode"] == "on_policy":  # in bfloat16, the student would write other texts than in float32
             more = {key: value for key, value in more.items() if key != "dtype"}
         settings = {"online": online, "baseline": False, "max_steps": 3, **more}
         found.append(metrics_of(student_of(recipe, run, tmp_path / name, **settings)))

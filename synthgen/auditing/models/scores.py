@@ -79,8 +79,8 @@ def score_options(model: LanguageModel, questions: Sequence[Question]) -> Option
 
 def split(tokens: Tokens, begin: Sequence[int], asked: str, options: Sequence[str]) -> list[Row]:
     """Tokenize the prompt `asked` with a space and an option after it, for each option. A token may span the border
-    between prompt and option. So each whole text is tokenized, and the longest beginning that all these token sequences
-    have in common with the tokens of `asked` alone counts as the prompt.
+    between prompt and option. So each whole text is tokenized. The prompt is the longest beginning that all these token
+    sequences have in common with the tokens of `asked` alone.
     """
     alone = tokens.ids(asked)
     whole = [tokens.ids(f"{asked} {option}") for option in options]

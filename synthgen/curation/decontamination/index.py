@@ -62,8 +62,8 @@ class Hit:
 @dataclass(frozen=True)
 class _Sequences:
     """All sequences of one length, ascending by their hashes. For each sequence, `texts` holds the index of its text,
-    and `places` holds the index of its first word among all words. `present` says for each value of a hash's highest
-    bits whether a sequence has such a hash.
+    and `places` holds the index of its first word among all words. `present` says for each value of the highest bits
+    whether the hash of any sequence begins with these bits.
     """
 
     length: int

@@ -51,7 +51,7 @@ def kinds() -> npt.NDArray[np.uint8]:
     """The kind of each character below `OTHERS`, by its number. Letters, digits, marks and the underscore are in words
     (Unicode's categories L, N and M).
     """
-    categories = "".join(map(unicodedata.category, map(chr, range(OTHERS))))  # two letters for each character
+    categories = "".join(map(unicodedata.category, map(chr, range(OTHERS))))  # a category has two letters
     inside = np.isin(np.frombuffer(categories.encode(), np.uint8)[::2], np.frombuffer(b"LNM", np.uint8))
     inside[ord("_")] = True
     table = np.where(inside, WORD, BREAK).astype(np.uint8)

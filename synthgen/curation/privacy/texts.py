@@ -49,7 +49,8 @@ class Place:
 
 
 def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[tuple[int, Row, Hints]]:
-    """Yield (number in the batch, columns, hints of its texts) for each row that holds a value of one of the entities.
+    """Yield (the row's number in the batch, its columns, the hints of its texts) for each row that holds a value of one
+    of the entities.
 
     All texts are searched in one call, because the preparation of each search takes a millisecond. Python objects are
     made only for likely texts and for the yielded rows.

@@ -217,8 +217,9 @@ def _size(text: str) -> int:
 
 
 def _asked_for(prompts: pa.Array) -> list[bool]:
-    """For each prompt: whether a refusal may be the answer that it asks for. Such a prompt holds a refusal and asks to
-    translate, change or repeat it, asks what somebody says, or asks to write an apology or a rejection.
+    """For each prompt: whether a refusal may be the answer that it asks for. There are three kinds of such prompts: a
+    prompt that holds a refusal and asks to translate, change or repeat it; a prompt that asks what somebody says; and a
+    prompt that asks to write an apology or a rejection.
     """
     texts = contents(prompts, "\n")
     asked = _matches(texts, _WHAT_IS_SAID) | _matches(texts, _DECLINES)

@@ -95,7 +95,7 @@ def _strata(values: pa.Array, name: str) -> pa.Array:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise RecipeError(
             f"curate.select.column: '{name}' holds values of type {values.type}, which cannot be strata",
-            "name a column with texts, numbers or true and false",
+            "name a column of texts, numbers or booleans",
         ) from None
 
 

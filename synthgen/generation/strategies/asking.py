@@ -7,8 +7,8 @@ variable `question`.
 - `magpie`: the question that the teacher writes at the start of an empty user turn (2024).
 - `personas`: the question that a described person would ask (Persona Hub, 2024).
 - `paraphrase`, `back_translation`: the seed's question in other words. The seed's reference remains correct.
-- `counterfactual`: the seed's question, and this question with names and pronouns swapped. The teacher answers both
-  questions.
+- `counterfactual`: the seed's question, and this question with names and pronouns swapped. The teacher answers the
+  question and its swapped form.
 - `extract`: questions about a document. The document is in the prompt of each answer.
 - `conversation`: a conversation of several turns. A separate template asks for the user's later turns.
 """
