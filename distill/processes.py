@@ -133,11 +133,14 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     sent = []
     for parameter, anywhere in zip(weights, there.tolist(), strict=True):
         if anywhere:
-            given = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = given.contiguous()
-            sent.append(dist.all_reduce(parameter.grad, async_op=True))
-    for one in sent:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            total = grad.contiguous()
+            parameter.grad = grad
+            sent.append((dist.all_reduce(total, async_op=True), grad, total))
+    for one, grad, total in sent:
         one.wait()
+        if not grad.is_contiguous():  # the fused AdamW needs the strides of the weight
+            grad.copy_(total)
 
 
 @contextmanager

@@ -113,7 +113,7 @@ STEPS = Output("synthgen curate", (), (r"steps/[0-9a-f]{16}/.+",))
 CURATED = Output(
     "synthgen curate",
     (("inputs.json", '"generated_sha256"'),),
-    (*corpus_files("rejected")[:-1], *STEPS.files, r"inputs\.json"),
+    (*corpus_files("rejected", "logits/.+")[:-1], *STEPS.files, r"inputs\.json"),
 )
 _REPORTS = (("report.json", '"findings"'), ("report.md", "# Audit: "))
 AUDITED = Output(

@@ -26,6 +26,7 @@ from synthgen.recipe import (
     check_installed,
     check_recipe,
     deciding,
+    digest_of_rows,
     load_recipe,
     recipe_of_values,
     with_values,
@@ -80,6 +81,8 @@ class _Stages:
     """
 
     folder: Path
+    recipe: Recipe
+    executor: str
     fresh: bool
     same: bool
     seconds: dict[str, float] = field(default_factory=dict)
@@ -92,7 +95,8 @@ class _Stages:
         changed recipe, a stage starts over only if its inputs changed.
         """
         began, before = time.monotonic(), _state(self.folder)
-        anew = not (self.folder / _MADE.get(name, "")).exists()
+        # the rows of a cluster say nothing about the rate of one node
+        anew = self.executor == "local" and not (self.folder / _MADE.get(name, "")).exists()
         try:
             value = act(self.fresh and self.same)
         except RunChanged:
@@ -103,8 +107,10 @@ class _Stages:
         worked = _state(self.folder) != before
         self.worked |= worked
         counts = corpus.manifest(self.folder / _MADE[name])["counts"] if anew else {}
-        rows = sum(counts.get(key, 0) for key in ("rows", "kept", "rejected"))
-        _log(self.folder / "log.jsonl", {"stage": name, "seconds": self.seconds[name], "worked": worked}, rows)
+        line = {"stage": name, "seconds": self.seconds[name], "worked": worked}
+        if rows := sum(counts.get(key, 0) for key in ("rows", "kept", "rejected")):
+            line |= {"rows": rows, "recipe": digest_of_rows(self.recipe)}
+        _log(self.folder / "log.jsonl", line)
         return value
 
 
@@ -141,7 +147,7 @@ def run(
         path = folder / "recipe.yaml"
         same = path.exists() and deciding(load_recipe(path)) == deciding(recipe)
         begin(recipe, folder, fresh)
-        stages = _Stages(folder, fresh, same)
+        stages = _Stages(folder, recipe, executor, fresh, same)
         where: _Where = {"executor": executor, "workers": workers}
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         keep_recipe(recipe, folder)
@@ -263,12 +269,11 @@ def _state(folder: Path) -> list[tuple[str, int]]:
     ]
 
 
-def _log(path: Path, stage: dict[str, object], rows: int) -> None:
-    """Add a line to log.jsonl. `rows` is the number of rows of a stage that one call did from beginning to end, or 0.
-    A reader of the log needs this number to compute a rate.
+def _log(path: Path, stage: dict[str, object]) -> None:
+    """Add a line to log.jsonl. If one call on one machine did a stage from beginning to end, the line has the number of
+    its `rows` and the digest of its `recipe`. A reader of the log needs both to compute a rate.
     """
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **stage}
-    line |= {"rows": rows} if rows else {}
     before = path.read_bytes().decode(errors="replace") if is_regular(path) else ""
     lines = [*before.splitlines(), json.dumps(line)]  # an incomplete last line also gets a line end
     durable.write_text(path, "\n".join(lines) + "\n")

@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from synthgen.curation import openings, turns
 from synthgen.curation.lists import appended, lengths, numbers
+from synthgen.curation.text import cut_off
 from synthgen.executor import Services
 from synthgen.tables.section import Section
-from synthgen.verify.final import final
+from synthgen.verify.final import after_reasoning, final
 
 Change = Callable[[str, str], str]
 """Returns the changed text of a completion. The function also gets the prompt's text, which is empty for edits that do
@@ -23,6 +24,7 @@ not read the prompt. A text that is not changed is returned as it is.
 
 _UNTIDY = r"\r|[ \t]\n|[ \t]$|\n[ \t]*\n[ \t]*\n|^[ \t]*\n|\n$"
 _LAST_RULER = re.compile(r"\n\s*(?:-{3,}|\*{3,}|={3,}|#+)\s*\Z")  # matches a line such as "---" before the next turn
+_NUMBERED = re.compile(r"\W*(\w+ ?\d+)")  # matches the name and the number of a turn, such as "Question 2"
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)")
 
 
@@ -32,8 +34,8 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     at the very beginning of the completion is not cut.
 
     If a changed row had an answer, `answer` is read again from the rest of the completion. `rationale` becomes null if
-    a part of the rationale was cut. The finish reason `length` becomes `stop`, because the limit cut off only the
-    invented turn.
+    a part of the rationale was cut. The finish reason `length` becomes `stop` if the limit cut off only the invented
+    turn (see `_is_whole`).
     """
     texts, prompts = batch["completion.text"], batch["prompt.text"]
     open_ = _like(prompts, turns.ENDS_WITH_LABEL)
@@ -41,15 +43,29 @@ def next_turn(batch: pa.RecordBatch, section: Section, services: Services) -> pa
     edited = _edited(batch, "next_turn", likely, _cut)
     reasons = batch["finish_reason"]
     limit = pc.fill_null(pc.equal(reasons, "length"), False)
-    ended = pc.and_(limit, pa.array(lengths(edited["edits"]) > lengths(batch["edits"])))
+    ended = numbers(limit).astype(bool) & (lengths(edited["edits"]) > lengths(batch["edits"]))
+    for row in np.flatnonzero(ended).tolist():
+        left = edited["completion"][row].as_py()[-1]["content"]
+        ended[row] = _is_whole(left, texts[row].as_py()[len(left) :], prompts[row].as_py() or "")
     columns = {name: edited[name] for name in edited.schema.names}
-    columns["finish_reason"] = pc.if_else(ended, pa.scalar("stop", reasons.type), reasons)
+    columns["finish_reason"] = pc.if_else(pa.array(ended), pa.scalar("stop", reasons.type), reasons)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _cut(text: str, prompt: str) -> str:
     place = turns.begins(text, prompt.rpartition("\0")[2])
     return _LAST_RULER.sub("", text[:place]).rstrip() if place < len(text) else text
+
+
+def _is_whole(left: str, cut: str, prompt: str) -> bool:
+    """Whether the text before an invented turn is a whole answer. The text is not whole if it ends within a block of
+    code, reasoning, a JSON document or a sentence, because the line with a name is then a part of this text. A text
+    that begins with a turn, such as "Question 1: …", may continue with the turns that the prompt asked for. This also
+    holds if the first turn in the `cut` text has a number with which it stands in the prompt.
+    """
+    numbered = _NUMBERED.match(cut)
+    asked = numbered is not None and numbered[1].casefold() in prompt.casefold()
+    return not asked and after_reasoning(left) is not None and cut_off(left) is None and not turns.is_turn(left)
 
 
 def _like(texts: pa.Array, pattern: str) -> pa.Array:

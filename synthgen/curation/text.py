@@ -83,13 +83,13 @@ def truncated(batch: pa.RecordBatch, section: Truncated, services: Services) -> 
     if section.from_text:
         unknown = pc.and_(pc.is_null(reasons), pc.match_substring_regex(batch["completion.text"], pattern=_MAY_BE_CUT))
         for row in np.flatnonzero(numbers(pc.fill_null(unknown, False))).tolist():
-            problem = _cut(batch["completion.text"][row].as_py())
+            problem = cut_off(batch["completion.text"][row].as_py())
             if problem:
                 rejected[row] = Rejection(problem[1], rule=problem[0])
     return Verdicts(rejected)
 
 
-def _cut(text: str) -> tuple[str, str] | None:
+def cut_off(text: str) -> tuple[str, str] | None:
     """Whether a text was cut off: the rule and the reason. None if the text may be complete."""
     fences = _FENCE.findall(text)
     if len(fences) % 2:

@@ -77,6 +77,11 @@ def begins(text: str, prompt: str) -> int:
     return min(places)
 
 
+def is_turn(text: str) -> bool:
+    """Whether the first line of a text is itself a turn, such as "Question 1: …"."""
+    return _SPEAKER.match(f"\n{text}") is not None
+
+
 def _first(pattern: re.Pattern[str], text: str, start: int) -> int:
     """The first place outside of blocks of code where the pattern matches."""
     found = (each.start() for each in pattern.finditer(text, start))

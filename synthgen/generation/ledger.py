@@ -66,7 +66,7 @@ class Ledger:
         self.spent, self.held = Spent(), Spent()
         self.before = spent(folder, part)
         if shards and not _files(folder):
-            self.spent = _cost_of_rows(shards)
+            self.spent = cost_of_rows(shards)
             self.before = self.spent
         durable.make_folder(folder)
         self.path = folder / f"{part[0]}-of-{part[1]}-{secrets.token_hex(8)}.jsonl"
@@ -216,7 +216,8 @@ def _last(path: Path) -> Spent:
     return Spent()
 
 
-def _cost_of_rows(shards: Sequence[Path]) -> Spent:
+def cost_of_rows(shards: Sequence[Path]) -> Spent:
+    """The costs that the rows of these shards state."""
     usd = tokens = 0
     for path in shards:
         table = read_columns(path, ["cost_usd", "usage"])

@@ -16,12 +16,14 @@ from pathlib import Path
 from synthgen import corpus
 from synthgen.errors import UserError
 from synthgen.files import is_regular, parse_json
-from synthgen.generation import casting
+from synthgen.generation import casting, ledger
 from synthgen.generation.plan import Plan
-from synthgen.recipe import Recipe, load_recipe
+from synthgen.recipe import Recipe, digest_of_rows, load_recipe
 
 _STAGES = {"generate": "generated", "curate": "curated"}
 _SAME = ("strategy", "teacher", "teachers", "mixture", "steps", "logits")
+_MAY_DIFFER = ("num_generations", "seed", "shard_size", "budget", "max_failures")
+"""Keys of `generate` that affect neither the time nor the size of a row."""
 _UNITS = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
@@ -29,7 +31,8 @@ _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 @dataclass(frozen=True)
 class Measured:
     """What a finished run measured. `rates` has the rows for each second of each stage on one node; a stage that did
-    not run from its beginning to its end in one `synthgen run` is missing. For each kind of file, such as
+    not run from its beginning to its end in one `synthgen run` on one machine is missing. Generation is also missing if
+    replies came from the cache, and curation if its rules were not the recipe's. For each kind of file, such as
     `generated/logits`, `row_bytes` has the bytes for each generated row. `entry_bytes` is the mean size of a file's
     entry in the manifest. `files` is the number of files for each shard.
     """
@@ -97,6 +100,8 @@ class Outlook:
         sizes = self.sizes()
         parts = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items())
         lines.append(f"  storage: {f'{_size(sum(sizes.values()))}: {parts}' if sizes else _UNKNOWN}")
+        if sizes and not any(name.startswith("curated/") for name in sizes):
+            lines.append(f"  storage of curated rows: {_UNKNOWN}")
         return "\n".join(lines)
 
     def _cost(self) -> str:
@@ -145,8 +150,8 @@ def measure(recipe: Recipe, run: Path) -> Measured:
     made = load_recipe(run / "recipe.yaml")
     mine, theirs = (one.model_dump(mode="json") for one in (recipe, made))
     changed = [key for key in _SAME if mine[key] != theirs[key]]
-    if mine["generate"]["max_new_tokens"] != theirs["generate"]["max_new_tokens"]:
-        changed.append("generate.max_new_tokens")
+    asked = mine["generate"].keys() - set(_MAY_DIFFER)
+    changed += [f"generate.{key}" for key in sorted(asked) if mine["generate"][key] != theirs["generate"][key]]
     if changed:
         raise UserError(
             f"{run} was made with another '{changed[0]}', so its rates say nothing about this recipe",
@@ -156,8 +161,9 @@ def measure(recipe: Recipe, run: Path) -> Measured:
     rows = generated["counts"]["rows"]
     if not rows:
         raise UserError(f"{run} has no rows, so it measured nothing", "name another run with --measured")
+    known = [stage for stage in _STAGES if stage == "generate" or _same_rules(recipe, run)]
     row_bytes: dict[str, float] = {}
-    for name in _STAGES.values():
+    for name in (_STAGES[stage] for stage in known):
         if (run / name / "manifest.json").exists():
             for path, entry in corpus.manifest(run / name)["files"].items():
                 part = f"{name}/{path.partition('/')[0]}"
@@ -165,19 +171,42 @@ def measure(recipe: Recipe, run: Path) -> Measured:
     files = generated["files"]
     shards = sum(path.startswith("data/") for path in files)
     entry_bytes = len(json.dumps(files, indent=2)) / len(files)
-    return Measured(str(run), _rates(run), row_bytes, entry_bytes, len(files) / shards)
+    rates = {stage: rate for stage, rate in _rates(run, digest_of_rows(made)).items() if stage in known}
+    if "generate" in rates and _from_cache(made, run):
+        del rates["generate"]
+    return Measured(str(run), rates, row_bytes, entry_bytes, len(files) / shards)
 
 
-def _rates(run: Path) -> dict[str, float]:
-    """The rows a second of each stage, from the lines of log.jsonl that say how many rows the stage made."""
+def _same_rules(recipe: Recipe, run: Path) -> bool:
+    """Whether the curated corpus of `run` was made with the recipe's rules."""
+    path = run / "curated" / "inputs.json"
+    rules = json.loads(json.dumps(recipe.curate.values()))
+    return is_regular(path) and corpus.load_json(path).get("curate") == rules
+
+
+def _from_cache(recipe: Recipe, run: Path) -> bool:
+    """Whether replies of paid teachers came from the cache, so that the run spent fewer tokens than its rows state."""
+    if any(casting.in_process(section) for section in casting.cast(recipe).values()):
+        return False
+    shards = sorted((run / "generated" / "data").glob("*.parquet"))
+    return ledger.spent(run / ledger.FOLDER).tokens < ledger.cost_of_rows(shards).tokens
+
+
+def _rates(run: Path, made_with: str) -> dict[str, float]:
+    """The rows a second of each stage, from the lines of log.jsonl that say how many rows the stage made. Lines of
+    another recipe than `made_with` do not count.
+    """
     path, rates = run / "log.jsonl", dict[str, float]()
     for line in path.read_bytes().decode(errors="replace").splitlines() if is_regular(path) else []:
         try:
             entry = parse_json(line)
         except ValueError:
             continue  # the machine crashed while this line was written, so the line is incomplete
-        if isinstance(entry, dict) and entry.get("stage") in _STAGES and entry.get("rows") and entry.get("seconds"):
-            rates[entry["stage"]] = entry["rows"] / entry["seconds"]
+        if not isinstance(entry, dict) or entry.get("stage") not in _STAGES or entry.get("recipe") != made_with:
+            continue
+        rows, seconds = entry.get("rows"), entry.get("seconds")
+        if isinstance(rows, int) and isinstance(seconds, int | float) and rows > 0 and seconds > 0:
+            rates[entry["stage"]] = rows / seconds
     return rates
 
 

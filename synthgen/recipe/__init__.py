@@ -13,7 +13,7 @@ sections, `explain` describes all problems, and `locate` finds the line of each 
 from synthgen.recipe.across import Across
 from synthgen.recipe.audit import AuditSection
 from synthgen.recipe.check import broken_rules
-from synthgen.recipe.compare import deciding, differences
+from synthgen.recipe.compare import deciding, differences, digest_of_rows
 from synthgen.recipe.curate import CurateSection, check_installed, files_read
 from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.evaluate import EvaluateSection
@@ -71,6 +71,7 @@ __all__ = [
     "check_recipe",
     "deciding",
     "differences",
+    "digest_of_rows",
     "dump_recipe",
     "files_read",
     "find_recipe",

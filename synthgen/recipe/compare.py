@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from synthgen import durable
 from synthgen.recipe.root import Recipe
 from synthgen.recipe.train import TRAIN_MAY_CHANGE
 from synthgen.tables.engines import ENGINES
 
 _GENERATE_MAY_CHANGE = ("budget", "max_failures")
+_NOT_OF_ROWS = ("description", "license", "audit", "train", "evaluate")
+"""Keys that affect neither the rows nor the time that the rows take."""
+
+
+def digest_of_rows(recipe: Recipe) -> str:
+    """A hash of all values that affect the rows, or the time in which they are generated and curated."""
+    return durable.digest(_without(recipe.model_dump(mode="json"), _NOT_OF_ROWS))
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:

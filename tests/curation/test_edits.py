@@ -213,6 +213,25 @@ def test_the_limit_of_tokens_cut_off_only_the_invented_turn():
     assert found == ["stop", "length", "content_filter", None]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The program:\n```python\nprompt = '''\nUser: hello\n'''\nfor i in ra",
+        "~~~yaml\nname: x\nUser: root\nho",
+        "<think>\nI read it again.\nQuestion: what is the capi",
+        '{"asked": ["me",\nUser: y',
+        "Question 1: The Loire.\nQuestion 3: The Rh",
+        "The Loire.\n\n**Question 2:** The Rh",
+    ],
+)
+def test_an_answer_that_the_limit_cut_stays_cut(text):
+    """A line with a name can be a part of the answer. Then the rest is the beginning of an answer."""
+    asked = [{"role": "user", "content": "Answer. Question 1: a river? Question 2: another?"}]
+    [changed] = edited("next_turn", row(text, prompt=asked, finish_reason="length"))
+    assert changed["edits"]
+    assert changed["finish_reason"] == "length"
+
+
 def test_only_the_last_message_is_changed():
     turns = [{"role": "assistant", "content": "a  "}, {"role": "tool", "content": "b  "}]
     calls = row("", 1, completion=[{"role": "assistant", "content": None, "tool_calls": "[]"}])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +180,20 @@ def test_a_curated_corpus_passes_its_own_distributions_on(scored, tmp_path):
     one, two = stored(first), stored(again)
     assert one.keys() == two.keys()
     assert all(same(one[name][0], two[name][0]) and one[name][1:] == two[name][1:] for name in one)
+
+
+def test_distributions_are_deleted_with_their_corpus(scored, tmp_path):
+    """Otherwise training would read the distributions of an earlier curation, and a removal would leave them."""
+    recipe, made = scored("topk")
+    run = Path(shutil.copytree(made, tmp_path / "run"))
+    folder = synthgen.curate(edited(recipe, next_turn=True), run).folder
+    assert stored(folder)
+    synthgen.curate(edited(recipe), run, fresh=True)
+    assert not stored(folder)
+    synthgen.curate(edited(recipe, next_turn=True), run, fresh=True)
+    gone = next(iter(corpus.records(run / "generated")))[1][0].seed_id
+    synthgen.remove(run, gone)
+    assert not stored(folder)
 
 
 def test_distributions_of_other_tokens_are_not_cut(scored, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from synthgen import corpus
 from synthgen.cli import main
 from synthgen.errors import UserError
 from synthgen.generation.outlook import measure, outlook
-from synthgen.recipe import dump_recipe
+from synthgen.recipe import digest_of_rows, dump_recipe, with_values
 
 BILLION = 1_000_000_000
 
@@ -29,9 +29,9 @@ def measured(small_run, tmp_path):
     run = Path(shutil.copytree(made, tmp_path / "run"))
     rows = corpus.manifest(run / "generated")["counts"]["rows"]
     lines = [
-        {"stage": "generate", "seconds": 2.0, "worked": True, "rows": rows},
+        {"stage": "generate", "seconds": 2.0, "worked": True, "rows": rows, "recipe": digest_of_rows(recipe)},
         {"stage": "generate", "seconds": 0.01, "worked": True},  # a command that did only a part of the work
-        {"stage": "curate", "seconds": 0.5, "worked": True, "rows": rows},
+        {"stage": "curate", "seconds": 0.5, "worked": True, "rows": rows, "recipe": digest_of_rows(recipe)},
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "cur')
     return recipe, run, rows
@@ -73,6 +73,52 @@ def test_a_run_of_another_recipe_says_nothing(measured):
     (run / "recipe.yaml").write_text(dump_recipe(other))
     with pytest.raises(UserError, match="was made with another 'teacher', so its rates say nothing about this recipe"):
         measure(recipe, run)
+
+
+@pytest.mark.parametrize("key", ["temperature", "max_new_tokens", "json_schema"])
+def test_how_the_teacher_is_asked_decides(measured, key):
+    recipe, run, _ = measured
+    value = {"type": "object"} if key == "json_schema" else 2
+    changed = recipe.generate.model_copy(update={key: value})
+    with pytest.raises(UserError, match=f"was made with another 'generate.{key}'"):
+        measure(recipe.model_copy(update={"generate": changed}), run)
+
+
+def test_rates_of_another_recipe_do_not_count(measured):
+    """A run that was made again with --fresh has the rates of its earlier recipe in log.jsonl."""
+    recipe, run, _ = measured
+    other = recipe.model_copy(update={"generate": recipe.generate.model_copy(update={"temperature": 0.5})})
+    (run / "recipe.yaml").write_text(dump_recipe(other))
+    assert measure(other, run).rates == {}
+    assert measure(other, run).row_bytes
+
+
+def test_curation_with_other_rules_is_not_known(measured):
+    recipe, run, _ = measured
+    other = with_values(recipe, {"curate.near_duplicates": True})
+    found = outlook(other, synthgen.plan(other), BILLION, 64, run)
+    assert found.seconds().keys() == {"generate"}
+    assert not [name for name in found.sizes() if name.startswith("curated")]
+    assert "time to curate: not known" in found.text()
+    assert "storage of curated rows: not known" in found.text()
+
+
+def test_a_run_logs_its_rows_once(small_run, tmp_path):
+    recipe, _ = small_run(seeds=8)
+    recipe = recipe.model_copy(update={"train": None})
+    run = tmp_path / "run"
+    for number in (1, 2):
+        synthgen.run(recipe, run, override_audit=True)
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        rated = [line["stage"] for line in lines if line.get("recipe") == digest_of_rows(recipe)]
+        assert (rated, len(lines)) == (["generate", "curate"], 4 * number)
+
+
+def test_replies_from_the_cache_give_no_rate(serve, tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", serve().url))
+    for name, stages in (("first", {"generate", "curate"}), ("second", {"curate"})):
+        synthgen.run(recipe, tmp_path / name)
+        assert set(measure(recipe, tmp_path / name).rates) == stages
 
 
 def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -81,6 +82,24 @@ def small(small_run, tmp_path_factory):
     """(recipe, run) of a small teacher. Each batch has 3 or 4 rows."""
     recipe, run = small_run(seeds=20, split=HELD_OUT)
     return recipe, shutil.copytree(run, tmp_path_factory.mktemp("processes") / "run")
+
+
+def test_a_sum_of_gradients_keeps_the_strides_of_its_weight(monkeypatch):
+    """The fused AdamW reads weight and gradient in the order of memory. Here both processes have the same gradient."""
+
+    def double(tensor: torch.Tensor, *_: object, **__: object) -> Mock:
+        tensor.mul_(2)
+        return Mock()
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", double)
+    weight = torch.nn.Parameter(torch.zeros(3, 2).t())
+    weight.grad = torch.tensor([[1.0, -1.0], [1.0, 1.0], [1.0, -1.0]]).t()
+    signs = weight.grad.sign()
+    processes.add_gradients([weight])
+    assert torch.equal(weight.grad, 2 * signs)
+    torch.optim.AdamW([weight], lr=1.0, weight_decay=0, fused=True).step()
+    assert torch.equal(weight.detach().sign(), -signs)
 
 
 def test_two_processes_train_the_same_student(small, tmp_path):
