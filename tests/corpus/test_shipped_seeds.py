@@ -43,11 +43,11 @@ def test_reasoning_questions():
 def test_support_messages():
     rows = shipped_rows("support.jsonl")
     seeds = load_shipped("classify")
-    assert len(rows) >= len(seeds) >= 200
-    assert sum(s.split == "test" for s in seeds) >= 90
+    assert len(rows) >= len(seeds) >= 240
+    assert sum(s.split == "test" for s in seeds) >= 110
     assert len({plain(row["text"]) for row in rows}) == len(rows)
     assert {row["label"] for row in rows} == set(load_recipe("classify").generate.labels)
-    assert min(Counter(tuple(s.reference) for s in seeds if s.split == "test").values()) >= 20
+    assert min(Counter(tuple(s.reference) for s in seeds if s.split == "test").values()) >= 25
 
 
 def test_instructions():
