@@ -55,10 +55,10 @@ demo: $(VENV)/.demo
 	echo "demo: $$(( $$(date +%s) - began )) s after the install. CPU time, user and system: $$(tail -n 1 runs/demo-cpu.txt)" && \
 	echo "Pages: runs/demo/report.html runs/demo-classify/report.html"
 
-# pytest runs in three processes with one thread each. On two cores, three processes are faster than two, because many
-# tests wait for a server or for a process that was killed. All tests of a file run in the same process.
+# pytest runs in two processes with one thread each. On two cores, three processes took half as long again. All tests of
+# a file run in the same process.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
