@@ -147,6 +147,8 @@ def _paced(recipe: Recipe, requests: int) -> float | None:
 
 def measure(recipe: Recipe, run: Path) -> Measured:
     """What `run` measured. See `outlook` for its errors."""
+    if not (run / "recipe.yaml").exists():
+        raise UserError(f"'{run}' is not the folder of a run", "give the folder of a finished run of this recipe")
     made = load_recipe(run / "recipe.yaml")
     mine, theirs = (one.model_dump(mode="json") for one in (recipe, made))
     changed = [key for key in _SAME if mine[key] != theirs[key]]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PLACES = ("run", "out", "path", "student", "held_out", "corpus", "file")
+PLACES = ("run", "out", "path", "student", "held_out", "corpus", "file", "measured")
 """The names of the arguments that may be URLs, for all functions and commands."""
 _ONLY_READ = ("show", "open", "plan")
 _ROWS_ONLY = ("show",)
@@ -63,6 +63,9 @@ def opened(values: Mapping[str, object], command: str, ui: UI | None = None) -> 
         )
     written = {place.root for name, place in found.items() if _writes(name, values, command)}
     _check_apart(found)
+    for root in written:  # before anything is fetched
+        if (scheme := Address(root).scheme) in READ_ONLY:
+            raise UserError(f"{root}: {scheme}:// is only read", "give a folder or another store with -o")
     with ExitStack() as held:
         for root in dict.fromkeys(place.root for place in found.values()):
             held.enter_context(_session(Address(root), root in written, command, ui or UI(quiet=True)))
@@ -90,7 +93,7 @@ def _writes(name: str, values: Mapping[str, object], command: str) -> bool:
     """
     if name == "out":
         return True
-    if command in _ONLY_READ or values.get("plan") or name in ("held_out", "corpus", "file"):
+    if command in _ONLY_READ or values.get("plan") or name in ("held_out", "corpus", "file", "measured"):
         return False
     return values.get("out") is None or command == "audit"
 
@@ -110,8 +113,6 @@ def _check_apart(found: Mapping[str, Address]) -> None:
 @contextmanager
 def _session(place: Address, writes: bool, command: str, ui: UI) -> Iterator[None]:
     """Fetch a run, and send what changes in its working folder until the end of the context."""
-    if writes and place.scheme in READ_ONLY:
-        raise UserError(f"{place.root}: {place.scheme}:// is only read", "give a folder or another store with -o")
     from synthgen.stores.lease import Lease, owner_of
     from synthgen.stores.mirror import Mirror
     from synthgen.stores.objects import Store

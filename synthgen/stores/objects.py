@@ -65,11 +65,11 @@ class Store:
         except ImportError:
             raise UserError(
                 f"{self.scheme}:// needs the package '{package}', which is not installed",
-                "pip install 'synthgen-distill[stores]'" if package in ("s3fs", "gcsfs") else f"pip install {package}",
+                "pip install 'synthgen-distill[stores]'" if package == "s3fs" else f"pip install {package}",
             ) from None
         except ValueError:
             raise UserError(
-                f"{self.scheme}:// is no kind of store that is known here", "give s3://, gs://, hf:// or a folder"
+                f"synthgen does not know stores of the kind {self.scheme}://", "give s3://, gs://, hf:// or a folder"
             ) from None
 
     def list(self, folder: str = "") -> dict[str, Entry]:

@@ -81,8 +81,8 @@ def test_a_killed_replacement_leaves_no_mixture(store, disk, number):
 
 
 def writing(store: MemoryStore, *, only_read: bool = False):
-    """A session of a command that writes to the run `run`, or only reads it. Yields the arguments of the command, with
-    the working folder in place of the URL.
+    """The context of a command that writes to the run `run`, or only reads it. Yields the arguments of the command,
+    with the working folder in place of the URL.
     """
     return stores.opened({"run": store.url("run")}, "show" if only_read else "report")
 
@@ -350,7 +350,7 @@ def test_a_lost_lease_stops_the_command(store):
         ("s3://key:secret/with@bucket/run", "holds a user name, a password or a query"),
         ("s3://bucket/run?X-Amz-Signature=1", "holds a user name, a password or a query"),
         ("s3://bucket/../run", "names no folder of a store"),
-        ("nowhere://bucket/run", "is no kind of store that is known here"),
+        ("nowhere://bucket/run", "does not know stores of the kind nowhere://"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_one_line(store, url, why):
@@ -361,16 +361,36 @@ def test_an_address_that_cannot_be_used_is_one_line(store, url, why):
         assert "secret" not in caught.value.message
 
 
+def test_every_option_that_takes_a_folder_takes_a_url():
+    import click
+
+    import distill.cli
+    import synthgen.cli
+
+    commands = [one for group in (synthgen.cli.main, distill.cli.main) for one in group.commands.values()]
+    paths = {option.name for one in commands for option in one.params if isinstance(option.type, click.Path)}
+    assert {"run", "out", "measured"} <= paths <= set(stores.PLACES)
+
+
 def test_a_missing_package_and_a_store_without_writes_are_one_line(store, monkeypatch):
     def missing(url: str) -> None:
         raise ImportError
 
     with pytest.raises(UserError, match="hf:// is only read"):
         synthgen.report("hf://datasets/someone/rows")
+    with (
+        pytest.raises(UserError, match="hf:// is only read"),
+        stores.opened({"run": store.url("run"), "out": "hf://datasets/someone/out"}, "curate"),
+    ):
+        pass
+    assert not list(address(store.url("run")).state.parent.glob("*")), "nothing was fetched"
     monkeypatch.setattr("fsspec.url_to_fs", missing)
     with pytest.raises(UserError, match="s3:// needs the package 's3fs', which is not installed") as caught:
         synthgen.show("s3://bucket/run")
     assert caught.value.hint == "pip install 'synthgen-distill[stores]'"
+    with pytest.raises(UserError, match="gs:// needs the package 'gcsfs'") as caught:
+        synthgen.show("gs://bucket/run")
+    assert caught.value.hint == "pip install gcsfs"  # the extra `stores` does not contain it
     with pytest.raises(UserError, match="hf:// needs the package 'huggingface_hub'"):
         synthgen.show("hf://datasets/someone/rows")
 

@@ -67,6 +67,11 @@ def test_what_was_not_measured_is_not_known(measured):
     assert found.sizes()
 
 
+def test_a_folder_without_a_run_is_one_line(measured, tmp_path):
+    with pytest.raises(UserError, match="is not the folder of a run"):
+        measure(measured[0], tmp_path / "nowhere")
+
+
 def test_a_run_of_another_recipe_says_nothing(measured):
     recipe, run, _ = measured
     other = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"batch_size": 3})})
