@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from synthgen.sources import LICENSE_COLUMNS
+
 Row = dict[str, object]
 Convert = Callable[[object], object]
 _PLAIN = (str, int, float, bool)
@@ -81,7 +83,8 @@ def _row(batch: pa.RecordBatch, number: int) -> Row:
 
 def as_json(row: Mapping[str, object], convert: Mapping[str, Convert]) -> Row:
     """Convert the row to JSON values. Times, decimals and UUIDs become text. Columns with other values, such as bytes
-    or images, are left out.
+    or images, are left out. Raises ValueError when such a column states the row's license, because a row whose license
+    was lost would count as allowed.
     """
     kept: Row = {}
     for name, value in row.items():
@@ -93,6 +96,8 @@ def as_json(row: Mapping[str, object], convert: Mapping[str, Convert]) -> Row:
         try:
             kept[name] = json.loads(json.dumps(value, default=_as_text))
         except TypeError:
+            if name in LICENSE_COLUMNS:
+                raise ValueError(f"the license in column '{name}' is not text but {type(value).__name__}") from None
             continue
         except RecursionError:
             raise ValueError(f"the value of column '{name}' has too many lists inside each other") from None

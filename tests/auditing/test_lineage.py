@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from support.corpora import corpus_of, curating, row
@@ -16,7 +18,7 @@ import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
 from synthgen.datasets import reading
-from synthgen.errors import GateDenied
+from synthgen.errors import GateDenied, RecipeError
 from synthgen.lineage import student_sources
 from synthgen.recipe import Recipe, deciding
 from synthgen.results.training import Training
@@ -275,6 +277,20 @@ def test_the_license_of_a_single_row_is_judged(tmp_path):
         ["CC0-1.0", "(MIT) AND (GPL-3.0-only)"],
         ["CC0-1.0"],
     ]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_license_that_cannot_be_read_is_not_lost(tmp_path, suffix):
+    """Without the error, the rows would have only the license that the user states for the whole data set."""
+    table = pa.table({"prompt": ["Who?"], "completion": ["Me."], "license": pa.array([b"CC-BY-NC-4.0"])})
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table)
+    with pytest.raises(RecipeError, match="the license in column 'license' is not text but bytes"):
+        reading.open_dataset(reading.source_of(path, "MIT"))
 
 
 def test_the_license_of_a_single_seed_is_judged(tmp_path, serve):
