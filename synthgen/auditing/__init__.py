@@ -23,7 +23,7 @@ from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
-from synthgen.tables.audits import AUDITS
+from synthgen.tables.audits import AUDITS, Topic
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import CARD
 from synthgen.ui import UI
@@ -53,6 +53,10 @@ class Report:
     def repairs(self) -> list[Repair]:
         """The changes after which the corpus, or more of its rows, would pass. Empty when the report passes."""
         return [one for result in self.audits.values() for one in result.repairs]
+
+    def about(self, topic: Topic) -> list[AuditResult]:
+        """The results that have tests about this topic."""
+        return [one for name, one in self.audits.items() if AUDITS[name].topic == topic and one.measurements]
 
     @property
     def gate(self) -> Status:
@@ -251,7 +255,8 @@ def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
 def _write(folder: Path, report: Report, corpus_name: str) -> None:
     """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
+    text = environment().get_template("audit.md.j2").render(audit=report)
     for place in (folder / folder_of(report.intent, corpus_name), folder):
-        durable.write_text(place / "report.md", environment().get_template("audit.md.j2").render(audit=report))
+        durable.write_text(place / "report.md", text)
         durable.write_text(place / "attribution.md", report.notices())
         durable.write_json(place / "report.json", report.to_dict())
