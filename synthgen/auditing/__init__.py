@@ -131,7 +131,7 @@ def audit(
     place = find(Path(run))
     folder = Path(out) if out else place.folder
     if place.corpus is None:
-        return _audit_model(section, Path(run), folder)
+        return _audit_model(recipe, section, Path(run), folder)
     source = place.corpus
     if place.student == Path(run):
         recipe = as_trained(recipe, place.student)
@@ -142,7 +142,7 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, place.student, of_student)
+    subject = Subject(source, manifest, place.student, of_student, recipe)
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section
@@ -188,14 +188,16 @@ NO_FACTS: Facts = {
 """The facts for a model whose corpus is not known."""
 
 
-def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
+def _audit_model(recipe: Recipe, section: AuditSection, model: Path, folder: Path) -> Report:
     """The report on a model whose corpus is not known. No license of a row can be judged, so the status is UNKNOWN."""
     outputs.check(folder, outputs.AUDITED, fresh=False)
     why = "the corpus that this model was trained on is not known"
     results = {"rows": AuditResult("UNKNOWN", (Finding(str(model), "student", "unknown", "UNKNOWN", (why,)),))}
-    if section.models is not None:
-        subject = Subject(model, make("curated", NO_FACTS, {}), model)
-        results["models"] = resolve(AUDITS["models"].run)(subject, section.models)
+    subject = Subject(model, make("curated", NO_FACTS, {}), model, recipe=recipe, known=False)
+    for name, entry in AUDITS.items():
+        settings = getattr(section, entry.key, None) if entry.asks_student else None
+        if settings is not None:
+            results[name] = resolve(entry.run)(subject, settings)
     report = Report(
         status="UNKNOWN",
         passed=False,
@@ -214,9 +216,15 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
     """The purpose for which a report judges a corpus: the intended use, and the student that learns from the corpus.
     `of_student` are the student's sources that are not sources of its rows; see `synthgen.lineage.student_sources`. The
-    tests for bias are left out: they never refuse a use, so they do not change which students pass.
+    tests of bias and privacy are left out: they never refuse a use, so they do not change which students pass. Only the
+    key `privacy.deny` is a part of the intent, if it names a finding.
     """
-    return {**section.model_dump(mode="json", exclude=_MEASURED), "student": [dict(one) for one in of_student]}
+    denied = [*section.privacy.deny] if section.privacy else []
+    return {
+        **section.model_dump(mode="json", exclude=_MEASURED),
+        **({"privacy": {"deny": denied}} if denied else {}),
+        "student": [dict(one) for one in of_student],
+    }
 
 
 def intended_text(intent: Mapping[str, object]) -> str:
@@ -226,9 +234,9 @@ def intended_text(intent: Mapping[str, object]) -> str:
     return f"{intent['use']} use ({listed})"
 
 
-_MEASURED = {"bias", "models"}
-"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because no measurement
-decides whether a report passes."""
+_MEASURED = {"bias", "models", "privacy"}
+"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because by themselves
+no measurements decide whether a report passes."""
 
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:

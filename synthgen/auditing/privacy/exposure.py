@@ -27,7 +27,7 @@ MARGIN = 1.0
 """The smallest excess over the null mean that matters, in bits: secrets are twice as easy to guess."""
 FIRST_MARGIN = 0.1
 """The smallest excess of the share of secrets that are the likeliest of all codes."""
-ABOUT = "the mean exposure of the canaries' secrets; without a leak it is {:.2f} bits"
+ABOUT = "the mean exposure of the canaries' secrets"
 
 
 def ranks(scores: Numbers, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -102,7 +102,7 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> Tested:
     return Tested(
         name,
         subject,
-        ABOUT.format(null),
+        ABOUT,
         "bits",
         float(bits.mean()) if count else math.nan,
         null,
@@ -113,6 +113,7 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> Tested:
         count,
         least + (quantile(POWER, count - 1) * error if count > 1 else math.nan),
         why_not="" if count else "there are no canaries",
+        span=(0.0, math.log2(references + 1)),
     )
 
 
@@ -137,7 +138,7 @@ def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> Test
     return Tested(
         "secrets ranked first",
         subject,
-        f"the share of canaries whose secret is likelier than all {references:,} other codes; by chance {null:.2%}",
+        f"the share of canaries whose secret is likelier than all {references:,} other codes",
         "share",
         hits / count if count else math.nan,
         null,

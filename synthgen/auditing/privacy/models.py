@@ -18,7 +18,7 @@ from synthgen.auditing.privacy.asking import code_scores, continuations, token_s
 from synthgen.auditing.privacy.canaries import Canary, make
 from synthgen.auditing.privacy.learned import Text, texts, why_not
 from synthgen.auditing.privacy.onesided import Tested, judged
-from synthgen.auditing.result import AuditResult, Measurement, Subject
+from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
 from synthgen.auditing.statistics import Estimate, Numbers
 from synthgen.auditing.subjects import as_trained
 from synthgen.errors import UserError
@@ -27,7 +27,7 @@ from synthgen.recipe import has_local_teacher, local_teacher
 from synthgen.recipe.privacy import PrivacySection
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import resolve
-from synthgen.tables.students import KINDS, UNTRAINED
+from synthgen.tables.students import UNTRAINED
 
 STUDENT, BEFORE, TEACHER = "student", "untrained student", "teacher"
 _BATCH = 16
@@ -84,8 +84,41 @@ def audit_student(subject: Subject, section: PrivacySection) -> AuditResult:
         answers[role] = ask(model, plan, answers.get(BEFORE)) if isinstance(model, LanguageModel) else _refused(model)
         if isinstance(model, LanguageModel):
             model.weights.unload()
-    found = [one for role in (STUDENT, BEFORE, TEACHER) for one in _tests(role, answers, plan)]
-    return AuditResult("ALLOW", figures=_figures(answers, plan), measurements=tuple(found))
+    tests = {role: _tests(role, answers, plan) for role in (STUDENT, BEFORE, TEACHER)}
+    findings = _findings(subject.student, tests[STUDENT])
+    return AuditResult(
+        "CONTESTED" if findings else "ALLOW",
+        tuple(findings),
+        _figures(answers, plan),
+        tuple(one for found in tests.values() for one in found),
+        notes=tuple(_alarms([*tests[BEFORE], *tests[TEACHER]])),
+    )
+
+
+def _findings(student: Path, tests: Sequence[Measurement]) -> list[Finding]:
+    """A finding for each test that found a leak."""
+    return [
+        Finding(f"{student.name}: {one.subject}", "privacy", one.name, "CONTESTED", (_sentence(one),))
+        for one in tests
+        if one.outcome == "found"
+    ]
+
+
+def _sentence(one: Measurement) -> str:
+    """A result in words, such as "the AUC by which …: 0.71 AUC [0.66, 0.76], and 0.50 without a leak"."""
+    values = (one.estimate, one.low, one.high, one.null)
+    mid, low, high, null = ("?" if value is None else f"{value:.2f}" for value in values)
+    return f"{one.about}: {mid} {one.unit} [{low}, {high}], and {null} without a leak"
+
+
+def _alarms(controls: Sequence[Measurement]) -> Iterator[str]:
+    """A note for each test that finds a leak in a model that did not learn the rows."""
+    for one in controls:
+        if one.outcome == "found":
+            yield (
+                f"privacy: the {one.subject} did not learn the rows, but '{one.name}' finds a leak in it too, by chance "
+                "or because the rows differ"
+            )
 
 
 def _nothing(why: str) -> AuditResult:
@@ -269,13 +302,14 @@ def _memberships(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[
             Tested.of(
                 f"membership by {name}",
                 role,
-                f"the AUC by which {_ATTACKS[name]} tells learned rows from held-out rows; without a leak 0.5",
+                f"the AUC by which {_ATTACKS[name]} tells learned rows from held-out rows",
                 membership.auc(members, others),
                 unit="AUC",
                 null=membership.NULL,
                 margin=membership.MARGIN,
                 note=f"{len(members):,} learned and {len(others):,} held-out rows",
                 why_not=void,
+                span=(0.0, 1.0),
             )
         )
     return found
@@ -311,6 +345,3 @@ def _figures(answers: Mapping[str, Answers], plan: Plan) -> dict[str, dict[str, 
                 "references": float(references),
             }
     return figures
-
-
-__all__ = ["KINDS", "Answers", "Plan", "ask", "audit_student", "void_because"]

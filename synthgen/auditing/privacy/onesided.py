@@ -19,13 +19,15 @@ from synthgen.auditing.statistics import LEVEL, Estimate, holm
 
 Bounds = tuple[float, float]
 """The two ends of an interval. NaN where there is no interval."""
+_ANY = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Tested:
     """One test. `value` is the effect, `null` its value without a leak, and `p` the one-sided p-value. `interval` is
-    the 95% interval, and `upper` the upper end of the 90% interval. `n` counts rows or canaries. `why_not` says why
-    the test cannot be done; then `value` and the intervals are shown, but nothing follows from them.
+    the 95% interval, and `upper` the upper end of the 90% interval. `span` has the least and the greatest possible
+    effect, at which intervals are cut. `n` counts rows or canaries. `why_not` says why the test cannot be done; then
+    `value` and the interval are shown, but nothing follows from them.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Tested:
     detectable: float = math.nan
     note: str = ""
     why_not: str = ""
+    span: Bounds = _ANY
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class Tested:
         margin: float,
         note: str = "",
         why_not: str = "",
+        span: Bounds = _ANY,
     ) -> Tested:
         """A test of an estimate with a standard error. Without a standard error, the test cannot be done."""
         both = effect.p_value(null)
@@ -74,6 +78,7 @@ class Tested:
             null + effect.detectable(margin),
             note,
             why_not or ("" if effect.measurable else "too few rows, or values that are not numbers"),
+            span,
         )
 
 
@@ -92,7 +97,7 @@ def outcome(test: Tested, corrected_p: float) -> Outcome:
 
 
 def _measurement(test: Tested, family: str, corrected: float | None) -> Measurement:
-    low, high = test.interval
+    low, high = (min(max(end, test.span[0]), test.span[1]) if math.isfinite(end) else end for end in test.interval)
     made = Measurement(
         name=test.name,
         subject=test.subject,
@@ -104,6 +109,7 @@ def _measurement(test: Tested, family: str, corrected: float | None) -> Measurem
         estimate=_number(test.value),
         low=_number(low),
         high=_number(high),
+        null=test.null,
         family=family,
         margin=test.margin,
         note=test.why_not or test.note,
