@@ -67,9 +67,7 @@ def batches_with(stream: Stream, canaries: Sequence[Example]) -> Callable[[Seque
     def batch(numbers: Sequence[int], rank: int, processes: int) -> list[Example]:
         mine = range(rank, len(numbers), processes)
         return [
-            canaries[number - len(stream)]
-            if number >= len(stream)
-            else stream.rows([number], targets=place in mine)[0]
+            canaries[number - len(stream)] if number >= len(stream) else stream.rows([number], targets=place in mine)[0]
             for place, number in enumerate(numbers)
         ]
 

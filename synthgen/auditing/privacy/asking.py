@@ -1,4 +1,4 @@
-"""Asks a language model: how likely are the codes of a canary and the tokens of a row, and how does it continue a row?"""
+"""Asks a language model: how likely are the codes of a canary, and the tokens of a row? How does it continue a row?"""
 
 from __future__ import annotations
 

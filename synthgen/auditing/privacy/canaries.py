@@ -24,10 +24,7 @@ from synthgen.records import Message
 
 DIGITS = 8
 _VERSION = "canary-1"  # part of every hash: other texts or another format need another version
-_SYLLABLES = (
-    "bel cor dan fir gal hem jor kel lun mar nor pel quin ral sel tor ul vin wes yor "
-    "ba ce di fo gu he ji ko lu me ni po ra si tu va wo xe yu za"
-).split()
+_SYLLABLES = tuple(f"{first}{rest}" for first in "bdfghjklmnprstvw" for rest in ("al", "en", "i", "or", "u"))
 _PARTS = (3, 3)  # number of syllables of the first and of the second name
 
 

@@ -92,11 +92,7 @@ def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references:
 
 def _mean(name: str, subject: str, bits: Numbers, references: int) -> Tested:
     null, count = null_mean(references), len(bits)
-    effect = mean(bits, np.arange(count))
-    low, high = effect.interval()
-    upper = effect.interval(0.9)[1]
-    if np.ptp(bits) == 0 and count:  # no spread, so no standard error
-        low, high, upper = _of_equal(bits, references)
+    (low, high), (_, upper) = interval(bits, references), interval(bits, references, 0.9)
     error = null_deviation(references) / math.sqrt(max(count, 1))
     least = max(threshold(count), null + MARGIN) if count else math.nan
     return Tested(
@@ -113,17 +109,30 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> Tested:
         count,
         least + (quantile(POWER, count - 1) * error if count > 1 else math.nan),
         why_not="" if count else "there are no canaries",
-        span=(0.0, math.log2(references + 1)),
     )
 
 
-def _of_equal(bits: Numbers, references: int) -> tuple[float, float, float]:
-    """(low, high, upper end of the 90% interval) for canaries that all have the same exposure. The share of canaries
-    with another exposure is at most 1 − 0.025^(1/m) (Clopper and Pearson), and these canaries may have any exposure.
+def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean exposure; (NaN, NaN) without canaries.
+
+    The interval is the union of two intervals: Student's, and the exact one of an exponential distribution, which
+    exposures have without a leak. Student's alone is too short for few canaries, because exposures are skewed. If all
+    canaries have the same exposure, Student's interval is replaced by this one: the share of other canaries is at most
+    1 − tail^(1/m) (Clopper and Pearson, Biometrika 26, 1934), and their exposure is between 0 and log2(R + 1).
     """
-    value, most = float(bits[0]), math.log2(references + 1)
-    same, same_90 = (tail ** (1 / len(bits)) for tail in (0.025, 0.05))
-    return same * value, same * value + (1 - same) * most, same_90 * value + (1 - same_90) * most
+    from scipy import special
+
+    count, most, tail = len(bits), math.log2(references + 1), 0.5 - level / 2
+    if not count:
+        return math.nan, math.nan
+    total = float(bits.sum())
+    ends = [total / float(special.gammaincinv(count, p)) for p in (1 - tail, tail)]
+    if np.ptp(bits) == 0:
+        same, value = tail ** (1 / count), float(bits[0])
+        ends += [same * value, same * value + (1 - same) * most]
+    else:
+        ends += mean(bits, np.arange(count)).interval(level)
+    return max(0.0, min(ends)), min(most, max(ends))
 
 
 def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> Tested:

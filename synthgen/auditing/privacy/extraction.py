@@ -76,7 +76,7 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> Bounds:
 
 
 def _tail(hits: int, total: int, rows: int, other_rows: int) -> float:
-    """The probability that at least `hits` of `total` hits fall on `rows` of rows + other_rows rows (hypergeometric)."""
+    """The probability that at least `hits` of `total` hits fall on `rows` of rows + other_rows rows."""
     whole = _log_choose(rows + other_rows, total)
     chances = (
         math.exp(_log_choose(rows, k) + _log_choose(other_rows, total - k) - whole)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from synthgen.auditing.models.job import open_model
 from synthgen.auditing.privacy import exposure, extraction, membership
@@ -41,26 +43,26 @@ _ATTACKS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What each model is asked. `canaries` and the rows are empty if there is nothing to ask; then the values of
-    `refused`, by the name of the test, say why.
+    """What each model is asked. `rows(model, most)` returns learned rows and held-out rows in the tokens of a model.
+    `refused` maps the name of a test that cannot be done to the reason.
     """
 
     section: PrivacySection
-    trained: Training
-    source: Path
     canaries: Sequence[Canary]
-    refused: Mapping[str, str]
+    rows: Callable[[LanguageModel, int], tuple[list[Text], list[Text]]]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Answers:
-    """What one model answered. `bits` has the rank of each canary. `scores` maps an attack to the scores of the learned
-    rows and of the held-out rows. `exact` and `near` say how many rows the model continues. None where a test was not
-    done; then `refused` says why.
+    """What one model answered. `ranks` (m,) has the rank of each canary. `scores` maps an attack to the scores of the
+    learned rows and of the held-out rows, whose ids are `asked`. `rates` maps a kind of extraction to its rates.
+    `refused` maps a test that was not done to the reason.
     """
 
-    ranks: np.ndarray | None = None
+    ranks: npt.NDArray[np.int64] | None = None
     scores: dict[str, tuple[Numbers, Numbers]] = field(default_factory=dict)
+    asked: tuple[list[str], ...] = ()
     rates: dict[str, extraction.Rates] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ def audit_student(subject: Subject, section: PrivacySection) -> AuditResult:
         answers[role] = ask(model, plan, answers.get(BEFORE)) if isinstance(model, LanguageModel) else _refused(model)
         if isinstance(model, LanguageModel):
             model.weights.unload()
-    tests = {role: _tests(role, answers, plan) for role in (STUDENT, BEFORE, TEACHER)}
+    tests = {role: measured(role, answers, plan) for role in (STUDENT, BEFORE, TEACHER)}
     findings = _findings(subject.student, tests[STUDENT])
     return AuditResult(
         "CONTESTED" if findings else "ALLOW",
@@ -116,8 +118,8 @@ def _alarms(controls: Sequence[Measurement]) -> Iterator[str]:
     for one in controls:
         if one.outcome == "found":
             yield (
-                f"privacy: the {one.subject} did not learn the rows, but '{one.name}' finds a leak in it too, by chance "
-                "or because the rows differ"
+                f"privacy: the {one.subject} did not learn the rows, but '{one.name}' finds a leak in it too, by "
+                "chance or because the rows differ"
             )
 
 
@@ -147,7 +149,7 @@ def _plan(subject: Subject, section: PrivacySection, trained: Training) -> Plan:
     for name, most in (("extraction", section.extraction_rows), ("membership", section.membership_rows)):
         if rows or not most:
             refused[name] = rows or f"audit.privacy.{name}_rows is 0"
-    return Plan(section, trained, subject.corpus, canaries, refused)
+    return Plan(section, canaries, partial(_rows, subject.corpus, trained, section.seed), refused)
 
 
 Opened = Callable[[], LanguageModel | str]
@@ -210,9 +212,9 @@ def ask(model: LanguageModel, plan: Plan, before: Answers | None = None) -> Answ
                 answers.refused[name] = error.message
             except ValueError as error:
                 answers.refused[name] = str(error)
-    if before is not None and "loss" in answers.scores and "loss" in before.scores:
-        pairs = zip(answers.scores["loss"], before.scores["loss"], strict=True)
-        answers.scores["ratio"] = tuple(now - then for now, then in pairs)  # type: ignore[assignment]
+    if before is not None and answers.asked and answers.asked == before.asked:  # else the tokenizers differ
+        now, then = answers.scores["loss"], before.scores["loss"]
+        answers.scores["ratio"] = (now[0] - then[0], now[1] - then[1])
     return answers
 
 
@@ -222,7 +224,8 @@ def _ask_codes(model: LanguageModel, plan: Plan, answers: Answers) -> None:
 
 
 def _ask_tokens(model: LanguageModel, plan: Plan, answers: Answers) -> None:
-    members, others = _rows(model, plan, plan.section.membership_rows)
+    members, others = plan.rows(model, plan.section.membership_rows)
+    answers.asked = tuple([one.id for one in side] for side in (members, others))
     scored = [(side, token_scores(model, side)) for side in (members, others)]
     attacks: dict[str, Callable[[Sequence[Text], Sequence[Numbers]], Numbers]] = {
         "loss": lambda rows, tokens: membership.loss(tokens),
@@ -238,7 +241,7 @@ def _ask_continuations(model: LanguageModel, plan: Plan, answers: Answers) -> No
     length = plan.section.prefix_tokens
     hits: dict[str, list[int]] = {"exact": [], "near": []}
     sizes = []
-    for rows in _rows(model, plan, plan.section.extraction_rows):
+    for rows in plan.rows(model, plan.section.extraction_rows):
         long = [one for one in rows if len(one.completion) >= 2 * length]
         written = continuations(model, long, length, length) if long else []
         true = [one.completion[length : 2 * length] for one in long]
@@ -254,10 +257,10 @@ def _ask_continuations(model: LanguageModel, plan: Plan, answers: Answers) -> No
         answers.rates[name] = extraction.Rates(first, sizes[0], second, sizes[1])
 
 
-def _rows(model: LanguageModel, plan: Plan, most: int) -> tuple[list[Text], list[Text]]:
-    """At most `most` learned rows, and as many rows that were held out."""
-    longest = min(int(plan.trained.train.get("max_length", 1 << 30)), model.context)
-    sides = [texts(plan.source, split, model.tokens, longest, most, plan.section.seed) for split in ("train", "test")]
+def _rows(source: Path, trained: Training, seed: int, model: LanguageModel, most: int) -> tuple[list[Text], list[Text]]:
+    """At most `most` learned rows, and at most as many rows that were held out."""
+    longest = min(int(trained.train.get("max_length", 1 << 30)), model.context)
+    sides = [texts(source, split, model.tokens, longest, most, seed) for split in ("train", "test")]
     if min(map(len, sides)) < 2:
         raise ValueError(
             f"there are {len(sides[0])} learned and {len(sides[1])} held-out rows of different seeds, and the test "
@@ -266,7 +269,7 @@ def _rows(model: LanguageModel, plan: Plan, most: int) -> tuple[list[Text], list
     return sides[0], sides[1]
 
 
-def _tests(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Measurement]:
+def measured(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Measurement]:
     """The measurements of one model: three families of tests."""
     given = answers[role]
     found: list[Measurement] = []
