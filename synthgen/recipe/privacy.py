@@ -42,12 +42,8 @@ class PrivacySection(Section):
     """Findings with which the audit fails. `personal_data`: a completion has personal data from another row or from a
     private seed. `private_texts`: a completion has a span of a private text.
     """
-    canaries: Number = 0
-    """Number of canaries. A canary is a made-up secret that is learned together with the rows."""
-    repeats: tuple[Count, ...] = (1, 4, 16)
-    """How often a canary is in the training rows. The canaries are divided evenly among these numbers."""
     references: Count = 255
-    """Number of secrets of the same form that nobody learned, to which each canary is compared."""
+    """Number of codes of the same form that nobody learned, to which each canary of `train.canaries` is compared."""
     extraction_rows: Number = 200
     """Number of training rows, and of held-out rows, whose beginning the student continues. 0 leaves out this test."""
     prefix_tokens: Count = 32
@@ -59,8 +55,8 @@ class PrivacySection(Section):
     likelihood.
     """
     untrained: ModelName | None = None
-    """The student before training. When left out, the checkpoint in `train.student.model` is used, if the recipe names
-    one.
+    """The student before training, as the null control of membership. When left out, it is built again from the
+    settings of the training.
     """
     seed: int = 0
-    """Seed that draws rows, canaries and references."""
+    """Seed that draws the rows."""
