@@ -23,6 +23,7 @@ from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
+from synthgen.results.audit import audit_of_student
 from synthgen.tables.audits import AUDITS, Topic
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import CARD
@@ -117,10 +118,16 @@ class Report:
 
 
 def audit(
-    recipe: Recipe, run: str | Path, *, use: str | None = None, out: str | Path | None = None, ui: UI | None = None
+    recipe: Recipe,
+    run: str | Path,
+    *,
+    use: str | None = None,
+    out: str | Path | None = None,
+    ask_student: bool = True,
+    ui: UI | None = None,
 ) -> Report:
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`. `run` is
-    a run, a corpus, the folder of a student, or any model.
+    a run, a corpus, the folder of a student, or any model. Without `ask_student`, no student of a run is tested.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
@@ -146,7 +153,7 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, place.student, of_student, recipe)
+    subject = Subject(source, manifest, place.student if ask_student else None, of_student, recipe)
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section
@@ -172,6 +179,23 @@ def audit(
         if place.student == Path(run) and folder == place.folder and (place.student / "README.md").is_file():
             resolve(CARD)(place.student, recipe, manifest, source=source)
     return report
+
+
+def asks_student(recipe: Recipe) -> bool:
+    """Whether the recipe has the settings of an audit that tests students."""
+    return any(entry.asks_student and getattr(recipe.audit, entry.key) is not None for entry in AUDITS.values())
+
+
+def audit_student(recipe: Recipe, student: Path, ui: UI | None = None) -> None:
+    """Audit a student that was just trained. Nothing is done if the student's report is newer than the student and the
+    recipe of its run, and about the same rows.
+    """
+    report, stated = student / "audit" / "report.json", student.parent / "recipe.yaml"
+    done, source = audit_of_student(student), find(student).corpus
+    newer = done and stated.is_file() and report.stat().st_mtime_ns > stated.stat().st_mtime_ns
+    if newer and done and source and done.corpus_sha256 == durable.digest(corpus.manifest(source)["files"]):
+        return
+    audit(recipe, student, ui=ui)
 
 
 def intended(recipe: Recipe, use: str | None) -> AuditSection:
