@@ -24,7 +24,7 @@ from synthgen.lineage import student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.results.audit import audit_of_student
-from synthgen.tables.audits import AUDITS, Topic
+from synthgen.tables.audits import AUDITS, Audit, Topic
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import CARD
 from synthgen.ui import UI
@@ -154,11 +154,7 @@ def audit(
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
     subject = Subject(source, manifest, place.student if ask_student else None, of_student, recipe)
-    results: dict[str, AuditResult] = {}
-    for name, entry in AUDITS.items():
-        settings = getattr(section, entry.key, None) if entry.key else section
-        if settings is not None:
-            results[name] = resolve(entry.run)(subject, settings)
+    results = _results(subject, section, AUDITS)
     status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
@@ -179,6 +175,13 @@ def audit(
         if place.student == Path(run) and folder == place.folder and (place.student / "README.md").is_file():
             resolve(CARD)(place.student, recipe, manifest, source=source)
     return report
+
+
+def _results(subject: Subject, section: AuditSection, audits: Mapping[str, Audit]) -> dict[str, AuditResult]:
+    """The results of these audits. An audit whose settings are null in the section does not run."""
+    settings = {name: getattr(section, one.key, None) if one.key else section for name, one in audits.items()}
+    run = {name: value for name, value in settings.items() if value is not None}
+    return {name: resolve(audits[name].run)(subject, value) for name, value in run.items()}
 
 
 def asks_student(recipe: Recipe) -> bool:
@@ -222,10 +225,7 @@ def _audit_model(recipe: Recipe, section: AuditSection, model: Path, folder: Pat
     why = "the corpus that this model was trained on is not known"
     results = {"rows": AuditResult("UNKNOWN", (Finding(str(model), "student", "unknown", "UNKNOWN", (why,)),))}
     subject = Subject(model, make("curated", NO_FACTS, {}), model, recipe=recipe, known=False)
-    for name, entry in AUDITS.items():
-        settings = getattr(section, entry.key, None) if entry.asks_student else None
-        if settings is not None:
-            results[name] = resolve(entry.run)(subject, settings)
+    results |= _results(subject, section, {name: one for name, one in AUDITS.items() if one.asks_student})
     report = Report(
         status="UNKNOWN",
         passed=False,

@@ -51,7 +51,8 @@ MOST_IDS = 5
 @dataclass(frozen=True)
 class Value:
     """One value in a completion. `row` is the number of its kept row, `id` and `seed_id` are ids of this row, and
-    `tokens` are those of the value; see `spellings`.
+    `private_row` is true if the row was made from a private source. `tokens` are those of the value; see `spellings`.
+    `own` is true if the value stands in the row's own prompt.
     """
 
     entity: Entity
@@ -59,8 +60,8 @@ class Value:
     id: str
     seed_id: str
     private_row: bool
-    own: bool
     tokens: frozenset[str]
+    own: bool
 
 
 @dataclass
@@ -150,13 +151,12 @@ def _values(folder: Path, known: Known, entities: Collection[Entity]) -> tuple[l
             asked = [text for text in all_texts(row, _ASKED)[0].to_pylist() if text]
             hints = [hint_names(int(bits)) for bits in hint_bits(pa.array(asked, pa.string()))]
             tokens = set().union(*(tokens_in(text, some) for text, some in zip(asked, hints, strict=True)))
+            ids = row.select(["id", "seed_id"]).to_pylist()[0]
             private = _is_private(row["sources"][0].as_py() or (), known)
             for entity, value in hits:
                 same = frozenset(given(entity, value))
                 own = bool(same & tokens) or any(stands_in(entity, value, text) for text in asked)
-                found.append(
-                    Value(entity, start + number, row["id"][0].as_py(), row["seed_id"][0].as_py(), private, own, same)
-                )
+                found.append(Value(entity, start + number, ids["id"], ids["seed_id"], private, same, own=own))
         start += batch.num_rows
     return found, Origins(start, len(np.unique(np.concatenate(seeds))), made_from)
 

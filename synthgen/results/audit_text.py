@@ -216,15 +216,15 @@ def _privacy_line(one: Measurement) -> PrivacyLine:
             f"The smallest effect that these data would show in 80 of 100 cases: {with_unit(one, one.detectable)}"
         )
     return PrivacyLine(
-        one.subject,
-        one.name,
-        _sentence(one.about),
-        SAYS.get(one.outcome, one.outcome),
-        value,
-        "–" if one.null is None else with_unit(one, one.null),
-        number(p),
-        f"{one.n:,}" if one.n else "–",
-        " ".join(_sentence(note) for note in notes if note.strip()),
+        subject=one.subject,
+        test=one.name,
+        about=_sentence(one.about),
+        says=SAYS.get(one.outcome, one.outcome),
+        value=value,
+        null="–" if one.null is None else with_unit(one, one.null),
+        p=number(p),
+        n=f"{one.n:,}" if one.n else "–",
+        note=" ".join(_sentence(note) for note in notes if note.strip()),
     )
 
 
