@@ -359,7 +359,8 @@ def wilson(share: float, units: float) -> tuple[float, float]:
     z = 1.959963984540054
     middle, scale = share + z**2 / (2 * units), 1 + z**2 / units
     half = z * np.sqrt(share * (1 - share) / units + z**2 / (4 * units**2))
-    return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
+    low, high = float((middle - half) / scale), float((middle + half) / scale)
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # without the rounding at 0 and 1
 
 
 def bound_of_none(units: int) -> float:
