@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from synthgen.auditing.privacy.models import audit_student
 from synthgen.auditing.result import AuditResult, Subject, worst
+from synthgen.privacy.passing import audit_passing
 from synthgen.recipe.privacy import PrivacySection
 
 
 def audit_privacy(subject: Subject, section: PrivacySection) -> AuditResult:
     """Test a corpus and its student. If the corpus is not known, only the student is tested."""
     parts = [audit_corpus(subject, section)] if subject.known else []
-    parts.append(audit_student(subject, section))
+    parts += [audit_passing(subject, section), audit_student(subject, section)]
     return AuditResult(
         status=worst(one.status for one in parts),
         findings=tuple(finding for one in parts for finding in one.findings),
