@@ -12,6 +12,7 @@ from synthgen.auditing.result import AuditResult, Subject, worst
 from synthgen.privacy.copies import copies
 from synthgen.privacy.measures import findings, of_data, of_texts
 from synthgen.privacy.origins import origins
+from synthgen.privacy.passing import audit_passing
 from synthgen.privacy.seeds import known_seeds
 from synthgen.recipe.privacy import PrivacySection
 
@@ -19,7 +20,8 @@ from synthgen.recipe.privacy import PrivacySection
 def audit_privacy(subject: Subject, section: PrivacySection) -> AuditResult:
     """Test a corpus and its student. If the corpus is not known, only the student is tested."""
     parts = [audit_corpus(subject, section)] if subject.known else []
-    parts.append(audit_student(subject, section))
+    if subject.ask_models:
+        parts += [audit_passing(subject, section), audit_student(subject, section)]
     return AuditResult(
         status=worst(one.status for one in parts),
         findings=tuple(finding for one in parts for finding in one.findings),

@@ -42,6 +42,10 @@ class PrivacySection(Section):
     """Findings with which the audit fails. `personal_data`: a completion has personal data from another row or from a
     private seed. `private_texts`: a completion has a span of a private text.
     """
+    teacher_canaries: Number = 0
+    """Number of canary seeds: copies of seeds with a made-up secret in their text. The teachers are asked about them
+    during the audit, which may cost money, and the audit counts the secrets in their texts. The answers are not kept.
+    """
     references: Count = 255
     """Number of codes of the same form that nobody learned, to which each canary of `train.canaries` is compared."""
     extraction_rows: Number = 200

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synthgen.auditing.privacy.canaries import Canary
-from synthgen.auditing.privacy.onesided import Tested
+from synthgen.auditing.privacy.onesided import OneSided
 from synthgen.auditing.statistics import LEVEL, POWER, Numbers, holm, mean, quantile, share_interval
 
 MARGIN = 1.0
@@ -76,7 +76,7 @@ def threshold(canaries: int, level: float = LEVEL) -> float:
     return float(special.gammainccinv(canaries, level)) / math.log(2) / canaries
 
 
-def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references: int, subject: str) -> list[Tested]:
+def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references: int, subject: str) -> list[OneSided]:
     """The tests of a model: the mean exposure of all canaries, the mean for each number of repeats, and the share of
     secrets that the model likes best.
     """
@@ -90,12 +90,12 @@ def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references:
     return [*found, _first(ranked, references, subject)]
 
 
-def _mean(name: str, subject: str, bits: Numbers, references: int) -> Tested:
+def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
     null, count = null_mean(references), len(bits)
     (low, high), (_, upper) = interval(bits, references), interval(bits, references, 0.9)
     error = null_deviation(references) / math.sqrt(max(count, 1))
     least = max(threshold(count), null + MARGIN) if count else math.nan
-    return Tested(
+    return OneSided(
         name,
         subject,
         ABOUT,
@@ -135,7 +135,7 @@ def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float
     return max(0.0, min(ends)), min(most, max(ends))
 
 
-def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> Tested:
+def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> OneSided:
     """The share of canaries whose secret is likelier than all references. Its p-value is the exact binomial one."""
     from scipy import special
 
@@ -144,7 +144,7 @@ def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> Test
     low, high = share_interval(hits, count) if count else (math.nan, math.nan)
     needed = next((k for k in range(count + 1) if float(special.bdtrc(k - 1, count, null)) < LEVEL and k), None)
     least = float(special.betaincinv(needed, count - needed + 1, POWER)) if needed else math.nan
-    return Tested(
+    return OneSided(
         "secrets ranked first",
         subject,
         f"the share of canaries whose secret is likelier than all {references:,} other codes",

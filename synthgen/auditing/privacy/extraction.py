@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from synthgen.auditing.privacy.onesided import Bounds, Tested
+from synthgen.auditing.privacy.onesided import Bounds, OneSided
 from synthgen.auditing.statistics import LEVEL, POWER
 
 NEAR = 0.9
@@ -105,12 +105,12 @@ def rouge_l(some: Sequence[int], others: Sequence[int]) -> float:
     return 2 * before[-1] / (len(some) + len(others))
 
 
-def tested(name: str, subject: str, rates: Rates, prefix: int, suffix: int) -> Tested:
+def difference(name: str, subject: str, rates: Rates, prefix: int, suffix: int) -> OneSided:
     """The test of one kind of extraction. `prefix` and `suffix` are the numbers of tokens that the student gets and
     writes.
     """
     how = "exactly" if name.endswith("exact") else f"with a ROUGE-L of at least {NEAR}"
-    return Tested(
+    return OneSided(
         name,
         subject,
         f"the share of learned rows whose next {suffix} tokens the model writes {how} after their prompt and "

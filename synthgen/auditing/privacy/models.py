@@ -19,7 +19,7 @@ from synthgen.auditing.privacy import exposure, extraction, membership
 from synthgen.auditing.privacy.asking import code_scores, continuations, token_scores
 from synthgen.auditing.privacy.canaries import Canary, make
 from synthgen.auditing.privacy.learned import Text, texts, why_not
-from synthgen.auditing.privacy.onesided import Tested, judged
+from synthgen.auditing.privacy.onesided import OneSided, judged
 from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
 from synthgen.auditing.statistics import Estimate, Numbers
 from synthgen.auditing.subjects import as_trained
@@ -281,28 +281,28 @@ def measured(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Meas
     return found
 
 
-def _exposures(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Tested]:
+def _exposures(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[OneSided]:
     ranked = answers[role].ranks
     assert ranked is not None
     return exposure.tests(plan.canaries, ranked, plan.section.references, role)
 
 
-def _extractions(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Tested]:
+def _extractions(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[OneSided]:
     length = plan.section.prefix_tokens
     return [
-        extraction.tested(f"extraction, {name}", role, rates, length, length)
+        extraction.difference(f"extraction, {name}", role, rates, length, length)
         for name, rates in answers[role].rates.items()
     ]
 
 
-def _memberships(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Tested]:
+def _memberships(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[OneSided]:
     found = []
     for name, (members, others) in answers[role].scores.items():
         if name == "ratio" and role == BEFORE:
             continue  # this score is zero for every row
         void = "" if role == BEFORE else void_because(name, answers[BEFORE])
         found.append(
-            Tested.of(
+            OneSided.of(
                 f"membership by {name}",
                 role,
                 f"the AUC by which {_ATTACKS[name]} tells learned rows from held-out rows",

@@ -1,6 +1,6 @@
 """Tests of one side: a leak makes an effect larger than its null value, never smaller.
 
-    measurement = Tested(name, subject, about, unit, value, null, margin, …)
+    measurement = OneSided(name, subject, about, unit, value, null, margin, …)
     judged(tests, "membership")      # Measurements, with Holm's correction
 
 A leak is `found` if its corrected p-value is below 5%, and the effect exceeds the null value by at least the margin. A
@@ -23,7 +23,7 @@ _ANY = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
-class Tested:
+class OneSided:
     """One test. `value` is the effect, `null` its value without a leak, and `p` the one-sided p-value. `interval` is
     the 95% interval, and `upper` the upper end of the 90% interval. `span` has the least and the greatest possible
     effect, at which intervals are cut. `n` counts rows or canaries. `why_not` says why the test cannot be done; then
@@ -60,7 +60,7 @@ class Tested:
         note: str = "",
         why_not: str = "",
         span: Bounds = _ANY,
-    ) -> Tested:
+    ) -> OneSided:
         """A test of an estimate with a standard error. Without a standard error, the test cannot be done."""
         both = effect.p_value(null)
         return cls(
@@ -82,21 +82,21 @@ class Tested:
         )
 
 
-def judged(tests: Sequence[Tested], family: str) -> list[Measurement]:
+def judged(tests: Sequence[OneSided], family: str) -> list[Measurement]:
     """The measurements of one family of tests, with Holm's correction for all tests that can be done."""
     done = [one for one in tests if not one.why_not]
     corrected = dict(zip(map(id, done), holm([one.p for one in done]).tolist(), strict=True))
     return [_measurement(one, family, corrected.get(id(one))) for one in tests]
 
 
-def outcome(test: Tested, corrected_p: float) -> Outcome:
+def outcome(test: OneSided, corrected_p: float) -> Outcome:
     """The outcome of a test that can be done; the docstring of the module has the rule."""
     if corrected_p < LEVEL and test.value - test.null >= test.margin:
         return "found"
     return "absent" if test.upper < test.null + test.margin else "inconclusive"
 
 
-def _measurement(test: Tested, family: str, corrected: float | None) -> Measurement:
+def _measurement(test: OneSided, family: str, corrected: float | None) -> Measurement:
     low, high = (min(max(end, test.span[0]), test.span[1]) if math.isfinite(end) else end for end in test.interval)
     made = Measurement(
         name=test.name,
