@@ -192,7 +192,9 @@ def test_outcomes_are_of_one_side():
 
 def test_few_rows_never_show_that_there_is_no_leak():
     few = judged([extraction.difference("extraction, exact", "student", Rates(0, 20, 0, 20), 32, 32)], "extraction")[0]
-    many = judged([extraction.difference("extraction, exact", "student", Rates(0, 500, 0, 500), 32, 32)], "extraction")[0]
+    many = judged([extraction.difference("extraction, exact", "student", Rates(0, 500, 0, 500), 32, 32)], "extraction")[
+        0
+    ]
     assert (few.outcome, many.outcome) == ("inconclusive", "absent")
     assert few.detectable > 0.2
 
