@@ -22,7 +22,7 @@ from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
 from synthgen.removed import outdated
-from synthgen.results.audit import Measurement, StoredAudit, read_audit
+from synthgen.results.audit import StoredAudit, audit_of_student, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
 from synthgen.results.training import Training, read_training
@@ -69,6 +69,8 @@ def write_model_card(
             tables[about] = markdown_table(shown, rows) if shown else ""
     written = written_in(source) if source else Written()
     corpus_sha256 = durable.digest(manifest["files"])
+    audit = _audit(source, recipe, corpus_sha256) if source else None
+    sections = audit_sections(audit, audit_of_student(folder)) if source else ""
     terms = hub_license(one["license"] for one in student_sources(recipe) if one["role"] == BASE)
     text = (
         environment()
@@ -81,7 +83,7 @@ def write_model_card(
             has_notice=(folder / NAME).exists(),
             manifest=manifest,
             written=written,
-            audit_sections=audit_sections(_audit(source, recipe, corpus_sha256), _tests(folder)) if source else "",
+            audit_sections=sections,
             authors=authors(manifest, written),
             sources=sources_of(recipe, manifest),
             corpus_sha256=corpus_sha256,
@@ -100,14 +102,6 @@ def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | No
     report = source.parent / "audit" / folder_of(intent, source.name) / "report.json"
     audit = read_audit(report) if report.exists() else None
     return audit if audit and audit.corpus_sha256 == corpus_sha256 else None
-
-
-def _tests(folder: Path) -> list[Measurement]:
-    """The tests of bias of the student in `folder`, if the student was audited after its training."""
-    report, training = folder / "audit" / "report.json", folder / "training.json"
-    if not report.exists() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
-        return []
-    return read_audit(report).measurements
 
 
 def written_in(source: Path) -> Written:

@@ -135,13 +135,22 @@ def _plain(text: str) -> str:
     return re.sub(r"([\[\]`])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
 
 
-def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
-    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was no audit. `more`
-    are tests of bias that are not in the audit, such as tests of a student.
+def audit_sections(audit: StoredAudit | None, of_student: StoredAudit | None = None) -> str:
+    """The sections "License and terms", "Bias" and "Privacy" of a card: what the audit says, or that there was no
+    audit. `of_student` is the audit of a student, which may have more tests than the audit of its corpus.
     """
-    tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
+    bias = list(dict.fromkeys(one for some in (audit, of_student) if some for one in some.about("bias")))
     template = environment().get_template("audit_sections.md.j2")
-    return template.render(audit=audit, tests=tests, text=audit_text, most=_MOST_TESTS).strip()
+    return template.render(
+        audit=audit, tests=bias, privacy=tests_of_privacy(audit, of_student), text=audit_text, most=_MOST_TESTS
+    ).strip()
+
+
+def tests_of_privacy(audit: StoredAudit | None, of_student: StoredAudit | None) -> list[Measurement]:
+    """The tests of privacy of a corpus and its student. The audit of a student repeats the tests of its corpus, so it
+    replaces the audit of the corpus if it has any.
+    """
+    return next((some for one in (of_student, audit) if one and (some := one.about("privacy"))), [])
 
 
 def markdown_table(

@@ -2,14 +2,18 @@
 test.
 
 The tests of a student are in `synthgen.auditing.privacy`. This room is above the room `auditing`, because it reads
-texts with functions of curation.
+texts with functions of curation. No result holds a value or a text that was found, only kinds, counts and ids of rows.
 """
 
 from __future__ import annotations
 
 from synthgen.auditing.privacy.models import audit_student
 from synthgen.auditing.result import AuditResult, Subject, worst
+from synthgen.privacy.copies import copies
+from synthgen.privacy.measures import findings, of_data, of_texts
+from synthgen.privacy.origins import origins
 from synthgen.privacy.passing import audit_passing
+from synthgen.privacy.seeds import known_seeds
 from synthgen.recipe.privacy import PrivacySection
 
 
@@ -27,5 +31,17 @@ def audit_privacy(subject: Subject, section: PrivacySection) -> AuditResult:
 
 
 def audit_corpus(subject: Subject, section: PrivacySection) -> AuditResult:
-    """The tests of the corpus."""
-    return AuditResult("ALLOW")
+    """Search the completions of the kept rows for personal data and for private texts. Raises RecipeError when a file
+    of `audit.privacy.private` cannot be read.
+    """
+    known = known_seeds(subject)
+    found = origins(subject.corpus, known, section)
+    copied = copies(subject.corpus, known, section)
+    leaks = tuple(findings(subject, found, copied, known, section))
+    values = {f"{entity}, {origin}": float(one.values) for (entity, origin), one in sorted(found.groups.items())}
+    return AuditResult(
+        status=worst(one.status for one in leaks),
+        findings=leaks,
+        figures={"privacy": {"rows": float(found.rows), "seeds": float(found.units)}, "personal data": values},
+        measurements=(*of_data(found, section), *of_texts(found, copied, known, section)),
+    )

@@ -17,7 +17,8 @@ _NOT_OF_ROWS = ("description", "license", "audit", "train", "evaluate")
 
 def digest_of_rows(recipe: Recipe) -> str:
     """A hash of all values that affect the rows, or the time in which they are generated and curated."""
-    return durable.digest(_without(recipe.model_dump(mode="json"), _NOT_OF_ROWS))
+    values = _without(recipe.model_dump(mode="json"), _NOT_OF_ROWS)
+    return durable.digest({**values, "seeds": [_without(seeds, ("private",)) for seeds in values["seeds"]]})
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:

@@ -139,6 +139,16 @@ def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
     return max(about_it, key=lambda one: one.date, default=None)
 
 
+def audit_of_student(folder: Path) -> StoredAudit | None:
+    """The audit of the student in `folder`. None when the student was not audited after its training. Raises
+    CorpusError when the report is damaged.
+    """
+    report, training = folder / "audit" / "report.json", folder / "training.json"
+    if not report.is_file() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
+        return None
+    return read_audit(report)
+
+
 def _reports(folder: Path) -> Iterator[StoredAudit]:
     """The latest report in a folder audit/, and then the latest report for each intended use."""
     for path in (folder / "report.json", *sorted(folder.glob("*/report.json"))):
