@@ -18,6 +18,7 @@ from synthgen.records import SPLITS
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit, audit_of
 from synthgen.results.measures import Measure, Value, shown
+from synthgen.tables.audits import TOPICS, Topic
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
 
@@ -139,18 +140,16 @@ def audit_sections(audit: StoredAudit | None, of_student: StoredAudit | None = N
     """The sections "License and terms", "Bias" and "Privacy" of a card: what the audit says, or that there was no
     audit. `of_student` is the audit of a student, which may have more tests than the audit of its corpus.
     """
-    bias = list(dict.fromkeys(one for some in (audit, of_student) if some for one in some.about("bias")))
+    bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     template = environment().get_template("audit_sections.md.j2")
-    return template.render(
-        audit=audit, tests=bias, privacy=tests_of_privacy(audit, of_student), text=audit_text, most=_MOST_TESTS
-    ).strip()
+    return template.render(audit=audit, tests=bias, privacy=privacy, text=audit_text, most=_MOST_TESTS).strip()
 
 
-def tests_of_privacy(audit: StoredAudit | None, of_student: StoredAudit | None) -> list[Measurement]:
-    """The tests of privacy of a corpus and its student. The audit of a student repeats the tests of its corpus, so it
-    replaces the audit of the corpus if it has any.
+def tests_about(topic: Topic, audit: StoredAudit | None, of_student: StoredAudit | None) -> list[Measurement]:
+    """The tests of a corpus and its student about a topic. The audit of a student repeats the tests of its corpus, so
+    its tests replace those of the audit of the corpus, if it has any.
     """
-    return next((some for one in (of_student, audit) if one and (some := one.about("privacy"))), [])
+    return next((some for one in (of_student, audit) if one and (some := one.about(topic))), [])
 
 
 def markdown_table(

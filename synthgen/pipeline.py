@@ -153,7 +153,8 @@ def run(
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
-        verdict = stages.do("audit", lambda again: audit(recipe, folder, ask_student=False, ui=ui))
+        later = recipe.train is not None and asks_student(recipe)  # models are asked once, after the training
+        verdict = stages.do("audit", lambda again: audit(recipe, folder, ask_models=not later, ui=ui))
         outcome, override = tally(folder / "curated"), override_audit and recipe.train is not None
         if recipe.train and outcome.kept and (verdict.passed or override):
             _train(recipe, folder, stages, override, ui)

@@ -123,11 +123,12 @@ def audit(
     *,
     use: str | None = None,
     out: str | Path | None = None,
-    ask_student: bool = True,
+    ask_models: bool = True,
     ui: UI | None = None,
 ) -> Report:
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`. `run` is
-    a run, a corpus, the folder of a student, or any model. Without `ask_student`, no student of a run is tested.
+    a run, a corpus, the folder of a student, or any model. Without `ask_models`, neither a student nor a teacher is
+    tested.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
@@ -153,7 +154,9 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, place.student if ask_student else None, of_student, recipe)
+    subject = Subject(
+        source, manifest, place.student if ask_models else None, of_student, recipe, ask_models=ask_models
+    )
     results = _results(subject, section, AUDITS)
     status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})

@@ -24,7 +24,7 @@ class Subject:
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
     it (see `synthgen.lineage`). `of_student` is empty when no student is trained. `recipe` is the recipe of the audit,
     which names the seeds; None when no recipe is known. If nobody knows the corpus of a student, `known` is false, and
-    the manifest names no files.
+    the manifest names no files. Without `ask_models`, neither a student nor a teacher is asked anything.
     """
 
     corpus: Path
@@ -33,6 +33,7 @@ class Subject:
     of_student: tuple[SourceTerms, ...] = ()
     recipe: Recipe | None = None
     known: bool = True
+    ask_models: bool = True
 
 
 @dataclass(frozen=True)

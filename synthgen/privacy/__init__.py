@@ -20,7 +20,8 @@ from synthgen.recipe.privacy import PrivacySection
 def audit_privacy(subject: Subject, section: PrivacySection) -> AuditResult:
     """Test a corpus and its student. If the corpus is not known, only the student is tested."""
     parts = [audit_corpus(subject, section)] if subject.known else []
-    parts += [audit_passing(subject, section), audit_student(subject, section)]
+    if subject.ask_models:
+        parts += [audit_passing(subject, section), audit_student(subject, section)]
     return AuditResult(
         status=worst(one.status for one in parts),
         findings=tuple(finding for one in parts for finding in one.findings),

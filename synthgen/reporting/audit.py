@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthgen.cards import tests_of_privacy
+from synthgen.cards import tests_about
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit
+from synthgen.tables.audits import TOPICS
 
 _MOST_TESTS = 20  # the page shows at most this many tests of bias with the same outcome
 
@@ -19,10 +20,9 @@ def audit_view(
     """The variables of the page's template that are about the audit. `corpus_sha256` is the hash of the list of the
     corpus's files; an audit with another hash is about other rows. `of_student` is the audit of the student.
     """
-    privacy = audit_text.privacy_lines(tests_of_privacy(audit, of_student))
+    bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     if audit is None:
-        return {"audit": None, "audit_text": audit_text, "bias_plots": [], "bias": [], "privacy": privacy}
-    bias = list(dict.fromkeys(one for some in (audit, of_student) if some for one in some.about("bias")))
+        return {"audit": None, "audit_text": audit_text, "bias_plots": [], "bias": [], "privacy": []}
     return {
         "audit": audit,
         "audit_text": audit_text,
@@ -32,7 +32,7 @@ def audit_view(
         "obligations": audit_text.obligations(audit),
         "bias": _bias(bias),
         "bias_plots": _plots(bias),
-        "privacy": privacy,
+        "privacy": audit_text.privacy_lines(privacy),
     }
 
 

@@ -5,12 +5,13 @@ whether the command fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from synthgen.tables.reference import Reference
 
 Topic = Literal["bias", "privacy"]
 """What the tests of an audit are about."""
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
 @dataclass(frozen=True)
