@@ -38,6 +38,7 @@ def test_references_do_not_hold_the_secret_even_when_it_is_drawn_again(monkeypat
 
 
 def test_exposure_has_the_null_mean_and_deviation_of_theory():
+    assert exposure.null_mean(1) == 0.5  # one bit or none
     assert exposure.null_mean(10**6) == pytest.approx(1 / math.log(2), abs=1e-4)
     assert exposure.null_deviation(10**6) == pytest.approx(1 / math.log(2), abs=1e-4)
     rng = np.random.default_rng(0)
@@ -98,6 +99,15 @@ def test_a_student_that_knows_all_secrets_is_found_although_its_exposures_have_n
     assert (tests[0].estimate, tests[0].high, tests[0].null) == (6.0, 6.0, exposure.null_mean(63))
     assert tests[0].low < 6
     assert tests[-1].p == pytest.approx((1 / 64) ** 6)
+
+
+def test_each_number_of_repeats_has_its_own_canaries():
+    tests = exposure.tests(make(4, (1, 16), 0), np.array([64, 1, 32, 1]), 63, "student")
+    assert {one.name: (one.value, one.n) for one in tests[:3]} == {
+        "exposure": (3.25, 4),
+        "exposure, seen 1 time an epoch": (0.5, 2),
+        "exposure, seen 16 times an epoch": (6.0, 2),
+    }
 
 
 def pairs_auc(members, others):
@@ -171,6 +181,7 @@ def test_fishers_test_and_the_detectable_difference():
 def test_rouge_l():
     assert extraction.rouge_l([1, 2, 3, 4], [1, 2, 3, 4]) == 1
     assert extraction.rouge_l([1, 2, 3, 4], [1, 9, 3, 4]) == 0.75
+    assert extraction.rouge_l([1, 1], [1, 2]) == 0.5  # a token is matched once
     assert extraction.rouge_l([1, 2], [3, 1, 4, 2]) == pytest.approx(2 / 3)
     assert extraction.rouge_l([], [1]) == extraction.rouge_l([1], []) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from support import unaudited
+from support.places import REPOSITORY
 from support.small import small_task, small_teacher
 from support.training import LOOSE, changed
 
@@ -190,3 +192,12 @@ def test_rows_of_one_seed_are_used_once_and_long_rows_not_at_all(run):
 def test_canaries_go_with_plain_training_only(run, key):
     with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries have no part in '{key}'")):
         changed(run.recipe, kd_weight=0.5, **{key: {} if key != "rationale" else {"mode": "then_answer"}})
+
+
+@pytest.mark.slow
+def test_untrained_models_pass_at_the_nominal_rate(capsys):
+    """Each family of tests may have a finding in at most 5% of the models, and the null controls must hold."""
+    spec = importlib.util.spec_from_file_location("leaks", REPOSITORY / "benchmarks" / "leaks.py")
+    leaks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(leaks)
+    assert leaks.nominal(60) == 0, capsys.readouterr().out
