@@ -22,11 +22,14 @@ from synthgen.records import SPLITS
 from synthgen.removed import notices, refuse_half
 from synthgen.reporting.audit import audit_view
 from synthgen.reporting.look import Seen, kinds, look
+from synthgen.results import statement_text
 from synthgen.results.audit import read_audit
 from synthgen.results.curve import read_curve
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import shown
+from synthgen.results.statement import statement_of
+from synthgen.results.statement_text import words_of
 from synthgen.results.training import Training, read_training
 from synthgen.tally import funnel
 from synthgen.visible import finalize
@@ -139,6 +142,8 @@ def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
     return {
         "training": training,
         "evaluation": evaluation,
+        "statement": words_of(statement_of(folder / "student", training, evaluation)) if training else None,
+        "statement_text": statement_text,
         "student_tables": tables.evaluation_tables(evaluation) if evaluation else [],
         "differences": tables.differences(evaluation) if evaluation else [],
         "parts": tables.parts_table(evaluation) if evaluation else None,
