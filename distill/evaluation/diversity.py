@@ -24,7 +24,7 @@ import numpy as np
 from distill.evaluation.grouped import Scale
 from distill.intervals import Array
 from synthgen.results.measures import Interval, Value
-from synthgen.results.statement import Entry
+from synthgen.results.statement import FEWEST, Entry
 
 _ALONE = r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 """Characters of scripts without spaces. Each of them counts as one word."""
@@ -71,6 +71,9 @@ def diverse(texts: Mapping[str, Sequence[str]], scale: Scale) -> list[Entry]:
     chosen, missing = _long_enough(found)
     shortest = [min(map(len, some)) for some in zip(*chosen.values(), strict=True)] if chosen else []
     cut = {role: [line[:length] for line, length in zip(some, shortest, strict=True)] for role, some in chosen.items()}
+    groups = len(set(scale.groups[: len(shortest)]))
+    if chosen and groups < FEWEST:
+        chosen, cut, missing = {}, {}, {"student": f"the answers are of {groups} groups, and {FEWEST} are needed"}
     blocks = _blocks(scale.groups[: len(shortest)], scale.seed)
     used = sum(length > 1 for length in shortest)
     entries = []
@@ -80,7 +83,7 @@ def diverse(texts: Mapping[str, Sequence[str]], scale: Scale) -> list[Entry]:
         )
         note += f" {sum(shortest):,} words."
         values = _values({role: _jackknife(Grams.of(some), blocks, measure) for role, some in cut.items()})
-        entries.append(replace(entry.valued(values), n=used, unit="prompts", note=note, missing=missing))
+        entries.append(replace(entry.valued(values), n=used, groups=groups, unit="prompts", note=note, missing=missing))
     return entries
 
 

@@ -141,7 +141,7 @@ def _statement(found: Distances, held_out: Sequence[HeldOut], seed: int, answers
     entries = [
         compared(AGREEMENT, agreement, scale, weights=tokens_R, missing=OF_ITSELF),
         compared(NLL, by_role(found.nll), scale, weights=tokens_R),
-        *calibrated(by_role(found.bins), scale, what="token", hit="the teacher's own next token", unit="tokens"),
+        *calibrated(by_role(found.bins), scale, what="token", hit="the teacher's own next token", unit="completions"),
     ]
     return Statement([*answers.entries, *entries], models={"teacher": "the model that wrote the rows", "base": BASE})
 

@@ -44,10 +44,13 @@ class Scale:
         groups differ from them (Clopper and Pearson, Biometrika 26, 1934), and those could have either bound.
         """
         places = [int(n) for n in np.flatnonzero(~np.isnan(values_R))]
-        found = self.of(values_R, places=places)
-        some = values_R[places]
-        if bounds is None or not isinstance(found, Interval) or np.ptp(some) > 0:
-            return found
-        low, high = bounds
-        differ = 1 - _TAIL ** (1 / len({self.groups[n] for n in places}))
-        return Interval(found.mean, found.mean - differ * (found.mean - low), found.mean + differ * (high - found.mean))
+        return widened(self.of(values_R, places=places), bounds, len({self.groups[n] for n in places}))
+
+
+def widened(value: Value, bounds: tuple[float, float] | None, groups: int) -> Value:
+    """A mean of shares of a number of groups, with an interval that is not a point; see `Scale.known`."""
+    if bounds is None or not isinstance(value, Interval) or value.low < value.high:
+        return value
+    low, high = bounds
+    differ = 1 - _TAIL ** (1 / groups)
+    return Interval(value.mean, value.mean - differ * (value.mean - low), value.mean + differ * (high - value.mean))

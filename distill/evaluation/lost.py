@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.evaluation.grouped import DIFFERENCE, SHARE, Scale
+from distill.evaluation.grouped import DIFFERENCE, SHARE, Scale, widened
 from distill.evaluation.slices import calibration_draws, chance_error
 from distill.intervals import Array, spread
 from synthgen.results.measures import FORMATS, Value, middle, shown
@@ -87,27 +87,29 @@ def compared(
     """`entry` with the means of each model, and the student's paired differences. A row is left out where its value is
     NaN, and a difference leaves out a row where either value is NaN.
 
-    With `weights`, the means are Σ values / Σ weights. Without, the values are shares, or differences of shares if the
-    format is a percentage. `missing` says why a model has no values, and `nothing` why all of its values are NaN.
+    With `weights`, the means are Σ values / Σ weights. `missing` says why a model has no values, and `nothing` why all
+    of its values are NaN.
     """
-    is_share = FORMATS[entry.format].unit == "%" and weights is None
-    found = {role: _mean(array, scale, weights, SHARE if is_share else None) for role, array in values.items()}
+    is_share = FORMATS[entry.format].unit == "%" and entry.measure != SURE.measure
+    bounds = (SHARE, DIFFERENCE) if is_share else (None, None)
+    found = {role: _mean(array, scale, weights, bounds[0]) for role, array in values.items()}
     apart = {
-        f"minus_{role}": _mean(values["student"] - values[role], scale, weights, DIFFERENCE if is_share else None)
+        f"minus_{role}": _mean(values["student"] - values[role], scale, weights, bounds[1])
         for role in ("teacher", "base")
         if role in values and "student" in values
     }
     reasons = {role: nothing for role, value in found.items() if value is None}
     reasons |= {role: why for role, why in (missing or {}).items() if role not in values}
-    count = int((~np.isnan(values["student"])).sum()) if "student" in values else 0
-    return replace(entry.valued({**found, **apart}), n=count, missing=reasons)
+    known: list[int] = np.flatnonzero(~np.isnan(values["student"])).tolist() if "student" in values else []
+    groups = {scale.groups[n] for n in known}
+    return replace(entry.valued({**found, **apart}), n=len(known), groups=len(groups), missing=reasons)
 
 
 def _mean(values_R: Array, scale: Scale, weights: Array | None, bounds: tuple[float, float] | None) -> Value:
-    if weights is not None:
-        value = scale.of(values_R, weights)
-    else:
+    if weights is None:
         value = scale.known(values_R, bounds)
+    else:
+        value = widened(scale.of(values_R, weights), bounds, len(set(scale.groups)))
     number = middle(value)
     return value if number is not None and np.isfinite(number) else None
 
@@ -126,16 +128,17 @@ def calibrated(
     """
     some = {role: array for role, array in bins.items() if array[..., 0].sum() > 0}
     reasons = {**dict.fromkeys(bins.keys() - some.keys(), f"no {what} has a known answer"), **(missing or {})}
-    sure = {role: (array[..., 1] - array[..., 2]).sum(-1) for role, array in some.items()}
-    counts = next(iter(some.values()))[..., 0].sum(-1) if some else None
-    total = f"{int(counts.sum()) if counts is not None else 0:,} {unit}"
-    by_chance = ", ".join(f"{shown(chance_error(array), 'percent')} ({role})" for role, array in some.items())
     note = ECE.note.format(what=what, hit=hit)
-    note += f": here about {by_chance} would be seen if the model were perfectly calibrated." if some else "."
-    ece = replace(ECE.valued(_errors(some, scale)), unit=total, note=note, missing=reasons)
-    entries = [ece, compared(replace(SURE, unit=total), sure, scale, weights=counts, missing=reasons)]
-    rows = len(counts) if counts is not None else 0
-    return [replace(one, n=rows) for one in entries]
+    if "student" not in some:
+        return [replace(ECE, note=note, missing=reasons)]
+    sure = {role: (array[..., 1] - array[..., 2]).sum(-1) for role, array in some.items()}
+    counts = some["student"][..., 0].sum(-1)
+    by_chance = ", ".join(f"{shown(chance_error(array), 'percent')} ({role})" for role, array in some.items())
+    note += f": if the models were perfectly calibrated, it would here be about {by_chance} by chance."
+    ece = replace(ECE.valued(_errors(some, scale)), note=note, missing=reasons)
+    over = f"{SURE.note} There were {int(counts.sum()):,} {what}s."
+    entries = [ece, compared(replace(SURE, note=over), sure, scale, weights=counts, missing=reasons)]
+    return [replace(one, n=len(counts), groups=len(set(scale.groups)), unit=unit) for one in entries]
 
 
 def _errors(bins: Models, scale: Scale) -> dict[str, Value]:

@@ -149,7 +149,12 @@ def _statement(
         entry_of(same, by_measure["same_answer"], asked, missing=OF_ITSELF, nothing=_FREE),
         entry_of(NLL, nats, scale, weights=recorded.tokens_R.astype(float), missing=_NOT_ASKED),
         *calibrated(
-            bins, scale, what="token", hit="the next token of the recorded answer", unit="tokens", missing=_NOT_ASKED
+            bins,
+            scale,
+            what="token",
+            hit="the next token of the recorded answer",
+            unit="completions",
+            missing=_NOT_ASKED,
         ),
         *said(answers.rows, texts, asked, most=section.max_new_tokens),
     ]

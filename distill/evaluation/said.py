@@ -27,7 +27,7 @@ REFUSALS = Entry(
     measure="answers that refuse",
     format="percent",
     unit="prompts",
-    note="the share of answers that decline the request, as the check `refusal` of curation finds them. It reads "
+    note="the share of answers that decline the request, as the check “refusal” of curation finds them. It reads "
     "English, German, Spanish, French and Chinese. Neither more nor fewer refusals are better in themselves.",
 )
 LANGUAGES = Entry(
@@ -36,7 +36,7 @@ LANGUAGES = Entry(
     format="percent",
     better="higher",
     unit="prompts",
-    note="the share of answers whose language is that of the prompt, as the check `language` of curation finds it. "
+    note="the share of answers whose language is that of the prompt, as the check “language” of curation finds it. "
     "Short texts, code and texts of doubtful language are left out",
 )
 LENGTH = Entry(

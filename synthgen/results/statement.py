@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from synthgen.results.evaluation import Evaluation
     from synthgen.results.training import Training
 
-NOT_EVALUATED = "the student was not evaluated: run `distill eval`"
-_OLDER = "the evaluation is of an older version, which had no loss statement: run `distill eval` again"
-_NOT_AUDITED = "no audit of this student measured it: set `audit.{key}` in the recipe and run `synthgen audit STUDENT`"
+NOT_EVALUATED = "the student was not evaluated; “distill eval” measures it"
+_OLDER = "the evaluation is of an older version, which had no loss statement; “distill eval” measures it"
+_NOT_AUDITED = "no audit of the student measured it; “synthgen audit STUDENT” does, if the recipe sets “audit.{key}”"
+FEWEST = 8
+"""The minimum number of independent groups of rows for a verdict on a difference. Intervals from fewer groups are too
+narrow: if the differences of G groups are all on one side of zero, every resample is on this side too, which happens
+with probability 2·0.5^G where nothing differs. For 8 groups, this is 0.8%.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +42,8 @@ class Entry:
     `synthgen.results.measures.FORMATS`. `better` says which values are better; "" means that neither is. `teacher`,
     `base` and `student` are the values of the three models. `minus_teacher` and `minus_base` are the paired
     differences: the student's value minus the other's, on the same rows. A value without an interval is a plain number.
-    The student was measured on `n` rows, and `unit` says what a row is. `note` says how the measure is computed.
-    `missing` maps "teacher", "base" or "student" to the reason why this model has no value.
+    The student was measured on `n` rows in `groups` independent groups, and `unit` says what a row is. `note` says how
+    the measure is computed. `missing` maps "teacher", "base" or "student" to the reason why this model has no value.
     """
 
     dimension: str
@@ -51,6 +56,7 @@ class Entry:
     minus_teacher: Value = None
     minus_base: Value = None
     n: int = 0
+    groups: int = 0
     unit: str = ""
     note: str = ""
     missing: dict[str, str] = field(default_factory=dict)
@@ -153,6 +159,7 @@ def entries_of(dimension: str, measurements: Iterable[Measurement]) -> list[Entr
             measure=name if is_share or not student.unit else f"{name}, {student.unit}",
             format="percent" if is_share else "number",
             n=student.n,
+            groups=student.clusters,
             unit="items",
             note=student.about,
             missing={

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from synthgen.results.audit_text import listed
 from synthgen.results.measures import FORMATS, Interval, Value, middle, shown, text_table
-from synthgen.results.statement import Entry, Statement
+from synthgen.results.statement import FEWEST, Entry, Statement
 from synthgen.tables.dimensions import DIMENSIONS
 
 TITLE = "What the student lost or gained"
@@ -17,7 +18,7 @@ _OTHERS = (("teacher", "minus_teacher"), ("base", "minus_base"))
 _BASE = "the student before its training"
 _MOST = 8  # maximum number of measures of one dimension that are shown
 _UNCLEAR = "no clear difference"
-WORDS = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
+_WORDS = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
 """What a clear difference is called if it is positive, and if it is negative, by `Entry.better`."""
 
 
@@ -76,48 +77,61 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _name(entry: Entry, entries: Sequence[Entry]) -> str:
+    """The dimension of an entry in a sentence, with the measure if the dimension has several."""
+    several = sum(one.dimension == entry.dimension for one in entries) > 1
+    return f"{_title(entry.dimension).lower()}{f' ({entry.measure})' if several else ''}"
+
+
 def _paragraphs(statement: Statement, entries: Sequence[Entry]) -> list[str]:
-    """What is compared, and which differences are clear."""
-    teacher, base = statement.models.get("teacher", ""), statement.models.get("base", _BASE)
+    """What is compared, which differences are clear, and how to read the table."""
     if not entries:
         return []
+    teacher, base = statement.models.get("teacher", ""), statement.models.get("base", _BASE)
     named = f"The teacher is {teacher}. The base is {base}." if teacher else f"The base is {base}."
-    count = sum(isinstance(getattr(one, key), Interval) for one in entries for _, key in _OTHERS)
+    count = sum(bool(verdict(one, key)) for one in entries for _, key in _OTHERS)
     read = (
-        f"{named} Each value has its 95% interval in brackets. Differences are paired: both models were measured on "
-        "the same rows. A difference has a verdict such as “worse” only if its interval does not include zero. "
-        "Otherwise these data do not show a difference, which does not prove that there is none."
+        "Each value has its 95% interval in brackets. Differences are paired: both models were measured on the same "
+        "rows. A difference has a verdict, such as “worse”, only if its interval does not include zero. “No clear "
+        "difference” means that these data show none. It does not mean that there is none."
     )
-    if count:
+    if count > 1:
+        by_chance = shown(0.05 * count, "significant")
         read += (
-            f" There are {count} differences. Of {count} differences that are zero in truth, about "
-            f"{shown(0.05 * count, 'significant')} would have a verdict by chance."
+            f" {count} differences were judged. If all of them were zero in truth, about {by_chance} of them would "
+            "still be called better, worse, higher or lower by chance."
         )
-    return [*filter(None, (_summary(entries, *one) for one in _OTHERS)), read]
+    return [named, *filter(None, (_summary(entries, *one) for one in _OTHERS)), read]
 
 
 def _summary(entries: Sequence[Entry], other: str, key: str) -> str:
     """One paragraph on the differences of the student from the other model. Empty when there are none."""
     found: dict[str, list[str]] = {}
     for one in entries:
-        value = getattr(one, key)
-        if value is not None:
-            found.setdefault(verdict(value, one.better), []).append(one.measure)
-    order = ("worse", "better", "higher", "lower", _UNCLEAR, "")
-    says = {"": "without an interval", _UNCLEAR: _UNCLEAR}
-    parts = [f"{says.get(word, word)}: {', '.join(found[word])}" for word in order if word in found]
+        if getattr(one, key) is not None:
+            found.setdefault(verdict(one, key), []).append(_name(one, entries))
+    words = {
+        "worse": "worse in",
+        "better": "better in",
+        "higher": "higher in",
+        "lower": "lower in",
+        _UNCLEAR: "no clear difference in",
+        "": "too few rows to tell in",
+    }
+    parts = [f"{says} {listed(found[word])}" for word, says in words.items() if word in found]
     return f"The student against its {other}: {'; '.join(parts)}." if parts else ""
 
 
-def verdict(difference: Value, better: str) -> str:
-    """A difference in one or three words: better or worse, higher or lower if neither is better, or no clear
-    difference. "" when the difference has no interval, so that nobody knows.
+def verdict(entry: Entry, key: str) -> str:
+    """The difference `key` of an entry in one or three words: better or worse, higher or lower if neither is better, or
+    no clear difference. "" when there are too few groups of rows, or no interval, so that nobody knows.
     """
-    if not isinstance(difference, Interval):
+    difference = getattr(entry, key)
+    if not isinstance(difference, Interval) or entry.groups < FEWEST:
         return ""
     if not (difference.low > 0 or difference.high < 0):  # also when an end is not a number
         return _UNCLEAR
-    return WORDS[better][0 if difference.low > 0 else 1]
+    return _WORDS[entry.better][0 if difference.low > 0 else 1]
 
 
 def difference_text(value: Value, format: str) -> str:
@@ -133,35 +147,33 @@ def difference_text(value: Value, format: str) -> str:
 
 def _line(entry: Entry) -> list[str]:
     """The cells of one line of the table."""
-    values = [shown(getattr(entry, role), entry.format) if _has(entry, role) else "not measured" for role in _ROLES]
+    values = [getattr(entry, role) for role in _ROLES]
     return [
         f"{_title(entry.dimension)}: {entry.measure}",
-        *values,
-        *(_against(getattr(entry, key), entry) for _, key in _OTHERS),
-        f"{entry.n:,} {entry.unit}",
+        *("not measured" if value is None else shown(value, entry.format) for value in values),
+        *(_against(entry, key) for _, key in _OTHERS),
+        f"{entry.n:,} {entry.unit}" + (f" in {entry.groups:,} groups" if 0 < entry.groups < entry.n else ""),
     ]
 
 
 _ROLES = ("teacher", "base", "student")
 
 
-def _has(entry: Entry, role: str) -> bool:
-    return getattr(entry, role) is not None
-
-
-def _against(value: Value, entry: Entry) -> str:
+def _against(entry: Entry, key: str) -> str:
+    value = getattr(entry, key)
     if value is None:
         return "not measured"
-    said = verdict(value, entry.better) or "no interval"
-    return f"{said}: {difference_text(value, entry.format)}"
+    return f"{verdict(entry, key) or 'too few rows to tell'}: {difference_text(value, entry.format)}"
 
 
 def _not_measured(statement: Statement) -> list[str]:
     """Everything that has no value, with the reason: whole dimensions first, and then values of single models."""
-    found = [f"{_title(name)}: {reason}." for name, reason in statement.not_measured.items()]
+    reasons = [f"{_title(name)}: {reason}." for name, reason in statement.not_measured.items()]
     grouped: dict[tuple[str, str], list[str]] = {}
     for one in statement.entries:
         for role, reason in one.missing.items():
-            if role == "student" or one.student is not None:
-                grouped.setdefault((role, reason), []).append(f"{one.measure}")
-    return found + [f"{', '.join(names)} of the {role}: {reason}." for (role, reason), names in grouped.items()]
+            if role == "student":
+                reasons.append(f"{_title(one.dimension)}, {one.measure}: {reason}.")
+            elif one.student is not None:
+                grouped.setdefault((role, reason), []).append(one.measure)
+    return reasons + [f"For the {role}, {listed(names)}: {reason}." for (role, reason), names in grouped.items()]
