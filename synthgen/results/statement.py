@@ -92,7 +92,14 @@ class Statement:
         more = {
             name: cannot.get(name, reason) for name, one in DIMENSIONS.items() if name not in named and not one.audit
         }
-        return replace(self, not_measured={**self.not_measured, **more})
+        return _ordered(self.entries, {**self.not_measured, **more}, self.models)
+
+
+def _ordered(entries: Iterable[Entry], not_measured: Mapping[str, str], models: dict[str, str]) -> Statement:
+    """A statement in the order of DIMENSIONS. Dimensions that are not in this table come last."""
+    order = {name: place for place, name in enumerate(DIMENSIONS)}
+    reasons = sorted(not_measured.items(), key=lambda one: order.get(one[0], len(order)))
+    return Statement(sorted(entries, key=lambda one: order.get(one.dimension, len(order))), dict(reasons), models)
 
 
 def statement_of(folder: Path, training: Training, evaluation: Evaluation | None) -> Statement:
@@ -113,9 +120,7 @@ def statement_of(folder: Path, training: Training, evaluation: Evaluation | None
             entries += audited
             if not audited:
                 reasons[name] = _why_not(measured) or cannot.get(name, _NOT_AUDITED.format(key=dimension.audit))
-    order = list(DIMENSIONS)
-    entries.sort(key=lambda one: order.index(one.dimension) if one.dimension in order else len(order))
-    return Statement(entries, {name: reasons[name] for name in (*order, *reasons) if name in reasons}, found.models)
+    return _ordered(entries, reasons, found.models)
 
 
 def audits_of(folder: Path) -> list[StoredAudit]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_diversity_is_as_defined(seed):
     lines += [["a", "b", "a", "b", "a", "b"], ["a", "b", "a", "b", "c"], ["a", "b"], ["z"], []]
     grams = Grams.of(lines)
     assert self_bleu(grams) == pytest.approx(bleu(lines))
-    pairs = [pair for line in lines for pair in zip(line, line[1:], strict=False)]
+    pairs = [pair for line in lines for pair in pairwise(line)]
     assert distinct(grams) == pytest.approx(len(set(pairs)) / len(pairs))
     left_out = np.arange(len(lines)) < 3
     assert self_bleu(grams.without(left_out)) == pytest.approx(bleu(lines[3:]))

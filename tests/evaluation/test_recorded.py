@@ -19,6 +19,7 @@ from support import unaudited
 from support.corpora import list_again
 from support.measuring import measured_here
 from support.small import small_task, small_teacher
+from support.statements import check_card
 from support.training import LOOSE
 
 import distill
@@ -115,6 +116,21 @@ def test_a_student_of_the_held_out_text_finds_it_likelier(sung):
     assert "accuracy" not in table["distilled"] or table["distilled"]["accuracy"] is None, "there are no references"
     assert table["distilled"]["parameters"] == table["distilled"]["weights_bytes"] / 4
     assert table["distilled"]["answer_ms"].p50 > 0
+
+
+def test_the_loss_statement_of_recorded_answers(sung):
+    *_, student, found = sung
+    entries = {one["measure"]: one for one in check_card(student)}
+    nll = entries["−log q of held-out answers, nats a token"]
+    assert (nll["base"]["mean"], nll["student"]["mean"]) == tuple(
+        found.table[name]["nll"].mean for name in ("untrained", "distilled")
+    )
+    assert nll["minus_base"]["mean"] == difference(found, "nll").mean
+    assert nll["missing"] == {"teacher": "the teacher was not asked, and the rows hold only its words"}
+    assert entries["calibration error"]["student"]["mean"] < 0.1 < entries["calibration error"]["base"]["mean"]
+    assert entries["answers that refuse"]["teacher"]["mean"] == 0.0
+    assert entries["words of an answer"]["teacher"]["mean"] == entries["words of an answer"]["student"]["mean"] == 3.0
+    assert "no held-out row has a reference answer" in (student / "README.md").read_text()
 
 
 def test_the_likelihood_is_that_of_the_saved_model(sung):
