@@ -237,6 +237,30 @@ def test_the_error_that_chance_alone_gives(count):
     assert np.mean(errors) > 0.04
 
 
+def test_a_classifier_is_compared_with_the_labels_of_the_seeds():
+    """The teacher is always right and sure. The student confuses half of the labels, and one row has no label."""
+    from distill.evaluation.classifiers import _statement
+
+    labels = np.array([0, 1] * 10 + [-1])
+    teacher = np.eye(2)[labels.clip(0)]
+    student = np.where(np.arange(21)[:, None] % 4 < 2, teacher, 1 - teacher) * 0.6 + 0.2
+    found = {
+        one.measure: one for one in _statement({"teacher": teacher, "student": student}, labels, scale(21)).entries
+    }
+    right, same = found["answers right"], found["same label as the teacher"]
+    assert (right.n, right.teacher.mean, right.student.mean) == (20, 1.0, 0.5)
+    assert verdict(right, "minus_teacher") == "worse"
+    assert (same.n, same.student.mean, same.teacher) == (21, pytest.approx(11 / 21), None)
+    log_loss = found["−log q of the right label, nats"]
+    assert log_loss.student.mean == pytest.approx(-(math.log(0.8) + math.log(0.2)) / 2)
+    assert log_loss.minus_teacher.mean == pytest.approx(log_loss.student.mean)
+    assert found["confidence minus share of hits"].student.mean == pytest.approx(0.3)
+    assert found["calibration error"].n == 20
+    assert all(one.missing["base"].startswith("the evaluation of this kind") for one in found.values())
+    nothing = _statement({"teacher": teacher, "student": student}, np.full(21, -1), scale(21)).entries
+    assert [one.measure for one in nothing if one.student is not None] == ["same label as the teacher"]
+
+
 def test_calibration_without_a_known_answer():
     empty = np.zeros((9, BINS, 3))
     [error] = calibrated({"student": empty, "teacher": predictions(9, 0, 0)}, scale(9), what="label", hit="", unit="")
