@@ -78,7 +78,7 @@ def write_model_card(
             rows = {name: row for name, row in evaluation.table.items() if any(key in row for key in shown)}
             tables[about] = markdown_table(shown, rows) if shown else ""
     written = written_in(source) if source else Written()
-    statement = words_of(statement_of(folder, training, evaluation))
+    statement = words_of(statement_of(folder, training.kind, evaluation.statement if evaluation else None))
     corpus_sha256 = durable.digest(manifest["files"])
     terms = hub_license(one["license"] for one in student_sources(recipe) if one["role"] == BASE)
     text = (

@@ -1,6 +1,6 @@
 """The loss statement of a student: what it lost or gained against its teacher and its base, the untrained student.
 
-    statement = statement_of(run / "student", training, evaluation)
+    statement = statement_of(run / "student", evaluation.kind, evaluation.statement)
     statement.entries[0].minus_teacher            # Interval(-0.05, -0.09, -0.01): five points lost
 
 The evaluation measures most dimensions and stores them in evaluation.json. The audits of a student measure privacy and
@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from synthgen.results.audit import Measurement, StoredAudit, read_audit
 from synthgen.results.measures import Interval, Value
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
-
-if TYPE_CHECKING:
-    from synthgen.results.evaluation import Evaluation
-    from synthgen.results.training import Training
 
 NOT_EVALUATED = "the student was not evaluated; “distill eval” measures it"
 _OLDER = "the evaluation is of an older version, which had no loss statement; “distill eval” measures it"
@@ -102,16 +98,16 @@ def _ordered(entries: Iterable[Entry], not_measured: Mapping[str, str], models: 
     return Statement(sorted(entries, key=lambda one: order.get(one.dimension, len(order))), dict(reasons), models)
 
 
-def statement_of(folder: Path, training: Training, evaluation: Evaluation | None) -> Statement:
-    """The whole statement of the student in `folder`: of its evaluation, if there is one, and of the audits that
-    measured it after its training. Each entry of DIMENSIONS has an entry or a reason in the result.
+def statement_of(folder: Path, kind: str, evaluated: Statement | None) -> Statement:
+    """The whole statement of the student in `folder`, which is of this kind: `evaluated` is the statement of its
+    evaluation, or None if there is no evaluation, and the audits that measured the student after its training add
+    theirs. Each key of DIMENSIONS has an entry or a reason in the result.
 
     Raises CorpusError when the report of an audit is damaged.
     """
-    found = evaluation.statement if evaluation else Statement()
-    found = found.completed(training.kind, _OLDER if evaluation else NOT_EVALUATED)
+    found = (evaluated or Statement()).completed(kind, NOT_EVALUATED if evaluated is None else _OLDER)
     audits = audits_of(folder)
-    cannot = KINDS[training.kind].not_stated if training.kind in KINDS else {}
+    cannot = KINDS[kind].not_stated if kind in KINDS else {}
     entries, reasons = list(found.entries), dict(found.not_measured)
     for name, dimension in DIMENSIONS.items():
         if dimension.audit:

@@ -128,9 +128,9 @@ class Sweep(RowRule):
     teaches: Teaches = "distribution"
 
 
-REFUSED: Reference = "synthgen.curation.refusals:refused"
+REFUSED = "synthgen.curation.refusals:refused"
 """`refused(prompts, completions)` says for each completion whether the check `refusal` finds that it declines."""
-LANGUAGES_OF: Reference = "synthgen.curation.languages:languages"
+LANGUAGES_OF = "synthgen.curation.languages:languages"
 """`languages(texts)` returns the code of each text's language as the check `language` finds it, or None."""
 
 _TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")

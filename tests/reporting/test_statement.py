@@ -11,18 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 from support.audits import measurement
-from support.reading import training_of
 from support.statements import card_rows, check_card, check_page, page_rows, section
 
 import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.results.evaluation import Evaluation, read_evaluation
+from synthgen.results.evaluation import read_evaluation
 from synthgen.results.measures import Interval
 from synthgen.results.statement import FEWEST, Entry, Statement, statement_of
 from synthgen.results.statement_text import difference_text, terminal, verdict, words_of
-from synthgen.results.training import Training, read_training
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
 
@@ -124,19 +122,14 @@ def test_a_student_that_was_not_evaluated_says_so(run, finished):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_an_entry_or_a_reason_for_each_dimension(kind, tmp_path):
     assert KINDS[kind].not_stated.keys() <= DIMENSIONS.keys()
-    training = Training(**training_of(kind))
-    for evaluation in (None, evaluation_of(Statement())):
-        found = statement_of(tmp_path, training, evaluation)
+    for evaluated in (None, Statement()):
+        found = statement_of(tmp_path, kind, evaluated)
         assert list(found.not_measured) == list(DIMENSIONS)
         assert all(found.not_measured.values())
         for name, reason in KINDS[kind].not_stated.items():
             assert found.not_measured[name] == reason
-    older = statement_of(tmp_path, training, evaluation_of(Statement())).not_measured["agreement"]
+    older = statement_of(tmp_path, kind, Statement()).not_measured["agreement"]
     assert "older version" in older
-
-
-def evaluation_of(statement: Statement) -> Evaluation:
-    return Evaluation(kind="decoder", rows=1, unit="texts", headline="", measures={}, table={}, statement=statement)
 
 
 def reported(folder: Path, **audits: list[dict]) -> None:
@@ -185,20 +178,19 @@ def test_an_audit_of_an_older_student_does_not_count(run, finished):
     reported(student / "audit", privacy=MEASURED)
     trained = (student / "training.json").stat().st_mtime_ns
     os.utime(student / "audit" / "report.json", ns=(trained - 10**9, trained - 10**9))
-    found = statement_of(student, read_training(student / "training.json"), None)
+    found = statement_of(student, "decoder", None)
     assert "privacy" in found.not_measured
     reported(run / "audit", privacy=MEASURED)  # the audit of the run measured its student
-    again = statement_of(student, read_training(student / "training.json"), None)
+    again = statement_of(student, "decoder", None)
     assert [one.dimension for one in again.entries] == ["privacy"]
 
 
 def test_an_audit_that_could_not_measure_says_why(run):
     reported(run / "student" / "audit", models=[measurement(subject="student", estimate=None, note="it is mute")])
-    training = read_training(run / "student" / "training.json")
-    assert statement_of(run / "student", training, None).not_measured["bias"] == "it is mute"
+    assert statement_of(run / "student", "decoder", None).not_measured["bias"] == "it is mute"
     (run / "student" / "audit" / "report.json").write_text("{")
     with pytest.raises(CorpusError, match=r"report\.json"):
-        statement_of(run / "student", training, None)
+        statement_of(run / "student", "decoder", None)
 
 
 @pytest.mark.parametrize(
