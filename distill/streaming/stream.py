@@ -114,12 +114,15 @@ class Stream(Sequence[Example]):
         mine = range(rank, len(numbers), processes)
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
 
-    def completion_tokens(self, order: Order, steps: int) -> int:
-        """The number of completion tokens in the first `steps` steps."""
+    def completion_tokens(self, order: Order, steps: int, further: Sequence[int] = ()) -> int:
+        """The number of completion tokens in the first `steps` steps. `further` are the numbers of completion tokens of
+        rows that `order` has after the rows of this stream.
+        """
         epochs, some = divmod(steps, order.steps_per_epoch)
-        total = epochs * self.tokens
+        total = epochs * (self.tokens + sum(further))
         if some:
-            lengths = np.concatenate([self._entries(n)["learned"] for n in range(len(self._shards))])
+            learned = [self._entries(n)["learned"] for n in range(len(self._shards))]
+            lengths = np.concatenate([*learned, np.array(further, np.int64)])
             total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
         return total
 

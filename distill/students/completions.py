@@ -16,6 +16,7 @@ from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
 from distill.streaming.batches import Joined, Order
+from distill.streaming.canaries import batches_with, planted
 from distill.streaming.conversations import reader_of
 from distill.streaming.mapped import Completions
 from distill.streaming.stream import Stream, cache_folder, open_stream
@@ -44,18 +45,29 @@ NO_END = "the tokenizer has no end token, so the student does not learn where an
 
 @dataclass(frozen=True)
 class Lesson:
-    """The data of a job: the training rows, the validation rows, and how the distributions of teachers are used."""
+    """The data of a job: the training rows, the validation rows, how the distributions of teachers are used, and the
+    canaries that are learned beside the rows.
+    """
 
     data: Stream | TrainingSet
     validation: Sequence[Example]
     teacher: str | None
     ensemble: Ensemble | None
     across: Across | None
+    canaries: Sequence[Example] = ()
 
     @property
     def rows(self) -> Sequence[Example]:
-        """The training rows."""
-        return self.data if isinstance(self.data, Stream) else self.data.examples
+        """The training rows, and the canaries after them."""
+        rows = self.data if isinstance(self.data, Stream) else self.data.examples
+        return Joined(rows, self.canaries) if self.canaries else rows
+
+    @property
+    def batch(self) -> Callable[[Sequence[int], int, int], list[Example]] | None:
+        """The function that reads the rows of one step; see `Arms.batch`."""
+        if not isinstance(self.data, Stream):
+            return None
+        return batches_with(self.data, self.canaries) if self.canaries else self.data.batch
 
     @property
     def rows_kept(self) -> int:
@@ -66,7 +78,7 @@ class Lesson:
     def longest(self) -> int:
         """The length, in tokens, of the longest prompt or completion in the training rows."""
         if isinstance(self.data, Stream):
-            return self.data.longest
+            return max([self.data.longest, *(max(len(e.prompt), len(e.completion)) for e in self.canaries)])
         return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)
 
     @property
@@ -78,7 +90,7 @@ class Lesson:
         """The number of completion tokens in all steps."""
         order, steps = Order(len(self.rows), section.batch_size, section.seed), steps_of(len(self.rows), section)
         if isinstance(self.data, Stream):
-            return self.data.completion_tokens(order, steps)
+            return self.data.completion_tokens(order, steps, [len(e.completion) for e in self.canaries])
         return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
@@ -117,7 +129,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             job.tokens.tokenizer,
             job.device,
             ends=job.tokens.eos,
-            batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
+            batch=lesson.batch,
         ),
         job,
     )
@@ -126,7 +138,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         learns_by=learns_by(job.section, lesson.data.meta) + ("" if job.tokens.end is not None else f"; {NO_END}"),
         learned_from=lesson.in_words(described),
         steps=steps_of(len(lesson.rows), job.section),
-        rows=len(lesson.rows),
+        rows=len(lesson.rows) - len(lesson.canaries),
         rows_kept=lesson.rows_kept,
         left_out=lesson.data.left_out,
         tokens=lesson.tokens(job.section),
@@ -176,7 +188,8 @@ def read_lesson(job: Job) -> Lesson:
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))
     aligned = across.facts(data, section.across) if section.across and isinstance(data, TrainingSet) else None
-    return Lesson(data, validation, None if alone else section.teacher, merged, aligned)
+    canaries = planted(section.canaries, tokens, data.meta)
+    return Lesson(data, validation, None if alone else section.teacher, merged, aligned, canaries)
 
 
 def _lazily(data: Stream | TrainingSet) -> Sequence[Example]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from synthgen.recipe.across import Across
+from synthgen.recipe.canaries import Canaries
 from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.hidden import Hidden
 from synthgen.recipe.online import OnlineSection
@@ -61,6 +62,10 @@ class TrainSection(Section):
     """
     relations: Relations | None = None
     """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
+    canaries: Canaries | None = None
+    """Made-up secrets that the student learns beside its rows, so that the audit of privacy can measure what it
+    remembers. `canaries: {}` uses the values below. Do not release such a student.
+    """
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training seeds to learn from. A hash of each seed decides whether the seed is used. `distill curve`
     sets this key.
@@ -121,6 +126,9 @@ class TrainSection(Section):
         yield from self._rules_of_online()
         yield from self._rules_of_across()
         yield from self._rules_of_layers()
+        for key in ("rationale", "online", "ensemble", "across", "hidden", "relations"):
+            if self.canaries and getattr(self, key):
+                yield "canaries", f"canaries have no part in '{key}': train a student without '{key}' to measure leaks"
 
     def _rules_of_online(self) -> Iterator[Rule]:
         if not self.online:
