@@ -13,7 +13,7 @@ from synthgen.tables.section import Count, Json, ModelName, Rule, Section, Share
 
 CARD: Reference = "distill.card:write_model_card"
 """The function that writes the card of a student of any kind."""
-UNTRAINED: Reference = "distill.evaluation.untrained:open_untrained"
+UNTRAINED = "distill.evaluation.untrained:open_untrained"
 """The function that opens a language model as it was before its first training step."""
 
 
