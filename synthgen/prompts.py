@@ -222,7 +222,7 @@ class Prompt:
             return True
         if missing := sorted(when.keys() - fields.keys()):
             raise RecipeError(
-                f"examples.jsonl of '{self.name}': `when` names the field '{missing[0]}', which the seed does not have; "
+                f"examples.jsonl of '{self.name}': `when` names '{missing[0]}', which the seed does not have; "
                 f"the seed has: {', '.join(sorted(fields))}",
                 "add the field to the seed, name its column in `seeds.fields`, or leave `when` out",
             )

@@ -119,7 +119,7 @@ def test_a_folder_is_no_id_of_the_hub(tmp_path, monkeypatch):
     assert not is_hub_id("org/model")
 
 
-def test_notes_of_the_recipe_are_on_the_card_and_in_the_corpora_made_from_it(tmp_path):
+def test_notes_are_one_line_each_on_the_card(tmp_path):
     run = corpus_of(tmp_path / "run", [row("x", 0)])
     facts: Any = corpus.manifest(run / "generated")
     write_dataset_card(run / "generated", {**facts, "notes": []}, "t")

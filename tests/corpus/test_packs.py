@@ -138,7 +138,9 @@ def test_other_answers_are_labels_or_words_of_the_question(pack):
 def test_held_out_seeds_are_unlike_all_others(pack):
     seeds = seeds_of(pack)
     shown = [str(example["question"]) for example in prompt_of(pack).examples]
-    questions = {split: [seed.fields["question"] for seed in seeds if seed.split == split] for split in ("train", "test")}
+    questions = {
+        split: [seed.fields["question"] for seed in seeds if seed.split == split] for split in ("train", "test")
+    }
     for held_out in questions["test"]:
         for other in (*questions["train"], *shown):
             assert alike(held_out, other) < ALIKE, (held_out, other)
