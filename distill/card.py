@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 from synthgen import corpus, durable
 from synthgen.auditing import folder_of, intent_of
 from synthgen.auditing.notices import NAME
-from synthgen.cards import audit_sections, environment, header, hub_license, is_hub_id, markdown_table
+from synthgen.cards import (
+    audit_sections,
+    environment,
+    header,
+    hub_license,
+    is_hub_id,
+    markdown_rows,
+    markdown_table,
+)
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
@@ -25,6 +33,8 @@ from synthgen.removed import outdated
 from synthgen.results.audit import Measurement, StoredAudit, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
+from synthgen.results.statement import audits_of, statement_of
+from synthgen.results.statement_text import HEADER, TITLE, words_of
 from synthgen.results.training import Training, read_training
 from synthgen.tables.students import KINDS
 
@@ -68,6 +78,7 @@ def write_model_card(
             rows = {name: row for name, row in evaluation.table.items() if any(key in row for key in shown)}
             tables[about] = markdown_table(shown, rows) if shown else ""
     written = written_in(source) if source else Written()
+    statement = words_of(statement_of(folder, training.kind, evaluation.statement if evaluation else None))
     corpus_sha256 = durable.digest(manifest["files"])
     terms = hub_license(one["license"] for one in student_sources(recipe) if one["role"] == BASE)
     text = (
@@ -87,6 +98,9 @@ def write_model_card(
             corpus_sha256=corpus_sha256,
             training=training,
             evaluation=evaluation,
+            statement=statement,
+            statement_title=TITLE,
+            statement_table=markdown_rows(HEADER, statement.lines) if statement.lines else "",
             **tables,
         )
     )
@@ -103,11 +117,8 @@ def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | No
 
 
 def _tests(folder: Path) -> list[Measurement]:
-    """The tests of bias of the student in `folder`, if the student was audited after its training."""
-    report, training = folder / "audit" / "report.json", folder / "training.json"
-    if not report.exists() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
-        return []
-    return read_audit(report).measurements
+    """The tests of the student in `folder`, if the student was audited after its training."""
+    return [test for audit in audits_of(folder) for test in audit.measurements]
 
 
 def written_in(source: Path) -> Written:
