@@ -59,9 +59,9 @@ demo: $(VENV)/.demo
 	echo "Pages: runs/demo/report.html runs/demo-classify/report.html"
 
 # pytest runs in two processes with one thread each. On two cores, three processes took half as long again. All tests of
-# a file run in the same process.
+# a file run in the same process. The files start in the order of tests/conftest.py: the longest files first.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -11,6 +11,17 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+LONGEST = ["kill", "teacher", "near", "export", "cli", "outputs", "engine", "train", "wire", "processes"]
+"""The files that take longest, such as test_kill.py. They come first, so that no process of `make test` is left alone
+with a long file at the end.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first. The order within a file stays."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
