@@ -56,12 +56,12 @@ def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
     whole = np.bincount(owner, minlength=len(names))
     found = [Copies(name, int(searched[n]), int(whole[n] - searched[n])) for name, n in names.items()]
     for row_id, seed_id, private, words in _spans(folder, index):
-        one = found[owners[private]]
-        one.rows += 1
-        one.own += seeds[private] != "" and seeds[private] == seed_id
-        one.longest = max(one.longest, words)
-        if len(one.ids) < MOST_IDS:
-            one.ids.append(shown_id(row_id))
+        copies = found[owners[private]]
+        copies.rows += 1
+        copies.own += seeds[private] != "" and seeds[private] == seed_id
+        copies.longest = max(copies.longest, words)
+        if len(copies.ids) < MOST_IDS:
+            copies.ids.append(shown_id(row_id))
     return found
 
 
