@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 from synthgen import corpus, durable
 from synthgen.auditing import folder_of, intent_of
 from synthgen.auditing.notices import NAME
-from synthgen.cards import audit_sections, environment, header, hub_license, is_hub_id, markdown_table
+from synthgen.cards import (
+    audit_sections,
+    environment,
+    header,
+    hub_license,
+    is_hub_id,
+    markdown_rows,
+    markdown_table,
+)
 from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
@@ -25,6 +33,8 @@ from synthgen.removed import outdated
 from synthgen.results.audit import StoredAudit, audit_of_student, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
+from synthgen.results.statement import statement_of
+from synthgen.results.statement_text import HEADER, TITLE, words_of
 from synthgen.results.training import Training, read_training
 from synthgen.tables.students import KINDS
 
@@ -68,6 +78,7 @@ def write_model_card(
             rows = {name: row for name, row in evaluation.table.items() if any(key in row for key in shown)}
             tables[about] = markdown_table(shown, rows) if shown else ""
     written = written_in(source) if source else Written()
+    statement = words_of(statement_of(folder, training.kind, evaluation.statement if evaluation else None))
     corpus_sha256 = durable.digest(manifest["files"])
     audit = _audit(source, recipe, corpus_sha256) if source else None
     sections = audit_sections(audit, audit_of_student(folder)) if source else ""
@@ -89,6 +100,9 @@ def write_model_card(
             corpus_sha256=corpus_sha256,
             training=training,
             evaluation=evaluation,
+            statement=statement,
+            statement_title=TITLE,
+            statement_table=markdown_rows(HEADER, statement.lines) if statement.lines else "",
             **tables,
         )
     )

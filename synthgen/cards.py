@@ -4,7 +4,7 @@ models."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -163,11 +163,17 @@ def markdown_table(
     file.
     """
     header = ["", *(["file"] if files else []), *(measure.title for measure in measures.values())]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for name, row in table.items():
         values = [shown(row.get(key), measure.format) for key, measure in measures.items()]
         lines.append([name, *([f"`{files[name]}`"] if files else []), *values])
-    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)
+    return markdown_rows(header, lines)
+
+
+def markdown_rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Format lines of texts as a Markdown table."""
+    every = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in every)
 
 
 def write_dataset_card(folder: Path, manifest: Manifest, title: str) -> None:

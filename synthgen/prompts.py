@@ -10,6 +10,9 @@ the prompt.
     NAME.j2            what a teacher is asked in a further step of the strategy, such as a judgment
     NAME_system.j2     the system message of that step
 
+An example may have the key `when`, an object of fields and values, such as {"kind": "calculate"}. The teacher then sees
+the example only with seeds that have all these values.
+
 Templates are rendered in Jinja's sandbox. A variable that the seed does not have is an error, not an empty string. It
 is also an error to print a value that a person would not write as text: null, NaN, an infinite number, a list or an
 object.
@@ -89,7 +92,7 @@ class Prompt:
     five times as fast as Jinja.
     """
     printer: _Printer = field(default_factory=_Printer)
-    _examples_of: dict[str, list[Message]] = field(default_factory=dict)
+    _turns_of: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
 
     @cached_property
     def alike(self) -> bool:
@@ -112,7 +115,7 @@ class Prompt:
         there is such a template, and otherwise user."""
         system = self._system("teacher_system" if "teacher_system" in self.templates else "system", fields)
         user = user or ("teacher_user" if "teacher_user" in self.templates else "user")
-        return [*system, *self._shown(user), _message("user", self.render(user, fields))]
+        return [*system, *self._shown(user, fields), _message("user", self.render(user, fields))]
 
     def step(self, name: str, fields: Fields) -> list[Message]:
         """The messages of a later request in a strategy: NAME_system.j2, if there is such a template, and NAME.j2,
@@ -192,17 +195,38 @@ class Prompt:
     def _system(self, name: str, fields: Fields) -> list[Message]:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
-    def _shown(self, user: str) -> list[Message]:
-        """The messages of the few-shot examples. These messages are the same for every seed, so they are rendered only
-        once.
+    def _shown(self, user: str, fields: Fields) -> list[Message]:
+        """The messages of the few-shot examples that a seed with these fields gets."""
+        turns: list[Message] = []
+        for place, example in enumerate(self.examples):
+            if self._applies(example, fields):
+                turns += self._turns(user, place)
+        return turns
+
+    def _turns(self, user: str, place: int) -> list[Message]:
+        """The two messages of one example. They are the same for every seed, so they are rendered only once."""
+        if (user, place) not in self._turns_of:
+            example = self.examples[place]
+            self._turns_of[user, place] = [
+                _message("user", self.render(user, example, "example")),
+                _message("assistant", self.render("assistant", example, "example")),
+            ]
+        return self._turns_of[user, place]
+
+    def _applies(self, example: Fields, fields: Fields) -> bool:
+        """Whether a seed has all values in the example's key `when`. Raises RecipeError if the seed lacks a field that
+        `when` names.
         """
-        if user not in self._examples_of:
-            turns: list[Message] = []
-            for example in self.examples:
-                turns.append(_message("user", self.render(user, example, "example")))
-                turns.append(_message("assistant", self.render("assistant", example, "example")))
-            self._examples_of[user] = turns
-        return self._examples_of[user]
+        when = example.get("when")
+        if not isinstance(when, dict):
+            return True
+        if missing := sorted(when.keys() - fields.keys()):
+            raise RecipeError(
+                f"examples.jsonl of '{self.name}': `when` names '{missing[0]}', which the seed does not have; "
+                f"the seed has: {', '.join(sorted(fields))}",
+                "add the field to the seed, name its column in `seeds.fields`, or leave `when` out",
+            )
+        return all(fields[name] == value for name, value in when.items())
 
 
 def _printed(value: object) -> str:

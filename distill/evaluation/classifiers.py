@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,9 @@ from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
 from distill.evaluation import timing
 from distill.evaluation.asking import question
+from distill.evaluation.grouped import Scale
+from distill.evaluation.lost import AGREEMENT, BASE, NO_REFERENCE, OF_ITSELF, RIGHT, by_role, calibrated, compared
+from distill.evaluation.slices import binned
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, Array, interval
@@ -21,6 +24,7 @@ from synthgen.errors import CorpusError
 from synthgen.recipe import Recipe, has_local_teacher, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table
+from synthgen.results.statement import Entry, Statement
 
 _FLOOR = 1e-9  # smaller probabilities are raised to this value before taking the logarithm
 
@@ -114,7 +118,52 @@ def _evaluate(
         bootstrap=Bootstrap(RESAMPLES, seed, "held-out seed"),
         counts={} if faster is None else {"speed_up": faster},
         learned_from=subject.training.learned_from,
+        statement=_statement(by_role(probs_RL), references, Scale(clusters, seed)),
     )
+
+
+_LOG_LOSS = Entry(
+    dimension="likelihood",
+    measure="−log q of the right label, nats",
+    better="lower",
+    unit="texts",
+    note="the mean of −log q of the label in the seeds, where q is the probability that the model gives to it. "
+    f"Probabilities below {_FLOOR:g} count as {_FLOOR:g}.",
+)
+_NO_BASE = {"base": "the evaluation of this kind of student does not compare the untrained student"}
+
+
+def _statement(probs: Mapping[str, Array], references_R: Array, scale: Scale) -> Statement:
+    """What the student lost or gained. `probs` has (R, L) of each model that is compared."""
+    known = references_R >= 0
+    places = np.flatnonzero(known)
+    choices = {role: probs_RL.argmax(-1) for role, probs_RL in probs.items()}
+    right, likelihood, bins = {}, {}, {}
+    for role, probs_RL in probs.items():
+        hits = (choices[role] == references_R).astype(float)
+        right[role] = np.where(known, hits, np.nan)
+        logs = -np.log(probs_RL[np.arange(len(probs_RL)), references_R.clip(0)].clip(_FLOOR))
+        likelihood[role] = np.where(known, logs, np.nan)
+        bins[role] = binned(probs_RL.max(-1), hits)[places]
+    same = {role: (choice == choices["teacher"]).astype(float) for role, choice in choices.items() if role != "teacher"}
+    missing = {} if "base" in probs else _NO_BASE
+    of_known = Scale([scale.groups[int(n)] for n in places], scale.seed)
+    entries = [
+        compared(replace(RIGHT, unit="texts", note=_RIGHT), right, scale, missing=missing, nothing=NO_REFERENCE),
+        compared(
+            replace(AGREEMENT, measure="same label as the teacher", unit="texts", note=_SAME),
+            same,
+            scale,
+            missing={**OF_ITSELF, **missing},
+        ),
+        compared(_LOG_LOSS, likelihood, scale, missing=missing, nothing=NO_REFERENCE),
+        *calibrated(bins, of_known, what="label", hit="the label in the seeds", unit="texts", missing=missing),
+    ]
+    return Statement(entries, models={"teacher": "the model whose label probabilities the rows hold", "base": BASE})
+
+
+_RIGHT = "the share of texts whose most likely label is the label in the seeds."
+_SAME = "the share of texts to which the model gives the label that the teacher finds most likely."
 
 
 def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:

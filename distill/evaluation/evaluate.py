@@ -71,7 +71,8 @@ def evaluate(
     if path.exists() and not fresh:
         old = corpus.load_json(path)
         same = {"inputs": inputs, "schema_version": Evaluation.schema_version}
-        if isinstance(old, dict) and {key: old.get(key) for key in same} == same:
+        # an evaluation of an older version has no statement
+        if isinstance(old, dict) and {key: old.get(key) for key in same} == same and "statement" in old:
             ui.note(f"{folder} is already evaluated; nothing to do")
             return read_evaluation(path)
     training = read_training(folder / FILE)
@@ -81,7 +82,8 @@ def evaluate(
     if not first_rows(source, "test", 1):
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     found: Evaluation = measure(Subject(recipe, training, source, folder, teacher, ui))
-    result = replace(found, kind=training.kind, inputs=inputs)
+    statement = found.statement.completed(training.kind, "the evaluation of this kind of student does not measure it")
+    result = replace(found, kind=training.kind, inputs=inputs, statement=statement)
     # the model card describes the training corpus, so it is written only after an evaluation on this corpus
     if training.curated_sha256 == inputs["curated_sha256"]:
         write_model_card(folder, recipe, manifest, evaluation=result, source=source)

@@ -15,7 +15,20 @@ from distill.evaluation import judged
 from distill.evaluation.answers import ASK_TEACHER, OF_ANSWERS, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
 from distill.evaluation.distance import AS_STUDENT, Distances, Prompt, distances, same_model, unigram
-from distill.evaluation.grouped import Scale
+from distill.evaluation.grouped import DIFFERENCE, Scale
+from distill.evaluation.lost import (
+    AGREEMENT,
+    BASE,
+    NLL,
+    NO_REFERENCE,
+    OF_ITSELF,
+    RIGHT,
+    ROLES,
+    by_role,
+    calibrated,
+    compared,
+)
+from distill.evaluation.said import said
 from distill.evaluation.slices import calibration, slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut
@@ -31,6 +44,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.recipe import RationaleSection, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, middle, shown
+from synthgen.results.statement import Entry, Statement
 from synthgen.teachers.transformers import LocalModel
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
@@ -115,7 +129,21 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
         bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out seed"),
         counts={"tokens": tokens, "seeds": seeds, "prompts_answered": answers.prompts},
         learned_from=subject.training.learned_from,
+        statement=_statement(found, held_out, section.seed, answers),
     )
+
+
+def _statement(found: Distances, held_out: Sequence[HeldOut], seed: int, answers: _Answers) -> Statement:
+    """What the student lost or gained, by the distances and the answers that were computed."""
+    tokens_R = np.array([len(r.token_ids or ()) for r in held_out], float)
+    scale = Scale([r.seed_id for r in held_out], seed)
+    agreement = {role: array for role, array in by_role(found.agreement).items() if role != "teacher"}
+    entries = [
+        compared(AGREEMENT, agreement, scale, weights=tokens_R, missing=OF_ITSELF),
+        compared(NLL, by_role(found.nll), scale, weights=tokens_R),
+        *calibrated(by_role(found.bins), scale, what="token", hit="the teacher's own next token", unit="completions"),
+    ]
+    return Statement([*answers.entries, *entries], models={"teacher": "the model that wrote the rows", "base": BASE})
 
 
 def _opened(job: Job, teacher: LanguageModel) -> dict[str, Writer]:
@@ -200,7 +228,7 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
 @dataclass(frozen=True)
 class _Answers:
     """Greedy answers to held-out prompts: accuracy and cost by model, the paired differences in accuracy, samples,
-    notes on the judge, and the number of prompts.
+    notes on the judge, the number of prompts, and entries of the loss statement.
     """
 
     table: Table = field(default_factory=dict)
@@ -208,6 +236,7 @@ class _Answers:
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     prompts: int = 0
+    entries: list[Entry] = field(default_factory=list)
 
 
 def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[HeldOut], ask: str) -> _Answers:
@@ -245,9 +274,16 @@ def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[Hel
         for n, row in enumerate(rows[:_SAMPLES])
     ]
     own = points["distilled"]
-    apart_by = {f"distilled − {name}": scale.known(own - points[name]) for name in points if name != "distilled"}
+    apart_by = {
+        f"distilled − {name}": scale.known(own - points[name], DIFFERENCE) for name in points if name != "distilled"
+    }
     comparisons = [Comparison(name, "accuracy", v) for name, v in apart_by.items() if isinstance(v, Interval)]
-    return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows))
+    written = {ROLES[name]: some for name, some in texts.items() if name in ROLES}
+    entries = [
+        compared(RIGHT, by_role(points), scale, nothing=NO_REFERENCE),
+        *said(rows, written, scale, most=section.max_new_tokens),
+    ]
+    return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows), entries)
 
 
 def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:

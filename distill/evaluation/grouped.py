@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.intervals import Array, interval
-from synthgen.results.measures import Value
+from synthgen.results.measures import Interval, Value
+
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
+_TAIL = 0.025  # the part of the probability on each side of a 95% interval
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,22 @@ class Scale:
             return float(sums_R[chosen].sum() / weights_R[chosen].sum())
         return interval(sums_R[chosen], weights_R[chosen], list(names[group_of]), self.seed)
 
-    def known(self, values_R: Array) -> Value:
-        """The mean of the values that are not NaN, with its interval. None when all are NaN."""
-        places = np.flatnonzero(~np.isnan(values_R))
-        return self.of(values_R, places=[int(n) for n in places])
+    def known(self, values_R: Array, bounds: tuple[float, float] | None = SHARE) -> Value:
+        """The mean of the values that are not NaN, with its interval. None when all are NaN.
+
+        `bounds` are the smallest and the largest possible value: SHARE, DIFFERENCE (of shares), or None for values
+        without bounds. When all values are equal, all resamples have the same mean, so the bootstrap would claim that
+        there is no doubt. The interval then comes from the bounds: if G groups agree, at most 1 − 0.025^(1/G) of all
+        groups differ from them (Clopper and Pearson, Biometrika 26, 1934), and those could have either bound.
+        """
+        places = [int(n) for n in np.flatnonzero(~np.isnan(values_R))]
+        return widened(self.of(values_R, places=places), bounds, len({self.groups[n] for n in places}))
+
+
+def widened(value: Value, bounds: tuple[float, float] | None, groups: int) -> Value:
+    """A mean of shares of a number of groups, with an interval that is not a point; see `Scale.known`."""
+    if bounds is None or not isinstance(value, Interval) or value.low < value.high:
+        return value
+    low, high = bounds
+    differ = 1 - _TAIL ** (1 / groups)
+    return Interval(value.mean, value.mean - differ * (value.mean - low), value.mean + differ * (high - value.mean))

@@ -1,4 +1,5 @@
-"""Measures how likely recorded answers are under a student: −log q, in nats a token and in bits a byte.
+"""Measures how likely recorded answers are under a student: −log q, in nats a token and in bits a byte. Also counts
+what its calibration error is computed from.
 
 Values in nats a token are not comparable between students with different tokenizers. Values in bits a byte are
 comparable, because the text has the same bytes for every student.
@@ -15,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from distill import losses
 from distill.data import Choice
+from distill.evaluation.slices import BINS, calibration_bins
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
 from distill.intervals import Array
@@ -125,17 +127,28 @@ def _room(subject: Subject) -> _Room:
     return _Room(int(positions) if positions else None, bool(config.is_encoder_decoder))
 
 
+@dataclass(frozen=True)
+class Surprise:
+    """How a model predicts the answers of R rows. `nats` is (R,): −log q summed over the row's tokens, where q is the
+    model's distribution. `bins` is (R, 15, 3); see `distill.evaluation.slices.calibration_bins`.
+    """
+
+    nats: Array
+    bins: Array
+
+
 @torch.inference_mode()
-def surprise(model: PreTrainedModel, recorded: Recorded, name: str, ui: UI) -> Array:
-    """Return (R,): −log q of each row's answers in nats, summed over the tokens. q is the model's distribution."""
+def surprise(model: PreTrainedModel, recorded: Recorded, name: str, ui: UI) -> Surprise:
+    """Compute the likelihood and the calibration of a model on recorded answers."""
     owners = [row for row, pieces in enumerate(recorded.pieces) for _ in pieces]
     flat = [piece for pieces in recorded.pieces for piece in pieces]
-    found = np.zeros(len(recorded.rows))
+    nats, bins = np.zeros(len(recorded.rows)), np.zeros((len(recorded.rows), BINS, 3))
     with ui.progress(f"evaluate: {name}", len(flat), "answers") as bar:
         for begin in range(0, len(flat), _CHUNK):
             prompts, answers = zip(*flat[begin : begin + _CHUNK], strict=True)
             for place, z_TV in enumerate(completion_logits(model, prompts, answers)):
                 labels = torch.tensor(answers[place], device=z_TV.device)
-                found[owners[begin + place]] += float(losses.cross_entropy(z_TV, labels).double().sum())
+                nats[owners[begin + place]] += float(losses.cross_entropy(z_TV, labels).double().sum())
+                bins[owners[begin + place]] += calibration_bins(z_TV, labels)
             bar.advance(len(prompts))
-    return found
+    return Surprise(nats, bins)

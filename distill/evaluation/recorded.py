@@ -11,15 +11,18 @@ of rows that share a seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from distill.evaluation import judged
 from distill.evaluation.answers import OF_ANSWERS, Writer, answer_in, apart, marker_of, right, writers
 from distill.evaluation.asking import question, student_section
-from distill.evaluation.grouped import Scale
-from distill.evaluation.likelihood import Recorded, recorded_rows, surprise
+from distill.evaluation.grouped import DIFFERENCE, Scale
+from distill.evaluation.likelihood import Recorded, Surprise, recorded_rows, surprise
+from distill.evaluation.lost import AGREEMENT, BASE, NLL, NO_REFERENCE, OF_ITSELF, RIGHT, ROLES, by_role, calibrated
+from distill.evaluation.lost import compared as entry_of
+from distill.evaluation.said import said
 from distill.evaluation.slices import slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
@@ -28,6 +31,7 @@ from synthgen import corpus
 from synthgen.recipe import Recipe
 from synthgen.results.evaluation import Comparison, Evaluation, Part, Sample
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Row, Table, Value, middle, shown
+from synthgen.results.statement import Statement
 from synthgen.verify import matches
 
 _SAMPLES = 4  # number of prompts whose answers are stored as samples
@@ -79,7 +83,8 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
     prompts = recorded.rows if section.max_rows is None else recorded_rows(subject, job, None).rows
     made = writers(job, job.runs.batch_size, job.device)
     subject.ui.note(f"evaluate: {len(recorded.rows)} recorded answers")
-    nll, answers = _measured(subject, recorded, prompts, made, ask)
+    found, answers = _measured(subject, recorded, prompts, made, ask)
+    nll = {name: one.nats for name, one in found.items()}
     scale = Scale(recorded.groups, section.seed)
     table: Table = {TEACHER: spent(answers.rows), **_likelihoods(nll, recorded, scale)}
     asked = Scale(groups(answers.rows), section.seed)
@@ -115,7 +120,55 @@ def evaluate_recorded(subject: Subject, ask: str) -> Evaluation:
             **({"judged": len(verdicts.first)} if verdicts else {}),
         },
         learned_from=subject.training.learned_from,
+        statement=_statement(subject, found, recorded, answers, points),
     )
+
+
+def _statement(
+    subject: Subject,
+    found: dict[str, Surprise],
+    recorded: Recorded,
+    answers: Answers,
+    points: dict[str, dict[str, Array]],
+) -> Statement:
+    """What the student lost or gained, by the values that were computed."""
+    section = subject.recipe.evaluate
+    scale, asked = Scale(recorded.groups, section.seed), Scale(groups(answers.rows), section.seed)
+    nats = by_role({name: one.nats for name, one in found.items()})
+    bins = by_role({name: one.bins for name, one in found.items()})
+    texts = {"teacher": [recorded_text(row) for row in answers.rows]}
+    texts |= {ROLES[name]: some for name, some in answers.texts.items() if name in ROLES}
+    roles = {TEACHER: "teacher", **ROLES}
+    by_measure = {
+        key: {roles[name]: values[key] for name, values in points.items() if name in roles and key in values}
+        for key in ("accuracy", "same_answer")
+    }
+    same = replace(AGREEMENT, measure=MEASURES["same_answer"].title, unit="prompts", note=_SAME)
+    entries = [
+        entry_of(RIGHT, by_measure["accuracy"], asked, nothing=NO_REFERENCE),
+        entry_of(same, by_measure["same_answer"], asked, missing=OF_ITSELF, nothing=_FREE),
+        entry_of(NLL, nats, scale, weights=recorded.tokens_R.astype(float), missing=_NOT_ASKED),
+        *calibrated(
+            bins,
+            scale,
+            what="token",
+            hit="the next token of the recorded answer",
+            unit="completions",
+            missing=_NOT_ASKED,
+        ),
+        *said(answers.rows, texts, asked, most=section.max_new_tokens),
+    ]
+    authors = _authors(subject, recorded.rows)
+    return Statement(entries, models={"teacher": _WRITTEN.format(authors=authors), "base": BASE})
+
+
+_NOT_ASKED = {"teacher": "the teacher was not asked, and the rows hold only its words"}
+_SAME = "the share of answers that agree with the answer which the teacher gave in the row."
+_FREE = "the teacher's answers are free texts, which cannot be compared as right or wrong"
+_WRITTEN = (
+    "represented by the recorded answers of {authors}, as curation left them: refusals and wrong answers may have been "
+    "removed"
+)
 
 
 def _measured(
@@ -124,9 +177,9 @@ def _measured(
     prompts: Sequence[HeldOut],
     made: dict[str, Callable[[], Writer]],
     ask: str,
-) -> tuple[dict[str, Array], Answers]:
-    """Open the models one after the other, and measure each model. Returns two things: for each model, −log q of each
-    row of `recorded`; and the answers to the distinct prompts of the rows `prompts`.
+) -> tuple[dict[str, Surprise], Answers]:
+    """Open the models one after the other, and measure each model. Returns two things: for each model, how it predicts
+    the rows of `recorded`; and the answers to the distinct prompts of the rows `prompts`.
 
     The distilled student answers in a separate process, because peak memory is known only for a whole process. The
     other students have the same architecture, so their cost is not measured.
@@ -138,18 +191,18 @@ def _measured(
     rows = list(first.values())[: section.max_prompts]
     questions = [question(row, as_teacher=False, max_new_tokens=section.max_new_tokens) for row in rows]
     subject.ui.note(f"evaluate: {len(rows)} prompts; each student answers greedily")
-    nll: dict[str, Array] = {}
+    found: dict[str, Surprise] = {}
     answers = Answers(rows, {}, {})
     for name, make in made.items():
         writer = make()
-        nll[name] = surprise(writer.model, recorded, name, subject.ui)
+        found[name] = surprise(writer.model, recorded, name, subject.ui)
         if name == "distilled":
             del writer  # frees the model's memory before the other process begins
             student = student_section(subject.folder, subject.job().runs)
             answers.costs[name], answers.texts[name] = apart(ask, student, questions)
         else:
             answers.texts[name] = [reply.text for reply in writer.sample([q.request() for q in questions], None)]
-    return nll, answers
+    return found, answers
 
 
 def _likelihoods(nll: dict[str, Array], recorded: Recorded, scale: Scale) -> Table:
@@ -233,7 +286,7 @@ def _comparisons(
         for measure in ("accuracy", "same_answer"):
             if measure in points.get(other, {}):
                 values = points["distilled"][measure] - points[other][measure]
-                found.append((f"distilled − {other}", measure, asked.known(values)))
+                found.append((f"distilled − {other}", measure, asked.known(values, DIFFERENCE)))
     return [Comparison(name, measure, value) for name, measure, value in found if isinstance(value, Interval)]
 
 

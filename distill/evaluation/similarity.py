@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
 from distill.evaluation import timing
 from distill.evaluation.asking import student_section
+from distill.evaluation.lost import BASE, OF_ITSELF
 from distill.evaluation.subject import Subject
 from distill.intervals import Array, spread
 from distill.students.sentence import sentence
@@ -16,6 +19,7 @@ from synthgen.errors import UserError
 from synthgen.recipe import local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table, shown
+from synthgen.results.statement import Entry, Statement
 from synthgen.tables.students import SentenceStudent
 from synthgen.teachers.embedding import EmbeddingModel, SentenceEncoder
 
@@ -95,7 +99,26 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
         bootstrap=Bootstrap(RESAMPLES, section.seed, "held-out text"),
         counts={"pairs": pairs, "speed_up": faster},
         learned_from=subject.training.learned_from,
+        statement=_statement(table, comparisons, len(texts)),
     )
+
+
+def _statement(table: Table, comparisons: Sequence[Comparison], count: int) -> Statement:
+    """What the student gained against the untrained student, in Spearman's ρ with the teacher."""
+    against = next(c.difference for c in comparisons if c.name == "distilled − untrained")
+    entry = Entry(
+        dimension="agreement",
+        measure=MEASURES["spearman"].title,
+        better="higher",
+        base=table["untrained"]["spearman"],
+        student=table["distilled"]["spearman"],
+        minus_base=against,
+        n=count,
+        unit="texts",
+        note="the correlation of ranks between the cosines that the model and the teacher give to all pairs of texts.",
+        missing=OF_ITSELF,
+    )
+    return Statement([entry], models={"teacher": "the model that the student imitates", "base": BASE})
 
 
 def _quality(vectors: dict[str, torch.Tensor], seed: int) -> tuple[Table, list[Comparison]]:

@@ -55,18 +55,44 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
     return np.asarray(torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, place.cpu(), columns.cpu()).numpy())
 
 
+def binned(confidence_N: Array, hits_N: Array) -> Array:
+    """Return (N, 15, 3): each of N predictions in its bin, with the columns of `calibration_bins`."""
+    place = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
+    found = np.zeros((len(place), BINS, 3))
+    found[np.arange(len(place)), place] = np.stack([np.ones(len(place)), confidence_N, hits_N], -1)
+    return found
+
+
 def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval:
     """Return the expected calibration error of the next token, with its 95% bootstrap interval over clusters.
 
     The error is defined by Guo et al. 2017, arXiv 1706.04599. The estimate is biased upward in small samples, so
-    compare models on the same rows.
+    compare models on the same rows. `chance_error` says how large the bias can be.
+    """
+    return spread(*calibration_draws(bins_RBX, clusters, seed))
+
+
+def calibration_draws(bins_RBX: Array, clusters: Sequence[str], seed: int) -> tuple[float, Array]:
+    """Return the calibration error, and its value in each resample of clusters. Models with the same clusters and seed
+    get the same resamples.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     each = np.zeros((len(names), BINS, 3))
     np.add.at(each, place, bins_RBX)
     drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    return spread(float(_error(each.sum(0))), _error(np.tensordot(counts, each, 1)))
+    return float(_error(each.sum(0))), _error(np.tensordot(counts, each, 1))
+
+
+def chance_error(bins_RBX: Array) -> float:
+    """Return the calibration error that a perfectly calibrated model with these confidences would show by chance alone.
+
+    The hits of a bin with n predictions of mean confidence p then have a variance of at most n·p·(1 − p), and the mean
+    deviation of a normal distribution is √(2/π) of its standard deviation. Predictions are treated as independent.
+    """
+    count_B, sure_B, _ = bins_RBX.sum(0).T
+    mean_B = sure_B / count_B.clip(1)
+    return float(np.sqrt(2 / np.pi * count_B * (mean_B * (1 - mean_B)).clip(0)).sum() / count_B.sum())
 
 
 def _error(bins: Array) -> Array:

@@ -220,6 +220,7 @@ def _facts(generated: Manifest, recipe: Recipe, total: Tally) -> Facts:
     counts, rejected_by = facts_of(total)
     return {
         "description": generated["description"],
+        "notes": generated.get("notes", []),
         "task": generated["task"],
         "strategy": generated["strategy"],
         "prompt_version": generated["prompt_version"],

@@ -313,6 +313,7 @@ def _facts(before: Manifest, written: _Written) -> Facts:
     present = {(term.role, term.license) for one in written.sources for term in one}
     return {
         "description": before["description"],
+        "notes": before.get("notes", []),
         "task": before["task"],
         "strategy": before["strategy"],
         "prompt_version": before["prompt_version"],

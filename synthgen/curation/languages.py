@@ -13,7 +13,7 @@ from synthgen.executor import Services
 from synthgen.tables.curation_settings import Languages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _LETTERS = 30  # a text with fewer letters is not judged; Chinese, Japanese and Korean letters count as four
 _PROSE = 0.75  # a text is judged if letters make up at least this share of its characters without white space
@@ -27,12 +27,16 @@ def language(batch: pa.RecordBatch, section: Languages, services: Services) -> V
     is short, mostly code or numbers, or when the detector is not sure.
     """
     rejected = {}
-    for row, text in enumerate(batch["completion.text"].to_pylist()):
-        prose = _prose(text)
-        detected = _detector()(prose) if prose else None
+    for row, detected in enumerate(languages(batch["completion.text"].to_pylist())):
         if detected and detected not in section.allowed:
             rejected[row] = Rejection(f"language is {detected}, not {' or '.join(section.allowed)}")
     return Verdicts(rejected)
+
+
+def languages(texts: Sequence[str]) -> list[str | None]:
+    """The code of each text's language, such as "en". None where the language cannot be known."""
+    found = map(_prose, texts)
+    return [_detector()(prose) if prose else None for prose in found]
 
 
 def _prose(text: str) -> str | None:

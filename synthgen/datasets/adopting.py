@@ -94,6 +94,7 @@ def facts_of(source: SeedSource, recipe: Recipe, counts: dict[str, int]) -> Fact
     """The facts for the manifest of a corpus that holds a data set's rows. The rows' teacher is unknown."""
     return {
         "description": f"Rows of {source.source}",
+        "notes": list(recipe.notes),
         "task": recipe.task,
         "strategy": "",
         "prompt_version": "",

@@ -100,6 +100,7 @@ def facts(inputs: Inputs, folder: Path, teachers: casting.Teachers) -> Facts:
     paid = not all(casting.in_process(section) for section in casting.cast(recipe).values())
     stated: Facts = {
         "description": recipe.description,
+        "notes": list(recipe.notes),
         "task": recipe.task,
         "strategy": recipe.strategy,
         "prompt_version": inputs.prompt.version,

@@ -11,7 +11,7 @@ from synthgen.recipe.train import TRAIN_MAY_CHANGE
 from synthgen.tables.engines import ENGINES
 
 _GENERATE_MAY_CHANGE = ("budget", "max_failures")
-_NOT_OF_ROWS = ("description", "license", "audit", "train", "evaluate")
+_NOT_OF_ROWS = ("description", "notes", "license", "audit", "train", "evaluate")
 """Keys that affect neither the rows nor the time that the rows take."""
 
 

@@ -22,11 +22,14 @@ from synthgen.records import SPLITS
 from synthgen.removed import notices, refuse_half
 from synthgen.reporting.audit import audit_view
 from synthgen.reporting.look import Seen, kinds, look
+from synthgen.results import statement_text
 from synthgen.results.audit import audit_of_student, read_audit
 from synthgen.results.curve import read_curve
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
 from synthgen.results.measures import shown
+from synthgen.results.statement import statement_of
+from synthgen.results.statement_text import Shown, words_of
 from synthgen.results.training import Training, read_training
 from synthgen.tally import funnel
 from synthgen.visible import finalize
@@ -143,12 +146,22 @@ def _of_student(student: _Student, folder: Path) -> dict[str, Any]:
     return {
         "training": training,
         "evaluation": evaluation,
+        "statement": _statement(student, folder / "student"),
+        "statement_text": statement_text,
         "student_tables": tables.evaluation_tables(evaluation) if evaluation else [],
         "differences": tables.differences(evaluation) if evaluation else [],
         "parts": tables.parts_table(evaluation) if evaluation else None,
         "student_plots": drawn,
         "exports": [(export, tables.export_table(export)) for export in student.exports],
     }
+
+
+def _statement(student: _Student, folder: Path) -> Shown | None:
+    """What the student lost or gained. None when there is no student."""
+    if student.training is None:
+        return None
+    evaluated = student.evaluation.statement if student.evaluation else None
+    return words_of(statement_of(folder, student.training.kind, evaluated))
 
 
 def _corpus_plots(curated: Manifest | None, sides: dict[str, Seen]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from synthgen.results import measures as m
 from synthgen.results import stored
 from synthgen.results.measures import Bootstrap, Figure, Interval, Measure, Table
+from synthgen.results.statement import Statement
+from synthgen.results.statement_text import terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +69,9 @@ class Evaluation:
 
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
     `student` names the student's row in `table`; `models` maps names of rows in `table` to remarks about them. `counts`
-    maps names to further numbers. `inputs` are compared with the current inputs to decide whether a stored evaluation
-    is still valid.
+    maps names to further numbers. `statement` is what the student lost or gained, without the dimensions that audits
+    measure; `synthgen.results.statement.statement_of` adds these. `inputs` are compared with the current inputs to
+    decide whether a stored evaluation is still valid.
     """
 
     kind: str
@@ -88,6 +91,7 @@ class Evaluation:
     bootstrap: Bootstrap | None = None
     counts: dict[str, float] = field(default_factory=dict)
     learned_from: str = ""
+    statement: Statement = field(default_factory=Statement)
     inputs: dict[str, Any] = field(default_factory=dict)
     schema_version: Literal[2] = 2
 
@@ -99,7 +103,7 @@ class Evaluation:
         return self.text()
 
     def text(self) -> str:
-        """The headline and a table of the quality measures, for a terminal."""
+        """The headline, a table of the quality measures, and the loss statement, for a terminal."""
         shown = m.columns(self.measures, self.table.values(), "quality")
         header = ["", *(measure.title for measure in shown.values())]
         lines = []
@@ -110,7 +114,8 @@ class Evaluation:
                 values.append(m.shown(value if measure.caption else m.middle(value), measure.format))
             lines.append([model, *values])
         text = "\n\n".join(filter(None, [self.headline, m.text_table(header, lines)]))
-        return f"{text}\nThe student learned from {self.learned_from}." if self.learned_from else text
+        text += f"\nThe student learned from {self.learned_from}." if self.learned_from else ""
+        return f"{text}\n\n{terminal(self.statement)}"
 
     def frame(self) -> pd.DataFrame:
         """The table as a pandas data frame of numbers; see `synthgen.results.measures.frame`."""

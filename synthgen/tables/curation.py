@@ -128,6 +128,11 @@ class Sweep(RowRule):
     teaches: Teaches = "distribution"
 
 
+REFUSED = "synthgen.curation.refusals:refused"
+"""`refused(prompts, completions)` says for each completion whether the check `refusal` finds that it declines."""
+LANGUAGES_OF = "synthgen.curation.languages:languages"
+"""`languages(texts)` returns the code of each text's language as the check `language` finds it, or None."""
+
 _TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
 
 EDITS: dict[str, Edit] = {

@@ -196,6 +196,9 @@ class Kind:
     token by token. `evaluate` measures a trained student: `evaluate` takes a `distill.evaluation.subject.Subject` and
     returns an `Evaluation`.
 
+    `not_stated` maps a dimension in DIMENSIONS to the reason why no student of this kind has it; the student's loss
+    statement gives this reason.
+
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.
     `not_exported` is a text for kinds without export formats, which says how to get the student in other formats.
@@ -238,6 +241,7 @@ class Kind:
     scores_text: bool = False
     """Whether the student gives every text a likelihood, as causal language models do."""
     evaluate: Reference | None = None
+    not_stated: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, Reference] = field(default_factory=dict)
     not_exported: str = ""
     files: tuple[str, ...] = ()
@@ -265,6 +269,12 @@ def _has_no_tokenizer(student: Student) -> bool:
     return student.model is None and student.tokenizer is None
 
 
+_NO_TEXT = "a student of this kind writes no text"
+_OF_WRITERS = dict.fromkeys(("refusals", "diversity", "languages", "length"), _NO_TEXT)
+_NO_LIKELIHOOD = {"bias": "the tests of bias need a student that gives every text a likelihood"}
+_NO_LABELS = dict.fromkeys(
+    ("accuracy", "likelihood", "calibration"), "a student of this kind computes vectors, and gives no answer to judge"
+)
 _ENTROPY = "The loss of the distilled student includes the entropy of the teacher, so it does not fall to zero."
 
 KINDS: dict[str, Kind] = {
@@ -314,6 +324,7 @@ KINDS: dict[str, Kind] = {
         divergences=None,
         writes_text=True,
         evaluate="distill.evaluation.texts:evaluate_seq2seq",
+        not_stated=_NO_LIKELIHOOD,
         not_exported="transformers loads the student's folder directly",
         pipeline_tag="text-generation",
         how_to_run="`transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False)` loads it",
@@ -331,6 +342,7 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight",),
         divergences=None,
         evaluate="distill.evaluation.classifiers:evaluate_encoder",
+        not_stated={**_OF_WRITERS, **_NO_LIKELIHOOD},
         pipeline_tag="text-classification",
         how_to_run='`transformers.pipeline("text-classification", model=folder, trust_remote_code=False)` runs it',
     ),
@@ -344,6 +356,7 @@ KINDS: dict[str, Kind] = {
         needs_teacher=lambda student: True,
         learns_from="texts",
         evaluate="distill.evaluation.similarity:evaluate_sentence",
+        not_stated={**_NO_LABELS, **_OF_WRITERS, **_NO_LIKELIHOOD},
         not_exported="sentence-transformers loads the student's folder directly and can export it: "
         "SentenceTransformer(folder, backend='onnx')",
         library_name="sentence-transformers",
@@ -358,6 +371,7 @@ KINDS: dict[str, Kind] = {
         accepts=("kd_weight",),
         divergences=("forward_kl",),
         evaluate="distill.evaluation.classifiers:evaluate_mlp",
+        not_stated={**_OF_WRITERS, **_NO_LIKELIHOOD},
         library_name="synthgen-distill",
         pipeline_tag="text-classification",
         how_to_run="`distill.students.classifier.Classifier.load(folder).predict(texts)` runs it, on numpy alone",

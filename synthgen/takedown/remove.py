@@ -373,6 +373,7 @@ def _finish(job: _Job, manifest: Manifest) -> None:
         counts = {**manifest["counts"], **{k: counts[k] for k in ("rows", "failures") if k in manifest["counts"]}}
     facts: Facts = {
         "description": manifest["description"],
+        "notes": manifest.get("notes", []),
         "task": manifest["task"],
         "strategy": manifest["strategy"],
         "prompt_version": manifest["prompt_version"],

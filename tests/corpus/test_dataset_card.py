@@ -117,3 +117,12 @@ def test_a_folder_is_no_id_of_the_hub(tmp_path, monkeypatch):
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert not is_hub_id("org/model")
+
+
+def test_notes_are_one_line_each_on_the_card(tmp_path):
+    run = corpus_of(tmp_path / "run", [row("x", 0)])
+    facts: Any = corpus.manifest(run / "generated")
+    write_dataset_card(run / "generated", {**facts, "notes": []}, "t")
+    assert "Use and limits" not in (run / "generated" / "README.md").read_text()
+    write_dataset_card(run / "generated", {**facts, "notes": ["Not for\n# advice.", "Terms: none."]}, "t")
+    assert "## Use and limits\n\n- Not for # advice.\n- Terms: none.\n" in (run / "generated" / "README.md").read_text()

@@ -173,3 +173,30 @@ def test_shipped_folders(task):
     assert prompt.version.startswith(f"{recipe.task}@")
     for example in prompt.examples:
         assert prompt.teacher(example)[-1]["content"]
+
+
+def test_an_example_is_shown_only_with_seeds_that_it_is_for(tmp_path):
+    examples = [
+        {"question": "1 + 1?", "why": "One and one.", "answer": 2, "when": {"tone": "kind"}},
+        {"question": "A or B?", "why": "A comes first.", "answer": "A", "when": {"tone": "short", "level": 1}},
+        {"question": "Why?", "why": "Because.", "answer": "so", "when": "at noon"},  # a field, and not a condition
+    ]
+    lines = "".join(json.dumps(example) + "\n" for example in examples)
+    prompt = load_prompt(write(tmp_path / "t", {**FILES, "examples.jsonl": lines}), "sums")
+
+    def shown(fields: dict[str, object]) -> list[str]:
+        turns = prompt.teacher(fields)[1:-1:2]
+        return [str(turn["content"]).splitlines()[0].removeprefix("Question: ") for turn in turns]
+
+    assert shown({**FIELDS, "level": 1}) == ["1 + 1?", "Why?"]
+    assert shown({**FIELDS, "tone": "short", "level": 1}) == ["A or B?", "Why?"]
+    assert shown({**FIELDS, "tone": "short", "level": 2}) == ["Why?"]
+    said = refused(lambda: prompt.teacher(FIELDS))
+    assert "'level'" in said.message
+    assert "answer, question, tone" in said.message
+
+
+def test_every_few_shot_condition_can_be_checked_although_another_fails(tmp_path):
+    example = {"question": "1?", "why": "w", "answer": 1, "when": {"tone": "no", "levle": 1}}
+    prompt = load_prompt(write(tmp_path / "t", {**FILES, "examples.jsonl": json.dumps(example)}), "sums")
+    assert "'levle'" in refused(lambda: prompt.teacher(FIELDS)).message

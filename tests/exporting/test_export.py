@@ -218,6 +218,7 @@ def test_the_card_tells_how_to_run_it_and_whose_it_is(run):
     card = (folder / "README.md").read_text()
     assert "Apache-2.0" in card
     assert "CC0-1.0" in card
+    assert "## What the student lost or gained" in card
     for row in (ONNX, INT8):
         assert f"| {row} |" in card
     (program,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

@@ -278,3 +278,10 @@ def test_a_card_that_is_written_again_still_says_that_the_student_is_out_of_date
     again = card_of(student, recipe, facts_of(run)).text
     assert "**Out of date.** This student was trained on a corpus from which 'q1' was removed on 2026-11-30." in again
     assert tombstone.marked(again) == again
+
+
+def test_the_card_has_the_notes_of_the_corpus(run, tmp_path):
+    recipe = recipe_of({"model": "org/base", "license": "MIT"})
+    noted = card_of(tmp_path / "s", recipe, facts_of(run, notes=["Not for\n# advice."])).text
+    assert "\n\n## Use and limits\n\n- Not for # advice.\n\n" in noted
+    assert "Use and limits" not in card_of(tmp_path / "s", recipe, facts_of(run, notes=[])).text

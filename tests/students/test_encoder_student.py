@@ -13,6 +13,7 @@ import torch
 from support import unaudited
 from support.measuring import measured_here
 from support.small import CLASSES, WORDS, small_encoder, small_teacher, sorting_task, word_tokenizer
+from support.statements import check_card, check_page
 from support.training import resumes_everywhere, training_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -227,6 +228,15 @@ def test_page_and_card_say_it(learned):
     share, low = f"{100 * agreement.mean:.1f}%", f"[{100 * agreement.low:.1f}, "
     assert f"| distilled | {share} {low}" in card
     assert f"{share} <small>{low}" in page
+    entries = {one["measure"]: one for one in check_card(work / "student")}
+    check_page(work)
+    assert {one["dimension"] for one in entries.values()} == {"accuracy", "agreement", "likelihood", "calibration"}
+    assert entries["answers right"]["missing"]["student"] == "no held-out row has a reference answer"
+    same = entries["same label as the teacher"]
+    assert same["minus_base"]["mean"] == pytest.approx(
+        found.table["distilled"]["agreement"].mean - found.table["untrained"]["agreement"].mean
+    )
+    assert "a student of this kind writes no text" in card
 
 
 @pytest.mark.parametrize(("origin", "cuts"), [("config", (1, 3, 5, 7)), ("model", (3, 8))])

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from support import unaudited
 from support.measuring import measured_here
 from support.small import WORDS, small_encoder, sorting_task
+from support.statements import check_card, check_page
 from support.training import resumes_everywhere
 from transformers import AutoModel, AutoTokenizer
 
@@ -252,6 +253,10 @@ def test_a_student_learns_and_is_measured(learned):
     assert "a Dense projection from 8 to 16 numbers is part of it" in card
     assert "library_name: sentence-transformers" in card
     assert f"{rho.mean:.3f} <small>[{rho.low:.3f}, {rho.high:.3f}]</small>" in page
+    [entry] = check_card(work / "student")
+    check_page(work)
+    assert (entry["dimension"], entry["minus_base"]["mean"]) == ("agreement", better.mean)
+    assert "a student of this kind computes vectors" in card
     (work / "recipe.yaml").write_text(dump_recipe(recipe))
     said = CliRunner().invoke(distill.cli.main, ["eval", str(work)])
     assert "Spearman's ρ with the teacher" in said.output, said

@@ -11,6 +11,7 @@ from support import unaudited
 from support.measuring import measured_here
 from support.rows import load
 from support.small import small_task, small_teacher
+from support.statements import check_card, check_page
 from support.training import FULL, LOOSE, resumes_everywhere, training_of
 from torch.nn import functional
 from transformers import (
@@ -250,6 +251,11 @@ def test_page_and_card_say_it(learned, tmp_path):
     assert f"| distilled | {kl.mean:.3f} [{kl.low:.3f}, {kl.high:.3f}]" in card
     assert "encoder and decoder of random weights: model_type t5" in card
     assert f"{kl.mean:.3f} <small>[{kl.low:.3f}, {kl.high:.3f}]</small>" in page
+    entries = {one["measure"]: one for one in check_card(work / "student")}
+    check_page(work)
+    nll = entries["−log q of held-out answers, nats a token"]
+    assert nll["minus_base"]["high"] < 0 < nll["minus_teacher"]["low"]
+    assert nll["student"]["mean"] == found.table["distilled"]["nll"].mean
 
 
 def test_resume_is_exact_wherever_it_was_cut(small_run, tmp_path):

@@ -66,6 +66,12 @@ def test_a_kind_from_outside_works_from_end_to_end(run, finished):
     assert found.rows > 0
     assert synthgen.open(run).evaluation == found
     assert distill.evaluate(recipe, run) == found, "nothing to do"
+    path = run / "student" / "evaluation.json"
+    path.write_text(
+        json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "statement"})
+    )
+    assert distill.evaluate(recipe, run) == found, "an evaluation without a statement is of an older version"
+    assert found.statement.not_measured["accuracy"] == "the evaluation of this kind of student does not measure it"
     assert "The parrot heard" in found.text()
     assert "50.0% [25.0, 75.0]" in found.text()
     card = (run / "student" / "README.md").read_text()

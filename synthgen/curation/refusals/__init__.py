@@ -12,6 +12,7 @@ phrases of each language are in a module of this package.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -90,14 +91,8 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verdicts:
     """Reject a completion that declines to answer. The reason quotes the sentence that declines."""
-    texts = batch["completion.text"]
-    spans = {}
-    rows = np.flatnonzero(_likely(texts))
-    for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
-        span = declining(text)
-        if span:
-            spans[row] = (span, text[span["start"] : span["stop"]])
-    wanted = _asked_for(batch["prompt"].take(pa.array(list(spans), pa.int64())))
+    spans = _spans(batch["completion.text"])
+    wanted = _asked_for(contents(batch["prompt"].take(pa.array(list(spans), pa.int64())), "\n"))
     rejected = {}
     for (row, (span, sentence)), asked in zip(spans.items(), wanted, strict=True):
         if not asked:
@@ -105,6 +100,25 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
             quoted = said if len(said) <= _QUOTED else f"{said[:_QUOTED].rstrip()} …"
             rejected[row] = Rejection(f"declines: '{quoted}'", span=span)
     return Verdicts(rejected)
+
+
+def refused(prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
+    """For each completion: whether it declines its prompt, as the check `refusal` finds it."""
+    spans = _spans(pa.array(completions, pa.string()))
+    asked = _asked_for(pa.array([prompts[row] for row in spans], pa.string()))
+    declined = {row for row, wanted in zip(spans, asked, strict=True) if not wanted}
+    return [row in declined for row in range(len(completions))]
+
+
+def _spans(texts: pa.Array) -> dict[int, tuple[Span, str]]:
+    """The rows whose text declines, each with the place of the sentence that declines, and the sentence."""
+    spans = {}
+    rows = np.flatnonzero(_likely(texts))
+    for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
+        span = declining(text)
+        if span:
+            spans[row] = (span, text[span["start"] : span["stop"]])
+    return spans
 
 
 def _likely(texts: pa.Array) -> npt.NDArray[np.bool_]:
@@ -216,12 +230,11 @@ def _size(text: str) -> int:
     return len(text) + 2 * len(_WIDE.findall(text))
 
 
-def _asked_for(prompts: pa.Array) -> list[bool]:
+def _asked_for(texts: pa.Array) -> list[bool]:
     """For each prompt: whether a refusal may be the answer that it asks for. There are three kinds of such prompts: a
     prompt that holds a refusal and asks to translate, change or repeat it; a prompt that asks what somebody says; and a
     prompt that asks to write an apology or a rejection.
     """
-    texts = contents(prompts, "\n")
     asked = _matches(texts, _WHAT_IS_SAID) | _matches(texts, _DECLINES)
     repeats = np.flatnonzero(_matches(texts, _REPEATS))
     if len(repeats):

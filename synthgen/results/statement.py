@@ -1,0 +1,184 @@
+"""The loss statement of a student: what it lost or gained against its teacher and its base, the untrained student.
+
+    statement = statement_of(run / "student", evaluation.kind, evaluation.statement)
+    statement.entries[0].minus_teacher            # Interval(-0.05, -0.09, -0.01): five points lost
+
+The evaluation measures most dimensions and stores them in evaluation.json. The audits of a student measure privacy and
+bias, and their report holds these results. `statement_of` is the only function that joins the two. The card and the
+page show the statement that it returns, so they show the same values. `statement_text` writes a statement in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from synthgen.results.audit import Measurement, StoredAudit, read_audit
+from synthgen.results.measures import Interval, Value
+from synthgen.tables.dimensions import DIMENSIONS
+from synthgen.tables.students import KINDS
+
+NOT_EVALUATED = "the student was not evaluated; “distill eval” measures it"
+_OLDER = "the evaluation is of an older version, which had no loss statement; “distill eval” measures it"
+_NOT_AUDITED = "no audit of the student measured it; “synthgen audit STUDENT” does, if the recipe sets “audit.{key}”"
+FEWEST = 8
+"""The minimum number of independent groups of rows for a verdict on a difference. Intervals from fewer groups are too
+narrow: if the differences of G groups are all on one side of zero, every resample is on this side too, which happens
+with probability 2·0.5^G where nothing differs. For 8 groups, this is 0.8%.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One measure of one dimension.
+
+    `dimension` is a key of DIMENSIONS, `measure` is the name of the measure with its unit, and `format` is a key of
+    `synthgen.results.measures.FORMATS`. `better` says which values are better; "" means that neither is. `teacher`,
+    `base` and `student` are the values of the three models. `minus_teacher` and `minus_base` are the paired
+    differences: the student's value minus the other's, on the same rows. A value without an interval is a plain number.
+    The student was measured on `n` rows in `groups` independent groups, and `unit` says what a row is. `note` says how
+    the measure is computed. `missing` maps "teacher", "base" or "student" to the reason why this model has no value.
+    """
+
+    dimension: str
+    measure: str
+    format: str = "number"
+    better: Literal["higher", "lower", ""] = ""
+    teacher: Value = None
+    base: Value = None
+    student: Value = None
+    minus_teacher: Value = None
+    minus_base: Value = None
+    n: int = 0
+    groups: int = 0
+    unit: str = ""
+    note: str = ""
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def valued(self, values: Mapping[str, Value]) -> Entry:
+        """This entry with values of models and differences, by the names of the fields."""
+        return replace(
+            self,
+            teacher=values.get("teacher"),
+            base=values.get("base"),
+            student=values.get("student"),
+            minus_teacher=values.get("minus_teacher"),
+            minus_base=values.get("minus_base"),
+        )
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a student lost or gained. `not_measured` maps a dimension without entries to the reason. `models` says what
+    "teacher" and "base" are.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    not_measured: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+
+    def completed(self, kind: str, reason: str) -> Statement:
+        """This statement with a reason for each dimension that it does not name. The reason is that of the kind of
+        student, in KINDS, or else `reason`. Dimensions that audits measure are left out.
+        """
+        named = {one.dimension for one in self.entries} | self.not_measured.keys()
+        cannot = KINDS[kind].not_stated if kind in KINDS else {}
+        more = {
+            name: cannot.get(name, reason) for name, one in DIMENSIONS.items() if name not in named and not one.audit
+        }
+        return _ordered(self.entries, {**self.not_measured, **more}, self.models)
+
+
+def _ordered(entries: Iterable[Entry], not_measured: Mapping[str, str], models: dict[str, str]) -> Statement:
+    """A statement in the order of DIMENSIONS. Dimensions that are not in this table come last."""
+    order = {name: place for place, name in enumerate(DIMENSIONS)}
+    reasons = sorted(not_measured.items(), key=lambda one: order.get(one[0], len(order)))
+    return Statement(sorted(entries, key=lambda one: order.get(one.dimension, len(order))), dict(reasons), models)
+
+
+def statement_of(folder: Path, kind: str, evaluated: Statement | None) -> Statement:
+    """The whole statement of the student in `folder`, which is of this kind: `evaluated` is the statement of its
+    evaluation, or None if there is no evaluation, and the audits that measured the student after its training add
+    theirs. Each key of DIMENSIONS has an entry or a reason in the result.
+
+    Raises CorpusError when the report of an audit is damaged.
+    """
+    found = (evaluated or Statement()).completed(kind, NOT_EVALUATED if evaluated is None else _OLDER)
+    audits = audits_of(folder)
+    cannot = KINDS[kind].not_stated if kind in KINDS else {}
+    entries, reasons = list(found.entries), dict(found.not_measured)
+    for name, dimension in DIMENSIONS.items():
+        if dimension.audit:
+            measured = [one for audit in audits for one in _measurements(audit, dimension.audit)]
+            audited = entries_of(name, measured)
+            entries += audited
+            if not audited:
+                reasons[name] = _why_not(measured) or cannot.get(name, _NOT_AUDITED.format(key=dimension.audit))
+    return _ordered(entries, reasons, found.models)
+
+
+def audits_of(folder: Path) -> list[StoredAudit]:
+    """The audits that measured the student in `folder` after its training: the audit of the student, and the audit of
+    the run that contains it. Reports that are older than the student are left out.
+    """
+    training = folder / "training.json"
+    trained = training.stat().st_mtime_ns if training.exists() else 0
+    places = [folder / "audit", *([folder.parent / "audit"] if folder.name == "student" else [])]
+    reports = [place / "report.json" for place in places]
+    return [read_audit(path) for path in reports if path.is_file() and path.stat().st_mtime_ns >= trained][:1]
+
+
+_SUBJECTS = {"student": "student", "teacher": "teacher", "untrained student": "base"}
+_DIFFERENCES = {"student minus teacher": "minus_teacher", "student minus untrained student": "minus_base"}
+"""The subjects of the measurements of audits of models → the fields of an entry."""
+
+
+def _measurements(audit: StoredAudit, name: str) -> list[Measurement]:
+    """The measurements of an audit that are about a model."""
+    about = {**_SUBJECTS, **_DIFFERENCES}
+    return [one for one in (audit.audits[name].measurements if name in audit.audits else ()) if one.subject in about]
+
+
+def entries_of(dimension: str, measurements: Iterable[Measurement]) -> list[Entry]:
+    """An entry for each test of an audit that measured the student. Tests without a number for the student are left
+    out.
+    """
+    tests: dict[str, dict[str, Measurement]] = {}
+    for one in measurements:
+        tests.setdefault(one.name, {})[one.subject] = one
+    found = []
+    for name, by_subject in tests.items():
+        student = by_subject.get("student")
+        if student is None or _value(student) is None:
+            continue
+        values = {key: _value(by_subject.get(subject)) for subject, key in {**_SUBJECTS, **_DIFFERENCES}.items()}
+        is_share = student.unit.startswith("share")
+        entry = Entry(
+            dimension=dimension,
+            measure=name if is_share or not student.unit else f"{name}, {student.unit}",
+            format="percent" if is_share else "number",
+            n=student.n,
+            groups=student.clusters,
+            unit="items",
+            note=student.about,
+            missing={
+                key: (by_subject[subject].note if subject in by_subject else "") or "the audit did not measure it"
+                for subject, key in _SUBJECTS.items()
+                if values[key] is None
+            },
+        )
+        found.append(entry.valued(values))
+    return found
+
+
+def _value(one: Measurement | None) -> Value:
+    if one is None or one.estimate is None:
+        return None
+    return one.estimate if one.low is None or one.high is None else Interval(one.estimate, one.low, one.high)
+
+
+def _why_not(measurements: Iterable[Measurement]) -> str:
+    """Why an audit that ran has no number for the student. "" when no audit ran."""
+    return "; ".join(dict.fromkeys(one.note for one in measurements if one.subject == "student" and one.note))
