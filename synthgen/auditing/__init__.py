@@ -154,9 +154,8 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(
-        source, manifest, place.student if ask_models else None, of_student, recipe, ask_models=ask_models
-    )
+    student = place.student if ask_models else None
+    subject = Subject(source, manifest, student, of_student, recipe, ask_models=ask_models)
     results = _results(subject, section, AUDITS)
     status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})

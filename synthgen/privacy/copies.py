@@ -56,12 +56,12 @@ def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
     whole = np.bincount(owner, minlength=len(names))
     found = [Copies(name, int(searched[n]), int(whole[n] - searched[n])) for name, n in names.items()]
     for row_id, seed_id, private, words in _spans(folder, index):
-        one = found[owners[private]]
-        one.rows += 1
-        one.own += seeds[private] != "" and seeds[private] == seed_id
-        one.longest = max(one.longest, words)
-        if len(one.ids) < MOST_IDS:
-            one.ids.append(shown_id(row_id))
+        copied = found[owners[private]]
+        copied.rows += 1
+        copied.own += seeds[private] != "" and seeds[private] == seed_id
+        copied.longest = max(copied.longest, words)
+        if len(copied.ids) < MOST_IDS:
+            copied.ids.append(shown_id(row_id))
     return found
 
 

@@ -22,7 +22,14 @@ def audit_view(
     """
     bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     if audit is None:
-        return {"audit": None, "audit_text": audit_text, "bias_plots": [], "bias": [], "privacy": []}
+        return {
+            "audit": None,
+            "audit_text": audit_text,
+            "bias_plots": [],
+            "bias": [],
+            "privacy": [],
+            "privacy_summary": "",
+        }
     return {
         "audit": audit,
         "audit_text": audit_text,
@@ -33,6 +40,7 @@ def audit_view(
         "bias": _bias(bias),
         "bias_plots": _plots(bias),
         "privacy": audit_text.privacy_lines(privacy),
+        "privacy_summary": audit_text.privacy_summary(privacy),
     }
 
 

@@ -199,6 +199,17 @@ class PrivacyLine:
     note: str
 
 
+def privacy_summary(tests: Sequence[Measurement]) -> str:
+    """How many tests of privacy found something, for each corpus or model. Tests that could not be made are not
+    counted.
+    """
+    done = [one for one in tests if one.outcome != "not measurable"]
+    subjects = dict.fromkeys(one.subject for one in done)
+    counts = {name: [one.outcome == "found" for one in done if one.subject == name] for name in subjects}
+    parts = [f"{sum(found)} of {len(found)} in the {name}" for name, found in counts.items()]
+    return f"Tests that found something: {listed(parts)}." if parts else "No test could be made."
+
+
 def privacy_lines(tests: Sequence[Measurement]) -> list[PrivacyLine]:
     """The table of privacy, with the tests of each corpus or model together."""
     subjects = list(dict.fromkeys(one.subject for one in tests))

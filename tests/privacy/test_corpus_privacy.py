@@ -137,6 +137,7 @@ def test_a_value_of_a_private_seed_is_a_leak_even_in_its_own_prompt(tmp_path):
         ("Write to ann@example.org.", "Is it ann @ example.org or not?", "its own prompt"),
         ("Write to ann@example.org.", "Is it joann@example.org?", "fabricated"),
         ("Write to ann@example.org.", "Is it ann@example.org.uk?", "fabricated"),
+        ("Ping 2001:4860:4860::8888 now.", "It is 2001:4860:4860:0:0:0:0:8888.", "its own prompt"),
         ("Pay to DE89 3704 0044 0532 0130 00.", "The account de89-370400440532013000.", "its own prompt"),
         ("Pay to DE89 3704 0044 0532 0130 00.", "The account DE02 1203 0000 0000 2020 51.", "fabricated"),
     ],
@@ -285,3 +286,22 @@ def test_a_missing_column_is_an_error(classes):
     pq.write_table(pq.read_table(path).drop_columns(["teacher_prompt"]), path)
     with pytest.raises(CorpusError):
         audited(classes)
+
+
+def test_a_value_of_another_kept_rows_prompt_is_from_elsewhere(tmp_path):
+    rows = [row(f"Write to {OTHER}.", 0), row("Yes.", 1, prompt=asked(f"Is it {OTHER}?"))]
+    one = made(tmp_path, rows, {"tests": [{"id": "s0", "q": "x"}]})
+    assert audited(one).figures["personal data"] == {"email, other": 1}
+
+
+def test_a_value_that_its_public_prompt_gives_is_no_leak_of_a_private_seed(tmp_path):
+    rows = [row(f"Write to {OWN}.", 0, prompt=asked(f"Who is {OWN}?"), sources=source())]
+    seeds = {"tests": [{"id": "s0", "q": "x"}], "ours": [{"id": "p", "q": f"Ask {OWN}."}]}
+    assert audited(made(tmp_path, rows, seeds, "ours")).status == "ALLOW"
+
+
+def test_the_longest_span_may_be_in_the_reasoning(tmp_path):
+    words = PRIVATE.split()
+    message = {"role": "assistant", "reasoning_content": PRIVATE, "content": " ".join(words[:52])}
+    one = made(tmp_path, [row("", 0, completion=[message])], {"ours": [{"id": "p", "q": PRIVATE}]}, "ours")
+    assert "the longest span has 71 words" in named(audited(one), "private texts of ours").note
