@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -352,11 +353,11 @@ def share_interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, 
     return low, high
 
 
-def wilson(share: float, units: float) -> tuple[float, float]:
-    """The 95% interval of a share that was measured in this number of independent units: Wilson, Journal of the
-    American Statistical Association 22 (1927). `units` must be positive.
+def wilson(share: float, units: float, level: float = 0.95) -> tuple[float, float]:
+    """The interval of a share that was measured in this number of independent units: Wilson, Journal of the American
+    Statistical Association 22 (1927). `units` must be positive.
     """
-    z = 1.959963984540054
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     middle, scale = share + z**2 / (2 * units), 1 + z**2 / units
     half = z * np.sqrt(share * (1 - share) / units + z**2 / (4 * units**2))
     low, high = float((middle - half) / scale), float((middle + half) / scale)

@@ -13,6 +13,7 @@ from synthgen.auditing.privacy.canaries import DIGITS, make
 from synthgen.auditing.privacy.extraction import Rates
 from synthgen.auditing.privacy.models import Answers, Plan, measured, void_because
 from synthgen.auditing.privacy.onesided import OneSided, judged, outcome
+from synthgen.errors import UserError
 from synthgen.recipe.privacy import PrivacySection
 
 
@@ -74,7 +75,7 @@ def test_ties_get_every_rank_equally_often_and_numbers_must_be_finite():
     assert counts.max() < 1100
     assert exposure.ranks(np.array([[1.0, 2.0, 0.0, 0.0]])).tolist() == [2]
     for bad in (math.nan, math.inf, -math.inf):
-        with pytest.raises(ValueError, match="finite"):
+        with pytest.raises(UserError, match="finite"):
             exposure.ranks(np.array([[bad, 0.0]]))
 
 
@@ -229,5 +230,7 @@ def test_membership_is_void_when_the_rows_differ_by_themselves():
     assert len(tests) == 4
     assert {one.outcome for one in tests} == {"not measurable"}
     assert "differ by themselves" in tests[0].note
+    both["untrained student"] = Answers(scores={"loss": (np.full(9, np.nan), np.zeros(9))})
+    assert "not numbers" in void_because("ratio", both["untrained student"])
     both["untrained student"] = Answers(refused={"membership": "no weights"})
     assert "no weights" in measured("student", both, plan)[-1].note

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file, save_file
 from support import unaudited
 from support.places import REPOSITORY
 from support.small import small_task, small_teacher
@@ -173,6 +176,19 @@ def test_without_canaries_or_a_language_model_the_audit_says_why(run, tmp_path):
     settings = json.loads((run.student.folder / "training.json").read_text())
     (folder / "training.json").write_text(json.dumps({**settings, "kind": "classifier"}))
     assert "gives no text a likelihood" in audit_student(subject_of(run, folder), SECTION).measurements[0].note
+
+
+def test_a_broken_student_is_not_measurable(run, tmp_path):
+    """Weights that are not numbers give no leak and no proof that there is none."""
+    folder = shutil.copytree(run.student.folder, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: tensor * math.nan for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    found = audit_student(subject_of(run, folder), SECTION).measurements
+    notes = {one.name: one.note for one in found if one.subject == "student"}
+    assert {one.outcome for one in found if one.subject == "student"} == {"not measurable"}
+    assert {"exposure", "extraction", "membership by loss"} <= set(notes)
 
 
 def test_rows_of_one_seed_are_used_once_and_long_rows_not_at_all(run):

@@ -11,6 +11,7 @@ from synthgen.auditing.models.scores import split
 from synthgen.auditing.privacy.canaries import Canary
 from synthgen.auditing.privacy.learned import Text
 from synthgen.auditing.statistics import Numbers
+from synthgen.errors import UserError
 from synthgen.lm.forward import batches, completion_logits
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
@@ -55,8 +56,10 @@ def _picked(model: LanguageModel, texts: Sequence[Text]) -> Iterator[Numbers]:
 
 def continuations(model: LanguageModel, texts: Sequence[Text], prefix: int, suffix: int) -> list[list[int]]:
     """The `suffix` tokens that the model writes greedily after each row's prompt and the first `prefix` tokens of its
-    completion. Fewer tokens when the model ends the completion.
+    completion. Fewer tokens when the model ends the completion. Raises UserError when logits are not finite numbers.
     """
     prompts = [[*one.prompt, *one.completion[:prefix]] for one in texts]
     written = model.complete(prompts, ["0"] * len(prompts), temperature=0.0, max_new_tokens=suffix)
+    if any(one.broken for one in written):
+        raise UserError("the model's logits are not finite numbers", "check the weights of the model")
     return [one.tokens for one in written]

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from synthgen.auditing.privacy.canaries import Canary
 from synthgen.auditing.privacy.onesided import OneSided
 from synthgen.auditing.statistics import LEVEL, POWER, Numbers, holm, mean, quantile, share_interval
+from synthgen.errors import UserError
 
 MARGIN = 1.0
 """The smallest excess over the null mean that matters, in bits: secrets are twice as easy to guess."""
@@ -36,10 +37,10 @@ def ranks(scores: Numbers, seed: int = 0) -> npt.NDArray[np.int64]:
 
     A secret that ties with references gets one of their places at random, so that without a leak every rank is
     equally likely even if a model gives all codes the same likelihood. A mean rank would not do: it has no uniform
-    distribution. `seed` draws the places. Raises ValueError when a score is not a number.
+    distribution. `seed` draws the places. Raises UserError when a score is not a number.
     """
     if not np.isfinite(scores).all():
-        raise ValueError("a log-likelihood is not a finite number")
+        raise UserError("a log-likelihood is not a finite number", "check the weights of the model")
     secret, others = scores[:, :1], scores[:, 1:]
     above, equal = (others > secret).sum(1), (others == secret).sum(1)
     drawn: npt.NDArray[np.int64] = np.random.default_rng(seed).integers(0, equal, endpoint=True)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthgen.auditing.privacy.onesided import Bounds, OneSided
-from synthgen.auditing.statistics import LEVEL, POWER
+from synthgen.auditing.statistics import LEVEL, POWER, wilson
 
 NEAR = 0.9
 """The ROUGE-L from which a continuation counts as extracted."""
@@ -42,8 +42,8 @@ class Rates:
             return math.nan, math.nan
         p, q = self.hits / self.rows, self.other_hits / self.other_rows
         (low, high), (other_low, other_high) = (
-            wilson(self.hits, self.rows, level),
-            wilson(self.other_hits, self.other_rows, level),
+            wilson(p, self.rows, level),
+            wilson(q, self.other_rows, level),
         )
         return p - q - math.hypot(p - low, other_high - q), p - q + math.hypot(high - p, q - other_low)
 
@@ -62,17 +62,6 @@ class Rates:
                 rate = float(special.betaincinv(needed, self.rows - needed + 1, POWER))
                 return max(rate - self.other_hits / max(1, self.other_rows), MARGIN)
         return math.nan
-
-
-def wilson(hits: int, trials: int, level: float = 0.95) -> Bounds:
-    """Wilson's interval of a share (Journal of the American Statistical Association 22, 1927)."""
-    from scipy import special
-
-    z = float(special.ndtri(0.5 + level / 2))
-    p, spread = hits / trials, z * z / trials
-    middle = (p + spread / 2) / (1 + spread)
-    half = math.sqrt(p * (1 - p) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _tail(hits: int, total: int, rows: int, other_rows: int) -> float:

@@ -66,7 +66,9 @@ def _hash(seed: int, name: str) -> int:
 
 
 def _text(tokens: Tokens, row: Mapping[str, object]) -> Text | None:
-    """The row in tokens. None for a row without a completion, or whose completion is not one message of plain text."""
+    """The row in tokens, as `distill.streaming.conversations` reads it. None for a row without a completion, or with a
+    completion of several messages or without text.
+    """
     prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
     if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
         return None
@@ -79,7 +81,10 @@ def _text(tokens: Tokens, row: Mapping[str, object]) -> Text | None:
     is_open = prompt[-1]["role"] == "assistant"
     write = tokens.render_open if is_open else tokens.render
     ids = write(prompt, str(tools) if tools else None)
-    answer = tokens.completion(text, given)
+    if completion[0].get("reasoning_content") or completion[0].get("tool_calls"):
+        answer = tokens.answer(prompt, completion, str(tools) if tools else None)
+    else:
+        answer = tokens.completion(text, given)
     return Text(str(row["id"]), ids, answer, text) if answer else None
 
 

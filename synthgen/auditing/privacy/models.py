@@ -209,9 +209,7 @@ def ask(model: LanguageModel, plan: Plan, before: Answers | None = None) -> Answ
             try:
                 act(model, plan, answers)
             except UserError as error:  # for example, the tokenizer of a teacher has no chat template
-                answers.refused[name] = error.message
-            except ValueError as error:
-                answers.refused[name] = str(error)
+                answers.refused[name] = f"{error.message}{f': {error.hint}' if error.hint else ''}"
     if before is not None and answers.asked and answers.asked == before.asked:  # else the tokenizers differ
         now, then = answers.scores["loss"], before.scores["loss"]
         answers.scores["ratio"] = (now[0] - then[0], now[1] - then[1])
@@ -252,7 +250,7 @@ def _ask_continuations(model: LanguageModel, plan: Plan, answers: Answers) -> No
         )
     if not all(sizes):
         sides = f"{sizes[0]} learned and {sizes[1]} held-out rows"
-        raise ValueError(f"only {sides} have the {2 * length} tokens that this test needs: lower prefix_tokens")
+        raise UserError(f"only {sides} have the {2 * length} tokens that this test needs", "lower prefix_tokens")
     for name, (first, second) in hits.items():
         answers.rates[name] = extraction.Rates(first, sizes[0], second, sizes[1])
 
@@ -262,9 +260,10 @@ def _rows(source: Path, trained: Training, seed: int, model: LanguageModel, most
     longest = min(int(trained.train.get("max_length", 1 << 30)), model.context)
     sides = [texts(source, split, model.tokens, longest, most, seed) for split in ("train", "test")]
     if min(map(len, sides)) < 2:
-        raise ValueError(
+        raise UserError(
             f"there are {len(sides[0])} learned and {len(sides[1])} held-out rows of different seeds, and the test "
-            "needs two of each: set split.test in the recipe"
+            "needs two of each",
+            "set split.test in the recipe",
         )
     return sides[0], sides[1]
 
@@ -327,6 +326,8 @@ def void_because(attack: str, before: Answers) -> str:
         return f"there is no untrained student for comparison: {before.refused['membership']}"
     effect: Estimate = membership.auc(*before.scores["loss" if attack == "ratio" else attack])
     low, high = effect.interval()
+    if not effect.measurable:
+        return "the AUC of the untrained student cannot be computed: too few rows, or values that are not numbers"
     if low <= membership.NULL <= high:
         return ""
     return (
