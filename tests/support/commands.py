@@ -30,7 +30,8 @@ from support.measuring import measured_here
 
 _LIMIT = 180.0  # seconds after which a command counts as hung
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(list(IMPORTS))
+# The server runs in the folder where pytest was started, which is the project's folder.
+_SERVER.set_forkserver_preload([*IMPORTS, "tests.support.warmed"])
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
