@@ -40,7 +40,7 @@ from synthgen.logits import LogitsMeta, LogitsSpec, Target
 NAME = "memorized"
 ARMS = ("direct", "teacher", "control", "text", "whole", "draws", "top-k", "whole-short")
 SPECS = {"draws": LogitsSpec("sampled", draws=50), "top-k": LogitsSpec("topk", k=64)}  # the recipe's defaults
-STEPS, SHORT = 418, 209  # 418 steps are two passes over the student's rows
+STEPS, SHORT = 219, 110  # 219 steps are three passes over the student's rows
 SEEDS = (0, 1, 2)
 
 

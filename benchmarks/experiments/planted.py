@@ -25,11 +25,11 @@ from synthgen.lm.forward import GivesLogits, completion_logits
 from synthgen.teachers.transformers import LocalModel
 
 WINDOW, PROMPT, SECRET = 32, 8, 12  # tokens of a window of code, of any prompt, and of a secret
-GENERAL, TEST = 6_000, 240  # windows of code: in the teacher's rows, and held out
+GENERAL, TEST = 2_000, 240  # windows of code: in the teacher's rows, and held out
 REPEATS = (1, 4, 16)
-EACH, NULLS = 32, 32  # planted examples for each number of repeats, seen and unseen alike; examples never planted
+EACH, NULLS = 16, 16  # planted examples for each number of repeats, seen and unseen alike; examples never planted
 ALPHABET, REFERENCES, OTHERS = 64, 127, 4
-EPOCHS, BATCH = 4, 32
+EPOCHS, BATCH = 5, 32
 _MARK = 2  # tokens with which the prompt of every planted example begins
 
 

@@ -36,6 +36,12 @@ _ONLINE = [
     "offline-long",
 ]
 _FAMILY = ["text", "text-aligned", "text-aligned-half", "answers", "after", "shuffled", "base"]
+_INHERITING = ["text", "whole", "draws", "top-k", "whole-short"]
+_UNSEEN = [
+    ("extracted", "extracted unseen", "{:.1%}"),
+    ("exposure, bits", "exposure unseen", "{:.2f}"),
+    ("exposure of the never planted", "exposure never planted", "{:.2f}"),
+]
 TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "logits": (
         "logits",
@@ -94,6 +100,53 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         "loss",
         [("loss", "loss", "{:.3f}"), ("rows", "rows", "{:.0f}"), ("of them right", "right rows", "{:.0f}"), _TIME],
     ),
+    "memorized": (
+        "memorized",
+        [*_INHERITING, "direct", "control", "teacher"],
+        "extracted seen",
+        [
+            ("loss", "loss", "{:.3f}"),
+            ("KL", "kl", "{:.3f}"),
+            ("extracted", "extracted seen", "{:.1%}"),
+            *((f"planted {n} ×", f"extracted {n} seen", "{:.0%}") for n in (1, 4, 16)),
+            _TIME,
+        ],
+    ),
+    "memorized, exposure": (
+        "memorized",
+        [*_INHERITING, "direct", "control", "teacher"],
+        "exposure seen",
+        [
+            ("exposure, bits", "exposure seen", "{:.2f}"),
+            *((f"planted {n} ×", f"exposure {n} seen", "{:.2f}") for n in (1, 4, 16)),
+            ("never planted", "exposure never planted", "{:.2f}"),
+            ("log-likelihood", "logp seen", "{:.2f}"),
+        ],
+    ),
+    "memorized, teacher-specific": (
+        "memorized",
+        ["teacher", *_INHERITING],
+        "specific",
+        [("teacher-specific", "specific", "{:.1%}"), ("memorized by teacher and direct", "shared", "{:.1%}")],
+    ),
+    "memorized, teacher-specific, against text": (
+        "memorized",
+        _INHERITING,
+        "specific",
+        [("teacher-specific", "specific", "{:.1%}")],
+    ),
+    "memorized, unseen": (
+        "memorized",
+        ["control", *_INHERITING, "direct", "teacher"],
+        "gap unseen",
+        [*_UNSEEN, ("gap", "gap unseen", "{:.3f}")],
+    ),
+    "memorized, unseen, link": (
+        "memorized",
+        ["control", *_INHERITING, "direct", "teacher"],
+        "link unseen",
+        [("link", "link unseen", "{:.3f}")],
+    ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "context": (
         "context",
@@ -109,7 +162,8 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         ],
     ),
 }
-SHARES = {"context"}  # tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
+# tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
+SHARES = {"context", "memorized, teacher-specific", "memorized, teacher-specific, against text"}
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:

@@ -182,3 +182,34 @@ def test_stored_targets_are_the_teachers_distributions_of_the_same_tokens(script
         shares = np.zeros_like(p)
         shares[position, draws.ids] = draws.counts / 400
         assert shares == pytest.approx(p, abs=0.12)
+
+
+def test_teacher_specific_examples_are_those_that_the_teacher_extracts_and_direct_does_not(scripts, monkeypatch):
+    memorized, _ = scripts
+    by_direct, by_teacher, by_arm = [1, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 0], [1, 1, 1, 0, 1, 1]
+    found = {"direct": by_direct, "teacher": by_teacher}
+    monkeypatch.setattr(memorized, "read", lambda name, arm, seed: {"items": {"extracted seen": found[arm]}})
+    monkeypatch.setattr(memorized, "memory", lambda writer, seed: {})
+    monkeypatch.setattr(memorized, "quality", lambda model, against: {})
+    monkeypatch.setattr(memorized, "teacher", lambda seed: SimpleNamespace(model=None))
+    for name in ("student", "as_teacher", "tokenizer", "train", "batches"):
+        monkeypatch.setattr(memorized, name, lambda *given: SimpleNamespace(model=None))
+    monkeypatch.setattr(memorized, "lesson", lambda arm, seed, model: ([], None, None))
+    for arm, own, specific, shared in (
+        ("text", by_arm, [0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]),
+        ("teacher", by_teacher, [0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]),
+    ):
+        monkeypatch.setattr(memorized, "pooled", lambda measures, own=own: {"extracted seen": own})
+        items = memorized.arm_of(arm, 0)["items"]
+        assert items["specific"] == specific
+        assert items["shared"] == shared
+
+
+def test_the_groups_are_pooled_in_the_same_order_for_every_measure(scripts):
+    memorized, planted = scripts
+    groups = {f"{n} {which}": [float(n)] * planted.EACH for which in ("seen", "unseen") for n in planted.REPEATS}
+    measures = ("extracted", "exposure", "logp", "gap", "link")
+    made = memorized.pooled({f"{name} {group}": values for group, values in groups.items() for name in measures})
+    each = [float(n) for n in planted.REPEATS for _ in range(planted.EACH)]
+    for name in measures:
+        assert made[f"{name} seen"] == made[f"{name} unseen"] == each
