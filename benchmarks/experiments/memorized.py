@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from harness import as_teacher, read, run, section_of, train
-from planted import BATCH, Corpus, corpus, memory, original, planted, quality, teacher, texts
+from planted import BATCH, RATE, Corpus, corpus, memory, original, planted, quality, teacher, texts
 from python_code import VOCABULARY, batches, student, tokenizer
 
 from distill.data import Example
@@ -36,11 +36,12 @@ from synthgen import logits
 from synthgen.lm.forward import completion_logits
 from synthgen.lm.sampling import invert, top_k
 from synthgen.logits import LogitsMeta, LogitsSpec, Target
+from synthgen.recipe import OnlineSection, TrainSection
 
 NAME = "memorized"
 ARMS = ("direct", "teacher", "control", "text", "whole", "draws", "top-k", "whole-short")
 SPECS = {"draws": LogitsSpec("sampled", draws=50), "top-k": LogitsSpec("topk", k=64)}  # the recipe's defaults
-STEPS, SHORT = 219, 110  # 219 steps are three passes over the student's rows
+STEPS, SHORT = 576, 288  # 576 steps are six passes over the student's rows
 SEEDS = (0, 1, 2)
 
 
@@ -71,7 +72,7 @@ def targets_of(spec: LogitsSpec, rows: Sequence[Text], seed: int) -> tuple[list[
 
 def lesson(arm: str, seed: int, model: torch.nn.Module) -> tuple[list[Example], Objective[Example], Corpus | None]:
     """The rows of a student's arm, its objective, and the corpus that the rows come from."""
-    section = section_of(steps_of(arm), BATCH, seed)
+    section = section_for(arm, seed)
     if arm == "direct":
         return list(texts(original(seed))), FromStored(model, section), None
     made = corpus(None if arm == "control" else seed, seed)
@@ -81,13 +82,14 @@ def lesson(arm: str, seed: int, model: torch.nn.Module) -> tuple[list[Example], 
         stored = [Example(r.id, r.prompt, r.completion, t, True) for r, t in zip(rows, targets, strict=True)]
         return stored, FromStored(model, section, meta), made
     if arm.startswith("whole"):
-        live = section_of(steps_of(arm), BATCH, seed, online={"mode": "teacher"})
+        live = section.model_copy(update={"online": OnlineSection(mode="teacher")})
         return list(rows), cast("Objective[Example]", LiveTeacher(model, teacher(seed), live)), made
     return list(rows), FromStored(model, section), made
 
 
-def steps_of(arm: str) -> int:
-    return SHORT if arm.endswith("short") else STEPS
+def section_for(arm: str, seed: int) -> TrainSection:
+    """The section `train` of a student's arm."""
+    return section_of(SHORT if arm.endswith("short") else STEPS, BATCH, seed, learning_rate=RATE)
 
 
 def pooled(found: dict[str, list[float]]) -> dict[str, list[float]]:
@@ -117,7 +119,7 @@ def arm_of(arm: str, seed: int) -> dict[str, object]:
     else:
         model = student(seed)
         rows, objective, made = lesson(arm, seed, model)
-        result["training"] = train(objective, batches(rows, seed, BATCH), section_of(steps_of(arm), BATCH, seed))
+        result["training"] = train(objective, batches(rows, seed, BATCH), section_for(arm, seed))
         if made:
             result |= {"rows": len(made.rows), "removed": made.removed, "written": made.written}
         writer = as_teacher(model, tokenizer())

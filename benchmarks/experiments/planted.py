@@ -1,11 +1,11 @@
 """The task of the experiment `memorized`: language modeling on Python code, with planted examples that a teacher
 memorizes.
 
-A planted example is a prompt and a secret, which are both random tokens. So nothing but the example itself tells which
-secret belongs to a prompt. The teacher's training rows have each planted example once, 4 times or 16 times, beside
-windows of Python code. Half of the planted examples are *seen*: the student's rows ask for their secrets as often as
-the teacher's rows. The other half are *unseen*: no row of the student asks for them. Some examples are never planted:
-they are the null, with which every measure of memorization is compared.
+A planted example is a prompt with a random name, and a secret of random tokens. So nothing but the example itself tells
+which secret belongs to a prompt. The teacher's training rows have each planted example once, 4 times or 16 times,
+beside windows of Python code. Half of the planted examples are *seen*: the student's rows ask for their secrets as
+often as the teacher's rows. The other half are *unseen*: no row of the student asks for them. Some examples are never
+planted: they are the null, with which every measure of memorization is compared.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from distill.targets.stored import FromStored
 from synthgen.lm.forward import GivesLogits, completion_logits
 from synthgen.teachers.transformers import LocalModel
 
-WINDOW, PROMPT, SECRET = 32, 8, 12  # tokens of a window of code, of any prompt, and of a secret
-GENERAL, TEST = 2_000, 240  # windows of code: in the teacher's rows, and held out
+WINDOW, PROMPT, SECRET = 32, 8, 8  # tokens of a window of code, of any prompt, and of a secret
+GENERAL, TEST = 1_200, 240  # windows of code: in the teacher's rows, and held out
 REPEATS = (1, 4, 16)
 EACH, NULLS = 16, 16  # planted examples for each number of repeats, seen and unseen alike; examples never planted
 ALPHABET, REFERENCES, OTHERS = 64, 127, 4
-EPOCHS, BATCH = 5, 32
-_MARK = 2  # tokens with which the prompt of every planted example begins
+EPOCHS, BATCH, RATE = 10, 16, 4e-3  # the teacher's passes over its rows; rows of a step and learning rate of all models
+_MARK = 2  # tokens with which the prompt of every planted example begins; the others are its name
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Planted:
 
 @functools.cache
 def alphabet() -> list[int]:
-    """The token ids of which planted examples consist: a fixed random choice, without the end token (id 0)."""
+    """The token ids of which secrets consist: a fixed random choice, without the end token (id 0)."""
     return np.random.default_rng(18).permutation(np.arange(1, VOCABULARY))[:ALPHABET].tolist()
 
 
-def _random_rows(draw: np.random.Generator, rows: int, length: int) -> list[list[int]]:
-    """`rows` distinct random sequences of tokens of the alphabet."""
+def _random_rows(draw: np.random.Generator, rows: int, length: int, ids: Sequence[int]) -> list[list[int]]:
+    """`rows` distinct random sequences of tokens of `ids`."""
     found: dict[tuple[int, ...], None] = {}
     while len(found) < rows:
-        found[tuple(alphabet()[i] for i in draw.integers(0, ALPHABET, length))] = None
+        found[tuple(ids[i] for i in draw.integers(0, len(ids), length))] = None
     return [list(row) for row in found]
 
 
@@ -72,8 +72,8 @@ def planted(seed: int) -> list[Planted]:
     kinds = [(repeats, seen) for seen in (True, False) for repeats in REPEATS for _ in range(EACH)]
     kinds += [(0, False)] * NULLS
     draw = np.random.default_rng([18, seed])
-    names = _random_rows(draw, len(kinds), PROMPT - _MARK)
-    secrets = _random_rows(draw, len(kinds), SECRET)
+    names = _random_rows(draw, len(kinds), PROMPT - _MARK, range(1, VOCABULARY))
+    secrets = _random_rows(draw, len(kinds), SECRET, alphabet())
     mark = alphabet()[:_MARK]
     return [Planted([*mark, *name], secret, *kind) for name, secret, kind in zip(names, secrets, kinds, strict=True)]
 
@@ -82,7 +82,7 @@ def planted(seed: int) -> list[Planted]:
 def references(seed: int) -> list[list[int]]:
     """Random secrets with which planted secrets are compared. None of them is a planted secret."""
     taken = {tuple(one.secret) for one in planted(seed)}
-    drawn = _random_rows(np.random.default_rng([19, seed]), REFERENCES + len(taken), SECRET)
+    drawn = _random_rows(np.random.default_rng([19, seed]), REFERENCES + len(taken), SECRET, alphabet())
     return [row for row in drawn if tuple(row) not in taken][:REFERENCES]
 
 
@@ -127,7 +127,8 @@ def teacher(seed: int | None) -> LocalModel:
         number = 0 if seed is None else seed
         rows = texts(code("teacher") if seed is None else taught(seed))
         steps = EPOCHS * -(-len(taught(number)) // BATCH)
-        model, section = llama(VOCABULARY, **TEACHER, seed=number, eos=0), section_of(steps, BATCH, number)
+        section = section_of(steps, BATCH, number, learning_rate=RATE)
+        model = llama(VOCABULARY, **TEACHER, seed=number, eos=0)
         print("teacher", seed, train(FromStored(model, section), batches(rows, number, BATCH), section))
         return model
 

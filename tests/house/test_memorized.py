@@ -147,9 +147,9 @@ def test_measures_of_memory_are_those_of_the_model(scripts, writer, monkeypatch)
         own = logp_of(writer.model, one.prompt, one.secret)
         others = [logp_of(writer.model, one.prompt, secret) for secret in planted.references(0)]
         elsewhere = [logp_of(writer.model, examples[(n + k) % 6].prompt, one.secret) for k in range(1, 5)]
-        assert found["logp 1 seen"][n] == pytest.approx(own / 12, abs=1e-4)
-        assert found["gap 1 seen"][n] == pytest.approx((own - np.mean(others)) / 12, abs=1e-4)
-        assert found["link 1 seen"][n] == pytest.approx((own - np.mean(elsewhere)) / 12, abs=1e-4)
+        assert found["logp 1 seen"][n] == pytest.approx(own / planted.SECRET, abs=1e-4)
+        assert found["gap 1 seen"][n] == pytest.approx((own - np.mean(others)) / planted.SECRET, abs=1e-4)
+        assert found["link 1 seen"][n] == pytest.approx((own - np.mean(elsewhere)) / planted.SECRET, abs=1e-4)
         assert found["exposure 1 seen"][n] == pytest.approx(planted.exposure(own, others), abs=1e-4)
     assert found["exposure 1 seen"][0] == 4.0, "a secret that the model would write itself"
 
