@@ -25,8 +25,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from harness import as_teacher, read, run, section_of, train
-from planted import BATCH, RATE, Corpus, corpus, memory, original, planted, quality, teacher, texts
-from python_code import VOCABULARY, batches, student, tokenizer
+from planted import (
+    BATCH,
+    RATE,
+    VOCABULARY,
+    ByteTokenizer,
+    Corpus,
+    corpus,
+    memory,
+    original,
+    planted,
+    quality,
+    student,
+    teacher,
+    texts,
+)
+from python_code import batches
 
 from distill.data import Example
 from distill.loop import Objective
@@ -41,7 +55,7 @@ from synthgen.recipe import OnlineSection, TrainSection
 NAME = "memorized"
 ARMS = ("direct", "teacher", "control", "text", "whole", "draws", "top-k", "whole-short")
 SPECS = {"draws": LogitsSpec("sampled", draws=50), "top-k": LogitsSpec("topk", k=64)}  # the recipe's defaults
-STEPS, SHORT = 576, 288  # 576 steps are six passes over the student's rows
+STEPS, SHORT = 730, 365  # 730 steps are five passes over the student's rows
 SEEDS = (0, 1, 2)
 
 
@@ -122,7 +136,7 @@ def arm_of(arm: str, seed: int) -> dict[str, object]:
         result["training"] = train(objective, batches(rows, seed, BATCH), section_for(arm, seed))
         if made:
             result |= {"rows": len(made.rows), "removed": made.removed, "written": made.written}
-        writer = as_teacher(model, tokenizer())
+        writer = as_teacher(model, ByteTokenizer())
     items = {**pooled(memory(writer, seed)), **quality(writer.model, teacher(seed).model)}
     if arm != "direct":
         own = np.array(items["extracted seen"], bool)

@@ -17,19 +17,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from harness import as_teacher, cached, llama, section_of, train
-from python_code import TEACHER, VOCABULARY, batches, tokenizer, windows
+from python_code import batches, held_out, sources
 
 from distill.targets.live import Text, key
 from distill.targets.stored import FromStored
 from synthgen.lm.forward import GivesLogits, completion_logits
 from synthgen.teachers.transformers import LocalModel
 
+VOCABULARY = 257  # id 0 is the end token, and id b + 1 is the byte b
 WINDOW, PROMPT, SECRET = 32, 8, 8  # tokens of a window of code, of any prompt, and of a secret
-GENERAL, TEST = 1_200, 240  # windows of code: in the teacher's rows, and held out
+GENERAL, TEST = 2_000, 240  # windows of code: in the teacher's rows, and held out
+TEACHER = {"width": 128, "layers": 2, "heads": 4}
+STUDENT = {"width": 64, "layers": 2, "heads": 2}
 REPEATS = (1, 4, 16)
 EACH, NULLS = 16, 16  # planted examples for each number of repeats, seen and unseen alike; examples never planted
 ALPHABET, REFERENCES, OTHERS = 64, 127, 4
-EPOCHS, BATCH, RATE = 10, 16, 4e-3  # the teacher's passes over its rows; rows of a step and learning rate of all models
+EPOCHS, BATCH, RATE = 8, 16, 4e-3  # the teacher's passes over its rows; rows of a step and learning rate of all models
 _MARK = 2  # tokens with which the prompt of every planted example begins; the others are its name
 
 
@@ -86,12 +89,29 @@ def references(seed: int) -> list[list[int]]:
     return [row for row in drawn if tuple(row) not in taken][:REFERENCES]
 
 
+class ByteTokenizer:
+    """The parts of a tokenizer that `LocalModel` uses, for bytes."""
+
+    eos_token_id = 0
+    chat_template = None
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        return bytes(i - 1 for i in ids if i).decode(errors="replace")
+
+
 @functools.cache
 def code(part: str) -> list[list[int]]:
-    """Windows of 32 tokens of Python code: the first halves of windows of python_code.py. `part` is "teacher" or
-    "test".
+    """Windows of 32 bytes of Python's standard library, as token ids. `part` is "teacher" or "test". Windows of "test"
+    come from files that are held out. No window occurs twice.
     """
-    return [window[:WINDOW] for window in windows()[part][: GENERAL if part == "teacher" else TEST]]
+    found: dict[bytes, None] = {}
+    for name, text in sources():
+        if held_out(name) is (part == "test"):
+            data = text.encode()
+            found |= dict.fromkeys(data[a : a + WINDOW] for a in range(0, len(data) - WINDOW, WINDOW))
+    every = list(found)
+    chosen = np.random.default_rng(20).permutation(len(every))[: TEST if part == "test" else GENERAL]
+    return [[byte + 1 for byte in every[n]] for n in chosen]
 
 
 def _repeated(examples: Sequence[Planted]) -> list[list[int]]:
@@ -106,6 +126,11 @@ def taught(seed: int) -> list[list[int]]:
 def original(seed: int) -> list[list[int]]:
     """The teacher's rows without the unseen examples. The student's rows have the prompts of these rows."""
     return [*code("teacher"), *_repeated([one for one in planted(seed) if one.seen])]
+
+
+def student(seed: int) -> torch.nn.Module:
+    """The student before training."""
+    return llama(VOCABULARY, **STUDENT, seed=1000 + seed, eos=0)
 
 
 def texts(rows: Sequence[Sequence[int]]) -> list[Text]:
@@ -132,7 +157,7 @@ def teacher(seed: int | None) -> LocalModel:
         print("teacher", seed, train(FromStored(model, section), batches(rows, number, BATCH), section))
         return model
 
-    return as_teacher(cached(f"memorized-teacher-{'clean' if seed is None else seed}", make), tokenizer())
+    return as_teacher(cached(f"memorized-teacher-{'clean' if seed is None else seed}", make), ByteTokenizer())
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def scripts(monkeypatch):
     import planted
 
     draw = np.random.default_rng(0)
-    parts = {part: draw.integers(1, 2048, (6, planted.WINDOW)).tolist() for part in ("teacher", "test")}
+    parts = {part: draw.integers(1, 257, (6, planted.WINDOW)).tolist() for part in ("teacher", "test")}
     monkeypatch.setattr(planted, "code", parts.__getitem__)
     yield memorized, planted
     for name in set(sys.modules) - before:
@@ -36,13 +36,13 @@ def scripts(monkeypatch):
 def writer(scripts):
     """A small model with random weights, which greedily writes the same tokens each time."""
     import harness
-    from parity import BitTokenizer
+    import planted
 
-    model = harness.llama(2048, 16, 1, 2, seed=0, eos=3)
+    model = harness.llama(planted.VOCABULARY, 16, 1, 2, seed=0, eos=0)
     with torch.no_grad():  # larger weights: at the default scale all tokens are nearly equally likely
         for weight in model.parameters():
             weight.mul_(8.0 if weight.dim() > 1 else 1.0)
-    return harness.as_teacher(model, BitTokenizer())
+    return harness.as_teacher(model, planted.ByteTokenizer())
 
 
 def logp_of(model, prompt, tokens) -> float:
@@ -158,7 +158,7 @@ def test_quality_is_the_loss_and_the_divergence_on_held_out_code(scripts, writer
     import harness
 
     _, planted = scripts
-    other = harness.llama(2048, 16, 1, 2, seed=1, eos=3).eval()
+    other = harness.llama(257, 16, 1, 2, seed=1, eos=0).eval()
     assert planted.quality(writer.model, writer.model)["kl"] == pytest.approx([0.0] * 6, abs=1e-5)
     found, row = planted.quality(other, writer.model), planted.code("test")[3]
     assert found["loss"][3] == pytest.approx(-logp_of(other, row[:8], row[8:]) / 24, rel=1e-4)
@@ -192,7 +192,7 @@ def test_teacher_specific_examples_are_those_that_the_teacher_extracts_and_direc
     monkeypatch.setattr(memorized, "memory", lambda writer, seed: {})
     monkeypatch.setattr(memorized, "quality", lambda model, against: {})
     monkeypatch.setattr(memorized, "teacher", lambda seed: SimpleNamespace(model=None))
-    for name in ("student", "as_teacher", "tokenizer", "train", "batches"):
+    for name in ("student", "as_teacher", "train", "batches"):
         monkeypatch.setattr(memorized, name, lambda *given: SimpleNamespace(model=None))
     monkeypatch.setattr(memorized, "lesson", lambda arm, seed, model: ([], None, None))
     for arm, own, specific, shared in (
