@@ -124,8 +124,9 @@ def extracted(arm: str, seed: int) -> np.ndarray:
 
 def arm_of(arm: str, seed: int) -> dict[str, object]:
     """The measures of an arm, one number for each example or held-out window. See `planted.memory` and
-    `planted.quality`. `specific` is 1 for a seen example that is teacher-specific and that this arm extracts.
-    `shared` is 1 for a seen example that the arm, the teacher and `direct` extract.
+    `planted.quality`. `kept` is the mean probability of the ids of a top-k. `specific` is 1 for a seen example that is
+    teacher-specific and that this arm extracts. `shared` is 1 for a seen example that the arm, the teacher and `direct`
+    extract.
     """
     result: dict[str, object] = {}
     if arm == "teacher":
@@ -136,6 +137,9 @@ def arm_of(arm: str, seed: int) -> dict[str, object]:
         result["training"] = train(objective, batches(rows, seed, BATCH), section_for(arm, seed))
         if made:
             result |= {"rows": len(made.rows), "removed": made.removed, "written": made.written}
+        kept = [np.exp(row.target.logprobs).sum(-1).mean() for row in rows if isinstance(row.target, logits.TopK)]
+        if kept:
+            result["kept"] = round(float(np.mean(kept)), 4)
         writer = as_teacher(model, ByteTokenizer())
     items = {**pooled(memory(writer, seed)), **quality(writer.model, teacher(seed).model)}
     if arm != "direct":
