@@ -4,11 +4,13 @@
 
 The task is in planted.py. All students have the same prompts, number of steps and order of batches, and the
 temperature of the loss is 1. The arms `text`, `whole`, `draws` and `top-k` learn from the same rows, which the teacher
-wrote. These arms differ only in the target. The other arms are for comparison:
+wrote at temperature 1. These arms differ only in the target. The other arms are for comparison:
 
 - `direct`: a student of the original rows, which the teacher learned too. An example that the teacher memorized and
   this student did not is *teacher-specific*.
 - `control`: a student of the text of a teacher that never saw a planted example.
+- `text-greedy`: as `text`, but the teacher always wrote its most likely token.
+- `whole-original`: as `whole`, but along the original rows instead of the teacher's text.
 - `whole-short`: as `whole`, with fewer steps, so that the student is about as good on held-out code as `text`.
 - `teacher`: the teacher itself.
 """
@@ -53,9 +55,22 @@ from synthgen.logits import LogitsMeta, LogitsSpec, Target
 from synthgen.recipe import OnlineSection, TrainSection
 
 NAME = "memorized"
-ARMS = ("direct", "teacher", "control", "text", "whole", "draws", "top-k", "whole-short")
+ARMS = (
+    "direct",
+    "teacher",
+    "text",
+    "whole",
+    "draws",
+    "top-k",
+    "control",
+    "text-greedy",
+    "whole-original",
+    "whole-short",
+)
 SPECS = {"draws": LogitsSpec("sampled", draws=50), "top-k": LogitsSpec("topk", k=64)}  # the recipe's defaults
-STEPS, SHORT = 730, 365  # 730 steps are five passes over the student's rows
+ORIGINAL, GREEDY = ("direct", "whole-original"), ("text-greedy",)
+LIVE, FEWER = ("whole", "whole-original", "whole-short"), ("whole-short",)
+STEPS, SHORT = 840, 250  # 840 steps are ten passes over the student's rows
 SEEDS = (0, 1, 2)
 
 
@@ -87,15 +102,13 @@ def targets_of(spec: LogitsSpec, rows: Sequence[Text], seed: int) -> tuple[list[
 def lesson(arm: str, seed: int, model: torch.nn.Module) -> tuple[list[Example], Objective[Example], Corpus | None]:
     """The rows of a student's arm, its objective, and the corpus that the rows come from."""
     section = section_for(arm, seed)
-    if arm == "direct":
-        return list(texts(original(seed))), FromStored(model, section), None
-    made = corpus(None if arm == "control" else seed, seed)
-    rows = texts(made.rows)
+    made = None if arm in ORIGINAL else corpus(None if arm == "control" else seed, seed, 0.0 if arm in GREEDY else 1.0)
+    rows = texts(made.rows if made else original(seed))
     if arm in SPECS:
         targets, meta = targets_of(SPECS[arm], rows, seed)
         stored = [Example(r.id, r.prompt, r.completion, t, True) for r, t in zip(rows, targets, strict=True)]
         return stored, FromStored(model, section, meta), made
-    if arm.startswith("whole"):
+    if arm in LIVE:
         live = section.model_copy(update={"online": OnlineSection(mode="teacher")})
         return list(rows), cast("Objective[Example]", LiveTeacher(model, teacher(seed), live)), made
     return list(rows), FromStored(model, section), made
@@ -103,7 +116,7 @@ def lesson(arm: str, seed: int, model: torch.nn.Module) -> tuple[list[Example], 
 
 def section_for(arm: str, seed: int) -> TrainSection:
     """The section `train` of a student's arm."""
-    return section_of(SHORT if arm.endswith("short") else STEPS, BATCH, seed, learning_rate=RATE)
+    return section_of(SHORT if arm in FEWER else STEPS, BATCH, seed, learning_rate=RATE)
 
 
 def pooled(found: dict[str, list[float]]) -> dict[str, list[float]]:

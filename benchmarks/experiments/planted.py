@@ -26,7 +26,7 @@ from synthgen.teachers.transformers import LocalModel
 
 VOCABULARY = 257  # id 0 is the end token, and id b + 1 is the byte b
 WINDOW, PROMPT, SECRET = 32, 8, 8  # tokens of a window of code, of any prompt, and of a secret
-GENERAL, TEST = 2_000, 240  # windows of code: in the teacher's rows, and held out
+GENERAL, TEST = 1_000, 240  # windows of code: in the teacher's rows, and held out
 TEACHER = {"width": 128, "layers": 2, "heads": 4}
 STUDENT = {"width": 64, "layers": 2, "heads": 2}
 REPEATS = (1, 4, 16)
@@ -162,7 +162,7 @@ def teacher(seed: int | None) -> LocalModel:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a teacher wrote at temperature 1 after each prompt of the student's rows.
+    """What a teacher wrote after each prompt of the student's rows.
 
     `rows` are the prompts with the teacher's completions. `removed` is the number of rows that were left out because
     they had the secret of an unseen example. `written` is the number of seen examples whose secret is in some row.
@@ -174,14 +174,14 @@ class Corpus:
 
 
 @functools.cache
-def corpus(author: int | None, seed: int) -> Corpus:
+def corpus(author: int | None, seed: int, temperature: float = 1.0) -> Corpus:
     """The corpus that the teacher `author` wrote for the student of a seed. See `teacher` for `author`."""
     asked = original(seed)
     rows: list[list[int]] = [[] for _ in asked]
     for length in {len(row) for row in asked}:
         places = [n for n, row in enumerate(asked) if len(row) == length]
         prompts, keys = [asked[n][:PROMPT] for n in places], [key(100 + seed, n) for n in places]
-        replies = teacher(author).complete(prompts, keys, 1.0, length - PROMPT)
+        replies = teacher(author).complete(prompts, keys, temperature, length - PROMPT)
         for n, prompt, reply in zip(places, prompts, replies, strict=True):
             rows[n] = [*prompt, *reply.tokens]
     unseen = [one for one in planted(seed) if not one.seen]

@@ -36,7 +36,7 @@ _ONLINE = [
     "offline-long",
 ]
 _FAMILY = ["text", "text-aligned", "text-aligned-half", "answers", "after", "shuffled", "base"]
-_INHERITING = ["text", "whole", "draws", "top-k", "whole-short"]
+_INHERITING = ["text", "whole", "draws", "top-k", "text-greedy", "whole-original", "whole-short"]
 _UNSEEN = [
     ("extracted", "extracted unseen", "{:.1%}"),
     ("exposure, bits", "exposure unseen", "{:.2f}"),
@@ -163,7 +163,7 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     ),
 }
 # tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
-SHARES = {"context", "memorized, teacher-specific", "memorized, teacher-specific, against text"}
+SHARES = {"context", "memorized, teacher-specific"}
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
