@@ -36,6 +36,12 @@ _ONLINE = [
     "offline-long",
 ]
 _FAMILY = ["text", "text-aligned", "text-aligned-half", "answers", "after", "shuffled", "base"]
+_INHERITING = ["text", "whole", "draws", "top-k", "text-greedy", "whole-original", "whole-short"]
+_UNSEEN = [
+    ("extracted", "extracted unseen", "{:.1%}"),
+    ("exposure, bits", "exposure unseen", "{:.2f}"),
+    ("exposure of the never planted", "exposure never planted", "{:.2f}"),
+]
 TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "logits": (
         "logits",
@@ -94,6 +100,53 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         "loss",
         [("loss", "loss", "{:.3f}"), ("rows", "rows", "{:.0f}"), ("of them right", "right rows", "{:.0f}"), _TIME],
     ),
+    "memorized": (
+        "memorized",
+        [*_INHERITING, "direct", "control", "teacher"],
+        "extracted seen",
+        [
+            ("loss", "loss", "{:.3f}"),
+            ("KL", "kl", "{:.3f}"),
+            ("extracted", "extracted seen", "{:.1%}"),
+            *((f"planted {n} ×", f"extracted {n} seen", "{:.0%}") for n in (1, 4, 16)),
+            _TIME,
+        ],
+    ),
+    "memorized, exposure": (
+        "memorized",
+        [*_INHERITING, "direct", "control", "teacher"],
+        "exposure seen",
+        [
+            ("exposure, bits", "exposure seen", "{:.2f}"),
+            *((f"planted {n} ×", f"exposure {n} seen", "{:.2f}") for n in (1, 4, 16)),
+            ("never planted", "exposure never planted", "{:.2f}"),
+            ("log-likelihood", "logp seen", "{:.2f}"),
+        ],
+    ),
+    "memorized, teacher-specific": (
+        "memorized",
+        ["teacher", *_INHERITING],
+        "specific",
+        [("teacher-specific", "specific", "{:.1%}"), ("memorized by teacher and direct", "shared", "{:.1%}")],
+    ),
+    "memorized, teacher-specific, against text": (
+        "memorized",
+        _INHERITING,
+        "specific",
+        [("teacher-specific", "specific", "{:.1%}")],
+    ),
+    "memorized, unseen": (
+        "memorized",
+        ["control", *_INHERITING, "direct", "teacher"],
+        "gap unseen",
+        [*_UNSEEN, ("gap", "gap unseen", "{:.3f}")],
+    ),
+    "memorized, unseen, link": (
+        "memorized",
+        ["control", *_INHERITING, "direct", "teacher"],
+        "link unseen",
+        [("link", "link unseen", "{:.3f}")],
+    ),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "context": (
         "context",
@@ -109,7 +162,8 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         ],
     ),
 }
-SHARES = {"context"}  # tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
+# tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
+SHARES = {"context", "memorized, teacher-specific"}
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
@@ -147,25 +201,36 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
 
 def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
-    """(share, low, high): the arm's mean over S seeds and I items, divided by the mean of `base`, which has one file.
+    """(share, low, high): the arm's sum over S seeds and I items, divided by the sum of `base` over the same seeds.
 
-        share = (Σ_s Σ_i arm_si / S) / Σ_i base_i
+        share = Σ_s Σ_i arm_si / Σ_s Σ_i base_si
 
-    The interval is a percentile bootstrap of this ratio (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
-    chapter 13). Each draw takes seeds and items with replacement, and the same items for arm and base. Items that share
-    a template are drawn together. Each result file states how many items share a template.
+    If `base` has one file, this file counts for every seed of the arm. The interval is a percentile bootstrap of this
+    ratio (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13). Each draw takes seeds and items
+    with replacement, and the same seeds and items for arm and base. Items that share a template are drawn together.
+    Each result file states how many items share a template. Raises ValueError when the sum of `base` is zero in some
+    draw, because the share is not defined then.
     """
     together = base[0].get("together", 1)
-    arm_SG = np.array([f["items"][item] for f in arm]).reshape(len(arm), -1, together).sum(-1)
-    base_G = np.array(base[0]["items"][item]).reshape(-1, together).sum(-1)
+    files = {f["seed"]: f for f in base}
+    if len(base) > 1:
+        arm = [f for f in arm if f["seed"] in files]
+    pairs = [(f, files[f["seed"]] if len(base) > 1 else base[0]) for f in arm]
+    arm_SG, base_SG = (
+        np.array([side["items"][item] for side in sides]).reshape(len(pairs), -1, together).sum(-1)
+        for sides in zip(*pairs, strict=True)
+    )
     draw = np.random.default_rng(0)
     shares = []
     for _ in range(RESAMPLES):
         rows = draw.integers(0, len(arm_SG), len(arm_SG))
-        groups = draw.integers(0, len(base_G), len(base_G))
-        shares.append(arm_SG[np.ix_(rows, groups)].sum() / len(rows) / base_G[groups].sum())
+        groups = draw.integers(0, arm_SG.shape[1], arm_SG.shape[1])
+        drawn = np.ix_(rows, groups)
+        if not base_SG[drawn].sum():
+            raise ValueError(f"the measure '{item}' of the first arm is zero in a draw, so a share of it is undefined")
+        shares.append(arm_SG[drawn].sum() / base_SG[drawn].sum())
     low, high = np.quantile(shares, [0.025, 0.975])
-    return float(arm_SG.sum() / len(arm_SG) / base_G.sum()), float(low), float(high)
+    return float(arm_SG.sum() / base_SG.sum()), float(low), float(high)
 
 
 def table(marker: str) -> str:

@@ -138,6 +138,20 @@ def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
     assert clustered[2] - clustered[1] > 2 * (alone[2] - alone[1])
 
 
+def test_shares_of_several_seeds_are_paired_by_seed(scripts):
+    """Each seed has its own base. In every seed the arm has half of its base's items, so each draw gives a share of one
+    half. A base without items in some draw has no share.
+    """
+    _, tables = scripts
+    base = [result(seed, [2.0 + seed, 4.0 + seed, 6.0]) for seed in range(3)]
+    arm = [result(seed, [1.0 + seed / 2, 2.0 + seed / 2, 3.0]) for seed in range(3)]
+    assert tables.share(arm, base, "loss") == (0.5, 0.5, 0.5)
+    assert tables.share(arm, base[::-1], "loss") == (0.5, 0.5, 0.5)
+    assert tables.share(arm, base[:2], "loss") == (0.5, 0.5, 0.5), "a seed without its base does not count"
+    with pytest.raises(ValueError, match="the measure 'loss' of the first arm is zero in a draw"):
+        tables.share(arm, [result(seed, [0.0, 0.0, 1.0]) for seed in range(3)], "loss")
+
+
 def test_the_questions_of_context_are_held_out_and_their_answers_right(scripts, monkeypatch):
     import context
     import questions
