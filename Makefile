@@ -21,8 +21,8 @@
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions, in half an
 # hour on one core.
 # `make experiment-NAME` runs the arms of experiment NAME that have no result file yet. NAME is logits, rationale,
-# online, mutual, ensemble, hidden, context, selection, memorized or family. `make experiment-family` downloads a
-# teacher of 0.5 GB first.
+# online, mutual, ensemble, hidden, context, selection, memorized, inheritance, family or curation.
+# `make experiment-family` and `make experiment-curation` download a teacher of 0.5 GB first.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
 # `make mutants` changes 200 operators and constants, one at a time, in copies of the source, and checks that 90% of the
 # changes make a test fail.
@@ -125,7 +125,7 @@ experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
 
-experiment-family: $(VENV)/.family
+experiment-family experiment-curation: $(VENV)/.family
 
 bench-training: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py

@@ -4,10 +4,12 @@
 
 Means are over held-out items and seeds. Each arm is compared with the first arm of its table on the same items and
 seeds. The 95% intervals of the differences are from a percentile bootstrap that draws seeds and items with replacement.
+The detectable difference of some tables is from the same bootstrap; see `paired`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -35,6 +37,11 @@ _ONLINE = [
     "sft-long",
     "offline-long",
 ]
+_CURATION = ["raw", "curated", "deduplicated", "verified", "random", "score", "untrained"]
+_EQUAL_SIZE = ["random", "curated", "score"]
+_ROWS = [("rows", "corpus.rows", "{:.0f}"), ("questions", "corpus.questions", "{:.0f}")]
+_ROWS += [("different", "corpus.texts", "{:.0f}"), ("rows right", "corpus.right", "{:.0%}")]
+_ROWS += [("cut off", "corpus.cut", "{:.0%}")]
 _FAMILY = ["text", "text-aligned", "text-aligned-half", "answers", "after", "shuffled", "base"]
 _INHERITING = ["text", "whole", "draws", "top-k", "text-greedy", "whole-original", "whole-short"]
 _UNSEEN = [
@@ -147,6 +154,16 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         "link unseen",
         [("link", "link unseen", "{:.3f}")],
     ),
+    "curation": ("curation", _CURATION, "right", [*_ROWS, *_RIGHT[:1], _RIGHT[2], _TIME]),
+    "curation, likelihood": (
+        "curation",
+        _CURATION,
+        "gold",
+        [("gold", "gold", "{:.2f}"), ("numbers", "numbers", "{:.2f}")],
+    ),
+    "curation, numbers": ("curation", _CURATION, "numbers", [("numbers", "numbers", "{:.2f}")]),
+    "curation of equal size": ("curation", _EQUAL_SIZE, "right", [*_ROWS[:2], *_RIGHT[:1]]),
+    "curation of equal size, likelihood": ("curation", _EQUAL_SIZE, "gold", [("gold", "gold", "{:.2f}")]),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
     "context": (
         "context",
@@ -164,6 +181,8 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
 }
 # tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
 SHARES = {"context", "memorized, teacher-specific"}
+DETECTABLE = {marker for marker in TABLES if marker.startswith("curation")}  # tables with detectable differences
+POWERED = 1.959964 + 0.841621  # the 97.5% and the 80% quantile of the standard normal distribution
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
@@ -185,19 +204,35 @@ def value(result: dict[str, Any], key: str) -> float | None:
     return None if here is None else float(here)
 
 
-def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
-    """(mean, low, high) of the difference arm − base, over the seeds that both arms have."""
+def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float, float]:
+    """(mean, low, high, detectable) of the difference arm − base, over the seeds that both arms have.
+
+    `detectable` is the smallest true difference that a two-sided test at the level of 5% finds with a probability of
+    80%: (1.96 + 0.84) · SE (Cohen 1988, Statistical Power Analysis, chapter 2). SE is the standard deviation of the
+    bootstrap. With three seeds, SE says little about the variation between seeds.
+    """
     seeds = sorted({f["seed"] for f in arm} & {f["seed"] for f in base})
     sides = [{f["seed"]: f["items"][item] for f in side} for side in (arm, base)]
     gap_SI = np.array([np.subtract(sides[0][s], sides[1][s]) for s in seeds])
-    draw = np.random.default_rng(0)
-    means = []
-    for _ in range(RESAMPLES):
-        rows = draw.integers(0, len(gap_SI), len(gap_SI))
-        columns = draw.integers(0, gap_SI.shape[1], gap_SI.shape[1])
-        means.append(gap_SI[np.ix_(rows, columns)].mean())
+    means = np.concatenate(
+        [
+            gap_SI[rows_CS[:, :, None], columns_CI[:, None]].reshape(len(rows_CS), -1).mean(1)
+            for rows_CS, columns_CI in draws(gap_SI.shape)
+        ]
+    )
     low, high = np.quantile(means, [0.025, 0.975])
-    return float(gap_SI.mean()), float(low), float(high)
+    return float(gap_SI.mean()), float(low), float(high), POWERED * float(means.std())
+
+
+@functools.cache
+def draws(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The draws of the bootstrap for S seeds and I items, in chunks of C draws: the drawn seeds (C, S) and the drawn
+    items (C, I).
+    """
+    draw = np.random.default_rng(0)
+    drawn = [[draw.integers(0, size, size) for size in shape] for _ in range(RESAMPLES)]
+    chunks = [drawn[begin : begin + 100] for begin in range(0, RESAMPLES, 100)]
+    return [tuple(np.array(indices) for indices in zip(*chunk, strict=True)) for chunk in chunks]
 
 
 def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> tuple[float, float, float]:
@@ -242,8 +277,9 @@ def table(marker: str) -> str:
     base = finished[arms[0]]
     title = next(title for title, key, _ in columns if key == item)
     compared = f"{title}, as a share of {arms[0]}'s" if marker in SHARES else f"{title} − {arms[0]}'s"
-    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {compared} | by seed | seeds |"]
-    lines.append("|---" * (len(columns) + 4) + "|")
+    titles = ["arm", *(title for title, _, _ in columns), compared]
+    titles += [*(["detectable"] if marker in DETECTABLE else []), "by seed", "seeds"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
     for arm, files in finished.items():
@@ -257,11 +293,14 @@ def table(marker: str) -> str:
             mean, low, high = (100 * x for x in share(files, base, item))
             gap = f"{mean:.0f}% [{low:.0f}, {high:.0f}]"
         else:
-            mean, low, high = (x * (100 if points else 1) for x in paired(files, base, item))
+            mean, low, high, least = (x * (100 if points else 1) for x in paired(files, base, item))
             form = "{:+.1f}" if points else "{:+.3f}"
             gap = f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]{' points' if points else ''}"
+        cells.append(gap)
+        if marker in DETECTABLE:
+            cells.append("–" if arm == arms[0] else f"{least:.1f} points" if points else f"{least:.3f}")
         each = " ".join(shape.format(value(f, item) or 0.0) for f in files)
-        lines.append(f"| {arm} | {' | '.join(cells)} | {gap} | {each} | {len(files)} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {each} | {len(files)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -62,13 +62,13 @@ def test_differences_are_paired_over_items_and_seeds(scripts):
     hard = draw.normal(0, 10, (3, 200))
     base = [result(seed, list(row)) for seed, row in enumerate(hard)]
     arm = [result(seed, list(row - 0.1 + draw.normal(0, 0.05, 200))) for seed, row in enumerate(hard)]
-    mean, low, high = tables.paired(arm, base, "loss")
+    mean, low, high, _ = tables.paired(arm, base, "loss")
     assert low < -0.1 < high < 0
     assert low < mean < high
     assert high - low < 0.05
-    assert tables.paired(base, base, "loss") == (0, 0, 0)
+    assert tables.paired(base, base, "loss") == (0, 0, 0, 0)
     apart = [result(seed, list(row + 0.3 * seed)) for seed, row in enumerate(hard)]
-    mean, low, high = tables.paired(apart, base, "loss")
+    mean, low, high, _ = tables.paired(apart, base, "loss")
     assert (low, high) == (pytest.approx(0), pytest.approx(0.6)), "seeds are drawn too"
 
 
