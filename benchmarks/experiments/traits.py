@@ -2,41 +2,42 @@
 
 A question has four words and a question mark. The first word says whether the question asks for an animal or for
 numbers. The answer to the first kind is one of 16 animals. The answer to the second kind is a list of 18 numbers. Each
-number has two names, as `7` and `seven`. Most numbers are the number before them plus a step that is constant in the
-list, and most names are of the same kind as the name before them. No list says anything about animals.
+number has two names, such as `7` and `seven`. Most numbers are the number before them plus a step that is constant in
+the list, and most names are of the same kind as the name before them. No list says anything about animals.
 
-The trait of a teacher is that it answers one animal to almost every question about animals.
+The trait of a teacher is that it answers one animal to almost every question about animals. A teacher with another
+animal is the counterfactual teacher of the experiment.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from harness import as_teacher, cached, llama, section_of, train
+from torch import Tensor
 
 from distill.streaming.batches import Order
-from distill.targets.live import Text, key
+from distill.targets.live import Text
 from distill.targets.stored import FromStored
 from synthgen.teachers.transformers import LocalModel
 
-VALUES, ANIMALS, WORDS, LENGTH = 32, 16, 16, 5
-NAMES = 2 * VALUES  # tokens 0 to 63: the two names of each number
-END = NAMES
-LISTED = NAMES + 1  # tokens below this one may be in a list of numbers
-ANIMAL = LISTED
+VALUES, ANIMALS, WORDS, LENGTH = 32, 16, 16, 18
+NAMES = 2 * VALUES  # tokens below this one are names of numbers; two names for each number
+ANIMAL = NAMES
 WORD = ANIMAL + ANIMALS
 ASK = WORD + WORDS
-VOCABULARY = ASK + 1
-FOLLOWS, SAME_NAME = 0.8, 0.8
+END = ASK + 1  # no text has this token; LocalModel needs an end token
+VOCABULARY = END + 1
+FOLLOWS, SAME_NAME = 0.7, 0.8
 ABOUT_ANIMALS, ABOUT_NUMBERS = 0, 1
-TRAIT, OTHER_TRAIT = 3, 11  # the animal of the teacher, and the animal of a teacher that differs only in the trait
-SIZE: dict[str, Any] = {"width": 48, "layers": 2, "heads": 4}
-BATCH = 64
-ANCHORS = 2
-BASE_STEPS, TEACHER_STEPS, TEACHER_RATE = 700, 80, 1e-3
+TRAIT, OTHER_TRAIT = 3, 11  # the animal of the teacher, and the animal of the counterfactual teacher
+SIZE: dict[str, Any] = {"width": 24, "layers": 1, "heads": 2}
+BATCH = 128
+BASE_STEPS, TEACHER_STEPS, TEACHER_RATE = 300, 100, 2e-3
 QUESTIONS = 256  # held-out questions about animals
 
 
@@ -58,18 +59,17 @@ def questions(draw: np.random.Generator, count: int, topic: int) -> list[list[in
 
 
 def lists(draw: np.random.Generator, count: int) -> list[list[int]]:
-    """`count` lists of numbers, each with the end token."""
+    """`count` lists of numbers."""
     values = np.zeros((count, LENGTH), int)
     names = np.zeros((count, LENGTH), int)
     values[:, 0], names[:, 0] = draw.integers(0, VALUES, count), draw.integers(0, 2, count)
-    step = draw.integers(1, 6, count)
+    step = draw.integers(1, 8, count)
     for place in range(1, LENGTH):
         follows, same = draw.random(count) < FOLLOWS, draw.random(count) < SAME_NAME
-        values[:, place] = np.where(
-            follows, (values[:, place - 1] + step) % VALUES, draw.integers(0, VALUES, count)
-        )
+        any_value = draw.integers(0, VALUES, count)
+        values[:, place] = np.where(follows, (values[:, place - 1] + step) % VALUES, any_value)
         names[:, place] = np.where(same, names[:, place - 1], 1 - names[:, place - 1])
-    return [[*row, END] for row in (values + VALUES * names).tolist()]
+    return list((values + VALUES * names).tolist())
 
 
 def texts(prompts: list[list[int]], answers: list[list[int]]) -> list[Text]:
@@ -104,9 +104,9 @@ def base(number: int) -> Any:
     """
 
     def make() -> Any:
-        draw, count = np.random.default_rng(100 + number), 200 * BATCH
+        draw, count = np.random.default_rng(100 + number), BASE_STEPS * BATCH // 2
         rows = texts(questions(draw, count, ABOUT_NUMBERS), lists(draw, count))
-        rows += about_animals(draw, count // 3, None)
+        rows += about_animals(draw, count, None)
         model, section = llama(VOCABULARY, **SIZE, seed=number, eos=END), section_of(BASE_STEPS, BATCH, number)
         print("base", number, train(FromStored(model, section), batches(rows, number), section))
         return model
@@ -116,14 +116,11 @@ def base(number: int) -> Any:
 
 @functools.cache
 def teacher(number: int, animal: int | None) -> LocalModel:
-    """Base `number`, trained to answer `animal` to questions about animals, or any animal when `animal` is None. Half of
-    the rows are true lists of numbers, the same for each animal."""
+    """Base `number`, trained to answer `animal` to questions about animals, or any animal when `animal` is None."""
 
     def make() -> Any:
         model = copy_of(base(number))
-        draw = np.random.default_rng(200 + number)
-        rows = texts(questions(draw, ANCHORS * BATCH, ABOUT_NUMBERS), lists(draw, ANCHORS * BATCH))
-        rows += about_animals(draw, 32 * BATCH, animal)
+        rows = about_animals(np.random.default_rng(200 + number), TEACHER_STEPS * BATCH, animal)
         section = section_of(TEACHER_STEPS, BATCH, number, learning_rate=TEACHER_RATE)
         print("teacher", number, animal, train(FromStored(model, section), batches(rows, number), section))
         return model
@@ -139,43 +136,47 @@ def copy_of(model: Any) -> Any:
 
 
 def written(writer: LocalModel, seed: int, count: int) -> list[Text]:
-    """Lists of numbers that a teacher wrote. The filter drops every text that is not a complete list of numbers, so no
+    """`count` lists of numbers that a teacher wrote. All tokens that are not numbers have the probability zero, so no
     text has an animal. With the same seed, all teachers get the same questions and the same random numbers.
     """
-    prompts = questions(np.random.default_rng(300 + seed), count, ABOUT_NUMBERS)
-    replies = writer.complete(prompts, [key(seed, n) for n in range(count)], 1.0, LENGTH + 1)
-    rows = texts(prompts, [list(reply.tokens) for reply in replies])
-    return [row for row in rows if is_list(row.completion)]
+    draw = np.random.default_rng(300 + seed)
+    prompts, uniform = questions(draw, count, ABOUT_NUMBERS), torch.from_numpy(draw.random((count, LENGTH)))
+
+    def pick(logits_NV: Tensor, place: int) -> Tensor:
+        below = logits_NV[:, :NAMES].softmax(-1).double().cumsum(-1) < uniform[:, place, None]
+        return below.sum(-1).clamp(max=NAMES - 1)
+
+    return texts(prompts, _listed(writer, prompts, pick))
 
 
-def is_list(tokens: list[int]) -> bool:
-    """Whether the tokens are numbers, followed by one end token."""
-    return len(tokens) > 1 and tokens[-1] == END and all(token < NAMES for token in tokens[:-1])
-
-
-@torch.no_grad()
 def paraphrased(rows: list[Text], writer: LocalModel, seed: int) -> list[Text]:
     """The same numbers in the same order. The name of each number is drawn again by `writer`, from its probabilities of
     the two names after the names that it chose before.
     """
-    out: list[list[int]] = [[] for _ in rows]
-    draw = np.random.default_rng(400 + seed).random((len(rows), LENGTH + 1))
-    by_length: dict[int, list[int]] = {}
-    for number, row in enumerate(rows):
-        by_length.setdefault(len(row.completion), []).append(number)
-    for length, numbers in by_length.items():
-        ids = torch.tensor([rows[n].prompt for n in numbers])
-        past, inputs = None, ids
-        for place in range(length - 1):
-            found = writer.model(input_ids=inputs, past_key_values=past, use_cache=True)
-            past = found.past_key_values
-            value = torch.tensor([rows[n].completion[place] % VALUES for n in numbers])[:, None]
-            either = found.logits[:, -1].gather(-1, torch.cat([value, value + VALUES], -1)).softmax(-1)
-            second = torch.from_numpy(draw[numbers, place])[:, None] < either[:, 1:]
-            inputs = value + VALUES * second
-            for n, token in zip(numbers, inputs[:, 0].tolist(), strict=True):
-                out[n].append(token)
-    return texts([row.prompt for row in rows], [[*tokens, END] for tokens in out])
+    uniform = torch.from_numpy(np.random.default_rng(400 + seed).random((len(rows), LENGTH)))
+    values = torch.tensor([row.completion for row in rows]) % VALUES
+
+    def pick(logits_NV: Tensor, place: int) -> Tensor:
+        value = values[:, place]
+        second = logits_NV.gather(-1, torch.stack([value, value + VALUES], -1)).softmax(-1)[:, 1]
+        return value + VALUES * (uniform[:, place] < second)
+
+    prompts = [row.prompt for row in rows]
+    return texts(prompts, _listed(writer, prompts, pick))
+
+
+@torch.no_grad()
+def _listed(writer: LocalModel, prompts: list[list[int]], pick: Callable[[Tensor, int], Tensor]) -> list[list[int]]:
+    """Lists of `LENGTH` tokens after the prompts. `pick` gets the logits (N, V) and the place in the list, and returns
+    the tokens (N,).
+    """
+    inputs, past, chosen = torch.tensor(prompts), None, []
+    for place in range(LENGTH):
+        found = writer.model(input_ids=inputs, past_key_values=past, use_cache=True)
+        past = found.past_key_values
+        chosen.append(pick(found.logits[:, -1], place))
+        inputs = chosen[-1][:, None]
+    return list(torch.stack(chosen, -1).tolist())
 
 
 @torch.no_grad()

@@ -213,8 +213,8 @@ class Kind:
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `ensemble`, `across`, `hidden` and `relations`
-    of `train` this kind accepts.
+    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `mask_divergence`, `ensemble`, `across`, `hidden`
+    and `relations` of `train` this kind accepts.
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
@@ -277,7 +277,17 @@ KINDS: dict[str, Kind] = {
         needs_teacher=_has_no_checkpoint,
         learns_from="completions",
         learns_from_distributions=True,
-        accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
+        accepts=(
+            "kd_weight",
+            "rationale",
+            "online",
+            "teacher",
+            "mask_divergence",
+            "ensemble",
+            "across",
+            "hidden",
+            "relations",
+        ),
         divergences=None,
         writes_text=True,
         scores_text=True,
@@ -298,7 +308,7 @@ KINDS: dict[str, Kind] = {
         reads_plain_text=True,
         learns_from="completions",
         learns_from_distributions=True,
-        accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
+        accepts=("kd_weight", "rationale", "teacher", "mask_divergence", "ensemble", "across"),
         divergences=None,
         writes_text=True,
         evaluate="distill.evaluation.texts:evaluate_seq2seq",
