@@ -20,7 +20,7 @@ from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.auditing.subjects import as_trained, find
 from synthgen.cards import environment, write_dataset_card
-from synthgen.lineage import student_sources
+from synthgen.lineage import begins_with, student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.tables.audits import AUDITS
@@ -93,6 +93,7 @@ class Report:
             name: {
                 "status": result.status,
                 "figures": dict(result.figures),
+                "notes": list(result.notes),
                 "measurements": [asdict(one) for one in result.measurements],
             }
             for name, result in self.audits.items()
@@ -142,7 +143,7 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, place.student, of_student)
+    subject = Subject(source, manifest, place.student, of_student, begins_with(recipe))
     results: dict[str, AuditResult] = {}
     for name, entry in AUDITS.items():
         settings = getattr(section, entry.key, None) if entry.key else section

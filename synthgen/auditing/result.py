@@ -21,13 +21,15 @@ class Subject:
     """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
-    it (see `synthgen.lineage`). `of_student` is empty when no student is trained.
+    it (see `synthgen.lineage`). `of_student` is empty when no student is trained. `begins_with` names the models whose
+    weights the student begins with; () for random weights, None when no student is trained or when this is not known.
     """
 
     corpus: Path
     manifest: Manifest
     student: Path | None = None
     of_student: tuple[SourceTerms, ...] = ()
+    begins_with: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ class Audit:
 
     `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
     that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
+    Cards and the page show the notes of an audit below `heading`, if it has one.
     """
 
     about: str
     run: Reference
     key: str = ""
+    heading: str = ""
 
 
 AUDITS: dict[str, Audit] = {
@@ -31,6 +33,11 @@ AUDITS: dict[str, Audit] = {
     "license": Audit(
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
+    ),
+    "inheritance": Audit(
+        about="Says whether student and teacher come from the same model, so that hidden traits can pass between them.",
+        run="synthgen.auditing.inheritance:audit_inheritance",
+        heading="Hidden traits",
     ),
     "bias": Audit(
         about="Tests how the rows speak of groups of people, and whom curation drops.",
