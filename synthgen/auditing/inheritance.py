@@ -35,14 +35,21 @@ def audit_inheritance(subject: Subject, section: AuditSection) -> AuditResult:
     if subject.begins_with is None:
         return AuditResult("ALLOW")
     if not subject.begins_with:
-        note = "the student begins with random weights, so it shares no model with a teacher; it still learns every trait"
+        note = (
+            "the student begins with random weights, so it shares no model with a teacher; it still learns every trait"
+        )
         return AuditResult("ALLOW", notes=(f"{note} that the rows show",))
-    sources = [one for one in subject.manifest["sources"] if one["role"] == "generator"]
+    sources = [one for one in subject.manifest["sources"] if one["role"] in ("generator", "logits")]
     sources += [one for one in subject.of_student if one["role"] == "logits"]
     teachers = dict.fromkeys(one["source"] for one in sources)
     if not teachers:
-        return AuditResult("ALLOW", notes=("it is not known which models wrote the rows, so it is not known whether the "
-            "student shares a model with them",))
+        return AuditResult(
+            "ALLOW",
+            notes=(
+                "it is not known which models wrote the rows, so it is not known whether the "
+                "student shares a model with them",
+            ),
+        )
     return AuditResult("ALLOW", notes=tuple(compared(base, one) for base in subject.begins_with for one in teachers))
 
 

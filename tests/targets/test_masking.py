@@ -27,7 +27,14 @@ from synthgen.recipe import TrainSection
 from synthgen.teachers.transformers import LocalModel
 
 V, T = 11, 6
-META: logits.LogitsMeta = {"kind": "topk", "k": 4, "temperature": 1.0, "vocab_size": V, "tokenizer": "t", "teacher": "a@1"}
+META: logits.LogitsMeta = {
+    "kind": "topk",
+    "k": 4,
+    "temperature": 1.0,
+    "vocab_size": V,
+    "tokenizer": "t",
+    "teacher": "a@1",
+}
 
 
 def stored(logp_TV: torch.Tensor, k: int = 4) -> logits.TopK:
