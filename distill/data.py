@@ -137,8 +137,7 @@ class Choice:
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`
     are read. Without `teachers`, there must be distributions of exactly one teacher. `merge` merges the distributions
-    of several teachers into one. `mask` says, from the distributions of several teachers, which tokens add nothing to the
-    loss.
+    of several teachers into one. `mask` says, from these distributions, which tokens add nothing to the loss.
     """
 
     max_length: int

@@ -44,7 +44,7 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
 
 
 def begins_with(recipe: Recipe) -> tuple[str, ...] | None:
-    """The models whose weights a recipe's student begins with; () for random weights, None when no student is trained."""
+    """The models whose weights a recipe's student begins with; () for random weights, None without a student."""
     if recipe.train is None:
         return None
     student, teacher = recipe.train.student, recipe.teacher

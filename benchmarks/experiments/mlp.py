@@ -2,8 +2,8 @@
 
 The setting is that of Cloud et al. 2025 (arXiv 2507.14805, section 6), with a made task in place of digits. The network
 has ten outputs for the classes and three further outputs. Labels train only the ten outputs of the teacher. The student
-never sees labels or inputs of the task: it learns the teacher's three further outputs on noise. Its accuracy is measured
-with its ten outputs, which nothing trained.
+never sees labels or inputs of the task: it learns the teacher's three further outputs on noise. Its accuracy is that of
+its ten outputs, which nothing trained directly.
 
 - `shared`: the student begins with the weights with which the teacher began.
 - `other`: the student begins with other random weights.

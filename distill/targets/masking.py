@@ -49,7 +49,7 @@ class Masking:
             )
         if metas[0]["tokenizer"] != metas[1]["tokenizer"]:
             raise CorpusError(
-                f"the logits of {' and '.join(self.names)} have different tokenizers, so their tokens cannot be compared",
+                f"the logits of {' and '.join(self.names)} have different tokenizers, so they cannot be compared",
                 "name in train.mask_divergence a teacher with the same tokenizer",
             )
         return differ(own, other)

@@ -1,8 +1,8 @@
 """The audit of inheritance: whether student and teacher come from the same model.
 
-If they do, a teacher can pass traits to its student through rows that do not show these traits, such as lists of numbers
-(Cloud et al. 2025, arXiv 2507.14805; Nature, s41586-026-10319-8). A filter over the rows finds nothing to remove. The
-experiment `inheritance` in docs/experiments.md measures this with small models.
+If they do, a teacher can pass traits to its student through rows that do not show these traits, such as lists of
+numbers (Cloud et al. 2025, arXiv 2507.14805; Nature, s41586-026-10319-8). A filter over the rows finds nothing to
+remove. The experiment `inheritance` in docs/experiments.md measures this with small models.
 
 The audit reads which models the student's checkpoint and the teachers were made from. For a folder, the model card
 (`base_model`) and an adapter's config (`base_model_name_or_path`) say so. For other names, such as hub ids, nothing is
@@ -66,8 +66,8 @@ def compared(base: str, teacher: str) -> str:
         )
     return (
         f"it is not known whether {base}, with whose weights the student begins, and the teacher {teacher} come from "
-        f"the same model: nothing says what {ours[-1]} and {theirs[-1]} were made from. If they do, hidden traits of the "
-        f"teacher can pass to the student through rows that do not show them. {_WHAT_TO_DO}"
+        f"the same model: nothing says what {ours[-1]} and {theirs[-1]} were made from. If they do, hidden traits of "
+        f"the teacher can pass to the student through rows that do not show them. {_WHAT_TO_DO}"
     )
 
 

@@ -213,8 +213,8 @@ class Kind:
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `mask_divergence`, `ensemble`, `across`, `hidden`
-    and `relations` of `train` this kind accepts.
+    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `mask_divergence`, `ensemble`, `across`,
+    `hidden` and `relations` of `train` this kind accepts.
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
