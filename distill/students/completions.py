@@ -5,7 +5,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -23,6 +23,7 @@ from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets import across, ensemble
 from distill.targets.hidden import LayerTerms
 from distill.targets.hidden_states import States, store
+from distill.targets.masking import Masking, first
 from distill.targets.rationale import StepByStep, shape
 from distill.targets.stored import FromStored
 from distill.tokenizer import tokenizer_of_teacher
@@ -31,7 +32,7 @@ from synthgen.errors import CorpusError
 from synthgen.lm.weights import Weights
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection, has_local_teacher
-from synthgen.results.training import Across, Ensemble, Targets, Training
+from synthgen.results.training import Across, Ensemble, Masked, Targets, Training
 from synthgen.tables.divergences import refusal
 
 Make = Callable[[int], StudentModel]
@@ -55,6 +56,7 @@ class Lesson:
     ensemble: Ensemble | None
     across: Across | None
     canaries: Sequence[Example] = ()
+    masked: Masked | None = None
 
     @property
     def rows(self) -> Sequence[Example]:
@@ -96,6 +98,9 @@ class Lesson:
     def in_words(self, layer_terms: str | None) -> str:
         """Say in words what the student learned from, for the model card."""
         ending = f", and {layer_terms}" if layer_terms else ""
+        if self.masked:
+            share = self.masked.masked / self.masked.tokens
+            ending = f" without the {share:.1%} of the tokens at which {self.masked.against} differs{ending}"
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
         if self.across:
@@ -146,6 +151,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         teacher=lesson.teacher,
         ensemble=lesson.ensemble,
         across=lesson.across,
+        masked=lesson.masked,
         layer_terms=described,
         metrics=curves,
     )
@@ -169,12 +175,15 @@ def read_lesson(job: Job) -> Lesson:
     cache, marker = cache_folder(source, job.folder), job.recipe.generate.answer_marker
     plain = partial(open_stream, source, reader_of(tokens, own), cache)
     names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, plain)
+    mask = Masking((str(section.teacher), section.mask_divergence)) if section.mask_divergence else None
     how = shape(section, tokens, marker)
     identity = [section.rationale.model_dump(mode="json"), marker] if how and section.rationale else None
     reader = reader_of(tokens, own, how, identity, reasoning=how is None)
 
     def read(split: str) -> Stream | TrainingSet:
         choice = Choice(section.max_length, split, section.share, alone, teachers=names, merge=merge)
+        if mask:
+            choice = replace(choice, teachers=mask.names, merge=first, mask=mask)
         if section.across:
             return across.load_across(source, tokens, section.across, choice, tokenizer_of_teacher(job.recipe))
         return open_stream(source, reader, cache, choice)
@@ -189,7 +198,9 @@ def read_lesson(job: Job) -> Lesson:
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))
     aligned = across.facts(data, section.across) if section.across and isinstance(data, TrainingSet) else None
     canaries = planted(section.canaries, tokens, data.meta)
-    return Lesson(data, validation, None if alone else section.teacher, merged, aligned, canaries)
+    masked = mask.facts(map(data.unmerged, range(len(data)))) if mask and isinstance(data, Stream) else None
+    teacher = None if alone else section.teacher
+    return Lesson(data, validation, teacher, merged, aligned, canaries=canaries, masked=masked)
 
 
 def _lazily(data: Stream | TrainingSet) -> Sequence[Example]:

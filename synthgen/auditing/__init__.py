@@ -20,7 +20,7 @@ from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.auditing.subjects import as_trained, find
 from synthgen.cards import environment, write_dataset_card
-from synthgen.lineage import student_sources
+from synthgen.lineage import begins_with, student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
 from synthgen.results.audit import audit_of_student
@@ -98,6 +98,7 @@ class Report:
             name: {
                 "status": result.status,
                 "figures": dict(result.figures),
+                "notes": list(result.notes),
                 "measurements": [asdict(one) for one in result.measurements],
             }
             for name, result in self.audits.items()
@@ -155,7 +156,9 @@ def audit(
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
     student = place.student if ask_models else None
-    subject = Subject(source, manifest, student, of_student, recipe, ask_models=ask_models)
+    subject = Subject(
+        source, manifest, student, of_student, recipe, ask_models=ask_models, begins_with=begins_with(recipe)
+    )
     results = _results(subject, section, AUDITS)
     status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})

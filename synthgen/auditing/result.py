@@ -24,7 +24,9 @@ class Subject:
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
     it (see `synthgen.lineage`). `of_student` is empty when no student is trained. `recipe` is the recipe of the audit,
     which names the seeds; None when no recipe is known. If nobody knows the corpus of a student, `known` is false, and
-    the manifest names no files. Without `ask_models`, neither a student nor a teacher is asked anything.
+    the manifest names no files. Without `ask_models`, neither a student nor a teacher is asked anything. `begins_with`
+    names the models whose weights the student begins with; () for random weights, None when no student is trained or
+    when this is not known.
     """
 
     corpus: Path
@@ -34,6 +36,7 @@ class Subject:
     recipe: Recipe | None = None
     known: bool = True
     ask_models: bool = True
+    begins_with: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,11 @@ class Repair:
 
 @dataclass(frozen=True)
 class Audited:
-    """The result of one audit of the table AUDITS: its status, and its tests of bias or privacy."""
+    """The result of one audit of the table AUDITS: its status, its tests of bias or privacy, and its notes."""
 
     status: str = ""
     measurements: list[Measurement] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthgen.results.audit import Finding, Intent, Measurement, StoredAudit
+from synthgen.tables.audits import AUDITS
 
 NOT_AUDITED = "No audit of these rows was made, so nobody knows what their licenses allow."
 NOT_MEASURED = "Bias was not measured."
@@ -124,6 +125,12 @@ def rows(audit: StoredAudit) -> str:
     """The number of rows with each status, from worst to best; "" if the audit did not count rows."""
     known = [status for status in (*STATUSES, *audit.rows) if audit.rows.get(status)]
     return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
+
+
+def told(audit: StoredAudit) -> dict[str, list[str]]:
+    """The headings of the audits whose notes cards and the page show, each with its notes as sentences."""
+    every = {AUDITS[name].heading: one.notes for name, one in audit.audits.items() if name in AUDITS}
+    return {heading: [_sentence(note) for note in notes] for heading, notes in every.items() if heading and notes}
 
 
 def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:

@@ -23,7 +23,8 @@ class Audit:
     that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
 
     `topic` is the heading under which the page and the cards show the tests of this audit. `asks_student` says that the
-    audit also runs on a model whose corpus is not known.
+    audit also runs on a model whose corpus is not known. Cards and the page show the notes of an audit below `heading`,
+    if it has one.
     """
 
     about: str
@@ -31,6 +32,7 @@ class Audit:
     key: str = ""
     topic: Topic = "bias"
     asks_student: bool = False
+    heading: str = ""
 
 
 AUDITS: dict[str, Audit] = {
@@ -41,6 +43,11 @@ AUDITS: dict[str, Audit] = {
     "license": Audit(
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
+    ),
+    "inheritance": Audit(
+        about="Says whether student and teacher come from the same model, so that hidden traits can pass between them.",
+        run="synthgen.auditing.inheritance:audit_inheritance",
+        heading="Hidden traits",
     ),
     "bias": Audit(
         about="Tests how the rows speak of groups of people, and whom curation drops.",

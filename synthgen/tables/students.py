@@ -218,8 +218,8 @@ class Kind:
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `ensemble`, `across`, `hidden`, `relations` and
-    `canaries` of `train` this kind accepts.
+    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `mask_divergence`, `ensemble`, `across`,
+    `hidden`, `relations` and `canaries` of `train` this kind accepts.
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
@@ -294,6 +294,7 @@ KINDS: dict[str, Kind] = {
             "rationale",
             "online",
             "teacher",
+            "mask_divergence",
             "ensemble",
             "across",
             "hidden",
@@ -320,7 +321,7 @@ KINDS: dict[str, Kind] = {
         reads_plain_text=True,
         learns_from="completions",
         learns_from_distributions=True,
-        accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
+        accepts=("kd_weight", "rationale", "teacher", "mask_divergence", "ensemble", "across"),
         divergences=None,
         writes_text=True,
         evaluate="distill.evaluation.texts:evaluate_seq2seq",
