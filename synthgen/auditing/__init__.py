@@ -155,15 +155,12 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    student = place.student if ask_models else None
-    subject = Subject(
-        source, manifest, student, of_student, recipe, ask_models=ask_models, begins_with=begins_with(recipe)
-    )
+    student, base = place.student if ask_models else None, begins_with(recipe)
+    subject = Subject(source, manifest, student, of_student, recipe, ask_models=ask_models, begins_with=base)
     results = _results(subject, section, AUDITS)
-    status = worst(result.status for result in results.values())
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
-        status=status,
+        status=worst(result.status for result in results.values()),
         passed=worst(result.gate for result in results.values()) not in FAILING,
         intent=intent_of(section, of_student),
         corpus_sha256=durable.digest(manifest["files"]),
