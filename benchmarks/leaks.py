@@ -159,7 +159,7 @@ def overfitted(folder: Path) -> int:
     untrained(words, 0).save_pretrained(folder / "base")
     words.save_pretrained(folder / "base")
     rng = random.Random(0)
-    rows = [{"prompt": sentence(rng), "completion": sentence(rng)} for _ in range(4 * ROWS)]
+    rows = [{"prompt": sentence(rng), "completion": sentence(rng)} for _ in range(ROWS)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = recipe_of_values(
         {
@@ -172,7 +172,7 @@ def overfitted(folder: Path) -> int:
             "train": {
                 "student": {"kind": "decoder", "model": str(folder / "base")},
                 "kd_weight": 0,
-                "num_train_epochs": 30,
+                "num_train_epochs": 50,
                 "batch_size": 16,
                 "learning_rate": 5e-3,
                 "canaries": {"count": CANARIES, "repeats": [1, 4, 16]},
