@@ -21,8 +21,8 @@
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions, in half an
 # hour on one core.
 # `make experiment-NAME` runs the arms of experiment NAME that have no result file yet. NAME is logits, rationale,
-# online, mutual, ensemble, hidden, context, selection or family. `make experiment-family` downloads a teacher of 0.5 GB
-# first.
+# online, mutual, ensemble, hidden, context, selection, family or inheritance. `make experiment-family` downloads a
+# teacher of 0.5 GB first.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
 # `make mutants` changes 200 operators and constants, one at a time, in copies of the source, and checks that 90% of the
 # changes make a test fail.
