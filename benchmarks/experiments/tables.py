@@ -165,6 +165,36 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
     "curation of equal size": ("curation", _EQUAL_SIZE, "right", [*_ROWS[:2], *_RIGHT[:1]]),
     "curation of equal size, likelihood": ("curation", _EQUAL_SIZE, "gold", [("gold", "gold", "{:.2f}")]),
     "ensemble": ("ensemble", ["logits/full", "second", "mean", "pool"], "loss", [*_TEXT[:4], _TIME]),
+    "inheritance, classifier": (
+        "inheritance-mlp",
+        ["untrained", "shared", "other", "null"],
+        "right",
+        [("right", "right", "{:.1%}"), ("teacher right", "teacher", "{:.1%}"), _TIME],
+    ),
+    "inheritance": (
+        "inheritance",
+        ["soft", "soft-other", "hard", "hard-other"],
+        "transfer",
+        [
+            ("transfer", "transfer", "{:.3f}"),
+            ("trait", "trait", "{:.2f}"),
+            ("without", "null", "{:.2f}"),
+            ("the teachers' difference", "teachers", "{:.2f}"),
+            _TIME,
+        ],
+    ),
+    "inheritance, soft": (
+        "inheritance",
+        ["soft", "soft-other", "soft-masked", "soft-random"],
+        "transfer",
+        [("transfer", "transfer", "{:.3f}"), ("masked", "training.masked", "{:.1%}"), _TIME],
+    ),
+    "inheritance, hard": (
+        "inheritance",
+        ["hard", "hard-other", "hard-masked", "hard-random", "hard-paraphrased"],
+        "transfer",
+        [("transfer", "transfer", "{:.3f}"), ("masked", "training.masked", "{:.1%}"), _TIME],
+    ),
     "context": (
         "context",
         ["teacher", "untrained", "student"],
@@ -183,6 +213,7 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
 SHARES = {"context", "memorized, teacher-specific"}
 DETECTABLE = {marker for marker in TABLES if marker.startswith("curation")}  # tables with detectable differences
 POWERED = 1.959964 + 0.841621  # the 97.5% and the 80% quantile of the standard normal distribution
+FROM_ZERO = {"inheritance"}  # tables in which each arm's mean is a difference already, and its interval is shown
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
@@ -268,6 +299,13 @@ def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> t
     return float(arm_SG.sum() / base_SG.sum()), float(low), float(high)
 
 
+def _zero(result: dict[str, object], item: str) -> dict[str, object]:
+    """A result whose measure `item` is 0 for each item."""
+    items = result["items"]
+    assert isinstance(items, dict)
+    return {**result, "items": {item: [0.0] * len(items[item])}}
+
+
 def table(marker: str) -> str:
     """One Markdown table, or a line that says that there are no results."""
     name, arms, item, columns = TABLES[marker]
@@ -280,6 +318,9 @@ def table(marker: str) -> str:
     titles = ["arm", *(title for title, _, _ in columns), compared]
     titles += [*(["detectable"] if marker in DETECTABLE else []), "by seed", "seeds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    compared = f"{title}, with its interval" if marker in FROM_ZERO else compared
+    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {compared} | by seed | seeds |"]
+    lines.append("|---" * (len(columns) + 4) + "|")
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
     for arm, files in finished.items():
@@ -287,7 +328,10 @@ def table(marker: str) -> str:
         for _, key, form in columns:
             values = [v for f in files if (v := value(f, key)) is not None]
             cells.append(form.format(float(np.mean(values))) if values else "–")
-        if arm == arms[0]:
+        if marker in FROM_ZERO:
+            mean, low, high = paired(files, [_zero(f, item) for f in files], item)
+            gap = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        elif arm == arms[0]:
             gap = "–"
         elif marker in SHARES:
             mean, low, high = (100 * x for x in share(files, base, item))
