@@ -315,12 +315,10 @@ def table(marker: str) -> str:
     base = finished[arms[0]]
     title = next(title for title, key, _ in columns if key == item)
     compared = f"{title}, as a share of {arms[0]}'s" if marker in SHARES else f"{title} − {arms[0]}'s"
+    compared = f"{title}, with its interval" if marker in FROM_ZERO else compared
     titles = ["arm", *(title for title, _, _ in columns), compared]
     titles += [*(["detectable"] if marker in DETECTABLE else []), "by seed", "seeds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    compared = f"{title}, with its interval" if marker in FROM_ZERO else compared
-    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {compared} | by seed | seeds |"]
-    lines.append("|---" * (len(columns) + 4) + "|")
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
     for arm, files in finished.items():
@@ -329,7 +327,7 @@ def table(marker: str) -> str:
             values = [v for f in files if (v := value(f, key)) is not None]
             cells.append(form.format(float(np.mean(values))) if values else "–")
         if marker in FROM_ZERO:
-            mean, low, high = paired(files, [_zero(f, item) for f in files], item)
+            mean, low, high, _ = paired(files, [_zero(f, item) for f in files], item)
             gap = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
         elif arm == arms[0]:
             gap = "–"
