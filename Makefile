@@ -21,8 +21,8 @@
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions, in half an
 # hour on one core.
 # `make experiment-NAME` runs the arms of experiment NAME that have no result file yet. NAME is logits, rationale,
-# online, mutual, ensemble, hidden, context, selection or family. `make experiment-family` downloads a teacher of 0.5 GB
-# first.
+# online, mutual, ensemble, hidden, context, selection, memorized, inheritance, family or curation.
+# `make experiment-family` and `make experiment-curation` download a teacher of 0.5 GB first.
 # `make loss-bugs` plants nineteen known bugs in copies of the source, and checks that each bug makes a test fail.
 # `make mutants` changes 200 operators and constants, one at a time, in copies of the source, and checks that 90% of the
 # changes make a test fail.
@@ -32,6 +32,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
+# pip compiles no bytecode here, because a run needs few of the installed modules. Python keeps the bytecode of the modules
+# that it imports. Without it, each process would spend 10 seconds more on compiling torch and transformers.
+unexport PYTHONDONTWRITEBYTECODE
 
 VLLM_VENV ?= .venv-vllm
 VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check -q
@@ -56,9 +59,9 @@ demo: $(VENV)/.demo
 	echo "Pages: runs/demo/report.html runs/demo-classify/report.html"
 
 # pytest runs in two processes with one thread each. On two cores, three processes took half as long again. All tests of
-# a file run in the same process.
+# a file run in the same process. The files start in the order of tests/conftest.py: the longest files first.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -122,7 +125,7 @@ experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
 
-experiment-family: $(VENV)/.family
+experiment-family experiment-curation: $(VENV)/.family
 
 bench-training: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/training_cost.py

@@ -53,7 +53,7 @@ def adopt(path: Path, recipe: Recipe, folder: Path, ui: UI | None = None, *, fre
     if source.path == url:
         source = source.model_copy(update={"path": str(path)})
     inputs = {
-        "dataset": {**source.model_dump(mode="json"), "path": url_of(str(source.path))},
+        "dataset": {**source.model_dump(mode="json", exclude={"private"}), "path": url_of(str(source.path))},
         "split": recipe.split.model_dump(mode="json"),
         "sha256": content_hash(path),
     }

@@ -30,10 +30,10 @@ from synthgen.lineage import BASE, sources_of, student_sources
 from synthgen.manifest import Manifest
 from synthgen.recipe import Recipe
 from synthgen.removed import outdated
-from synthgen.results.audit import Measurement, StoredAudit, read_audit
+from synthgen.results.audit import StoredAudit, audit_of_student, read_audit
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.measures import columns, middle
-from synthgen.results.statement import audits_of, statement_of
+from synthgen.results.statement import statement_of
 from synthgen.results.statement_text import HEADER, TITLE, words_of
 from synthgen.results.training import Training, read_training
 from synthgen.tables.students import KINDS
@@ -80,6 +80,8 @@ def write_model_card(
     written = written_in(source) if source else Written()
     statement = words_of(statement_of(folder, training.kind, evaluation.statement if evaluation else None))
     corpus_sha256 = durable.digest(manifest["files"])
+    audit = _audit(source, recipe, corpus_sha256) if source else None
+    sections = audit_sections(audit, audit_of_student(folder)) if source else ""
     terms = hub_license(one["license"] for one in student_sources(recipe) if one["role"] == BASE)
     text = (
         environment()
@@ -92,7 +94,7 @@ def write_model_card(
             has_notice=(folder / NAME).exists(),
             manifest=manifest,
             written=written,
-            audit_sections=audit_sections(_audit(source, recipe, corpus_sha256), _tests(folder)) if source else "",
+            audit_sections=sections,
             authors=authors(manifest, written),
             sources=sources_of(recipe, manifest),
             corpus_sha256=corpus_sha256,
@@ -114,11 +116,6 @@ def _audit(source: Path, recipe: Recipe, corpus_sha256: str) -> StoredAudit | No
     report = source.parent / "audit" / folder_of(intent, source.name) / "report.json"
     audit = read_audit(report) if report.exists() else None
     return audit if audit and audit.corpus_sha256 == corpus_sha256 else None
-
-
-def _tests(folder: Path) -> list[Measurement]:
-    """The tests of the student in `folder`, if the student was audited after its training."""
-    return [test for audit in audits_of(folder) for test in audit.measurements]
 
 
 def written_in(source: Path) -> Written:

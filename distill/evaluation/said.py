@@ -89,7 +89,7 @@ def _languages(
     same = {role: _same(find(some), asked) for role, some in texts.items()}
     known = ", ".join(f"{int((~np.isnan(array)).sum()):,} ({role})" for role, array in same.items())
     note = f"{LANGUAGES.note}: of {len(prompts):,} answers, this left {known}."
-    nothing = "of no prompt with its answer can both languages be told: the texts are too short, or not prose"
+    nothing = "the prompts or answers are too short, or not prose, so their languages cannot be told"
     return compared(replace(LANGUAGES, note=note), same, scale, missing=missing, nothing=nothing)
 
 

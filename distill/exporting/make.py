@@ -48,12 +48,17 @@ def export(
 
     Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
     not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
-    package is missing, the student cannot be written in this format, or `out` overlaps the inputs.
+    package is missing, the student learned canaries or cannot be written in this format, or `out` overlaps the inputs.
     """
     ui = ui or UI(quiet=True)
     format = _format(to)
     folder = _student(Path(student))
     training = read_training(folder / "training.json")
+    if training.train.get("canaries"):
+        raise UserError(
+            f"the student at {folder} learned canaries, which are made-up secrets for the audit of privacy",
+            "train a student without train.canaries, and export that one",
+        )
     kind = training.kind
     write = _writer(to, kind, folder)
     for package in format.packages:

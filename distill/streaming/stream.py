@@ -114,12 +114,15 @@ class Stream(Sequence[Example]):
         mine = range(rank, len(numbers), processes)
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
 
-    def completion_tokens(self, order: Order, steps: int) -> int:
-        """The number of completion tokens in the first `steps` steps."""
+    def completion_tokens(self, order: Order, steps: int, further: Sequence[int] = ()) -> int:
+        """The number of completion tokens in the first `steps` steps. `further` are the numbers of completion tokens of
+        rows that `order` has after the rows of this stream.
+        """
         epochs, some = divmod(steps, order.steps_per_epoch)
-        total = epochs * self.tokens
+        total = epochs * (self.tokens + sum(further))
         if some:
-            lengths = np.concatenate([self._entries(n)["learned"] for n in range(len(self._shards))])
+            learned = [self._entries(n)["learned"] for n in range(len(self._shards))]
+            lengths = np.concatenate([*learned, np.array(further, np.int64)])
             total += int(lengths[order.permutation(epochs)[: some * order.batch_size]].sum(dtype=np.int64))
         return total
 
@@ -159,14 +162,19 @@ class Stream(Sequence[Example]):
 
     def _row(self, number: int, targets: bool) -> Example:
         shard, local = self._locate(number)
-        target = self._target(shard, local)[0] if targets and shard.targets else None
-        return tokencache.unpack(self._blob(shard, local), target).example
+        if not (targets and shard.targets):
+            return tokencache.unpack(self._blob(shard, local)).example
+        every, metas = self._unmerged(shard, local)
+        example = tokencache.unpack(self._blob(shard, local), self._merged(every, metas)[0]).example
+        return replace(example, masked=self.choice.mask(every, metas)) if self.choice.mask else example
 
     def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:
         """The target of row `local` of a shard, and the metadata of this target. Targets of several teachers are
         merged.
         """
-        targets, metas = self._unmerged(shard, local)
+        return self._merged(*self._unmerged(shard, local))
+
+    def _merged(self, targets: list[logits.Target], metas: list[LogitsMeta]) -> tuple[logits.Target, LogitsMeta]:
         return self.choice.merge(targets, metas) if self.choice.merge else (targets[0], metas[0])
 
     def _unmerged(self, shard: Shard, local: int) -> tuple[list[logits.Target], list[LogitsMeta]]:

@@ -5,7 +5,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -16,12 +16,14 @@ from distill.data import Choice, Example, TrainingSet, validation_rows
 from distill.job import Job
 from distill.loop import Objective
 from distill.streaming.batches import Joined, Order
+from distill.streaming.canaries import batches_with, planted
 from distill.streaming.conversations import reader_of
 from distill.streaming.mapped import Completions
 from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets import across, ensemble
 from distill.targets.hidden import LayerTerms
 from distill.targets.hidden_states import States, store
+from distill.targets.masking import Masking, first
 from distill.targets.rationale import StepByStep, shape
 from distill.targets.stored import FromStored
 from distill.tokenizer import tokenizer_of_teacher
@@ -30,7 +32,7 @@ from synthgen.errors import CorpusError
 from synthgen.lm.weights import Weights
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection, has_local_teacher
-from synthgen.results.training import Across, Ensemble, Targets, Training
+from synthgen.results.training import Across, Ensemble, Masked, Targets, Training
 from synthgen.tables.divergences import refusal
 
 Make = Callable[[int], StudentModel]
@@ -44,18 +46,30 @@ NO_END = "the tokenizer has no end token, so the student does not learn where an
 
 @dataclass(frozen=True)
 class Lesson:
-    """The data of a job: the training rows, the validation rows, and how the distributions of teachers are used."""
+    """The data of a job: the training rows, the validation rows, how the distributions of teachers are used, and the
+    canaries that are learned beside the rows.
+    """
 
     data: Stream | TrainingSet
     validation: Sequence[Example]
     teacher: str | None
     ensemble: Ensemble | None
     across: Across | None
+    canaries: Sequence[Example] = ()
+    masked: Masked | None = None
 
     @property
     def rows(self) -> Sequence[Example]:
-        """The training rows."""
-        return self.data if isinstance(self.data, Stream) else self.data.examples
+        """The training rows, and the canaries after them."""
+        rows = self.data if isinstance(self.data, Stream) else self.data.examples
+        return Joined(rows, self.canaries) if self.canaries else rows
+
+    @property
+    def batch(self) -> Callable[[Sequence[int], int, int], list[Example]] | None:
+        """The function that reads the rows of one step; see `Arms.batch`."""
+        if not isinstance(self.data, Stream):
+            return None
+        return batches_with(self.data, self.canaries) if self.canaries else self.data.batch
 
     @property
     def rows_kept(self) -> int:
@@ -66,7 +80,7 @@ class Lesson:
     def longest(self) -> int:
         """The length, in tokens, of the longest prompt or completion in the training rows."""
         if isinstance(self.data, Stream):
-            return self.data.longest
+            return max([self.data.longest, *(max(len(e.prompt), len(e.completion)) for e in self.canaries)])
         return max(max(len(e.prompt), len(e.completion)) for e in self.data.examples)
 
     @property
@@ -78,12 +92,15 @@ class Lesson:
         """The number of completion tokens in all steps."""
         order, steps = Order(len(self.rows), section.batch_size, section.seed), steps_of(len(self.rows), section)
         if isinstance(self.data, Stream):
-            return self.data.completion_tokens(order, steps)
+            return self.data.completion_tokens(order, steps, [len(e.completion) for e in self.canaries])
         return sum(len(self.data.examples[n].completion) for step in range(steps) for n in order.rows(step))
 
     def in_words(self, layer_terms: str | None) -> str:
         """Say in words what the student learned from, for the model card."""
         ending = f", and {layer_terms}" if layer_terms else ""
+        if self.masked:
+            share = self.masked.masked / self.masked.tokens
+            ending = f" without the {share:.1%} of the tokens at which {self.masked.against} differs{ending}"
         if self.data.meta is None:
             return f"the completions' tokens alone{ending}"
         if self.across:
@@ -117,7 +134,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
             job.tokens.tokenizer,
             job.device,
             ends=job.tokens.eos,
-            batch=lesson.data.batch if isinstance(lesson.data, Stream) else None,
+            batch=lesson.batch,
         ),
         job,
     )
@@ -126,7 +143,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         learns_by=learns_by(job.section, lesson.data.meta) + ("" if job.tokens.end is not None else f"; {NO_END}"),
         learned_from=lesson.in_words(described),
         steps=steps_of(len(lesson.rows), job.section),
-        rows=len(lesson.rows),
+        rows=len(lesson.rows) - len(lesson.canaries),
         rows_kept=lesson.rows_kept,
         left_out=lesson.data.left_out,
         tokens=lesson.tokens(job.section),
@@ -134,6 +151,7 @@ def train(job: Job, make: Make, origin: str) -> Training:
         teacher=lesson.teacher,
         ensemble=lesson.ensemble,
         across=lesson.across,
+        masked=lesson.masked,
         layer_terms=described,
         metrics=curves,
     )
@@ -157,12 +175,15 @@ def read_lesson(job: Job) -> Lesson:
     cache, marker = cache_folder(source, job.folder), job.recipe.generate.answer_marker
     plain = partial(open_stream, source, reader_of(tokens, own), cache)
     names, merge = ((), None) if alone else ensemble.sources(job.recipe, source, plain)
+    mask = Masking((str(section.teacher), section.mask_divergence)) if section.mask_divergence else None
     how = shape(section, tokens, marker)
     identity = [section.rationale.model_dump(mode="json"), marker] if how and section.rationale else None
     reader = reader_of(tokens, own, how, identity, reasoning=how is None)
 
     def read(split: str) -> Stream | TrainingSet:
         choice = Choice(section.max_length, split, section.share, alone, teachers=names, merge=merge)
+        if mask:
+            choice = replace(choice, teachers=mask.names, merge=first, mask=mask)
         if section.across:
             return across.load_across(source, tokens, section.across, choice, tokenizer_of_teacher(job.recipe))
         return open_stream(source, reader, cache, choice)
@@ -176,7 +197,10 @@ def read_lesson(job: Job) -> Lesson:
     merged = merge.facts(map(data.unmerged, range(len(data)))) if merge and isinstance(data, Stream) else None
     validation = validation_rows(section, source, lambda: _lazily(read("validation")))
     aligned = across.facts(data, section.across) if section.across and isinstance(data, TrainingSet) else None
-    return Lesson(data, validation, None if alone else section.teacher, merged, aligned)
+    canaries = planted(section.canaries, tokens, data.meta)
+    masked = mask.facts(map(data.unmerged, range(len(data)))) if mask and isinstance(data, Stream) else None
+    teacher = None if alone else section.teacher
+    return Lesson(data, validation, teacher, merged, aligned, canaries=canaries, masked=masked)
 
 
 def _lazily(data: Stream | TrainingSet) -> Sequence[Example]:

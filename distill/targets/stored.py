@@ -123,15 +123,16 @@ def batch_loss(
     rows. With `train.across`, some tokens have no distribution (see `without_target`), so every divergence from their
     targets is zero. In kept rows, the cross-entropy of tokens without a distribution also gets the weight of the
     divergence. `live` is a function that returns the targets of the tokens [begin, end). If `live` is given, the stored
-    targets are not used.
+    targets are not used. Masked tokens have the weight zero, and do not count in the means (see `Example.masked`).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.
     ids_N = torch.from_numpy(np.concatenate([np.array(e.completion, np.int64) for e in rows]))
-    tokens = max(1, sum(len(e.completion) for e in step))
+    tokens = max(1, sum(e.learned for e in step))
+    learned_N = _learned(rows)
     if meta is None or section.kd_weight == 0:
-        return _label_loss(states_ND, head, ids_N.to(device), tokens)
-    kept_N = torch.from_numpy(
+        return _label_loss(states_ND, head, ids_N.to(device), learned_N.to(device) / tokens)
+    kept_N = learned_N * torch.from_numpy(
         np.repeat(np.array([e.kept for e in rows], np.float32), [len(e.completion) for e in rows])
     )
     silent_N = None
@@ -140,8 +141,8 @@ def batch_loss(
         live = _stored_targets(targets, meta, device)
         if section.across:
             silent_N = torch.from_numpy(np.concatenate([without_target(target) for target in targets]))
-    ids_N, kept_N = ids_N.to(device), kept_N.to(device)
-    kept = max(1, sum(len(e.completion) for e in step if e.kept))
+    ids_N, kept_N, learned_N = ids_N.to(device), kept_N.to(device), learned_N.to(device)
+    kept = max(1, sum(e.learned for e in step if e.kept))
     shape = shape_of(section)
 
     def both(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
@@ -156,7 +157,7 @@ def batch_loss(
             **shape,
         )
 
-    means_N2 = torch.stack([torch.full_like(kept_N, 1 / tokens), kept_N / kept], -1)
+    means_N2 = torch.stack([learned_N / tokens, kept_N / kept], -1)
     mixed = torch.tensor([section.kd_weight, 1 - section.kd_weight], device=device)
     weights_N2 = means_N2 * mixed
     if silent_N is not None:
@@ -164,6 +165,12 @@ def batch_loss(
     loss, values_N2 = through_head(states_ND, head, both, weights_N2)
     kd, ce = (values_N2 * means_N2).sum(0).tolist()
     return loss, {"loss": float(loss.detach()), "distillation": kd, "cross_entropy": ce}
+
+
+def _learned(rows: Sequence[Example]) -> Tensor:
+    """1 for each completion token of the rows, and 0 for each masked token: (N,)."""
+    learned = [np.ones(len(e.completion), np.float32) if e.masked is None else ~e.masked for e in rows]
+    return torch.from_numpy(np.concatenate(learned).astype(np.float32))
 
 
 def _targets(rows: Sequence[Example], tokens: int, width: int) -> list[logits.Target]:
@@ -221,15 +228,16 @@ def shape_of(section: TrainSection) -> DivergenceShape:
     return shape
 
 
-def _label_loss(states_ND: Tensor, head: Head | None, ids_N: Tensor, tokens: int) -> tuple[Tensor, dict[str, float]]:
-    """Return the cross-entropy of the tokens `ids_N`, summed and divided by `tokens`, and the terms of this loss by
-    name.
+def _label_loss(
+    states_ND: Tensor, head: Head | None, ids_N: Tensor, weights_N: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the cross-entropy of the tokens `ids_N`, summed with the weights `weights_N`, and the terms of this loss
+    by name.
     """
     labels = losses.Labels(ids_N)
 
     def label_loss(z_CV: Tensor, chunk: tuple[int, int]) -> Tensor:
         return losses.divergence(z_CV, losses.cut(labels, *chunk), "cross_entropy")
 
-    weights_N = torch.full((len(states_ND),), 1 / tokens, device=states_ND.device)
     ce, _ = through_head(states_ND, head, label_loss, weights_N)
     return ce, {"loss": float(ce.detach()), "cross_entropy": float(ce.detach())}

@@ -20,10 +20,11 @@ from synthgen.auditing.notices import carry, notices
 from synthgen.auditing.result import FAILING, AuditResult, Finding, Repair, Status, Subject, worst
 from synthgen.auditing.subjects import as_trained, find
 from synthgen.cards import environment, write_dataset_card
-from synthgen.lineage import student_sources
+from synthgen.lineage import begins_with, student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
-from synthgen.tables.audits import AUDITS
+from synthgen.results.audit import audit_of_student
+from synthgen.tables.audits import AUDITS, Audit, Topic
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import CARD
 from synthgen.ui import UI
@@ -53,6 +54,10 @@ class Report:
     def repairs(self) -> list[Repair]:
         """The changes after which the corpus, or more of its rows, would pass. Empty when the report passes."""
         return [one for result in self.audits.values() for one in result.repairs]
+
+    def about(self, topic: Topic) -> list[AuditResult]:
+        """The results that have tests about this topic."""
+        return [one for name, one in self.audits.items() if AUDITS[name].topic == topic and one.measurements]
 
     @property
     def gate(self) -> Status:
@@ -93,6 +98,7 @@ class Report:
             name: {
                 "status": result.status,
                 "figures": dict(result.figures),
+                "notes": list(result.notes),
                 "measurements": [asdict(one) for one in result.measurements],
             }
             for name, result in self.audits.items()
@@ -113,10 +119,17 @@ class Report:
 
 
 def audit(
-    recipe: Recipe, run: str | Path, *, use: str | None = None, out: str | Path | None = None, ui: UI | None = None
+    recipe: Recipe,
+    run: str | Path,
+    *,
+    use: str | None = None,
+    out: str | Path | None = None,
+    ask_models: bool = True,
+    ui: UI | None = None,
 ) -> Report:
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`. `run` is
-    a run, a corpus, the folder of a student, or any model.
+    a run, a corpus, the folder of a student, or any model. Without `ask_models`, neither a student nor a teacher is
+    tested.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
@@ -131,7 +144,7 @@ def audit(
     place = find(Path(run))
     folder = Path(out) if out else place.folder
     if place.corpus is None:
-        return _audit_model(section, Path(run), folder)
+        return _audit_model(recipe, section, Path(run), folder)
     source = place.corpus
     if place.student == Path(run):
         recipe = as_trained(recipe, place.student)
@@ -142,16 +155,12 @@ def audit(
     outputs.check(folder, outputs.AUDITED, fresh=False)
     manifest = corpus.verify(source)
     of_student = tuple(student_sources(recipe))
-    subject = Subject(source, manifest, place.student, of_student)
-    results: dict[str, AuditResult] = {}
-    for name, entry in AUDITS.items():
-        settings = getattr(section, entry.key, None) if entry.key else section
-        if settings is not None:
-            results[name] = resolve(entry.run)(subject, settings)
-    status = worst(result.status for result in results.values())
+    student, base = place.student if ask_models else None, begins_with(recipe)
+    subject = Subject(source, manifest, student, of_student, recipe, ask_models=ask_models, begins_with=base)
+    results = _results(subject, section, AUDITS)
     rows = next((result.figures["rows"] for result in results.values() if "rows" in result.figures), {})
     report = Report(
-        status=status,
+        status=worst(result.status for result in results.values()),
         passed=worst(result.gate for result in results.values()) not in FAILING,
         intent=intent_of(section, of_student),
         corpus_sha256=durable.digest(manifest["files"]),
@@ -168,6 +177,30 @@ def audit(
         if place.student == Path(run) and folder == place.folder and (place.student / "README.md").is_file():
             resolve(CARD)(place.student, recipe, manifest, source=source)
     return report
+
+
+def _results(subject: Subject, section: AuditSection, audits: Mapping[str, Audit]) -> dict[str, AuditResult]:
+    """The results of these audits. An audit whose settings are null in the section does not run."""
+    settings = {name: getattr(section, one.key, None) if one.key else section for name, one in audits.items()}
+    run = {name: value for name, value in settings.items() if value is not None}
+    return {name: resolve(audits[name].run)(subject, value) for name, value in run.items()}
+
+
+def asks_student(recipe: Recipe) -> bool:
+    """Whether the recipe has the settings of an audit that tests students."""
+    return any(entry.asks_student and getattr(recipe.audit, entry.key) is not None for entry in AUDITS.values())
+
+
+def audit_student(recipe: Recipe, student: Path, ui: UI | None = None) -> None:
+    """Audit a student that was just trained. Nothing is done if the student's report is newer than the student and the
+    recipe of its run, and about the same rows.
+    """
+    report, stated = student / "audit" / "report.json", student.parent / "recipe.yaml"
+    done, source = audit_of_student(student), find(student).corpus
+    newer = done and stated.is_file() and report.stat().st_mtime_ns > stated.stat().st_mtime_ns
+    if newer and done and source and done.corpus_sha256 == durable.digest(corpus.manifest(source)["files"]):
+        return
+    audit(recipe, student, ui=ui)
 
 
 def intended(recipe: Recipe, use: str | None) -> AuditSection:
@@ -188,14 +221,13 @@ NO_FACTS: Facts = {
 """The facts for a model whose corpus is not known."""
 
 
-def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
+def _audit_model(recipe: Recipe, section: AuditSection, model: Path, folder: Path) -> Report:
     """The report on a model whose corpus is not known. No license of a row can be judged, so the status is UNKNOWN."""
     outputs.check(folder, outputs.AUDITED, fresh=False)
     why = "the corpus that this model was trained on is not known"
     results = {"rows": AuditResult("UNKNOWN", (Finding(str(model), "student", "unknown", "UNKNOWN", (why,)),))}
-    if section.models is not None:
-        subject = Subject(model, make("curated", NO_FACTS, {}), model)
-        results["models"] = resolve(AUDITS["models"].run)(subject, section.models)
+    subject = Subject(model, make("curated", NO_FACTS, {}), model, recipe=recipe, known=False)
+    results |= _results(subject, section, {name: one for name, one in AUDITS.items() if one.asks_student})
     report = Report(
         status="UNKNOWN",
         passed=False,
@@ -214,9 +246,15 @@ def _audit_model(section: AuditSection, model: Path, folder: Path) -> Report:
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
     """The purpose for which a report judges a corpus: the intended use, and the student that learns from the corpus.
     `of_student` are the student's sources that are not sources of its rows; see `synthgen.lineage.student_sources`. The
-    tests for bias are left out: they never refuse a use, so they do not change which students pass.
+    tests of bias and privacy are left out: they never refuse a use, so they do not change which students pass. Only the
+    key `privacy.deny` is a part of the intent, if it names a finding.
     """
-    return {**section.model_dump(mode="json", exclude=_MEASURED), "student": [dict(one) for one in of_student]}
+    denied = [*section.privacy.deny] if section.privacy else []
+    return {
+        **section.model_dump(mode="json", exclude=_MEASURED),
+        **({"privacy": {"deny": denied}} if denied else {}),
+        "student": [dict(one) for one in of_student],
+    }
 
 
 def intended_text(intent: Mapping[str, object]) -> str:
@@ -226,9 +264,9 @@ def intended_text(intent: Mapping[str, object]) -> str:
     return f"{intent['use']} use ({listed})"
 
 
-_MEASURED = {"bias", "models"}
-"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because no measurement
-decides whether a report passes."""
+_MEASURED = {"bias", "models", "privacy"}
+"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because by themselves
+no measurements decide whether a report passes."""
 
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
@@ -243,7 +281,8 @@ def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:
 def _write(folder: Path, report: Report, corpus_name: str) -> None:
     """Write the report into the folder of its intended use, and then into `folder` as the latest report."""
     outputs.sweep(folder, outputs.AUDITED)
+    text = environment().get_template("audit.md.j2").render(audit=report)
     for place in (folder / folder_of(report.intent, corpus_name), folder):
-        durable.write_text(place / "report.md", environment().get_template("audit.md.j2").render(audit=report))
+        durable.write_text(place / "report.md", text)
         durable.write_text(place / "attribution.md", report.notices())
         durable.write_json(place / "report.json", report.to_dict())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from synthgen.manifest import Manifest, SourceTerms
+from synthgen.recipe import Recipe
 
 Status = Literal["ALLOW", "CONTESTED", "UNKNOWN", "DENY"]
 STATUSES: tuple[Status, ...] = ("ALLOW", "CONTESTED", "UNKNOWN", "DENY")
@@ -21,13 +22,21 @@ class Subject:
     """The subject of an audit: a finished corpus, or a student.
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
-    it (see `synthgen.lineage`). `of_student` is empty when no student is trained.
+    it (see `synthgen.lineage`). `of_student` is empty when no student is trained. `recipe` is the recipe of the audit,
+    which names the seeds; None when no recipe is known. If nobody knows the corpus of a student, `known` is false, and
+    the manifest names no files. Without `ask_models`, neither a student nor a teacher is asked anything. `begins_with`
+    names the models whose weights the student begins with; () for random weights, None when no student is trained or
+    when this is not known.
     """
 
     corpus: Path
     manifest: Manifest
     student: Path | None = None
     of_student: tuple[SourceTerms, ...] = ()
+    recipe: Recipe | None = None
+    known: bool = True
+    ask_models: bool = True
+    begins_with: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,20 +61,21 @@ class Finding:
 
 
 Outcome = Literal["found", "absent", "inconclusive", "not measurable"]
-"""The outcome of a test of bias. `found`: the effect is at least the margin, and chance does not explain it. `absent`:
-the effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot be done
-here.
+"""The outcome of a test of bias or privacy. `found`: the effect is at least the margin, and chance does not explain it.
+`absent`: the effect is smaller than the margin. `inconclusive`: too few data to tell. `not measurable`: the test cannot
+be done here.
 """
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One test of bias: an effect with its interval, and what it says.
+    """One test of bias or privacy: an effect with its interval, and what it says.
 
     `name` names the test, and `subject` names what was tested, such as a group, a word or a model. `about` says in one
     sentence what the effect is, and `unit` is the unit of the effect. `n` is the number of rows or items, in `clusters`
-    independent groups. `low` and `high` are the 95% confidence interval of `estimate`. `p` is the p-value of the
-    hypothesis that the effect is zero, and `corrected_p` is this p-value, corrected for all tests of the `family`.
+    independent groups. `low` and `high` are the 95% confidence interval of `estimate`. `null` is the effect where there
+    is nothing to find; tests of bias leave it out, because it is zero there. `p` is the p-value of the hypothesis that
+    the effect is `null`, and `corrected_p` is this p-value, corrected for all tests of the `family`.
     `detectable` is the smallest effect that a test with this amount of data would find in 80 of 100 cases. An effect
     below `margin` does not matter. Numbers that do not exist are null. `note` says why a test is not measurable, or
     what else to know.
@@ -81,6 +91,7 @@ class Measurement:
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
+    null: float | None = None
     p: float | None = None
     corrected_p: float | None = None
     family: str = ""
@@ -107,9 +118,9 @@ class Repair:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The result of one audit: its status, its findings, its figures, its tests of bias, and the repairs after which it
-    would pass. A figure maps names to numbers, such as `rows`, the number of rows with each status. `notes` says what
-    else to know. If findings are waived, `counts` is the status of the other findings alone.
+    """The result of one audit: its status, its findings, its figures, its tests of bias or privacy, and the repairs
+    after which it would pass. A figure maps names to numbers, such as `rows`, the number of rows with each status.
+    `notes` says what else to know. If findings are waived, `counts` is the status of the other findings alone.
     """
 
     status: Status

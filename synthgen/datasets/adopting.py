@@ -33,7 +33,7 @@ def adopt(dataset: Dataset, recipe: Recipe, run: Path, *, fresh: bool = False, r
     """
     folder, source = run / "generated", dataset.source
     inputs = {
-        "dataset": {**source.model_dump(mode="json"), "path": url_of(str(source.path))},
+        "dataset": {**source.model_dump(mode="json", exclude={"private"}), "path": url_of(str(source.path))},
         "split": recipe.split.model_dump(mode="json"),
         "seeds_sha256": content_hash(Path(str(source.path))),
     }

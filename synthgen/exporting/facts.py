@@ -28,7 +28,7 @@ def uses(about: About) -> list[str]:
 
 def biases(audit: StoredAudit | None) -> list[str]:
     """A text for each test of bias, or the statement that no test was made."""
-    tests = [one for some in audit_text.by_outcome(audit.measurements if audit else ()).values() for one in some]
+    tests = [one for some in audit_text.by_outcome(audit.about("bias") if audit else ()).values() for one in some]
     return [f"{one.name}, {one.subject}: {audit_text.measured(one)}" for one in tests] or [audit_text.NOT_MEASURED]
 
 
@@ -50,15 +50,24 @@ def duties(audit: StoredAudit | None) -> list[str]:
 
 
 def personal(about: About) -> str:
-    """Whether curation searched the rows for personal data."""
+    """Whether curation searched the rows for personal data, and what the audit of privacy found in them."""
     settings = (about.manifest.get("thresholds") or {}) if about.manifest else {}
+    audited = _privacy(about.audit)
     if settings.get("redact"):
         done = "Curation replaced personal data of known kinds, such as e-mail addresses, by pseudonyms."
     elif settings.get("personal_data"):
         done = "Curation rejected rows with personal data of known kinds, such as e-mail addresses."
+    elif audited:
+        done = "Curation did not search the rows for personal data."
     else:
         return "The rows were not searched for personal data here."
-    return f"{done} Names of persons were not searched for."
+    return " ".join([done, *audited, "Names of persons were not searched for."])
+
+
+def _privacy(audit: StoredAudit | None) -> list[str]:
+    """A sentence for each test of privacy."""
+    lines = audit_text.privacy_lines(audit.about("privacy") if audit else [])
+    return [f"{one.test} ({one.subject}): {one.says}, {one.value}." for one in lines]
 
 
 def collection(about: About) -> str:

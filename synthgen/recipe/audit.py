@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from synthgen.recipe.bias import BiasSection
 from synthgen.recipe.exceptions import Action, Permission, Waiver
+from synthgen.recipe.privacy import PrivacySection
 from synthgen.recipe.terms import Terms, word
 from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
@@ -87,6 +88,10 @@ class AuditSection(Section):
     """
     models: ModelsSection | None = None
     """Tests of the student's bias. These tests take minutes, and do not decide whether the audit passes."""
+    privacy: PrivacySection | None = None
+    """Tests for personal data and private texts, and for what a student reveals about its training rows. The tests run
+    only if the recipe has this section. The tests of a student take minutes.
+    """
     permissions: tuple[Permission, ...] = ()
     """Written permissions of rights holders. A permission allows the actions that it names, even if the terms forbid
     them.

@@ -67,9 +67,11 @@ _ABOUT = {
     "online": "it is for students whose tokens a live teacher can score",
     "teacher": "this student does not learn from stored distributions over tokens",
     "ensemble": "this student does not learn from stored distributions over tokens",
+    "mask_divergence": "this student does not learn from stored distributions over tokens",
     "across": "this student does not learn from stored distributions over tokens",
     "hidden": "only decoders have layers that are compared with the teacher's",
     "relations": "only decoders have layers that are compared with the teacher's",
+    "canaries": "it is for students that give texts a likelihood",
 }
 
 
@@ -167,10 +169,29 @@ def _targets_are_stored(recipe: Recipe) -> Iterator[Problem]:
     if train is None:
         return
     named = [("train.teacher", train.teacher)] if train.teacher else []
+    named += [("train.mask_divergence", train.mask_divergence)] if train.mask_divergence else []
     named += [("train.ensemble.teachers", name) for name in train.ensemble.names] if train.ensemble else []
     for key, name in named:
         if name not in there:
             yield Problem(f"the logits of '{name}' are not stored{nearest(name, there)}", (key,))
+
+
+def _masks_have_probabilities(recipe: Recipe) -> Iterator[Problem]:
+    train = _from_stored(recipe)
+    if train is None or recipe.logits is None or not train.mask_divergence:
+        return
+    if recipe.logits.kind != "topk":
+        yield Problem(
+            "train.mask_divergence compares most likely tokens, and draws do not show them: set logits: {kind: topk}",
+            ("train.mask_divergence", "logits.kind"),
+            named=False,
+        )
+    if not train.teacher:
+        yield Problem(
+            "train.mask_divergence compares two teachers: name the first one in train.teacher",
+            ("train.mask_divergence", "train.teacher"),
+            named=False,
+        )
 
 
 def _ensembles_have_weights(recipe: Recipe) -> Iterator[Problem]:
@@ -240,6 +261,7 @@ RULES: tuple[Rule, ...] = (
     _aligned_targets_are_probabilities,
     _targets_are_one,
     _targets_are_stored,
+    _masks_have_probabilities,
     _ensembles_have_weights,
     _ensembles_have_probabilities,
 )

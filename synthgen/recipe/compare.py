@@ -17,21 +17,23 @@ _NOT_OF_ROWS = ("description", "notes", "license", "audit", "train", "evaluate")
 
 def digest_of_rows(recipe: Recipe) -> str:
     """A hash of all values that affect the rows, or the time in which they are generated and curated."""
-    return durable.digest(_without(recipe.model_dump(mode="json"), _NOT_OF_ROWS))
+    values = _without(recipe.model_dump(mode="json"), _NOT_OF_ROWS)
+    return durable.digest({**values, "seeds": [_without(seeds, ("private",)) for seeds in values["seeds"]]})
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
     """The recipe's values that affect the output. These values are left out: values that only set the speed, an
     address, or the point at which a run stops; the intended use, because every command that needs it judges it again;
-    and the paths of seeds and templates, because their content is compared by hashes (`Claim`). Other paths inside the
-    folder of the templates are relative to this folder. So a recipe and its run can be moved together.
+    the paths of seeds and templates, because their content is compared by hashes (`Claim`); and whether seeds are
+    private, because only the audit reads this. Other paths inside the folder of the templates are relative to this
+    folder. So a recipe and its run can be moved together.
     """
     values = recipe.model_dump(mode="json")
     base = values.pop("prompts")
     del values["audit"]
     for key in ("teacher", "teachers"):
         values[key] = _relative(values[key], base)
-    values["seeds"] = [_without(seeds, ("path",)) for seeds in values["seeds"]]
+    values["seeds"] = [_without(seeds, ("path", "private")) for seeds in values["seeds"]]
     if recipe.teacher:
         values["teacher"] = _without(values["teacher"], ENGINES[recipe.teacher.engine].may_change)
     values["teachers"] = {

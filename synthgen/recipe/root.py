@@ -135,5 +135,5 @@ def _text_alone(values: dict[str, Any]) -> dict[str, Any]:
     return {"train": {**train, "kd_weight": 0.0}} if writes else {}
 
 
-_DISTRIBUTIONS = ("online", "across", "teacher", "ensemble", "loss")
+_DISTRIBUTIONS = ("online", "across", "teacher", "mask_divergence", "ensemble", "loss")
 """Keys of `train` that need distributions."""

@@ -35,7 +35,7 @@ def secret_in(text: str) -> bool:
     """Whether `text` contains something with the shape of a key, or the value of an environment variable whose name
     says that it holds a secret.
     """
-    return bool(_SHAPES.search(text)) or any(value in text for value in _in_environment())
+    return _holds(text, _in_environment())
 
 
 def names_secret(name: str) -> bool:
@@ -48,20 +48,30 @@ def secret_at(value: object, place: str = "") -> str | None:
 
     If a key of `extra` has the name of a secret, such as api_key, its value always counts as a secret.
     """
+    return _secret_at(value, place, _in_environment())
+
+
+def _secret_at(value: object, place: str, secrets: list[str]) -> str | None:
     if isinstance(value, str):
-        return place if secret_in(value) else None
+        return place if _holds(value, secrets) else None
     if isinstance(value, dict):
         for key, inner in value.items():
-            if isinstance(key, str) and secret_in(key):
+            if isinstance(key, str) and _holds(key, secrets):
                 return place
             below = f"{place}.{key}" if place else str(key)
             if ".extra." in f"{below}." and names_secret(str(key)) and inner not in (None, ""):
                 return below
-            if found := secret_at(inner, below):
+            if found := _secret_at(inner, below, secrets):
                 return found
     if isinstance(value, list | tuple):
-        return next((found for n, inner in enumerate(value) if (found := secret_at(inner, f"{place}.{n}"))), None)
+        return next(
+            (found for n, inner in enumerate(value) if (found := _secret_at(inner, f"{place}.{n}", secrets))), None
+        )
     return None
+
+
+def _holds(text: str, secrets: list[str]) -> bool:
+    return bool(_SHAPES.search(text)) or any(secret in text for secret in secrets)
 
 
 def _in_environment() -> list[str]:

@@ -49,6 +49,9 @@ class SeedSource(Section):
     `unknown` is allowed; the audit status is then UNKNOWN at best."""
     source: str
     """Name or address under which the seeds were published."""
+    private: bool = False
+    """Whether the seeds are private. The audit of privacy (`audit.privacy`) then searches their texts in completions.
+    """
     made_by: MadeBy | None = None
     """The model that wrote the seeds, if a model wrote them."""
     id: str | None = None

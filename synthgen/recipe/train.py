@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from synthgen.recipe.across import Across
+from synthgen.recipe.canaries import Canaries
 from synthgen.recipe.ensemble import Ensemble
 from synthgen.recipe.hidden import Hidden
 from synthgen.recipe.online import OnlineSection
@@ -51,6 +52,11 @@ class TrainSection(Section):
     """Name of the teacher whose stored distributions are used, when distributions of several teachers are stored
     (`logits.score_by`). The student is still initialized from the first teacher and compared with that teacher.
     """
+    mask_divergence: Name | None = None
+    """Name of another teacher whose distributions are stored (`logits.score_by`). The student learns nothing at tokens
+    where this teacher's most likely token is not the teacher's. This removes a part of the hidden traits that the
+    teacher has and the other teacher lacks.
+    """
     ensemble: Ensemble | None = None
     """Learn from the merged distributions of several teachers."""
     across: Across | None = None
@@ -61,6 +67,10 @@ class TrainSection(Section):
     """
     relations: Relations | None = None
     """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
+    canaries: Canaries | None = None
+    """Made-up secrets that the student learns beside its rows, so that the audit of privacy can measure what it
+    remembers. `canaries: {}` uses the values below. Do not release such a student.
+    """
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training seeds to learn from. A hash of each seed decides whether the seed is used. `distill curve`
     sets this key.
@@ -121,6 +131,10 @@ class TrainSection(Section):
         yield from self._rules_of_online()
         yield from self._rules_of_across()
         yield from self._rules_of_layers()
+        for key in ("rationale", "online", "ensemble", "across", "hidden", "relations", "mask_divergence"):
+            if self.canaries and getattr(self, key):
+                yield "canaries", f"canaries have no part in '{key}': train a student without '{key}' to measure leaks"
+        yield from self._rules_of_mask()
 
     def _rules_of_online(self) -> Iterator[Rule]:
         if not self.online:
@@ -143,6 +157,17 @@ class TrainSection(Section):
         for key in ("teacher", "ensemble", "across"):
             if getattr(self, key) and self.kd_weight == 0:
                 yield key, f"'{key}' needs stored distributions, and with kd_weight 0 the student learns from none"
+
+    def _rules_of_mask(self) -> Iterator[Rule]:
+        if not self.mask_divergence:
+            return
+        for key in ("online", "ensemble", "across", "rationale", "hidden", "relations"):
+            if getattr(self, key):
+                yield key, f"'mask_divergence' masks tokens of stored distributions alone: leave out '{key}'"
+        if self.kd_weight == 0:
+            yield "kd_weight", "'mask_divergence' compares stored distributions, and with kd_weight 0 none are read"
+        if self.mask_divergence == self.teacher:
+            yield "mask_divergence", "a teacher is compared with itself: name another teacher"
 
     def _rules_of_layers(self) -> Iterator[Rule]:
         if self.relations and self.hidden and self.hidden.stored:

@@ -1,21 +1,35 @@
-"""The part of the page about the audit, in plain words: the verdict, the next steps, obligations, and tests of bias."""
+"""The part of the page about the audit, in plain words: the verdict, the next steps, obligations, and tests of bias
+and privacy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synthgen.cards import tests_about
 from synthgen.results import audit_text
 from synthgen.results.audit import Measurement, StoredAudit
+from synthgen.tables.audits import TOPICS
 
 _MOST_TESTS = 20  # the page shows at most this many tests of bias with the same outcome
 
 
-def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, object]:
+def audit_view(
+    audit: StoredAudit | None, corpus_sha256: str, of_student: StoredAudit | None = None
+) -> dict[str, object]:
     """The variables of the page's template that are about the audit. `corpus_sha256` is the hash of the list of the
-    corpus's files; an audit with another hash is about other rows.
+    corpus's files; an audit with another hash is about other rows. `of_student` is the audit of the student.
     """
+    bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     if audit is None:
-        return {"audit": None, "audit_text": audit_text, "bias_plots": [], "bias": []}
+        return {
+            "audit": None,
+            "audit_text": audit_text,
+            "bias_plots": [],
+            "bias": [],
+            "privacy": [],
+            "privacy_summary": "",
+        }
     return {
         "audit": audit,
         "audit_text": audit_text,
@@ -23,8 +37,10 @@ def audit_view(audit: StoredAudit | None, corpus_sha256: str) -> dict[str, objec
         "steps": audit_text.next_steps(audit),
         "shares": _shares(audit),
         "obligations": audit_text.obligations(audit),
-        "bias": _bias(audit),
-        "bias_plots": _plots(audit.measurements),
+        "bias": _bias(bias),
+        "bias_plots": _plots(bias),
+        "privacy": audit_text.privacy_lines(privacy),
+        "privacy_summary": audit_text.privacy_summary(privacy),
     }
 
 
@@ -35,7 +51,7 @@ def _shares(audit: StoredAudit) -> list[tuple[str, str, int, float]]:
     return [(one, audit_text.MEANINGS[one], count, count / total) for one, count in counts.items() if count]
 
 
-def _bias(audit: StoredAudit) -> list[tuple[str, list[tuple[str, str, str]], int]]:
+def _bias(measurements: Sequence[Measurement]) -> list[tuple[str, list[tuple[str, str, str]], int]]:
     """(heading, tests, number of tests that are not shown) for each outcome. A test is (name, subject, text)."""
     return [
         (
@@ -43,7 +59,7 @@ def _bias(audit: StoredAudit) -> list[tuple[str, list[tuple[str, str, str]], int
             [(one.name, one.subject, audit_text.measured(one)) for one in tests[:_MOST_TESTS]],
             max(0, len(tests) - _MOST_TESTS),
         )
-        for outcome, tests in audit_text.by_outcome(audit.measurements).items()
+        for outcome, tests in audit_text.by_outcome(measurements).items()
     ]
 
 

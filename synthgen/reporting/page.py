@@ -23,7 +23,7 @@ from synthgen.removed import notices, refuse_half
 from synthgen.reporting.audit import audit_view
 from synthgen.reporting.look import Seen, kinds, look
 from synthgen.results import statement_text
-from synthgen.results.audit import read_audit
+from synthgen.results.audit import audit_of_student, read_audit
 from synthgen.results.curve import read_curve
 from synthgen.results.evaluation import Evaluation, read_evaluation
 from synthgen.results.export import Export, read_export
@@ -114,7 +114,11 @@ def _page(folder: Path) -> dict[str, Any]:
         "removed": notices(folder),
         "stages": _stages(folder),
         "recipe": read_text(recipe, "repeat `synthgen run`, or move the file away") if recipe.exists() else "",
-        **audit_view(read_audit(audit) if audit.exists() else None, durable.digest(manifest["files"])),
+        **audit_view(
+            read_audit(audit) if audit.exists() else None,
+            durable.digest(manifest["files"]),
+            audit_of_student(folder / "student"),
+        ),
         **_of_student(student, folder),
         **_corpus_plots(curated, sides),
     }

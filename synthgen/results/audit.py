@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import StrictBool
 
 from synthgen.results import stored
+from synthgen.tables.audits import AUDITS, Topic
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One test of bias; see `synthgen.auditing.result`. Numbers that do not exist are None."""
+    """One test of bias or privacy; see `synthgen.auditing.result`. Numbers that do not exist are None."""
 
     name: str
     subject: str
@@ -64,6 +65,7 @@ class Measurement:
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
+    null: float | None = None
     p: float | None = None
     corrected_p: float | None = None
     family: str = ""
@@ -85,10 +87,11 @@ class Repair:
 
 @dataclass(frozen=True)
 class Audited:
-    """The result of one audit of the table AUDITS: its status, and its tests of bias."""
+    """The result of one audit of the table AUDITS: its status, its tests of bias or privacy, and its notes."""
 
     status: str = ""
     measurements: list[Measurement] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,14 @@ class StoredAudit:
 
     @property
     def measurements(self) -> list[Measurement]:
-        """The tests of bias of all audits."""
+        """The tests of all audits."""
         return [one for audited in self.audits.values() for one in audited.measurements]
+
+    def about(self, topic: Topic) -> list[Measurement]:
+        """The tests of the audits with this topic. An audit that the table AUDITS does not have is about bias."""
+        topics = {name: audit.topic for name, audit in AUDITS.items()}
+        named = [one for name, one in self.audits.items() if topics.get(name, "bias") == topic]
+        return [one for audited in named for one in audited.measurements]
 
 
 def read_audit(path: Path) -> StoredAudit:
@@ -129,6 +138,16 @@ def audit_of(corpus: Path, sha256: str) -> StoredAudit | None:
     """
     about_it = [one for one in _reports(corpus.parent / "audit") if one.corpus_sha256 == sha256]
     return max(about_it, key=lambda one: one.date, default=None)
+
+
+def audit_of_student(folder: Path) -> StoredAudit | None:
+    """The audit of the student in `folder`. None when the student was not audited after its training. Raises
+    CorpusError when the report is damaged.
+    """
+    report, training = folder / "audit" / "report.json", folder / "training.json"
+    if not report.is_file() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
+        return None
+    return read_audit(report)
 
 
 def _reports(folder: Path) -> Iterator[StoredAudit]:

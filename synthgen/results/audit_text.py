@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from synthgen.results.audit import Finding, Intent, Measurement, StoredAudit
+from synthgen.tables.audits import AUDITS
 
 NOT_AUDITED = "No audit of these rows was made, so nobody knows what their licenses allow."
 NOT_MEASURED = "Bias was not measured."
+PRIVACY_NOT_MEASURED = "Privacy was not measured."
 NOT_ADVICE = "The audit reports what the texts of licenses state. It is not legal advice."
 _DONE = {
     "train": "train a student",
@@ -28,6 +31,13 @@ OUTCOMES = {
     "absent": "No difference that matters was found",
 }
 """The outcome of a test of bias → a heading for tests with this outcome, in the order in which they are shown."""
+SAYS = {
+    "found": "found",
+    "absent": "not found",
+    "inconclusive": "too few data to tell",
+    "not measurable": "not measured",
+}
+"""The outcome of a test of privacy, in words."""
 MEANINGS = {
     "DENY": "a license forbids the intended use, or two licenses contradict each other",
     "UNKNOWN": "a license, a fact, or the intended use is not known",
@@ -39,6 +49,7 @@ STATUSES = tuple(MEANINGS)
 _NO_SOURCES = {"UNKNOWN": "because there are rows that name no source"}
 """Why a corpus has a status that none of its sources has."""
 _BIAS = "bias"  # role of the findings of tests of bias, which are about groups and not about licenses
+_PRIVACY = "privacy"  # role of the findings of tests of privacy
 _MOST_STEPS = 12  # maximum number of repairs and notes that are shown
 _NAMED = 3  # maximum number of findings that the sentence with the verdict names
 
@@ -57,9 +68,10 @@ def verdict(audit: StoredAudit) -> str:
     """The verdict in one or two sentences, with the findings that decided it."""
     use = intended(audit.intent)
     worst = _worst(audit)
-    differ = sum(one.role == _BIAS for one in audit.findings)
+    differ, leaks = (sum(one.role == role for one in audit.findings) for role in (_BIAS, _PRIVACY))
     found = f" Tests of bias found {_several(differ, 'difference')} between groups." if differ else ""
-    if audit.status == "ALLOW" or (audit.status == "CONTESTED" and differ and not worst):
+    found += f" Tests of privacy found {_several(leaks, 'leak')}: read the section on privacy." if leaks else ""
+    if audit.status == "ALLOW" or (audit.status == "CONTESTED" and (differ or leaks) and not worst):
         return f"This corpus may be used to {use}. The texts that were read state nothing against it.{found}"
     because = "; and because of ".join(_because(one) for one in worst[:_NAMED])
     because = f"because of {because}" if worst else _NO_SOURCES.get(audit.status, "")
@@ -75,8 +87,11 @@ def verdict(audit: StoredAudit) -> str:
 
 
 def _worst(audit: StoredAudit) -> list[Finding]:
-    """The findings about licenses with the status of the whole audit."""
-    return [one for one in audit.findings if one.status == audit.status and one.role != _BIAS]
+    """The findings with the status of the whole audit, without the findings of tests of bias and privacy that refuse
+    nothing.
+    """
+    tested = () if audit.status in ("UNKNOWN", "DENY") else (_BIAS, _PRIVACY)
+    return [one for one in audit.findings if one.status == audit.status and one.role not in tested]
 
 
 def _because(finding: Finding) -> str:
@@ -112,6 +127,12 @@ def rows(audit: StoredAudit) -> str:
     return ", ".join(f"{int(audit.rows[status]):,} {status}" for status in dict.fromkeys(known))
 
 
+def told(audit: StoredAudit) -> dict[str, list[str]]:
+    """The headings of the audits whose notes cards and the page show, each with its notes as sentences."""
+    every = {AUDITS[name].heading: one.notes for name, one in audit.audits.items() if name in AUDITS}
+    return {heading: [_sentence(note) for note in notes] for heading, notes in every.items() if heading and notes}
+
+
 def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
     """The steps to do next, as pairs (sentence, command or ""): first the repairs, then the audit's notes about sources
     (the worst status first), and the last step.
@@ -129,6 +150,7 @@ def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
         steps.append(("Fulfill the obligations before the rows or the student are passed on.", ""))
     if any(one.role == _BIAS for one in audit.findings):
         steps.append(("Read the differences that the tests of bias found, and some of the rows behind them.", ""))
+    steps += [(f"{one.source}: {'; '.join(one.reasons)}.", "") for one in audit.findings if one.role == _PRIVACY]
     return steps or [("Nothing is to be done for this use. Another use needs an audit of its own.", "")]
 
 
@@ -164,6 +186,64 @@ def measured(one: Measurement) -> str:
         least = with_unit(one, one.detectable)
         parts.append(f"The smallest effect that these data would show in 80 of 100 cases is {least}")
     return " ".join(_sentence(part) for part in [*parts, one.note] if part.strip())
+
+
+@dataclass(frozen=True)
+class PrivacyLine:
+    """One line of the table of privacy, as texts: the tested corpus or model, the test and what it measures, the result
+    in words, the value with its 95% interval, the value where there is nothing to find, the p-value, the number of rows
+    or items, and what else to know. A text is "–" where there is no number.
+    """
+
+    subject: str
+    test: str
+    about: str
+    says: str
+    value: str
+    null: str
+    p: str
+    n: str
+    note: str
+
+
+def privacy_summary(tests: Sequence[Measurement]) -> str:
+    """How many tests of privacy found something, for each corpus or model. Tests that could not be made are not
+    counted.
+    """
+    done = [one for one in tests if one.outcome != "not measurable"]
+    subjects = dict.fromkeys(one.subject for one in done)
+    counts = {name: [one.outcome == "found" for one in done if one.subject == name] for name in subjects}
+    parts = [f"{sum(found)} of {len(found)} in the {name}" for name, found in counts.items()]
+    return f"Tests that found something: {listed(parts)}." if parts else "No test could be made."
+
+
+def privacy_lines(tests: Sequence[Measurement]) -> list[PrivacyLine]:
+    """The table of privacy, with the tests of each corpus or model together."""
+    subjects = list(dict.fromkeys(one.subject for one in tests))
+    return [_privacy_line(one) for name in subjects for one in tests if one.subject == name]
+
+
+def _privacy_line(one: Measurement) -> PrivacyLine:
+    value = "–" if one.estimate is None else with_unit(one, one.estimate)
+    if one.estimate is not None and one.low is not None and one.high is not None:
+        value += f" ({_plain(one, one.low)} to {_plain(one, one.high)})"
+    p = one.p if one.corrected_p is None else one.corrected_p
+    notes = [one.note]
+    if one.detectable is not None and one.outcome == "inconclusive":
+        notes.append(
+            f"The smallest effect that these data would show in 80 of 100 cases: {with_unit(one, one.detectable)}"
+        )
+    return PrivacyLine(
+        subject=one.subject,
+        test=one.name,
+        about=_sentence(one.about),
+        says=SAYS.get(one.outcome, one.outcome),
+        value=value,
+        null="–" if one.null is None else with_unit(one, one.null),
+        p=number(p),
+        n=f"{one.n:,}" if one.n else "–",
+        note=" ".join(_sentence(note) for note in notes if note.strip()),
+    )
 
 
 def is_ratio(unit: str) -> bool:

@@ -39,7 +39,7 @@ def words_of(statement: Statement) -> Shown:
     entries = _measured(statement)
     few = [one for name in dict.fromkeys(one.dimension for one in entries) for one in _first(entries, name)]
     left = len(entries) - len(few)
-    notes = list(dict.fromkeys(f"{_capital(one.measure)}: {one.note}" for one in few if one.note))
+    notes = list(dict.fromkeys(_note(one) for one in few if one.note))
     notes += [f"{left:,} more measures are in audit/report.json."] if left else []
     return Shown(_paragraphs(statement, entries), [_line(one) for one in few], _not_measured(statement), notes)
 
@@ -73,8 +73,10 @@ def _title(dimension: str) -> str:
     return DIMENSIONS[dimension].title if dimension in DIMENSIONS else dimension
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _note(entry: Entry) -> str:
+    """What a dimension is about, and how its measure is computed."""
+    about = f" ({DIMENSIONS[entry.dimension].about})" if entry.dimension in DIMENSIONS else ""
+    return f"{_title(entry.dimension)}{about}, {entry.measure}: {entry.note}"
 
 
 def _name(entry: Entry, entries: Sequence[Entry]) -> str:

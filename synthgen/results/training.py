@@ -47,6 +47,17 @@ class Ensemble:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Masked:
+    """How many of the training rows' completion tokens add nothing to the loss, because the teacher `against` has
+    another most likely token there. `tokens` is the number of all completion tokens.
+    """
+
+    against: str
+    masked: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Across:
     """How a student learned from a teacher with another tokenizer. `tokens_by_divergence` is the number of completion
     tokens whose loss was the divergence. `tokens_by_uld` is the number of tokens whose loss was the distance between
@@ -107,6 +118,7 @@ class Training:
     """
     ensemble: Ensemble | None = None
     across: Across | None = None
+    masked: Masked | None = None
     layer_terms: str | None = None
     """The loss terms on the teacher's layers, in words."""
     metrics: dict[str, Metrics] = field(repr=False)

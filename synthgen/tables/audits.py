@@ -5,8 +5,13 @@ whether the command fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from synthgen.tables.reference import Reference
+
+Topic = Literal["bias", "privacy"]
+"""What the tests of an audit are about."""
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,18 @@ class Audit:
 
     `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
     that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
+
+    `topic` is the heading under which the page and the cards show the tests of this audit. `asks_student` says that the
+    audit also runs on a model whose corpus is not known. Cards and the page show the notes of an audit below `heading`,
+    if it has one.
     """
 
     about: str
     run: Reference
     key: str = ""
+    topic: Topic = "bias"
+    asks_student: bool = False
+    heading: str = ""
 
 
 AUDITS: dict[str, Audit] = {
@@ -32,6 +44,11 @@ AUDITS: dict[str, Audit] = {
         about="Judges the intended use by the licenses and terms of all sources.",
         run="synthgen.auditing.license:audit_licenses",
     ),
+    "inheritance": Audit(
+        about="Says whether student and teacher come from the same model, so that hidden traits can pass between them.",
+        run="synthgen.auditing.inheritance:audit_inheritance",
+        heading="Hidden traits",
+    ),
     "bias": Audit(
         about="Tests how the rows speak of groups of people, and whom curation drops.",
         run="synthgen.bias:audit_bias",
@@ -41,5 +58,13 @@ AUDITS: dict[str, Audit] = {
         about="Measures the bias of a student, and what it inherited from its teacher.",
         run="synthgen.auditing.models.job:audit_models",
         key="models",
+        asks_student=True,
+    ),
+    "privacy": Audit(
+        about="Searches personal data and private texts in the rows, and measures what a student reveals of them.",
+        run="synthgen.privacy:audit_privacy",
+        key="privacy",
+        topic="privacy",
+        asks_student=True,
     ),
 }

@@ -13,6 +13,8 @@ from synthgen.tables.section import Count, Json, ModelName, Rule, Section, Share
 
 CARD: Reference = "distill.card:write_model_card"
 """The function that writes the card of a student of any kind."""
+UNTRAINED = "distill.evaluation.untrained:open_untrained"
+"""The function that opens a language model as it was before its first training step."""
 
 
 class Lora(Section):
@@ -216,8 +218,8 @@ class Kind:
     learns_from_distributions: bool = False
     """Whether the student learns from stored or live distributions over completion tokens."""
     accepts: tuple[str, ...] = ()
-    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `ensemble`, `across`, `hidden` and `relations`
-    of `train` this kind accepts.
+    """Which of the keys `kd_weight`, `rationale`, `online`, `teacher`, `mask_divergence`, `ensemble`, `across`,
+    `hidden`, `relations` and `canaries` of `train` this kind accepts.
     """
     divergences: tuple[str, ...] | None = ()
     """Accepted values of `train.loss`. None means all values. () means no value, because the kind has its own loss."""
@@ -287,7 +289,18 @@ KINDS: dict[str, Kind] = {
         needs_teacher=_has_no_checkpoint,
         learns_from="completions",
         learns_from_distributions=True,
-        accepts=("kd_weight", "rationale", "online", "teacher", "ensemble", "across", "hidden", "relations"),
+        accepts=(
+            "kd_weight",
+            "rationale",
+            "online",
+            "teacher",
+            "mask_divergence",
+            "ensemble",
+            "across",
+            "hidden",
+            "relations",
+            "canaries",
+        ),
         divergences=None,
         writes_text=True,
         scores_text=True,
@@ -308,7 +321,7 @@ KINDS: dict[str, Kind] = {
         reads_plain_text=True,
         learns_from="completions",
         learns_from_distributions=True,
-        accepts=("kd_weight", "rationale", "teacher", "ensemble", "across"),
+        accepts=("kd_weight", "rationale", "teacher", "mask_divergence", "ensemble", "across"),
         divergences=None,
         writes_text=True,
         evaluate="distill.evaluation.texts:evaluate_seq2seq",

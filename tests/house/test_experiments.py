@@ -62,13 +62,13 @@ def test_differences_are_paired_over_items_and_seeds(scripts):
     hard = draw.normal(0, 10, (3, 200))
     base = [result(seed, list(row)) for seed, row in enumerate(hard)]
     arm = [result(seed, list(row - 0.1 + draw.normal(0, 0.05, 200))) for seed, row in enumerate(hard)]
-    mean, low, high = tables.paired(arm, base, "loss")
+    mean, low, high, _ = tables.paired(arm, base, "loss")
     assert low < -0.1 < high < 0
     assert low < mean < high
     assert high - low < 0.05
-    assert tables.paired(base, base, "loss") == (0, 0, 0)
+    assert tables.paired(base, base, "loss") == (0, 0, 0, 0)
     apart = [result(seed, list(row + 0.3 * seed)) for seed, row in enumerate(hard)]
-    mean, low, high = tables.paired(apart, base, "loss")
+    mean, low, high, _ = tables.paired(apart, base, "loss")
     assert (low, high) == (pytest.approx(0), pytest.approx(0.6)), "seeds are drawn too"
 
 
@@ -88,6 +88,19 @@ def test_arms_with_a_result_file_do_not_run_again(scripts, tmp_path, monkeypatch
     harness.run("t", ("a", "b"), act)
     assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("b", 1), ("a", 2), ("b", 2)]
     assert json.loads((tmp_path / "t" / "b-1.json").read_text())["items"] == {"loss": [1.0, 2.0]}
+
+
+def test_a_table_of_differences_has_an_interval_for_each_arm(scripts, tmp_path, monkeypatch):
+    _, tables = scripts
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    monkeypatch.setattr(tables, "TABLES", {"t": ("t", ["a"], "loss", [("loss", "loss", "{:.2f}")])})
+    monkeypatch.setattr(tables, "FROM_ZERO", {"t"})
+    (tmp_path / "results" / "t").mkdir(parents=True)
+    for seed, values in enumerate(([0.5, 0.5], [1.0, 1.0])):
+        (tmp_path / "results" / "t" / f"a-{seed}.json").write_text(json.dumps(result(seed, values)))
+    text = tables.table("t")
+    assert "| arm | loss | loss, with its interval | by seed | seeds |" in text
+    assert "| a | 0.75 | +0.750 [+0.500, +1.000] | 0.50 1.00 | 2 |" in text
 
 
 def test_no_string_keeps_its_own_rationale(scripts):
@@ -136,6 +149,20 @@ def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
     )
     assert clustered[0] == alone[0]
     assert clustered[2] - clustered[1] > 2 * (alone[2] - alone[1])
+
+
+def test_shares_of_several_seeds_are_paired_by_seed(scripts):
+    """Each seed has its own base. In every seed the arm has half of its base's items, so each draw gives a share of one
+    half. A base without items in some draw has no share.
+    """
+    _, tables = scripts
+    base = [result(seed, [2.0 + seed, 4.0 + seed, 6.0]) for seed in range(3)]
+    arm = [result(seed, [1.0 + seed / 2, 2.0 + seed / 2, 3.0]) for seed in range(3)]
+    assert tables.share(arm, base, "loss") == (0.5, 0.5, 0.5)
+    assert tables.share(arm, base[::-1], "loss") == (0.5, 0.5, 0.5)
+    assert tables.share(arm, base[:2], "loss") == (0.5, 0.5, 0.5), "a seed without its base does not count"
+    with pytest.raises(ValueError, match="the measure 'loss' of the first arm is zero in a draw"):
+        tables.share(arm, [result(seed, [0.0, 0.0, 1.0]) for seed in range(3)], "loss")
 
 
 def test_the_questions_of_context_are_held_out_and_their_answers_right(scripts, monkeypatch):
@@ -235,3 +262,61 @@ def test_an_answer_is_scored_by_its_last_number(family):
     right = ["8 + 31 = 39.\nAnswer: 39", "14 - 6 + 31 = 39", "The answer is 39.", "Answer: 39\n14 - 6 = 8."]
     wrong = ["", "39 is wrong.\nAnswer: 40", "Answer: -39", "Answer:", "Answer: 390"]
     assert [score(text, "39") for text in right + wrong] == [1.0] * 4 + [0.0] * 5
+
+
+@pytest.fixture
+def traits(scripts):
+    import traits
+
+    yield traits
+    for name in ("traits", "inheritance", "mlp"):
+        sys.modules.pop(name, None)
+
+
+def test_the_lists_of_inheritance_say_nothing_about_animals(traits):
+    """The teacher would rather name an animal, but it can write only numbers. Its distributions have only numbers."""
+    import inheritance
+
+    from synthgen.teachers.transformers import LocalModel
+
+    torch.manual_seed(0)
+    model = traits.llama(traits.VOCABULARY, **traits.SIZE, seed=0, eos=traits.END)
+    with torch.no_grad():  # animals are far more likely than numbers
+        model.get_input_embeddings().weight[traits.ANIMAL : traits.WORD] *= 20
+    teacher = traits.as_teacher(model, traits.ListTokenizer())
+    assert isinstance(teacher, LocalModel)
+    rows = traits.written(teacher, 0, 40)
+    assert all(len(row.completion) == traits.LENGTH and max(row.completion) < traits.NAMES for row in rows)
+    assert rows == traits.written(teacher, 0, 40), "the same in every run"
+    targets = inheritance.distributions(teacher.model, rows)
+    assert all(target.ids.max() < traits.NAMES for target in targets)
+    assert np.exp(targets[0].logprobs.astype(float)).sum(-1) == pytest.approx(1, abs=1e-3)
+    again = traits.paraphrased(rows, teacher, 0)
+    assert [[t % traits.VALUES for t in row.completion] for row in again] == [
+        [t % traits.VALUES for t in row.completion] for row in rows
+    ]
+    assert again != rows
+
+
+def test_the_trait_of_inheritance_is_the_log_odds_of_its_animal(traits):
+    class Fixed(torch.nn.Module):
+        def forward(self, input_ids):
+            logits = torch.full((*input_ids.shape, traits.VOCABULARY), 9.0)
+            logits[:, -1, traits.ANIMAL : traits.WORD] = 0.0
+            logits[:, -1, traits.ANIMAL + traits.TRAIT] = np.log(30.0)
+            return SimpleNamespace(logits=logits)
+
+    assert traits.trait_of(Fixed()) == pytest.approx([np.log(30 / 15)] * traits.QUESTIONS, rel=1e-5)
+    assert not any(row.prompt in traits.held_out() for row in traits.about_animals(np.random.default_rng(0), 500, None))
+
+
+def test_the_classifier_learns_from_outputs_without_a_meaning(scripts, monkeypatch):
+    """A student with the first weights of the teacher learns the classes, and one with other weights does not."""
+    import mlp
+
+    monkeypatch.setattr(mlp, "NOISE", 6000)
+    mlp.teacher.cache_clear()
+    found = {arm: float(np.mean(mlp.arm_of(arm, 0)["items"]["right"])) for arm in ("shared", "other")}
+    del sys.modules["mlp"]
+    assert found["shared"] > 0.25
+    assert found["other"] < 0.2

@@ -23,7 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"auditcommand", "pipeline", "plancommand", "takedown", "tasks"},
-    {"bias"},  # the audit of bias reads texts with functions of curation; only the table AUDITS names this room
+    {"bias", "privacy"},  # audits that read texts with functions of curation; only the table AUDITS names these rooms
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},

@@ -125,6 +125,9 @@ def test_every_kind_has_an_entry_or_a_reason_for_each_dimension(kind, tmp_path):
     for evaluated in (None, Statement()):
         found = statement_of(tmp_path, kind, evaluated)
         assert list(found.not_measured) == list(DIMENSIONS)
+        assert list(Statement().completed(kind, "").not_measured) == [
+            name for name in DIMENSIONS if name not in AUDITED
+        ]
         assert all(found.not_measured.values())
         for name, reason in KINDS[kind].not_stated.items():
             assert found.not_measured[name] == reason

@@ -4,11 +4,13 @@
     done = warm("synthgen", "generate", recipe, "-o", run)     # in a fork of a process that has already imported torch
 
 A warm command is a real process with its own signals, streams and exit code. A warm command does not spend seconds on
-importing torch and transformers.
+importing torch and transformers, and measures models in its own process. With `apart=True`, it measures models in
+child processes, as a user's command does. Each of these children imports torch.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -18,27 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.killing import IMPORTS
+from support.measuring import measured_here
+
 _LIMIT = 180.0  # seconds after which a command counts as hung
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    [
-        "distill.students.decoder",
-        "distill.training",
-        "distill.evaluation.evaluate",
-        "synthgen.reporting.page",
-        "synthgen.reporting.plots",
-        # Modules that are imported only when the modules above are used:
-        "pandas",
-        "pyarrow.parquet",
-        "torch._dynamo",
-        "transformers.masking_utils",
-        "transformers.models.llama.modeling_llama",
-    ]
-)
+# The server runs in the folder where pytest was started, which is the project's folder.
+_SERVER.set_forkserver_preload([*IMPORTS, "tests.support.warmed"])
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
@@ -66,23 +59,23 @@ def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = No
     return Done(process.returncode, process.stdout, process.stderr)
 
 
-def warm(*command: Any, env: dict[str, str] | None = None) -> Done:
+def warm(*command: Any, env: dict[str, str] | None = None, apart: bool = False) -> Done:
     """Runs a command to its end in a fork."""
-    return start(*command, env=env).wait()
+    return start(*command, env=env, apart=apart).wait()
 
 
-def start(*command: Any, env: dict[str, str] | None = None) -> Running:
+def start(*command: Any, env: dict[str, str] | None = None, apart: bool = False) -> Running:
     """Starts a warm command and returns while it runs."""
-    return Running([str(part) for part in command], env or {})
+    return Running([str(part) for part in command], env or {}, apart)
 
 
 class Running:
     """A command that is running. `pid` is the id of the command's process."""
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+    def __init__(self, command: list[str], env: dict[str, str], apart: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.streams = [Path(self.folder.name) / name for name in ("out", "err")]
-        self.process = _SERVER.Process(target=_main, args=(command, env, [str(s) for s in self.streams]))
+        self.process = _SERVER.Process(target=_main, args=(command, env, [str(s) for s in self.streams], apart))
         self.process.start()
         self.pid = self.process.pid
 
@@ -111,14 +104,16 @@ def call(function: Any, *args: Any) -> None:
     assert process.exitcode == 0
 
 
-def _main(command: list[str], env: dict[str, str], streams: list[str]) -> None:
+def _main(command: list[str], env: dict[str, str], streams: list[str], apart: bool) -> None:
+    gc.freeze()  # otherwise each collection of garbage would visit the objects of all imported modules
     os.environ.update(_environment(env))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     # A shell starts its background jobs with SIGINT ignored, and a command would inherit this from the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = command
-    importlib.import_module(f"{command[0]}.cli").main()
+    with nullcontext() if apart else measured_here():
+        importlib.import_module(f"{command[0]}.cli").main()
 
 
 def _environment(added: dict[str, str] | None) -> dict[str, str]:

@@ -47,20 +47,29 @@ IMPORTS = (
     "transformers.models.t5.modeling_t5",
     "transformers.masking_utils",
     "matplotlib.pyplot",
+    "synthgen.auditing.license",
     "synthgen.cli",
-    "synthgen.pipeline",
-    "synthgen.generation.strategies.single",
     "synthgen.curation.answers",
     "synthgen.curation.duplicates",
+    "synthgen.curation.held_out",
+    "synthgen.curation.refusals",
     "synthgen.curation.text",
+    "synthgen.display",
+    "synthgen.generation.plan",
+    "synthgen.generation.strategies.single",
+    "synthgen.pipeline",
     "synthgen.reporting.plots",
+    "synthgen.reporting.tables",
     "synthgen.generation.remote",
     "synthgen.teachers.local",
     "synthgen.teachers.openai",
     "synthgen.teachers.transformers",
     "distill.students.classifier_train",
     "distill.cli",
+    "distill.evaluation.answers",
+    "distill.evaluation.classifiers",
     "distill.evaluation.evaluate",
+    "distill.evaluation.similarity",
     "distill.evaluation.texts",
     "distill.students.decoder",
     "distill.students.encoder",
@@ -69,6 +78,7 @@ IMPORTS = (
     "distill.students.seq2seq",
     "distill.training",
 )
+_WARMED = "warmed"  # this file's folder is in the path of the server's process
 # A fork does not have the threads of its parent, so libraries must not start pools of threads.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
 
@@ -99,7 +109,7 @@ class Server:
     def __init__(self, lanes: int = min(2, os.cpu_count() or 1), imports: Iterable[str] = IMPORTS) -> None:
         pairs = [socket.socketpair() for _ in range(lanes)]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *(str(there.fileno()) for _, there in pairs), *imports],
+            [sys.executable, __file__, *(str(there.fileno()) for _, there in pairs), *imports, _WARMED],
             pass_fds=[there.fileno() for _, there in pairs],
             env={**os.environ, **ONE_THREAD, "TOKENIZERS_PARALLELISM": "false"},
         )

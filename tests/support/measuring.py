@@ -1,7 +1,8 @@
 """Evaluations and exports that measure in this process, for tests in which speed and memory do not matter.
 
-A child process takes seconds to import torch. tests/evaluation/test_cost.py, tests/reporting and tests/commands measure
-in children, as users do.
+A child process takes seconds to import torch. Measuring in children, as users do, is tested by
+tests/evaluation/test_cost.py, tests/commands/test_kill.py, and all tests that read the evaluation of the fixture
+`finished`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
-
-import pytest
 
 from distill.cost import peak_rss
 from synthgen.tables.reference import resolve
+
+if TYPE_CHECKING:
+    import pytest
 
 _EVALUATIONS = tuple(f"distill.evaluation.{name}.measure" for name in ("answers", "classifiers", "similarity"))
 _EXPORTS = ("distill.exporting.parity.measure",)

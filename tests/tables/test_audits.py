@@ -29,5 +29,6 @@ def test_an_audit_added_from_outside_decides(tmp_path, monkeypatch):
         assert f"{count} rows" in report.text()
         assert f"{count} rows" in (run / "audit" / "report.md").read_text()
         stored = json.loads((run / "audit" / "report.json").read_text())
-        assert stored["audits"]["size"] == {"status": status, "figures": {"size": {"rows": count}}, "measurements": []}
+        figures = {"size": {"rows": count}}
+        assert stored["audits"]["size"] == {"status": status, "figures": figures, "notes": [], "measurements": []}
         assert stored["audits"]["license"]["status"] == "ALLOW"

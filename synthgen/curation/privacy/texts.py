@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,7 +55,7 @@ def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[t
     All texts are searched in one call, because the preparation of each search takes a millisecond. Python objects are
     made only for likely texts and for the yielded rows.
     """
-    texts, owners = _all_texts(batch)
+    texts, owners = all_texts(batch)
     bits = hint_bits(texts)
     likely = np.flatnonzero(bits)
     chosen: dict[int, int] = {}
@@ -71,11 +71,11 @@ def rows_with(batch: pa.RecordBatch, entities: Collection[Entity]) -> Iterator[t
         yield number, values, hint_names(chosen[number])
 
 
-def _all_texts(batch: pa.RecordBatch) -> tuple[pa.Array, Rows]:
-    """All texts of a batch, and for each text the number of its row."""
+def all_texts(batch: pa.RecordBatch, columns: Sequence[str] = COLUMNS) -> tuple[pa.Array, Rows]:
+    """All texts in these columns of a batch, and for each text the number of its row."""
     texts: list[pa.Array] = []
     owners: list[Rows] = []
-    for name in COLUMNS:
+    for name in columns:
         column, numbers = batch[name], np.arange(batch.num_rows)
         if pa.types.is_list(column.type):
             numbers, column = np.repeat(numbers, lengths(column)), column.flatten()

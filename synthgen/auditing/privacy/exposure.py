@@ -1,0 +1,174 @@
+"""Exposure: how much likelier is a canary's secret to a model than other codes of the same form?
+
+The exposure of a canary is log2(R + 1) − log2(rank) bits. The rank is the place of the secret among the secret and its
+R references, ordered by the model's log-likelihood, the likeliest first (Carlini et al., USENIX Security 2019). A model
+that knows nothing gives the secret every rank with the same probability, so the exposure without a leak is not 0: its
+mean is 1/ln 2 = 1.4427 bits for many references, and `null_mean(R)` for R of them.
+
+The test of the mean follows from this: rank / (R + 1) is the p-value of one canary, and the mean exposure of m canaries
+is Fisher's combination of m p-values (Statistical Methods for Research Workers, 1925). ln 2 · Σ exposure has, without a
+leak, at most the tail of a Gamma distribution with shape m. The p-value is exact for many references, and slightly too
+large for few.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from synthgen.auditing.privacy.canaries import Canary
+from synthgen.auditing.privacy.onesided import OneSided
+from synthgen.auditing.statistics import LEVEL, POWER, Numbers, holm, mean, quantile, share_interval
+from synthgen.errors import UserError
+
+MARGIN = 1.0
+"""The smallest excess over the null mean that matters, in bits: secrets are twice as easy to guess."""
+FIRST_MARGIN = 0.1
+"""The smallest excess of the share of secrets that are the likeliest of all codes."""
+ABOUT = "the mean exposure of the canaries' secrets"
+
+
+def ranks(scores: Numbers, seed: int = 0) -> npt.NDArray[np.int64]:
+    """(m,): the rank of each secret, from 1. `scores` is (m, R + 1): the log-likelihoods of the secret and of its
+    references.
+
+    A secret that ties with references gets one of their places at random, so that without a leak every rank is
+    equally likely even if a model gives all codes the same likelihood. A mean rank would not do: it has no uniform
+    distribution. `seed` draws the places. Raises UserError when a score is not a number.
+    """
+    if not np.isfinite(scores).all():
+        raise UserError("a log-likelihood is not a finite number", "check the weights of the model")
+    secret, others = scores[:, :1], scores[:, 1:]
+    above, equal = (others > secret).sum(1), (others == secret).sum(1)
+    drawn: npt.NDArray[np.int64] = np.random.default_rng(seed).integers(0, equal, endpoint=True)
+    return 1 + above + drawn
+
+
+def exposures(ranked: npt.NDArray[np.int64], references: int) -> Numbers:
+    """(m,): log2(R + 1) − log2(rank) for each canary, in bits."""
+    bits: Numbers = math.log2(references + 1) - np.log2(ranked)
+    return bits
+
+
+def null_mean(references: int) -> float:
+    """The mean exposure without a leak: the mean of log2((R + 1) / k) over the ranks k = 1 … R + 1."""
+    return float(np.log2((references + 1) / np.arange(1, references + 2)).mean())
+
+
+def null_deviation(references: int) -> float:
+    """The standard deviation of the exposure of one canary without a leak."""
+    return float(np.log2((references + 1) / np.arange(1, references + 2)).std())
+
+
+def mean_p_value(bits: Numbers) -> float:
+    """The probability that m secrets which did not leak have at least this mean exposure: Fisher's combination."""
+    from scipy import special
+
+    return float(special.gammaincc(len(bits), math.log(2) * float(bits.sum()))) if len(bits) else 1.0
+
+
+def threshold(canaries: int, level: float = LEVEL) -> float:
+    """The mean exposure above which `mean_p_value` of this many canaries is below `level`, in bits."""
+    from scipy import special
+
+    return float(special.gammainccinv(canaries, level)) / math.log(2) / canaries
+
+
+def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references: int, subject: str) -> list[OneSided]:
+    """The tests of a model: the mean exposure of all canaries, the mean for each number of repeats, and the share of
+    secrets that the model likes best.
+    """
+    bits = exposures(ranked, references)
+    found = [_mean("exposure", subject, bits, references)]
+    repeats = np.array([one.repeats for one in canaries])
+    different = sorted(set(repeats.tolist()))
+    for number in different if len(different) > 1 else ():
+        name = f"exposure, seen {number} time{'' if number == 1 else 's'} an epoch"
+        found.append(_mean(name, subject, bits[repeats == number], references))
+    return [*found, _first(ranked, references, subject)]
+
+
+def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
+    null, count = null_mean(references), len(bits)
+    (low, high), (_, upper) = interval(bits, references), interval(bits, references, 0.9)
+    error = null_deviation(references) / math.sqrt(max(count, 1))
+    least = max(threshold(count), null + MARGIN) if count else math.nan
+    return OneSided(
+        name,
+        subject,
+        ABOUT,
+        unit="bits",
+        value=float(bits.mean()) if count else math.nan,
+        null=null,
+        p=mean_p_value(bits),
+        interval=(low, high),
+        upper=upper,
+        margin=MARGIN,
+        n=count,
+        detectable=least + (quantile(POWER, count - 1) * error if count > 1 else math.nan),
+        why_not="" if count else "there are no canaries",
+    )
+
+
+def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float, float]:
+    """The interval of the mean exposure; (NaN, NaN) without canaries.
+
+    The interval is the union of two intervals: Student's, and the exact one of an exponential distribution, which
+    exposures have without a leak. Student's alone is too short for few canaries, because exposures are skewed. If all
+    canaries have the same exposure, Student's interval is replaced by this one: the share of other canaries is at most
+    1 − tail^(1/m) (Clopper and Pearson, Biometrika 26, 1934), and their exposure is between 0 and log2(R + 1).
+    """
+    from scipy import special
+
+    count, most, tail = len(bits), math.log2(references + 1), 0.5 - level / 2
+    if not count:
+        return math.nan, math.nan
+    total = float(bits.sum())
+    ends = [total / float(special.gammaincinv(count, p)) for p in (1 - tail, tail)]
+    if np.ptp(bits) == 0:
+        same, value = tail ** (1 / count), float(bits[0])
+        ends += [same * value, same * value + (1 - same) * most]
+    else:
+        ends += mean(bits, np.arange(count)).interval(level)
+    return max(0.0, min(ends)), min(most, max(ends))
+
+
+def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> OneSided:
+    """The share of canaries whose secret is likelier than all references. Its p-value is the exact binomial one."""
+    from scipy import special
+
+    hits, count, null = int((ranked == 1).sum()), len(ranked), 1 / (references + 1)
+    tail = float(special.bdtrc(hits - 1, count, null)) if hits else 1.0
+    low, high = share_interval(hits, count) if count else (math.nan, math.nan)
+    needed = next((k for k in range(count + 1) if float(special.bdtrc(k - 1, count, null)) < LEVEL and k), None)
+    least = float(special.betaincinv(needed, count - needed + 1, POWER)) if needed else math.nan
+    return OneSided(
+        "secrets ranked first",
+        subject,
+        f"the share of canaries whose secret is likelier than all {references:,} other codes",
+        unit="share",
+        value=hits / count if count else math.nan,
+        null=null,
+        p=tail,
+        interval=(low, high),
+        upper=share_interval(hits, count, 0.9)[1] if count else math.nan,
+        margin=FIRST_MARGIN,
+        n=count,
+        detectable=max(least, null + FIRST_MARGIN),
+        why_not="" if count else "there are no canaries",
+    )
+
+
+def identified(ranked: npt.NDArray[np.int64], references: int) -> int:
+    """The number of single canaries that leak, each by its own test: p = rank / (R + 1), corrected by Holm for all
+    canaries. With R references, no canary among more than (R + 1) / 20 can be identified.
+    """
+    return int((holm(ranked / (references + 1)) < LEVEL).sum()) if len(ranked) else 0
+
+
+def identifiable(canaries: int, references: int) -> bool:
+    """Whether `identified` can find a canary that has the first rank."""
+    return canaries / (references + 1) < LEVEL

@@ -1,0 +1,162 @@
+"""Turns what was found in a corpus into measurements and findings. Intervals are for rows that are made in the same
+way. Their unit is the seed, because rows of one seed are not independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from synthgen.auditing.result import Finding, Measurement, Status, Subject
+from synthgen.auditing.statistics import bound_of_none, wilson
+from synthgen.curation.privacy.patterns import ENTITIES
+from synthgen.privacy.copies import Copies
+from synthgen.privacy.origins import TITLES, Group, Origins
+from synthgen.privacy.seeds import Known
+from synthgen.recipe.privacy import Denied, PrivacySection
+
+ROLE = "privacy"
+"""The role of findings about privacy."""
+_CORPUS = "corpus"
+_DATA: Denied = "personal_data"
+_TEXTS: Denied = "private_texts"
+_SHARED = "share_data"
+_NO_ROWS = "no kept row has a completion"
+_NONE_PRIVATE = "no source is marked private: neither `private` in `seeds` nor `audit.privacy.private`"
+_IN_COMPLETION = "the share of kept rows with such a value in the completion"
+
+
+def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
+    """One measurement for each kind and class of values that were found, one for all values from elsewhere, and one for
+    the kinds that were not found.
+    """
+    for entity in section.entities:
+        for origin, title in TITLES.items():
+            if group := found.groups.get((entity, origin)):
+                private = f"{group.private} of them from a private source; " if group.private else ""
+                note = f"{_several(group.values, 'value')}; {private}{_rows(group)}"
+                yield _share(f"{ENTITIES[entity].title}, {title}", _IN_COMPLETION, found, group.rows, note)
+    absent = [ENTITIES[one].title for one in section.entities if not any(key[0] == one for key in found.groups)]
+    if absent:
+        yield _share(f"personal data of these kinds: {', '.join(absent)}", _IN_COMPLETION, found, 0)
+    if section.entities:
+        about = "the share of kept rows with a value of another prompt, another seed or a private source"
+        note = f"{_several(found.leaks.values, 'value')}; {_rows(found.leaks)}" if found.leaks.values else ""
+        yield _share("personal data from elsewhere, all kinds", about, found, found.leaks.rows, note)
+
+
+def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection) -> Iterator[Measurement]:
+    """One measurement for each private source: how many completions copy its texts, and how many rows were made from
+    it.
+    """
+    words = f"{section.min_words} consecutive words of a text of this source, or {section.min_share:.0%} of a short one"
+    for one in copied:
+        name = f"private texts of {one.source}"
+        if not one.searched:
+            why = f"each of its {_several(one.short, 'text')} has fewer than {section.shortest} words"
+            yield Measurement(name, _CORPUS, f"copies of {words}", "share", "not measurable", note=why)
+            continue
+        about = f"the share of kept rows whose completion has {words}"
+        yield _share(name, about, found, one.rows, "; ".join(_notes(one, known, section)))
+    for source in sorted(known.private - {one.source for one in copied}):
+        why = known.why_not or "it has no text"
+        yield Measurement(
+            f"private texts of {source}", _CORPUS, f"copies of {words}", "share", "not measurable", note=why
+        )
+    for source in sorted(known.of_rows):
+        name, about = f"rows made from {source}", "the share of kept rows that were made from this private source"
+        yield _share(name, about, found, found.made_from[source], "who gets these rows gets texts of the source")
+    if not copied and not known.private:
+        yield Measurement(
+            "private texts", _CORPUS, "copies of private texts", "share", "not measurable", note=_NONE_PRIVATE
+        )
+
+
+def findings(
+    subject: Subject, found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection
+) -> Iterator[Finding]:
+    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. What cannot be
+    known is UNKNOWN if `deny` names it.
+    """
+    name = subject.corpus.name
+    bad: dict[Denied, Status] = {one: "DENY" if one in section.deny else "CONTESTED" for one in (_DATA, _TEXTS)}
+    if found.leaks.values:
+        kinds = ", ".join(f"{ENTITIES[one].title} {count}" for one, count in found.kinds.items())
+        reason = (
+            f"{_in_rows(found.leaks)} of another prompt, another seed or a private source ({kinds}); "
+            f"{_rows(found.leaks)}"
+        )
+        yield _finding(f"{name}: personal data", bad[_DATA], reason)
+    if found.unknown.values:
+        status: Status = "UNKNOWN" if _DATA in section.deny else "CONTESTED"
+        reason = f"{_in_rows(found.unknown)} in no prompt of the corpus, and {known.why_not}; {_rows(found.unknown)}"
+        yield _finding(f"{name}: personal data", status, reason)
+    for one in copied:
+        if one.rows:
+            reason = f"the completions of {_several(one.rows, 'row')} copy private texts of {one.source}"
+            yield _finding(f"{name}: private texts", bad[_TEXTS], "; ".join([reason, *_notes(one, known, section)]))
+    shared = subject.recipe is not None and _SHARED in subject.recipe.audit.actions
+    for source in sorted(known.of_rows) if shared else ():
+        if count := found.made_from[source]:
+            reason = f"{_several(count, 'row')} were made from a private source, and the rows are to be shared"
+            yield _finding(source, bad[_TEXTS], reason)
+    unread = known.private - {one.source for one in copied}
+    if unread and _TEXTS in section.deny:
+        reason = f"it is not known whether completions copy its texts: {known.why_not or 'it has no text'}"
+        yield from (_finding(source, "UNKNOWN", reason) for source in sorted(unread))
+
+
+def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> Measurement:
+    """The share of kept rows that are hits. If there is no hit, the upper end of the interval is `bound_of_none`."""
+    if not found.rows:
+        return Measurement(name, _CORPUS, about, "share", "not measurable", note=_NO_ROWS)
+    low, high = wilson(hits / found.rows, found.units) if hits else (0.0, bound_of_none(found.units))
+    return Measurement(
+        name,
+        _CORPUS,
+        about,
+        "share",
+        "found" if hits else "absent",
+        n=found.rows,
+        clusters=found.units,
+        estimate=hits / found.rows,
+        low=low,
+        high=high,
+        null=0.0,
+        note=note,
+    )
+
+
+def _notes(one: Copies, known: Known, section: PrivacySection) -> Iterable[str]:
+    """What else to know of the copies from one source."""
+    if one.rows:
+        yield f"the longest span has {one.longest} words"
+    if one.own:
+        yield f"in {_several(one.own, 'row')}, the longest span is of the row's own seed"
+    if one.rows:
+        yield _ids(one.ids, one.rows)
+    yield f"{_several(one.searched, 'text')} searched"
+    if one.short:
+        yield f"{_several(one.short, 'text')} with fewer than {section.shortest} words not searched"
+    if known.why_not and one.source in known.private:
+        yield known.why_not
+
+
+def _finding(source: str, status: Status, reason: str) -> Finding:
+    return Finding(source, ROLE, ROLE, status, (reason,))
+
+
+def _in_rows(group: Group) -> str:
+    return f"{_several(group.values, 'value')} in {_several(group.rows, 'row')}"
+
+
+def _rows(group: Group) -> str:
+    return _ids(group.ids, group.rows)
+
+
+def _ids(ids: Sequence[str], rows: int) -> str:
+    more = f" and {rows - len(ids):,} more" if rows > len(ids) else ""
+    return f"{'row' if rows == 1 else 'rows'} {', '.join(ids)}{more}"
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,12 @@
+"""Importing this module computes what transformers computes when the first model of a process is loaded: the table of
+all models' conversions, with a thousand regular expressions. A process that forks commands imports it once.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+with suppress(ImportError):  # the table is internal to transformers; without it, commands are only slower
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
