@@ -12,7 +12,9 @@ from fractions import Fraction
 from functools import cache
 
 import pytest
+from click.testing import CliRunner
 
+from synthgen.cli import main
 from synthgen.curation.refusals import declining
 from synthgen.generation.strategies.marks import mark
 from synthgen.prompts import Prompt, load_prompt
@@ -216,6 +218,14 @@ def test_cards_say_what_the_pack_is_for(pack):
     notes = load_recipe(pack).notes
     assert [note.split(":")[0] for note in notes] == ["Intended use", "Limits", "Safety", "Terms"]
     assert load_recipe(pack).train is not None
+
+
+@pytest.mark.parametrize("pack", PACKS[-1:])  # one pack, because planning takes a second; their recipes are alike
+def test_the_pack_can_be_planned(pack):
+    done = CliRunner().invoke(main, ["plan", pack, "--json"])
+    assert done.exit_code == 0, done.output
+    planned = json.loads(done.stdout)
+    assert planned["seeds"] == len(seeds_of(pack))
 
 
 def test_seeds_are_in_the_package_as_they_are_written():
