@@ -206,7 +206,7 @@ def test_rows_of_one_seed_are_used_once_and_long_rows_not_at_all(run):
 
 @pytest.mark.parametrize("key", ["online", "hidden", "rationale"])
 def test_canaries_go_with_plain_training_only(run, key):
-    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries have no part in '{key}'")):
+    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries cannot be used with '{key}'")):
         changed(run.recipe, kd_weight=0.5, **{key: {} if key != "rationale" else {"mode": "then_answer"}})
 
 
