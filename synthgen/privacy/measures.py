@@ -1,5 +1,5 @@
-"""Turns what was found in a corpus into measurements and findings. Intervals are for rows that are made in the same
-way. Their unit is the seed, because rows of one seed are not independent of each other.
+"""Turns what was found in a corpus into measurements and findings. The intervals are about further rows that are made
+in the same way. Rows of one seed are not independent, so the intervals count seeds, not rows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _IN_COMPLETION = "the share of kept rows with such a value in the completion"
 
 
 def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
-    """One measurement for each kind and class of values that were found, one for all values from elsewhere, and one for
-    the kinds that were not found.
+    """Yield one measurement for each kind and class of values that were found, one for the kinds that were not found,
+    and one for all values that were copied from elsewhere.
     """
     for entity in section.entities:
         for origin, title in TITLES.items():
@@ -45,8 +45,8 @@ def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
 
 
 def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection) -> Iterator[Measurement]:
-    """One measurement for each private source: how many completions copy its texts, and how many rows were made from
-    it.
+    """Yield the measurements of each private source: how many completions copy its texts, and how many rows were made
+    from it.
     """
     words = f"{section.min_words} consecutive words of a text of this source, or {section.min_share:.0%} of a short one"
     for one in copied:
@@ -74,8 +74,8 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
 def findings(
     subject: Subject, found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection
 ) -> Iterator[Finding]:
-    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. What cannot be
-    known is UNKNOWN if `deny` names it.
+    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. If `deny` names
+    something that cannot be known, the status is UNKNOWN.
     """
     name = subject.corpus.name
     bad: dict[Denied, Status] = {one: "DENY" if one in section.deny else "CONTESTED" for one in (_DATA, _TEXTS)}
@@ -106,7 +106,9 @@ def findings(
 
 
 def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> Measurement:
-    """The share of kept rows that are hits. If there is no hit, the upper end of the interval is `bound_of_none`."""
+    """The share of kept rows in which something was found. If `hits` is 0, the upper end of the interval is
+    `bound_of_none`.
+    """
     if not found.rows:
         return Measurement(name, _CORPUS, about, "share", "not measurable", note=_NO_ROWS)
     low, high = wilson(hits / found.rows, found.units) if hits else (0.0, bound_of_none(found.units))
@@ -127,7 +129,7 @@ def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> 
 
 
 def _notes(one: Copies, known: Known, section: PrivacySection) -> Iterable[str]:
-    """What else to know of the copies from one source."""
+    """Further facts about the copies from one source."""
     if one.rows:
         yield f"the longest span has {one.longest} words"
     if one.own:

@@ -10,7 +10,7 @@ from synthgen.tables.curation_settings import Entity
 from synthgen.tables.section import Count, ModelName, PathName, Section
 
 Denied = Literal["personal_data", "private_texts"]
-"""A finding of the audit of privacy that a recipe may turn into a refusal."""
+"""A finding of the audit of privacy with which the audit fails, if the recipe's key `deny` names it."""
 Number = Annotated[int, Field(ge=0)]
 
 
