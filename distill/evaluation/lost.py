@@ -24,8 +24,8 @@ Models = Mapping[str, Array]
 ROLES = {"teacher": "teacher", "untrained": "base", "distilled": "student"}
 """The names of models in an evaluation's table → their names in a loss statement."""
 
-BASE = "the student before its first step of training"
-OF_ITSELF = {"teacher": "the teacher is what the other models are compared with"}
+BASE = "the student before its first training step"
+OF_ITSELF = {"teacher": "the other models are compared with the teacher"}
 NO_REFERENCE = "no held-out row has a reference answer"
 
 RIGHT = Entry(
@@ -34,7 +34,7 @@ RIGHT = Entry(
     format="percent",
     better="higher",
     unit="prompts",
-    note="the share of answers that agree with the reference of their row.",
+    note="the share of answers that match the reference of their row.",
 )
 AGREEMENT = Entry(
     dimension="agreement",
@@ -42,7 +42,7 @@ AGREEMENT = Entry(
     format="percent",
     better="higher",
     unit="completions",
-    note="the share of tokens at which the model and the teacher find the same token most likely.",
+    note="the share of positions at which the model and the teacher have the same most likely token.",
 )
 NLL = Entry(
     dimension="likelihood",
@@ -50,7 +50,7 @@ NLL = Entry(
     better="lower",
     unit="completions",
     note="the mean of −log q over the tokens of the teacher's held-out answers, where q is the probability that the "
-    "model gives to a token. The answers are the teacher's own, which favors the teacher.",
+    "model gives to a token. The teacher wrote these answers, so the measure favors the teacher.",
 )
 ECE = Entry(
     dimension="calibration",
@@ -58,15 +58,15 @@ ECE = Entry(
     format="percent",
     better="lower",
     note="Σ over 15 bins of |sum of hits − sum of confidences| / number of predictions (expected calibration error, "
-    "Guo et al. 2017, arXiv 1706.04599). The confidence is the probability of the most likely {what}, which is a hit "
-    "if it is {hit}. The error is too large in small samples",
+    "Guo et al. 2017, arXiv 1706.04599). The confidence is the probability of the most likely {what}. The {what} is a "
+    "hit if it is {hit}. In small samples, the error is too large",
 )
 SURE = Entry(
     dimension="calibration",
     measure="confidence minus share of hits",
     format="percent",
-    note="positive if the model is surer than it should be, negative if it is less sure. The mean is not biased by the "
-    "size of the sample.",
+    note="positive if the model is overconfident, and negative if it is underconfident. This measure is not biased in "
+    "small samples.",
 )
 
 
@@ -134,7 +134,7 @@ def calibrated(
     sure = {role: (array[..., 1] - array[..., 2]).sum(-1) for role, array in some.items()}
     counts = some["student"][..., 0].sum(-1)
     by_chance = ", ".join(f"{shown(chance_error(array), 'percent')} ({role})" for role, array in some.items())
-    note += f": if the models were perfectly calibrated, it would here be about {by_chance} by chance."
+    note += f". If the models were perfectly calibrated, the error would be about {by_chance} by chance."
     ece = replace(ECE.valued(_errors(some, scale)), note=note, missing=reasons)
     over = f"{SURE.note} There were {int(counts.sum()):,} {what}s."
     entries = [ece, compared(replace(SURE, note=over), sure, scale, weights=counts, missing=reasons)]

@@ -24,8 +24,8 @@ from synthgen.recipe import AuditSection
 
 _MOST = 20  # the search for the models behind a model ends after this number of models
 _WHAT_TO_DO = (
-    "To lower the risk, begin with another model (train.student.model), learn nothing at tokens where another teacher "
-    "differs (train.mask_divergence), or let another model write the rows again"
+    "To lower the risk, let the student begin with another model (train.student.model), leave out tokens at which a "
+    "second teacher differs (train.mask_divergence), or let another model rewrite the rows"
 )
 
 
@@ -36,10 +36,8 @@ def audit_inheritance(subject: Subject, section: AuditSection) -> AuditResult:
     if subject.begins_with is None:
         return AuditResult("ALLOW")
     if not subject.begins_with:
-        note = (
-            "the student begins with random weights, so it shares no model with a teacher; it still learns every trait"
-        )
-        return AuditResult("ALLOW", notes=(f"{note} that the rows show",))
+        note = "the student begins with random weights, so it was not made from the same model as a teacher"
+        return AuditResult("ALLOW", notes=(f"{note}. The student still learns every trait that the rows show",))
     sources = [one for one in subject.manifest["sources"] if one["role"] in ("generator", "logits")]
     sources += [one for one in subject.of_student if one["role"] == "logits"]
     teachers = dict.fromkeys(one["source"] for one in sources)
@@ -47,8 +45,8 @@ def audit_inheritance(subject: Subject, section: AuditSection) -> AuditResult:
         return AuditResult(
             "ALLOW",
             notes=(
-                "it is not known which models wrote the rows, so it is not known whether the "
-                "student shares a model with them",
+                "it is not known which models wrote the rows. So it is not known whether the student was made from the "
+                "same model as one of them",
             ),
         )
     return AuditResult("ALLOW", notes=tuple(compared(base, one) for base in subject.begins_with for one in teachers))
@@ -63,14 +61,15 @@ def compared(base: str, teacher: str) -> str:
     if common is not None:
         how = "is that model" if common == _place(base) == _place(teacher) else f"comes from {common} too"
         return (
-            f"the student begins with the weights of {base}, and the teacher {teacher} {how}: hidden traits of the "
-            f"teacher can pass to the student through rows that do not show them, and a filter over the rows does not "
-            f"remove them. {_WHAT_TO_DO}"
+            f"the student begins with the weights of {base}, and the teacher {teacher} {how}. Therefore hidden traits "
+            "of the teacher can pass to the student through rows that do not show these traits. A filter over the rows "
+            f"does not remove such traits. {_WHAT_TO_DO}"
         )
     return (
         f"it is not known whether {base}, with whose weights the student begins, and the teacher {teacher} come from "
-        f"the same model: nothing says what {ours[-1]} and {theirs[-1]} were made from. If they do, hidden traits of "
-        f"the teacher can pass to the student through rows that do not show them. {_WHAT_TO_DO}"
+        f"the same model: nothing says what {ours[-1]} and {theirs[-1]} were made from. If they do, "
+        "hidden traits of the teacher can pass to the student through rows that do not show these traits. "
+        f"{_WHAT_TO_DO}"
     )
 
 

@@ -21,7 +21,7 @@ _DATA: Denied = "personal_data"
 _TEXTS: Denied = "private_texts"
 _SHARED = "share_data"
 _NO_ROWS = "no kept row has a completion"
-_NONE_PRIVATE = "no source is marked private: neither `private` in `seeds` nor `audit.privacy.private`"
+_NONE_PRIVATE = "no source is marked as private: set `private` in `seeds`, or set `audit.privacy.private`"
 _IN_COMPLETION = "the share of kept rows with such a value in the completion"
 
 
@@ -39,7 +39,7 @@ def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
     if absent:
         yield _share(f"personal data of these kinds: {', '.join(absent)}", _IN_COMPLETION, found, 0)
     if section.entities:
-        about = "the share of kept rows with a value of another prompt, another seed or a private source"
+        about = "the share of kept rows with a value from another prompt, another seed or a private source"
         note = f"{_several(found.leaks.values, 'value')}; {_rows(found.leaks)}" if found.leaks.values else ""
         yield _share("personal data from elsewhere, all kinds", about, found, found.leaks.rows, note)
 
@@ -64,7 +64,9 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
         )
     for source in sorted(known.of_rows):
         name, about = f"rows made from {source}", "the share of kept rows that were made from this private source"
-        yield _share(name, about, found, found.made_from[source], "who gets these rows gets texts of the source")
+        yield _share(
+            name, about, found, found.made_from[source], "whoever gets these rows also gets texts of this source"
+        )
     if not copied and not known.private:
         yield Measurement(
             "private texts", _CORPUS, "copies of private texts", "share", "not measurable", note=_NONE_PRIVATE
@@ -82,13 +84,15 @@ def findings(
     if found.leaks.values:
         kinds = ", ".join(f"{ENTITIES[one].title} {count}" for one, count in found.kinds.items())
         reason = (
-            f"{_in_rows(found.leaks)} of another prompt, another seed or a private source ({kinds}); "
+            f"{_in_rows(found.leaks)} from another prompt, another seed or a private source ({kinds}); "
             f"{_rows(found.leaks)}"
         )
         yield _finding(f"{name}: personal data", bad[_DATA], reason)
     if found.unknown.values:
         status: Status = "UNKNOWN" if _DATA in section.deny else "CONTESTED"
-        reason = f"{_in_rows(found.unknown)} in no prompt of the corpus, and {known.why_not}; {_rows(found.unknown)}"
+        reason = (
+            f"{_in_rows(found.unknown)} that are in no prompt of the corpus; {known.why_not}; {_rows(found.unknown)}"
+        )
         yield _finding(f"{name}: personal data", status, reason)
     for one in copied:
         if one.rows:

@@ -1,4 +1,4 @@
-"""Reads the seeds of a corpus: whether they are still the seeds of the run, which of them are private, and their texts."""
+"""Reads the seeds of a corpus. Says whether they are still the seeds of the run, and which of them are private."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from synthgen.results.measures import Interval, Value
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
 
-NOT_EVALUATED = "the student was not evaluated; “distill eval” measures it"
-_OLDER = "the evaluation is of an older version, which had no loss statement; “distill eval” measures it"
+NOT_EVALUATED = "the student was not evaluated; “distill eval” evaluates it"
+_OLDER = "the evaluation was made by an older version without loss statements; “distill eval” measures it"
 _NOT_AUDITED = "no audit of the student measured it; “synthgen audit STUDENT” does, if the recipe sets “audit.{key}”"
 FEWEST = 8
 """The minimum number of independent groups of rows for a verdict on a difference. With fewer groups, the intervals are

@@ -100,7 +100,7 @@ def _paragraphs(statement: Statement, entries: Sequence[Entry]) -> list[str]:
     if count > 1:
         by_chance = shown(0.05 * count, "significant")
         read += (
-            f" {count} differences were judged. If all of them were zero in truth, about {by_chance} of them would "
+            f" {count} differences were tested. Even if the models did not differ, about {by_chance} of them would "
             "still be called better, worse, higher or lower by chance."
         )
     return [named, *filter(None, (_summary(entries, *one) for one in _OTHERS)), read]

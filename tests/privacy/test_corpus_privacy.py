@@ -102,7 +102,7 @@ def test_a_value_is_of_its_prompt_of_another_seed_or_fabricated(classes):
     assert named(result, "from elsewhere").estimate == 0.25
     assert result.status == "CONTESTED"
     (finding,) = result.findings
-    assert "1 value in 1 row of another prompt" in finding.reasons[0]
+    assert "1 value in 1 row from another prompt" in finding.reasons[0]
     assert result.figures["personal data"] == {"email, fabricated": 1, "email, other": 1, "email, own": 1}
 
 
@@ -269,7 +269,7 @@ def test_nothing_to_search_is_said_and_not_passed_over(tmp_path):
     assert {one.outcome for one in without.measurements} == {"not measurable"}
     none = audited(made(tmp_path / "none", [row("", 0), row("Fine.", 1)], seeds))
     assert named(none, "of these kinds").high == pytest.approx(1 - 0.05**0.5)
-    assert named(none, "private texts").note.startswith("no source is marked private")
+    assert named(none, "private texts").note.startswith("no source is marked as private")
     assert not none.findings
 
 

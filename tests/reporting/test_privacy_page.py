@@ -62,7 +62,7 @@ def test_a_leak_is_on_the_page_the_card_and_the_report_without_its_value(run, tm
     assert (report.status, report.passed) == ("CONTESTED", True)
     assert "Tests of privacy found 1 leak" in page.text
     assert "Tests of privacy found 1 leak" in card
-    assert "1 value in 1 row of another prompt, another seed or a private source" in page.text
+    assert "1 value in 1 row from another prompt, another seed or a private source" in page.text
     line = next(one for one in card.splitlines() if "personal data from elsewhere" in one)
     assert line.startswith(
         "| corpus | personal data from elsewhere, all kinds | found | 50% (9.45 to 90.5) | 0% | – | 2 |"

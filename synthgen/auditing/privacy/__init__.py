@@ -1,1 +1,3 @@
-"""Tests of what a student reveals about the rows that it learned from. The tests of a corpus are in `synthgen.privacy`."""
+"""Tests of what a student reveals about the rows that it learned from. The tests of a corpus are in another package,
+`synthgen.privacy`.
+"""
