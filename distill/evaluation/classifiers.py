@@ -134,7 +134,7 @@ _NO_BASE = {"base": "the evaluation of this kind of student does not measure the
 
 
 def _statement(probs: Mapping[str, Array], references_R: Array, scale: Scale) -> Statement:
-    """What the student lost or gained. `probs` has (R, L) of each model that is compared."""
+    """What the student lost or gained. `probs` has the label probabilities (R, L) of each model that is compared."""
     known = references_R >= 0
     places = np.flatnonzero(known)
     choices = {role: probs_RL.argmax(-1) for role, probs_RL in probs.items()}

@@ -19,7 +19,7 @@ from synthgen.results.measures import FORMATS, Value, middle, shown
 from synthgen.results.statement import Entry
 
 Models = Mapping[str, Array]
-"""The name of a model → a value for each row."""
+"""The name of a model → its value for each row."""
 
 ROLES = {"teacher": "teacher", "untrained": "base", "distilled": "student"}
 """The names of models in an evaluation's table → their names in a loss statement."""
@@ -71,7 +71,7 @@ SURE = Entry(
 
 
 def by_role(values: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays of the models that a loss statement compares, under the names that it uses."""
+    """The arrays of the models that a loss statement compares. The keys are the names in a loss statement."""
     return {ROLES[name]: array for name, array in values.items() if name in ROLES}
 
 
@@ -84,11 +84,11 @@ def compared(
     missing: Mapping[str, str] | None = None,
     nothing: str = "there is nothing to measure",
 ) -> Entry:
-    """`entry` with the means of each model, and the student's paired differences. A row is left out where its value is
-    NaN, and a difference leaves out a row where either value is NaN.
+    """A copy of `entry` with the mean of each model and the student's paired differences. Rows whose value is NaN are
+    left out. For a difference, rows are left out in which one of both values is NaN.
 
-    With `weights`, the means are Σ values / Σ weights. `missing` says why a model has no values, and `nothing` why all
-    of its values are NaN.
+    With `weights`, the means are Σ values / Σ weights. `missing` has the reasons why models have no values. `nothing`
+    is the reason that is given when all values of a model are NaN.
     """
     is_share = FORMATS[entry.format].unit == "%" and entry.measure != SURE.measure
     bounds = (SHARE, DIFFERENCE) if is_share else (None, None)
@@ -123,8 +123,8 @@ def calibrated(
     unit: str,
     missing: Mapping[str, str] | None = None,
 ) -> list[Entry]:
-    """The entries on calibration. Each array of `bins` is (R, 15, 3); see `slices.calibration_bins`. `what` is what the
-    model predicts, and `hit` says when a prediction is right.
+    """The entries on calibration. Each array of `bins` is (R, 15, 3); see `slices.calibration_bins`. `what` names what
+    the model predicts, and `hit` names the right prediction.
     """
     some = {role: array for role, array in bins.items() if array[..., 0].sum() > 0}
     reasons = {**dict.fromkeys(bins.keys() - some.keys(), f"no {what} has a known answer"), **(missing or {})}
