@@ -1,4 +1,4 @@
-"""The table of privacy on the page and the cards, and the gate of training after a finding of privacy."""
+"""Tests the table of privacy on the page and the cards, and the gate of training after a finding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe_with(path: Path, **privacy: Any) -> Recipe:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """One of two rows has a value from the seed of neither row."""
+    """One of two rows has a value from a third seed."""
     return corpus_of(tmp_path / "run", [row(f"Ask {MAIL}.", 0, sources=SOURCES), row("Nobody.", 1, sources=SOURCES)])
 
 
