@@ -134,7 +134,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
 
 
 def _statement(found: Distances, held_out: Sequence[HeldOut], seed: int, answers: _Answers) -> Statement:
-    """What the student lost or gained, by the distances and the answers that were computed."""
+    """The loss statement, from the distances and answers that the evaluation has computed."""
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out], float)
     scale = Scale([r.seed_id for r in held_out], seed)
     agreement = {role: array for role, array in by_role(found.agreement).items() if role != "teacher"}

@@ -22,9 +22,10 @@ _ROWS = 1024
 
 @dataclass
 class Copies:
-    """The copies from one private source. `rows` is the number of rows with a span of its texts, and `own` is the
-    number of those whose longest span is of their own seed. `longest` is the most words of a span, and `ids` are the
-    first rows. `searched` and `short` are the numbers of its texts that were searched, and that are too short.
+    """The copies from one private source. `rows` is the number of rows that have a span of words in common with a text
+    of the source. `own` is the number of these rows whose longest span is from their own seed. `longest` is the number
+    of words of the longest span, and `ids` are the ids of the first rows. `searched` is the number of texts that were
+    searched, and `short` is the number of texts that are too short for the search.
     """
 
     source: str
@@ -37,7 +38,7 @@ class Copies:
 
 
 def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
-    """For each private source with texts: the rows of the corpus `folder` whose completions have a span of them. Raises
+    """The copies from each private source that has texts. The completions of the corpus `folder` are searched. Raises
     RecipeError when a private file cannot be read, and CorpusError when a file of the corpus is damaged.
     """
     names: dict[str, int] = {}

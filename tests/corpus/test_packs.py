@@ -1,4 +1,6 @@
-"""The domain packs: seeds in five kinds, right references, held-out seeds apart from the others, and a rubric."""
+"""The domain packs have seeds of five kinds, right references, held-out seeds that differ from the training seeds, and
+a rubric.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,10 @@ PACKS = ("customer_support", "finance", "healthcare", "legal")
 KINDS = {"explain", "calculate", "classify", "extract", "decide"}
 DECISIONS = {"help", "decline"}
 MORE_DECISIONS = {"healthcare": {"urgent"}}
-WORDS = 5  # words of a sequence, as in `curate.split_twins`
-ALIKE = 0.5  # below the 0.8 of `curate.split_twins`
-CONSTANTS = {"1", "100"}  # numbers that a calculation may have without the question: percentages and interest
+WORDS = 5  # number of words of a sequence, as in `curate.split_twins`
+ALIKE = 0.5  # maximum similarity; `curate.split_twins` rejects rows from 0.8 on
+CONSTANTS = {"1", "100"}
+"""Numbers that may be in a calculation although they are not in the question, for percentages and interest."""
 OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

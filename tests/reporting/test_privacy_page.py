@@ -1,4 +1,4 @@
-"""The table of privacy on the page and the cards, and the gate of training after a finding of privacy."""
+"""Tests the table of privacy on the page and the cards, and the gate of training after a finding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe_with(path: Path, **privacy: Any) -> Recipe:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """One of two rows has a value from the seed of neither row."""
+    """One of two rows has a value from a third seed."""
     return corpus_of(tmp_path / "run", [row(f"Ask {MAIL}.", 0, sources=SOURCES), row("Nobody.", 1, sources=SOURCES)])
 
 
@@ -62,7 +62,7 @@ def test_a_leak_is_on_the_page_the_card_and_the_report_without_its_value(run, tm
     assert (report.status, report.passed) == ("CONTESTED", True)
     assert "Tests of privacy found 1 leak" in page.text
     assert "Tests of privacy found 1 leak" in card
-    assert "1 value in 1 row of another prompt, another seed or a private source" in page.text
+    assert "1 value in 1 row from another prompt, another seed or a private source" in page.text
     line = next(one for one in card.splitlines() if "personal data from elsewhere" in one)
     assert line.startswith(
         "| corpus | personal data from elsewhere, all kinds | found | 50% (9.45 to 90.5) | 0% | – | 2 |"

@@ -32,17 +32,17 @@ class Text:
 
 
 def texts(source: Path, split: str, tokens: Tokens, longest: int, most: int, seed: int) -> list[Text]:
-    """At most `most` kept rows of a split, in the order of their hashes. Rows of more than `longest` tokens are left
-    out, as in training. `seed` chooses the rows. Raises TeacherError when the chat template refuses a row, and
-    CorpusError when a file is damaged.
+    """At most `most` kept rows of a split, one of each seed or group, in the order of their hashes. Rows of more than
+    `longest` tokens are left out, as in training. `seed` chooses the rows. Raises TeacherError when the chat template
+    refuses a row, and CorpusError when a file is damaged.
     """
     chosen = [text for row in _chosen(source, split, most, seed) if (text := _text(tokens, row)) is not None]
     return [one for one in chosen if len(one.prompt) + len(one.completion) <= longest]
 
 
 def _chosen(source: Path, split: str, most: int, seed: int) -> list[Mapping[str, object]]:
-    """One row of each of `most` units. Of a unit, the row with the smallest hash is used; of all units, those with the
-    smallest hashes. The memory holds at most twice as many rows.
+    """One row of each of `most` units. A unit is a seed or a group. Of each unit, the row with the smallest hash is
+    used. If there are more units, the units with the smallest hashes are used. At most 2 · `most` rows are in memory.
     """
     found: dict[str, tuple[int, Mapping[str, object]]] = {}
     bound = 1 << 64
@@ -66,8 +66,8 @@ def _hash(seed: int, name: str) -> int:
 
 
 def _text(tokens: Tokens, row: Mapping[str, object]) -> Text | None:
-    """The row in tokens, as `distill.streaming.conversations` reads it. None for a row without a completion, or with a
-    completion of several messages or without text.
+    """The token ids of a row, the same as `distill.streaming.conversations` makes. None if the completion is missing,
+    has several messages, or has no text.
     """
     prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
     if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
@@ -93,7 +93,7 @@ def _messages(value: object) -> list[Message]:
 
 
 def why_not(trained: Training) -> str:
-    """Why the rows of the corpus are not what this student learned, or "" if they are."""
+    """The reason why the student did not learn the rows of the corpus as they are, or "" if it did."""
     section = trained.train
     share = section.get("share", 1.0)
     if isinstance(share, int | float) and share < 1:
