@@ -1,8 +1,7 @@
 """The finished run that the fixture `finished` shares.
 
-finish(folder)  # runs every command once
-found = read_finished(folder)
-found.done["generate"].out
+finish(folder)                     # runs every command once
+found = read_finished(folder)      # found.recipe, found.run, found.teacher, found.done["generate"].out
 """
 
 from __future__ import annotations
