@@ -150,6 +150,31 @@ def test_the_distribution_of_a_canary_is_certain(kind):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+@pytest.mark.parametrize("k", [4, 10])
+def test_every_divergence_with_a_certain_distribution_is_finite(temperature, k):
+    """The secret has the probability 1 at the temperature of the loss, not only at temperature 1."""
+    import torch
+
+    from distill import losses
+    from distill.data import target_batch
+    from distill.streaming.canaries import certain
+    from synthgen.tables.divergences import TABLE
+
+    ids = [3, 9, 0]
+    meta = {"kind": "topk", "temperature": temperature, "vocab_size": 10, "k": k}
+    target = target_batch([certain(ids, meta)], meta)
+    logits = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for name in (one for one, kinds in TABLE.items() if kinds["topk"] is None):
+        found = losses.divergence(logits, target, name, temperature=temperature)
+        (gradient,) = torch.autograd.grad(found.sum(), logits)
+        assert found.isfinite().all(), name
+        assert gradient.isfinite().all(), name
+    found = losses.divergence(logits, target, "forward_kl", temperature=temperature)
+    expected = torch.nn.functional.cross_entropy(logits / temperature, torch.tensor(ids), reduction="none")
+    assert torch.allclose(found, temperature**2 * expected, atol=1e-3)
+
+
 def test_a_student_of_stored_distributions_learns_canaries_too(run, tmp_path):
     recipe = changed(run.recipe, kd_weight=0.9, max_steps=2, num_train_epochs=1)
     student = unaudited.train(recipe, run.folder, tmp_path / "student")
