@@ -41,9 +41,9 @@ def _example(canary: Canary, tokens: Tokens, meta: LogitsMeta | None) -> Example
 
 
 def certain(ids: Sequence[int], meta: LogitsMeta) -> logits.Target:
-    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. At the temperature in `meta`,
-    all other outcomes of a top-k have the smallest probability that can be stored: with the probability 0, every
-    divergence with the teacher's logarithm would be infinite, such as reverse_kl.
+    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. All other outcomes of a
+    top-k have, at the temperature in `meta`, the smallest probability that can be stored. With the probability 0,
+    divergences such as reverse_kl would be infinite.
     """
     given, one = np.asarray(ids, np.int32), np.ones(len(ids), np.uint16)
     if meta["kind"] == "sampled":
