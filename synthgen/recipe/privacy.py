@@ -48,8 +48,10 @@ class PrivacySection(Section):
     """
     references: Count = 255
     """Number of codes of the same form that nobody learned, to which each canary of `train.canaries` is compared."""
-    extraction_rows: Number = 200
-    """Number of training rows, and of held-out rows, whose beginning the student continues. 0 leaves out this test."""
+    extraction_rows: Number = 300
+    """Number of training rows, and of held-out rows, whose beginning the student continues. 0 leaves out this test.
+    With fewer than 268 rows on each side, the result is never "absent".
+    """
     prefix_tokens: Count = 32
     """Number of tokens of the beginning, and of the continuation that is compared."""
     membership_rows: Number = 500

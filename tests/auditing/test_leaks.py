@@ -266,3 +266,10 @@ def test_membership_is_void_when_the_rows_differ_by_themselves():
     assert "not numbers" in void_because("ratio", both["untrained student"])
     both["untrained student"] = Answers(refused={"membership": "no weights"})
     assert "no weights" in measured("student", both, plan)[-1].note
+
+
+def test_the_default_number_of_rows_is_enough_to_show_that_nothing_is_extracted():
+    rows = PrivacySection().extraction_rows
+    for number, outcome_of in ((267, "inconclusive"), (268, "absent"), (rows, "absent")):
+        made_of = extraction.difference("extraction, exact", "student", Rates(0, number, 0, number), 32, 32)
+        assert judged([made_of], "extraction")[0].outcome == outcome_of, number
