@@ -43,20 +43,22 @@ def _example(canary: Canary, tokens: Tokens, meta: LogitsMeta | None) -> Example
 
 
 def certain(ids: Sequence[int], meta: LogitsMeta) -> logits.Target:
-    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. The other tokens of a top-k
-    have the smallest probability that can be stored.
+    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. All other outcomes of a
+    top-k have, at the temperature in `meta`, the smallest probability that can be stored. With the probability 0,
+    divergences such as reverse_kl would be infinite.
     """
     given, one = np.asarray(ids, np.int32), np.ones(len(ids), np.uint16)
     if meta["kind"] == "sampled":
         return logits.Sampled(given, one * np.uint16(meta["draws"]), one)
     others = min(meta["k"], meta["vocab_size"]) - 1
+    tail = logits.FLOOR if others + 1 < meta["vocab_size"] else -np.inf  # without further tokens, there is no residual
     further = (given[:, None] + 1 + np.arange(others)) % meta["vocab_size"]
-    logprobs = np.full((len(given), 1 + others), logits.FLOOR, np.float32)
+    logprobs = np.full((len(given), 1 + others), logits.FLOOR * meta["temperature"], np.float32)
     logprobs[:, 0] = 0.0
     return logits.TopK(
         np.concatenate([given[:, None], further], 1).astype(np.int32),
         logprobs,
-        np.full(len(given), -np.inf, np.float32),
+        np.full(len(given), tail, np.float32),
         np.zeros(len(given), np.float32),
     )
 

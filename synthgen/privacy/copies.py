@@ -38,8 +38,9 @@ class Copies:
 
 
 def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
-    """The copies from each private source that has texts. The completions of the corpus `folder` are searched. Raises
-    RecipeError when a private file cannot be read, and CorpusError when a file of the corpus is damaged.
+    """The copies from each private source that has texts, and from each file in `private`. The completions of the corpus
+    `folder` are searched. Raises RecipeError when a private file cannot be read, and CorpusError when a file of the
+    corpus is damaged.
     """
     names: dict[str, int] = {}
     owners: list[int] = []
@@ -49,8 +50,10 @@ def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
         owners.append(names.setdefault(one.source, len(names)))
         seeds.append(one.seed_id)
         texts.append(one.text)
+    for path in section.private:  # a file without any text is reported too
+        names.setdefault(Path(path).name, len(names))
     if not texts:
-        return []
+        return [Copies(name) for name in names]
     index = Spans(texts, owners, min_words=section.min_words, min_share=section.min_share, shortest=section.shortest)
     owner = np.array(owners)
     searched = np.bincount(owner, index.long_enough, len(names)).astype(int)

@@ -21,6 +21,7 @@ _DATA: Denied = "personal_data"
 _TEXTS: Denied = "private_texts"
 _SHARED = "share_data"
 _NO_ROWS = "no kept row has a completion"
+_NO_TEXT = "it has no text"
 _NONE_PRIVATE = "no source is marked as private: set `private` in `seeds`, or set `audit.privacy.private`"
 _IN_COMPLETION = "the share of kept rows with such a value in the completion"
 
@@ -53,12 +54,13 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
         name = f"private texts of {one.source}"
         if not one.searched:
             why = f"each of its {_several(one.short, 'text')} has fewer than {section.shortest} words"
+            why = why if one.short else _NO_TEXT
             yield Measurement(name, _CORPUS, f"copies of {words}", "share", "not measurable", note=why)
             continue
         about = f"the share of kept rows whose completion has {words}"
         yield _share(name, about, found, one.rows, "; ".join(_notes(one, known, section)))
     for source in sorted(known.private - {one.source for one in copied}):
-        why = known.why_not or "it has no text"
+        why = known.why_not or _NO_TEXT
         yield Measurement(
             f"private texts of {source}", _CORPUS, f"copies of {words}", "share", "not measurable", note=why
         )
@@ -103,10 +105,15 @@ def findings(
         if count := found.made_from[source]:
             reason = f"{_several(count, 'row')} were made from a private source, and the rows are to be shared"
             yield _finding(source, bad[_TEXTS], reason)
-    unread = known.private - {one.source for one in copied}
-    if unread and _TEXTS in section.deny:
-        reason = f"it is not known whether completions copy its texts: {known.why_not or 'it has no text'}"
-        yield from (_finding(source, "UNKNOWN", reason) for source in sorted(unread))
+    for source, why in sorted(_not_known(copied, known).items()) if _TEXTS in section.deny else ():
+        yield _finding(source, "UNKNOWN", f"it is not known whether completions copy its texts: {why}")
+
+
+def _not_known(copied: Sequence[Copies], known: Known) -> dict[str, str]:
+    """Each private source whose texts are not known as they were in the run, with the reason."""
+    empty = {one.source for one in copied if not (one.searched or one.short)}
+    unread = known.private if known.why_not else known.private - {one.source for one in copied}
+    return dict.fromkeys(empty, _NO_TEXT) | dict.fromkeys(unread, known.why_not or _NO_TEXT)
 
 
 def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> Measurement:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from synthgen.auditing.result import Subject
-from synthgen.errors import SynthgenError
+from synthgen.errors import RecipeError, SynthgenError
 from synthgen.recipe import SeedSource
 from synthgen.recipe.privacy import PrivacySection
 from synthgen.seeds import Seeds, load_seeds, read_rows
@@ -84,8 +84,13 @@ def texts_of_files(paths: Iterable[str]) -> Iterator[PrivateText]:
     """All texts in the rows of private files or folders. Raises RecipeError when one of them cannot be read."""
     for path in paths:
         name = Path(path).name
-        for _, row in read_rows(SeedSource(path=path, license="unknown", source=name)):
-            yield from (PrivateText(name, "", text) for text in strings(row))
+        try:
+            for _, row in read_rows(SeedSource(path=path, license="unknown", source=name)):
+                yield from (PrivateText(name, "", text) for text in strings(row))
+        except RecipeError as error:
+            raise RecipeError(
+                f"audit.privacy.private: {error.message}", "correct this file, or the key audit.privacy.private"
+            ) from None
 
 
 def parts_of(items: Iterable[T], size: int) -> Iterator[list[T]]:

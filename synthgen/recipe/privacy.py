@@ -54,9 +54,9 @@ class PrivacySection(Section):
     """Number of references for each canary of `train.canaries`. References are codes of the same form that no model has
     learned.
     """
-    extraction_rows: Number = 200
+    extraction_rows: Number = 300
     """For the test of extraction: the maximum number of training rows, and of held-out rows, whose beginning the
-    student continues. 0 leaves out this test.
+    student continues. With fewer than 268 rows on each side, the result is never "absent". 0 leaves out this test.
     """
     prefix_tokens: Count = 32
     """For the test of extraction: the number of tokens that the student gets from each completion, and the number of

@@ -11,7 +11,7 @@ import pytest
 from synthgen.auditing.privacy import exposure, extraction, membership
 from synthgen.auditing.privacy.canaries import DIGITS, make
 from synthgen.auditing.privacy.extraction import Rates
-from synthgen.auditing.privacy.models import Answers, Plan, measured, void_because
+from synthgen.auditing.privacy.models import Answers, Plan, figures, measured, void_because
 from synthgen.auditing.privacy.onesided import OneSided, judged, outcome
 from synthgen.errors import UserError
 from synthgen.recipe.privacy import PrivacySection
@@ -87,6 +87,14 @@ def test_single_canaries_need_enough_references():
     assert exposure.identifiable(32, 1023)
 
 
+def test_the_number_of_identified_canaries_is_left_out_when_none_could_be_identified():
+    answers = {"student": Answers(ranks=np.ones(32, int))}
+    for references, counted in ((255, None), (1023, 32)):
+        plan = Plan(PrivacySection(references=references), [], lambda model, most: ([], []))
+        found = figures(answers, plan)["canaries of the student"]
+        assert (found["ranked first"], found.get("identified one by one")) == (32, counted)
+
+
 def test_a_student_that_knows_all_secrets_is_found_although_its_exposures_have_no_spread():
     canaries = make(6, (1, 4), 0)
     tests = judged(exposure.tests(canaries, np.ones(6, int), 63, "student"), "exposure")
@@ -100,6 +108,30 @@ def test_a_student_that_knows_all_secrets_is_found_although_its_exposures_have_n
     assert (tests[0].estimate, tests[0].high, tests[0].null) == (6.0, 6.0, exposure.null_mean(63))
     assert tests[0].low < 6
     assert tests[-1].p == pytest.approx((1 / 64) ** 6)
+
+
+@pytest.mark.parametrize("references", [1, 2])
+def test_too_few_references_never_show_that_there_is_no_leak(references):
+    """The exposure of a known secret is log2(R + 1) bits, which is less than the null mean and the margin together."""
+    tests = judged(exposure.tests(make(32, (1,), 0), np.ones(32, int), references, "student"), "exposure")
+    assert tests[0].outcome == "not measurable"
+    assert "raise audit.privacy.references" in tests[0].note
+    assert tests[-1].outcome == "found"
+    enough = judged(exposure.tests(make(32, (1,), 0), np.ones(32, int), 3, "student"), "exposure")
+    assert enough[0].outcome == "found"
+
+
+@pytest.mark.parametrize("canaries", [4, 11])
+def test_a_student_that_knows_a_few_secrets_is_seldom_free_of_leaks(canaries):
+    """A known secret has 8 bits. With 15% of them, the mean is at the margin, where 5% may be called absent."""
+    rng = np.random.default_rng(0)
+    limit = exposure.null_mean(255) + exposure.MARGIN
+    share, absent = exposure.MARGIN / (8 - exposure.null_mean(255)), 0
+    for _ in range(1000):
+        bits = exposure.exposures(rng.integers(1, 257, canaries), 255)
+        bits[rng.random(canaries) < share] = 8
+        absent += exposure.interval(bits, 255, 0.9)[1] < limit
+    assert absent / 1000 <= 0.05
 
 
 def test_each_number_of_repeats_has_its_own_canaries():
@@ -234,3 +266,10 @@ def test_membership_is_void_when_the_rows_differ_by_themselves():
     assert "not numbers" in void_because("ratio", both["untrained student"])
     both["untrained student"] = Answers(refused={"membership": "no weights"})
     assert "no weights" in measured("student", both, plan)[-1].note
+
+
+def test_the_default_number_of_rows_is_enough_to_show_that_nothing_is_extracted():
+    rows = PrivacySection().extraction_rows
+    for number, outcome_of in ((267, "inconclusive"), (268, "absent"), (rows, "absent")):
+        made_of = extraction.difference("extraction, exact", "student", Rates(0, number, 0, number), 32, 32)
+        assert judged([made_of], "extraction")[0].outcome == outcome_of, number

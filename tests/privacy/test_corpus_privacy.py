@@ -250,8 +250,32 @@ def test_files_named_in_the_section_are_private(tmp_path):
     assert named(result, "private texts of memo.jsonl").outcome == "found"
     assert result.figures["personal data"] == {"email, other": 1}
     assert "1 of them from a private source" in named(result, "another prompt").note
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=r"audit\.privacy\.private: seed file") as raised:
         audited(one, private=[str(tmp_path / "gone.jsonl")])
+    assert raised.value.hint == "correct this file, or the key audit.privacy.private"
+
+
+def test_a_private_file_without_texts_is_said(tmp_path):
+    one = made(tmp_path, [row("Fine.", 0)], {"tests": [{"id": "s0", "q": "x"}]})
+    for name, content in (("empty.jsonl", ""), ("null.jsonl", '{"text": null}\n')):
+        path = tmp_path / name
+        path.write_text(content)
+        found = named(audited(one, private=[str(path)]), f"private texts of {name}")
+        assert (found.outcome, found.note) == ("not measurable", "it has no text")
+        assert audited(one, private=[str(path)]).status == "ALLOW"
+        assert audited(one, private=[str(path)], deny=["private_texts"]).status == "UNKNOWN"
+
+
+def test_a_private_source_that_changed_since_the_run_is_not_known_to_be_free_of_copies(tmp_path):
+    """Otherwise a text that was copied could be deleted from the source, and `deny` would not find it."""
+    ours = [{"id": "p", "q": PRIVATE}, {"id": "q", "q": "another text of the same private source, for the test"}]
+    one = made(tmp_path, [row(PRIVATE, 0)], {"tests": [{"id": "s0", "q": "x"}], "ours": ours}, "ours")
+    assert audited(one, deny=["private_texts"]).status == "DENY"
+    Path(one["recipe"].seeds[1].path).write_text(json.dumps(ours[1]) + "\n")
+    assert audited(one).status == "ALLOW"
+    result = audited(one, deny=["private_texts"])
+    assert result.status == "UNKNOWN"
+    assert "the seeds have changed" in result.findings[0].reasons[0]
 
 
 def test_rows_that_were_made_from_private_seeds_are_counted(tmp_path):

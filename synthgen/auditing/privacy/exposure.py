@@ -97,6 +97,10 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
     (low, high), (_, upper) = interval(bits, references), interval(bits, references, 0.9)
     error = null_deviation(references) / math.sqrt(max(count, 1))
     least = max(threshold(count), null + MARGIN) if count else math.nan
+    why_not = "" if count else "there are no canaries"
+    if math.log2(references + 1) < null + MARGIN:
+        why_not = f"with {references} references, the exposure of a known secret is not {MARGIN:g} bit above the null"
+        why_not += ": raise audit.privacy.references"
     return OneSided(
         name,
         subject,
@@ -110,7 +114,7 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
         margin=MARGIN,
         n=count,
         detectable=least + (quantile(POWER, count - 1) * error if count > 1 else math.nan),
-        why_not="" if count else "there are no canaries",
+        why_not=why_not,
     )
 
 
@@ -119,9 +123,11 @@ def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float
 
     The interval is the union of two intervals. The first is Student's t interval, which alone is too short for few
     canaries, because exposures are skewed. The second is the exact interval for the mean of an exponential
-    distribution, which exposures have without a leak. If all canaries have the same exposure, another interval replaces
-    Student's: the share of canaries with another exposure is at most 1 − tail^(1/m) (Clopper and Pearson, Biometrika
-    26, 1934), and their exposure is between 0 and log2(R + 1).
+    distribution, which exposures have without a leak. The upper end also allows for canaries that differ from all m
+    canaries: their share is at most 1 − tail^(1/m) (Clopper and Pearson, Biometrika 26, 1934), and their exposure is at
+    most log2(R + 1). Without this, a model that knows one secret in seven by heart would often be called free of leaks
+    after a test of ten other secrets. If all canaries have the same exposure, Student's interval does not exist, and
+    the lower end allows for such canaries too.
     """
     from scipy import special
 
@@ -130,11 +136,9 @@ def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float
         return math.nan, math.nan
     total = float(bits.sum())
     ends = [total / float(special.gammaincinv(count, p)) for p in (1 - tail, tail)]
-    if np.ptp(bits) == 0:
-        same, value = tail ** (1 / count), float(bits[0])
-        ends += [same * value, same * value + (1 - same) * most]
-    else:
-        ends += mean(bits, np.arange(count)).interval(level)
+    same, middle = tail ** (1 / count), total / count
+    ends.append(same * middle + (1 - same) * most)
+    ends += [same * middle] if np.ptp(bits) == 0 else mean(bits, np.arange(count)).interval(level)
     return max(0.0, min(ends)), min(most, max(ends))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen import corpus
+from synthgen.auditing.privacy.canaries import make
 from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 from synthgen.results.training import Training
@@ -95,6 +96,8 @@ def _messages(value: object) -> list[Message]:
 def why_not(trained: Training) -> str:
     """The reason why the student did not learn the rows of the corpus as they are, or "" if it did."""
     section = trained.train
+    if why := unfinished(trained):
+        return why
     share = section.get("share", 1.0)
     if isinstance(share, int | float) and share < 1:
         return "the student learned only a share of the training rows (train.share)"
@@ -104,3 +107,32 @@ def why_not(trained: Training) -> str:
     if isinstance(rationale, Mapping) and rationale.get("mode") != "then_answer":
         return "the student learned the rows in another form (train.rationale)"
     return ""
+
+
+def unfinished(trained: Training) -> str:
+    """Why some training rows and canaries were never learned, or "" if each was learned at least once. A training may
+    end in its first epoch by `train.max_steps`, or because early stopping took the weights of an early step.
+    """
+    section = trained.train
+    planted, size = section.get("canaries"), section.get("batch_size")
+    if not isinstance(size, int):
+        return ""
+    extra = sum(one.repeats for one in make(**planted)) if isinstance(planted, dict) else 0
+    epoch, steps = -(-(trained.rows + extra) // size), learned_steps(trained)
+    if steps >= epoch:
+        return ""
+    return (
+        f"the student has the weights of step {steps:,}, and an epoch has {epoch:,} steps, so it is not known which "
+        "rows and canaries it learned: train for an epoch or more"
+    )
+
+
+def learned_steps(trained: Training) -> int:
+    """The number of steps after which the student has its weights. With early stopping, these are the weights with the
+    lowest validation loss.
+    """
+    metrics = next(iter(trained.metrics.values()), [])
+    measured = [one for one in metrics if "validation" in one]
+    if trained.train.get("early_stopping_patience") and measured:
+        return int(min(measured, key=lambda one: one["validation"])["step"]) + 1
+    return trained.steps

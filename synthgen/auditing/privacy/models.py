@@ -19,7 +19,7 @@ from synthgen.auditing.models.job import open_model
 from synthgen.auditing.privacy import exposure, extraction, membership
 from synthgen.auditing.privacy.asking import code_scores, continuations, token_scores
 from synthgen.auditing.privacy.canaries import Canary, make
-from synthgen.auditing.privacy.learned import Text, texts, why_not
+from synthgen.auditing.privacy.learned import Text, texts, unfinished, why_not
 from synthgen.auditing.privacy.onesided import OneSided, judged
 from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
 from synthgen.auditing.statistics import Estimate, Numbers
@@ -92,7 +92,7 @@ def audit_student(subject: Subject, section: PrivacySection) -> AuditResult:
     return AuditResult(
         "CONTESTED" if findings else "ALLOW",
         tuple(findings),
-        _figures(answers, plan),
+        figures(answers, plan),
         tuple(one for found in tests.values() for one in found),
         notes=tuple(_alarms([*tests[BEFORE], *tests[TEACHER]])),
     )
@@ -146,6 +146,8 @@ def _plan(subject: Subject, section: PrivacySection, trained: Training) -> Plan:
     refused = {}
     if not canaries:
         refused["exposure"] = "no canaries were planted: set train.canaries and train again"
+    elif why := unfinished(trained):
+        refused["exposure"] = why
     rows = why_not(trained) if subject.known else "the corpus that this model was trained on is not known"
     for name, most in (("extraction", section.extraction_rows), ("membership", section.membership_rows)):
         if rows or not most:
@@ -339,16 +341,19 @@ def void_because(attack: str, before: Answers) -> str:
     )
 
 
-def _figures(answers: Mapping[str, Answers], plan: Plan) -> dict[str, dict[str, float]]:
-    """Numbers for the report: how many canaries have rank 1, and how many are identified one by one, for each model."""
-    figures: dict[str, dict[str, float]] = {}
+def figures(answers: Mapping[str, Answers], plan: Plan) -> dict[str, dict[str, float]]:
+    """Numbers for the report: how many canaries have rank 1, and how many are identified one by one, for each model.
+    With too few references for the number of canaries, no canary can be identified, and the report has no such number.
+    """
+    counts: dict[str, dict[str, float]] = {}
     references = plan.section.references
     for role, given in answers.items():
         if given.ranks is not None:
-            figures[f"canaries of the {role}"] = {
+            found = counts[f"canaries of the {role}"] = {
                 "canaries": float(len(given.ranks)),
                 "ranked first": float((given.ranks == 1).sum()),
-                "identified one by one": float(exposure.identified(given.ranks, references)),
                 "references": float(references),
             }
-    return figures
+            if exposure.identifiable(len(given.ranks), references):  # else 0 would say that none can be identified
+                found["identified one by one"] = float(exposure.identified(given.ranks, references))
+    return counts
