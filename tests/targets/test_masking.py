@@ -18,6 +18,9 @@ from transformers import AutoModelForCausalLM
 
 import synthgen
 from distill.data import Choice, Example
+from distill.streaming.conversations import reader_of
+from distill.streaming.mapped import Completions
+from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets.masking import Masking, differ, first
 from distill.targets.stored import Rows, batch_loss
 from synthgen import logits
@@ -198,3 +201,30 @@ def test_what_cannot_be_masked_is_refused(run, kept, section, says):
     with pytest.raises(RecipeError) as caught:
         run(kept, **section)
     assert says in str(caught.value)
+
+
+def rows_of(run, split: str = "train") -> Stream:
+    """The masked rows of teacher a, as a training reads them."""
+    recipe, folder = run(TOPK, teacher="a", mask_divergence="b")
+    reader = reader_of(LocalModel.open(recipe.teacher).tokens, ("a", "b"))
+    choice = Choice(512, split, teachers=("a", "b"), merge=first, mask=Masking(("a", "b")))
+    return open_stream(folder / "curated", reader, cache_folder(folder / "curated", folder / "rows"), choice)
+
+
+def test_rows_of_other_processes_are_masked_too(run):
+    """The loss of every process is divided by the tokens of the whole step, so each must know all masks."""
+    stream = rows_of(run)
+    numbers = range(4)
+    alone = [e.learned for e in stream.batch(numbers)]
+    assert sum(alone) < sum(len(e.completion) for e in stream.batch(numbers)), "the test needs masked tokens"
+    for rank in range(2):
+        batch = stream.batch(numbers, rank, 2)
+        assert [e.learned for e in batch] == alone
+        assert [e.target is None for e in batch] == [n % 2 != rank for n in numbers]
+
+
+def test_the_validation_loss_counts_no_masked_tokens(run):
+    """The loop normalizes the loss by the outlines of all validation rows."""
+    rows = Completions(rows_of(run))
+    assert [e.learned for e in rows.outline] == [e.learned for e in rows[:]]
+    assert all(e.target is None for e in rows.outline)
