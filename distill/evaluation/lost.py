@@ -7,7 +7,7 @@ The names of the models are those of `synthgen.results.statement.Entry`: "teache
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from distill.evaluation.grouped import DIFFERENCE, SHARE, Scale, widened
 from distill.evaluation.slices import calibration_draws, chance_error
 from distill.intervals import Array, spread
 from synthgen.results.measures import FORMATS, Value, middle, shown
-from synthgen.results.statement import Entry
+from synthgen.results.statement import FEWEST, Entry
 
 Models = Mapping[str, Array]
 """The name of a model → a value for each row."""
@@ -27,6 +27,7 @@ ROLES = {"teacher": "teacher", "untrained": "base", "distilled": "student"}
 BASE = "the student before its first step of training"
 OF_ITSELF = {"teacher": "the teacher is what the other models are compared with"}
 NO_REFERENCE = "no held-out row has a reference answer"
+_NOT_FINITE = "some of its values are infinite or not numbers, so they have no mean"
 
 RIGHT = Entry(
     dimension="accuracy",
@@ -88,21 +89,32 @@ def compared(
     NaN, and a difference leaves out a row where either value is NaN.
 
     With `weights`, the means are Σ values / Σ weights. `missing` says why a model has no values, and `nothing` why all
-    of its values are NaN.
+    of its values are NaN. A difference over fewer than FEWEST groups has no interval if the student was measured on
+    more groups, because `Entry.groups` then does not show how few they are.
     """
     is_share = FORMATS[entry.format].unit == "%" and entry.measure != SURE.measure
     bounds = (SHARE, DIFFERENCE) if is_share else (None, None)
     found = {role: _mean(array, scale, weights, bounds[0]) for role, array in values.items()}
-    apart = {
-        f"minus_{role}": _mean(values["student"] - values[role], scale, weights, bounds[1])
-        for role in ("teacher", "base")
-        if role in values and "student" in values
-    }
-    reasons = {role: nothing for role, value in found.items() if value is None}
+    reasons = {role: nothing if np.isnan(values[role]).all() else _NOT_FINITE for role in values if found[role] is None}
     reasons |= {role: why for role, why in (missing or {}).items() if role not in values}
-    known: list[int] = np.flatnonzero(~np.isnan(values["student"])).tolist() if "student" in values else []
-    groups = {scale.groups[n] for n in known}
-    return replace(entry.valued({**found, **apart}), n=len(known), groups=len(groups), missing=reasons)
+    if "student" not in values:
+        return replace(entry.valued(found), missing=reasons)
+    known, groups = _known(values["student"], scale)
+    apart, note = {}, entry.note
+    for role in [one for one in ("teacher", "base") if one in values]:
+        difference_R = values["student"] - values[role]
+        both, shared = _known(difference_R, scale)
+        value = _mean(difference_R, scale, weights, bounds[1])
+        apart[f"minus_{role}"] = middle(value) if shared < FEWEST <= groups else value
+        if 0 < both < known:
+            note += f" The difference from the {role} is over {both:,} {entry.unit} in {shared:,} groups."
+    return replace(entry.valued({**found, **apart}), n=known, groups=groups, missing=reasons, note=note)
+
+
+def _known(values_R: Array, scale: Scale) -> tuple[int, int]:
+    """(the number of rows whose value is not NaN, the number of their groups)."""
+    places = np.flatnonzero(~np.isnan(values_R)).tolist()
+    return len(places), len({scale.groups[n] for n in places})
 
 
 def _mean(values_R: Array, scale: Scale, weights: Array | None, bounds: tuple[float, float] | None) -> Value:
@@ -138,7 +150,25 @@ def calibrated(
     ece = replace(ECE.valued(_errors(some, scale)), note=note, missing=reasons)
     over = f"{SURE.note} There were {int(counts.sum()):,} {what}s."
     entries = [ece, compared(replace(SURE, note=over), sure, scale, weights=counts, missing=reasons)]
+    alike = [role for role, array in some.items() if array[..., 2].sum() in (0, array[..., 0].sum())]
+    entries = [_uncertain(one, alike, what) for one in entries]
     return [replace(one, n=len(counts), groups=len(set(scale.groups)), unit=unit) for one in entries]
+
+
+def _uncertain(entry: Entry, alike: Sequence[str], what: str) -> Entry:
+    """An entry on calibration without the intervals that depend on the models `alike`, whose predictions are all hits,
+    or none of them is. In all resamples their share of hits is the same, so a bootstrap would claim that this share is
+    known exactly.
+    """
+    if not alike:
+        return entry
+    values = {role: getattr(entry, role) for role in ("teacher", "base", "student")}
+    for role in ("teacher", "base"):
+        values[f"minus_{role}"] = getattr(entry, f"minus_{role}")
+    unsure = {*alike, *(f"minus_{role}" for role in ("teacher", "base") if {role, "student"} & set(alike))}
+    note = f" No interval depends on the {' and the '.join(alike)}: each {what} was a hit, or none was."
+    values = {name: middle(value) if name in unsure else value for name, value in values.items()}
+    return replace(entry.valued(values), note=entry.note + note)
 
 
 def _errors(bins: Models, scale: Scale) -> dict[str, Value]:

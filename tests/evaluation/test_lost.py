@@ -11,12 +11,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from distill.evaluation.diversity import Grams, distinct, diverse, self_bleu, words
 from distill.evaluation.grouped import DIFFERENCE, Scale
 from distill.evaluation.lost import NLL, RIGHT, calibrated, compared
 from distill.evaluation.said import said
-from distill.evaluation.slices import BINS, binned, chance_error
+from distill.evaluation.slices import BINS, binned, calibration_bins, chance_error
+from synthgen.errors import UserError
 from synthgen.results.measures import Interval
 from synthgen.results.statement import Entry
 from synthgen.results.statement_text import verdict
@@ -205,6 +207,41 @@ def test_few_groups_have_no_verdict():
         assert verdict(found, "minus_teacher") == word
     alone = compared(RIGHT, {"student": np.ones(9), "teacher": np.zeros(9)}, scale(9, each=9))
     assert (alone.student, alone.minus_teacher, verdict(alone, "minus_teacher")) == (1.0, 1.0, "")
+
+
+def test_a_difference_over_few_rows_has_no_verdict():
+    """The student was measured on 20 groups, and the base on 4 of them."""
+    base = np.full(20, np.nan)
+    base[:4] = [0, 0, 0, 1]
+    found = compared(RIGHT, {"student": np.ones(20), "base": base}, scale(20))
+    assert found.minus_base == 0.75
+    assert verdict(found, "minus_base") == ""
+    assert "The difference from the base is over 4 prompts in 4 groups." in found.note
+    assert "The difference" not in compared(RIGHT, {"student": base, "base": base}, scale(20)).note
+    few = compared(RIGHT, {"student": np.ones(4), "base": np.zeros(4)}, scale(4))
+    assert isinstance(few.minus_base, Interval), "`Entry.groups` shows that there are only four groups"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_have_no_mean(bad):
+    nats = np.array([1.0] * 9 + [bad])
+    found = compared(NLL, {"student": nats, "base": np.ones(10)}, scale(10), weights=np.full(10, 2.0))
+    assert found.student is found.minus_base is None
+    assert "not numbers" in found.missing["student"]
+    with pytest.raises(UserError, match="not a number"):
+        calibration_bins(torch.full((3, 7), float("nan")), torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("hits", [0, 1])
+def test_predictions_that_are_all_right_or_all_wrong_do_not_show_how_sure_a_model_should_be(hits):
+    """With 12 hits of 12, the true share of hits can be 0.8. Then the surer of two models is the worse one."""
+    bins = {"student": binned(np.full(12, 0.98), np.full(12, hits)), "teacher": predictions(12, 0, 0)}
+    for entry in calibrated(bins, scale(12), what="label", hit="right", unit="texts"):
+        assert isinstance(entry.student, float)
+        assert isinstance(entry.teacher, Interval)
+        assert isinstance(entry.minus_teacher, float)
+        assert verdict(entry, "minus_teacher") == ""
+        assert "No interval depends on the student" in entry.note
 
 
 def predictions(count: int, shift: float, seed: int) -> np.ndarray:
