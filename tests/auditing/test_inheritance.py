@@ -33,7 +33,7 @@ def notes(recipe: Recipe, *generators: str) -> tuple[str, ...]:
 
     facts = {**NO_FACTS, "sources": [{"role": "generator", "source": one, "license": "MIT"} for one in generators]}
     manifest = make("curated", facts, {})
-    subject = Subject(Path("x"), manifest, None, tuple(student_sources(recipe)), begins_with(recipe))
+    subject = Subject(Path("x"), manifest, None, tuple(student_sources(recipe)), begins_with=begins_with(recipe))
     result = audit_inheritance(subject, AuditSection())
     assert result.status == "ALLOW"
     return result.notes

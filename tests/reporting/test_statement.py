@@ -17,6 +17,7 @@ import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
 from synthgen.errors import CorpusError
+from synthgen.results.audit import audit_of_student, training_hash
 from synthgen.results.evaluation import read_evaluation
 from synthgen.results.measures import Interval
 from synthgen.results.statement import FEWEST, Entry, Statement, statement_of
@@ -186,6 +187,41 @@ def test_an_audit_of_an_older_student_does_not_count(run, finished):
     reported(run / "audit", privacy=MEASURED)  # the audit of the run measured its student
     again = statement_of(student, "decoder", None)
     assert [one.dimension for one in again.entries] == ["privacy"]
+
+
+def test_an_audit_names_the_student_that_it_tested(run):
+    """Copies of a folder may have other times, so they do not decide."""
+    student = run / "student"
+    report, training = student / "audit" / "report.json", student / "training.json"
+    reported(student / "audit", privacy=MEASURED)
+    report.write_text(json.dumps({**json.loads(report.read_text()), "student_sha256": training_hash(student)}))
+    os.utime(report, ns=(1, 1))
+    assert [one.dimension for one in statement_of(student, "decoder", None).entries] == ["privacy"]
+    training.write_text(json.dumps({**json.loads(training.read_text()), "steps": 99}))
+    os.utime(training, ns=(0, 0))
+    assert "privacy" in statement_of(student, "decoder", None).not_measured
+    assert audit_of_student(student) is None
+    training.unlink()  # training writes the card before it writes training.json
+    reported(student / "audit", privacy=MEASURED)
+    assert "privacy" in statement_of(student, "decoder", None).not_measured
+
+
+def test_each_dimension_comes_from_the_newest_audit_that_measured_it(run):
+    """The audit of the student had no test of privacy, and the later audit of the run has one."""
+    reported(run / "student" / "audit", models=BIAS)
+    reported(run / "audit", privacy=MEASURED)
+    for folder in ("student/audit", "audit"):  # the order of the two does not matter
+        os.utime(run / folder / "report.json")
+        entries = statement_of(run / "student", "decoder", None).entries
+        assert [one.dimension for one in entries] == ["privacy", "bias"]
+
+
+def test_an_audit_of_the_run_writes_the_card_of_its_student_again(run, finished):
+    (run / "student" / "README.md").write_text("old")
+    synthgen.audit(synthgen.load_recipe(finished.recipe), run)
+    assert "## What the student lost or gained" in (run / "student" / "README.md").read_text()
+    report = json.loads((run / "audit" / "report.json").read_text())
+    assert report["student_sha256"] == training_hash(run / "student")
 
 
 def test_an_audit_that_could_not_measure_says_why(run):
