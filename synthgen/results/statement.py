@@ -163,7 +163,10 @@ def entries_of(dimension: str, measurements: Iterable[Measurement]) -> list[Entr
 
 
 def _value(one: Measurement | None) -> Value:
-    if one is None or one.estimate is None:
+    """The value of a test. None if the test could not be done. Such a test can have numbers too, which say nothing
+    about its subject: a model that guesses has a score, for example.
+    """
+    if one is None or one.estimate is None or one.outcome == "not measurable":
         return None
     return one.estimate if one.low is None or one.high is None else Interval(one.estimate, one.low, one.high)
 

@@ -17,10 +17,10 @@ import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
 from synthgen.errors import CorpusError
-from synthgen.results.audit import audit_of_student, training_hash
+from synthgen.results.audit import Measurement, audit_of_student, training_hash
 from synthgen.results.evaluation import read_evaluation
 from synthgen.results.measures import Interval
-from synthgen.results.statement import FEWEST, Entry, Statement, statement_of
+from synthgen.results.statement import FEWEST, Entry, Statement, entries_of, statement_of
 from synthgen.results.statement_text import difference_text, terminal, verdict, words_of
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
@@ -175,6 +175,20 @@ def test_what_audits_measured_is_in_the_statement(run, finished):
     assert "For the teacher, canaries, bits: it has no canaries." in section(card)
     assert page_rows(page) == card_rows(card)
     assert len([name for name in rows if name.startswith(("Privacy", "Bias"))]) == 2, "the corpus is no model"
+
+
+def test_numbers_of_a_test_that_could_not_be_done_are_no_values():
+    """The page of the audit leaves such tests out too."""
+    void = {"outcome": "not measurable", "note": "the model guesses"}
+    some = [
+        measurement(name="BBQ", subject="student", estimate=0.1, clusters=40),
+        measurement(name="BBQ", subject="teacher", estimate=0.2, clusters=40, **void),
+        measurement(name="BBQ", subject="student minus teacher", estimate=-0.1, low=-0.2, high=-0.05, **void),
+    ]
+    [entry] = entries_of("bias", [Measurement(**one) for one in some])
+    assert (entry.teacher, entry.minus_teacher) == (None, None)
+    assert entry.missing["teacher"] == "the model guesses"
+    assert entries_of("bias", [Measurement(**{**some[0], **void})]) == []
 
 
 def test_an_audit_of_an_older_student_does_not_count(run, finished):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.launching import launch
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import curve_of
@@ -26,7 +27,7 @@ from distill.targets.stored import Rows, batch_loss
 from synthgen import logits
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.sampling import top_k
-from synthgen.recipe import TrainSection
+from synthgen.recipe import TrainSection, dump_recipe
 from synthgen.teachers.transformers import LocalModel
 
 V, T = 11, 6
@@ -228,3 +229,23 @@ def test_the_validation_loss_counts_no_masked_tokens(run):
     rows = Completions(rows_of(run))
     assert [e.learned for e in rows.outline] == [e.learned for e in rows[:]]
     assert all(e.target is None for e in rows.outline)
+
+
+@pytest.mark.slow
+def test_portions_processes_and_resumed_trainings_have_the_same_losses(run, tmp_path):
+    """In one process, in portions of one row, and begun by two processes and ended by one after a kill."""
+
+    short = {"teacher": "a", "mask_divergence": "b", "max_steps": 4, "save_steps": 1}
+    recipe, folder = run(TOPK, **short)
+    whole = train(recipe, folder, tmp_path / "whole").folder
+    portions, _ = run(TOPK, **short, micro_batch_size=1)
+    parts = train(portions, folder, tmp_path / "parts").folder
+    task = tmp_path / "recipe.yaml"
+    task.write_text(dump_recipe(recipe))
+    training = {"recipe": task, "run": folder, "out": tmp_path / "two"}
+    done = launch(2, [{**training, "end": {"by": "kill", "rank": 0, "steps": 2}}])
+    assert done.returncode != 0
+    done = launch(1, [training])
+    assert done.returncode == 0, done.stderr[-3000:]
+    for other in (parts, tmp_path / "two"):
+        assert curve_of(other, "loss") == pytest.approx(curve_of(whole, "loss"), rel=1e-4)
