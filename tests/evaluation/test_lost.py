@@ -122,6 +122,12 @@ def test_texts_that_are_too_short_or_too_few_have_no_diversity():
     for entry in diverse({"student": long, "base": long}, scale(40, each=10)):
         assert entry.missing == {"student": "the answers are of 4 groups, and 8 are needed"}
         assert entry.student is entry.minus_base is None
+    mute = [""] * 36 + long[36:]
+    for entry in diverse({"student": mute, "base": long}, scale(40)):
+        assert entry.missing == {"student": "the answers are of 4 groups, and 8 are needed"}
+    some = [*long[:30], *["no"] * 10]
+    for entry in diverse({"student": some, "base": long}, scale(40)):
+        assert (entry.n, entry.groups, entry.missing) == (30, 30, {})
 
 
 def test_words_of_scripts_without_spaces():
