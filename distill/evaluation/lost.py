@@ -15,7 +15,7 @@ import numpy as np
 from distill.evaluation.grouped import DIFFERENCE, SHARE, Scale, widened
 from distill.evaluation.slices import calibration_draws, chance_error
 from distill.intervals import Array, spread
-from synthgen.results.measures import FORMATS, Value, middle, shown
+from synthgen.results.measures import FORMATS, Interval, Value, middle, shown
 from synthgen.results.statement import FEWEST, Entry
 
 Models = Mapping[str, Array]
@@ -147,6 +147,7 @@ def calibrated(
     counts = some["student"][..., 0].sum(-1)
     by_chance = ", ".join(f"{shown(chance_error(array), 'percent')} ({role})" for role, array in some.items())
     note += f": if the models were perfectly calibrated, it would here be about {by_chance} by chance."
+    note += " The intervals of the differences allow for such errors."
     ece = replace(ECE.valued(_errors(some, scale)), note=note, missing=reasons)
     over = f"{SURE.note} There were {int(counts.sum()):,} {what}s."
     entries = [ece, compared(replace(SURE, note=over), sure, scale, weights=counts, missing=reasons)]
@@ -172,13 +173,31 @@ def _uncertain(entry: Entry, alike: Sequence[str], what: str) -> Entry:
 
 
 def _errors(bins: Models, scale: Scale) -> dict[str, Value]:
-    """The calibration error of each model, and the student's paired differences."""
+    """The calibration error of each model, and the student's paired differences.
+
+    The error of a sample is too large by up to the error that chance alone gives, and this excess is not the same for
+    two models: a model that is sure has a smaller one. The interval of a difference is therefore wider by the excess
+    that the student can have, and by that of the other model.
+    """
     made = {role: calibration_draws(array, scale.groups, scale.seed) for role, array in bins.items()}
     alone = len(set(scale.groups)) == 1
     found: dict[str, Value] = {role: mean if alone else spread(mean, draws) for role, (mean, draws) in made.items()}
-    if "student" in made:
-        mean, draws = made["student"]
-        for role in made.keys() - {"student"}:
-            value, others = made[role]
-            found[f"minus_{role}"] = mean - value if alone else spread(mean - value, draws - others)
+    excess = {role: max(chance_error(bins[role]), _excess(*one)) for role, one in made.items()}
+    for role in made.keys() - {"student"} if "student" in made else ():
+        (mean, draws), (value, others) = made["student"], made[role]
+        apart, drawn = mean - value, draws - others
+        if alone:
+            found[f"minus_{role}"] = apart
+        else:
+            between = spread(apart, drawn - drawn.mean() + apart)
+            ends = max(between.low - excess["student"], -1.0), min(between.high + excess[role], 1.0)
+            found[f"minus_{role}"] = Interval(apart, *ends)
     return found
+
+
+def _excess(error: float, draws: Array) -> float:
+    """By how much a calibration error may be too large, by its resamples, in which whole groups are drawn. If a model
+    is perfectly calibrated, the differences in the bins are normal around zero. A resample then doubles their variance,
+    so its error is √2 times as large.
+    """
+    return max(float(draws.mean()) - error, 0.0) / (np.sqrt(2) - 1)

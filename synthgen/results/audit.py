@@ -4,13 +4,13 @@ cards and the exports read it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import StrictBool
 
-from synthgen import durable
 from synthgen.results import stored
 from synthgen.tables.audits import AUDITS, Topic
 
@@ -177,7 +177,7 @@ def _audit_of_student(report: Path, folder: Path) -> StoredAudit | None:
 def training_hash(folder: Path) -> str:
     """The hash of the training.json of the student in `folder`. "" when there is no such file."""
     training = folder / "training.json"
-    return durable.sha256(training) if training.is_file() else ""
+    return hashlib.sha256(training.read_bytes()).hexdigest() if training.is_file() else ""
 
 
 def _reports(folder: Path) -> Iterator[StoredAudit]:

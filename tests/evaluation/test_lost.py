@@ -269,6 +269,21 @@ def test_a_planted_overconfidence_is_found():
     assert (error.n, error.groups, error.unit) == (600, 600, "texts")
 
 
+def test_models_that_are_perfectly_calibrated_do_not_differ():
+    """A model that is sure has a smaller calibration error by chance than a model that is not."""
+
+    def perfect(low: float, high: float, seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        sure = random.uniform(low, high, 200)
+        return binned(sure, (random.random(200) < sure).astype(float))
+
+    for seed in range(8):
+        bins = {"student": perfect(0.93, 0.99, seed), "base": perfect(0.3, 0.8, 100 + seed)}
+        error, _ = calibrated(bins, scale(200), what="label", hit="right", unit="texts")
+        assert error.minus_base.low < error.minus_base.mean < -0.02
+        assert verdict(error, "minus_base") == "no clear difference"
+
+
 @pytest.mark.parametrize("count", [30, 300])
 def test_the_error_that_chance_alone_gives(count):
     """A small sample of a perfectly calibrated model has a calibration error, whose size the note states."""
