@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError, UndefinedError, nodes
+from jinja2 import Environment, StrictUndefined, Template, TemplateError, UndefinedError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from synthgen.errors import RecipeError
@@ -257,12 +257,14 @@ def load_prompt(folder: str, name: str) -> Prompt:
     )
     hasher = hashlib.sha256()
     templates: dict[str, Template] = {}
+    texts: list[str] = []
     pieces: dict[str, list[_Piece]] = {}
     others = sorted(path.stem for path in root.glob("*.j2") if path.stem not in _TEMPLATES)
     for key in (*_TEMPLATES, *others):  # `version` is a hash of the templates in this order
         path = root / f"{key}.j2"
         if path.is_file():
             text = _read(path)
+            texts.append(text)
             hasher.update(f"{key}\0{text}\0".encode())
             try:
                 templates[key] = environment.from_string(text)
@@ -276,7 +278,8 @@ def load_prompt(folder: str, name: str) -> Prompt:
                 raise RecipeError(f"{path}, line {line}: {error}", "correct the template") from None
     if "user" not in templates:
         raise RecipeError(f"no user.j2 in '{root}'", "a task's folder needs at least user.j2; see prompts/README.md")
-    examples = _examples(root / "examples.jsonl")
+    printed = any("when" in meta.find_undeclared_variables(environment.parse(text)) for text in texts)
+    examples = _examples(root / "examples.jsonl", printed=printed)
     if examples and "assistant" not in templates:
         raise RecipeError(
             f"'{root}' has examples.jsonl but no assistant.j2",
@@ -301,7 +304,10 @@ def _pieces(environment: Environment, text: str) -> list[_Piece] | None:
     return found
 
 
-def _examples(path: Path) -> list[dict[str, object]]:
+def _examples(path: Path, *, printed: bool) -> list[dict[str, object]]:
+    """The few-shot examples. `printed` says whether the templates have a variable `when`. Without it, a `when` that is
+    not a condition is an error, because the example would be shown with every seed.
+    """
     rows: list[dict[str, object]] = []
     # Do not use splitlines: a JSON string may contain U+2028.
     for number, line in enumerate(_read(path).split("\n") if path.is_file() else [], 1):
@@ -311,6 +317,11 @@ def _examples(path: Path) -> list[dict[str, object]]:
             rows.append(read_object(line.encode()))
         except ValueError as error:
             raise RecipeError(f"{path}, line {number}: {error}", "write one JSON object in each line") from None
+        if not (printed or isinstance(rows[-1].get("when", {}), dict)):
+            raise RecipeError(
+                f"{path}, line {number}: `when` is no object, so it does not say which seeds see the example",
+                'write an object, such as "when": {"kind": "calculate"}',
+            )
     return rows
 
 

@@ -70,19 +70,20 @@ def diverse(texts: Mapping[str, Sequence[str]], scale: Scale) -> list[Entry]:
     """
     found = {role: [words(text) for text in some[:_MOST]] for role, some in texts.items()}
     chosen, missing = _long_enough(found)
-    shortest = [min(map(len, some)) for some in zip(*chosen.values(), strict=True)] if chosen else []
-    cut = {role: [line[:length] for line, length in zip(some, shortest, strict=True)] for role, some in chosen.items()}
-    groups = len(set(scale.groups[: len(shortest)]))
+    shortest = [min(map(len, some)) for some in zip(*chosen.values(), strict=True)]
+    places = [n for n, length in enumerate(shortest) if length > 1]  # other texts have no pair of words
+    cut = {role: [some[n][: shortest[n]] for n in places] for role, some in chosen.items()}
+    names = [scale.groups[n] for n in places]
+    groups = len(set(names))
     if chosen and groups < FEWEST:
-        chosen, cut, missing = {}, {}, {"student": f"the answers are of {groups} groups, and {FEWEST} are needed"}
-    blocks = _blocks(scale.groups[: len(shortest)], scale.seed)
-    used = sum(length > 1 for length in shortest)
+        cut, missing = {}, {"student": f"the answers are of {groups} groups, and {FEWEST} are needed"}
+    blocks, used = _blocks(names, scale.seed), len(places)
     entries = []
     for entry, measure in ((DISTINCT, distinct), (SELF_BLEU, self_bleu)):
         note = (
             f"{entry.note}. Each answer was cut to the length of the shortest answer to its prompt, so each model has"
         )
-        note += f" {sum(shortest):,} words."
+        note += f" {sum(shortest[n] for n in places):,} words."
         values = _values({role: _jackknife(Grams.of(some), blocks, measure) for role, some in cut.items()})
         entries.append(replace(entry.valued(values), n=used, groups=groups, unit="prompts", note=note, missing=missing))
     return entries

@@ -22,7 +22,7 @@ from distill.evaluation.grouped import DIFFERENCE, Scale
 from distill.evaluation.likelihood import Recorded, Surprise, recorded_rows, surprise
 from distill.evaluation.lost import AGREEMENT, BASE, NLL, NO_REFERENCE, OF_ITSELF, RIGHT, ROLES, by_role, calibrated
 from distill.evaluation.lost import compared as entry_of
-from distill.evaluation.said import said
+from distill.evaluation.said import begun, said
 from distill.evaluation.slices import slices
 from distill.evaluation.subject import Subject
 from distill.held_out import HeldOut, groups
@@ -136,16 +136,18 @@ def _statement(
     scale, asked = Scale(recorded.groups, section.seed), Scale(groups(answers.rows), section.seed)
     nats = by_role({name: one.nats for name, one in found.items()})
     bins = by_role({name: one.bins for name, one in found.items()})
-    texts = {"teacher": [recorded_text(row) for row in answers.rows]}
+    most = section.max_new_tokens
+    texts = {"teacher": begun([recorded_text(row) for row in answers.rows], subject.job().tokens, most)}
     texts |= {ROLES[name]: some for name, some in answers.texts.items() if name in ROLES}
     roles = {TEACHER: "teacher", **ROLES}
     by_measure = {
         key: {roles[name]: values[key] for name, values in points.items() if name in roles and key in values}
         for key in ("accuracy", "same_answer")
     }
+    right = replace(RIGHT, note=f"{RIGHT.note} {_CUT.format(most=most)}")
     same = replace(AGREEMENT, measure=MEASURES["same_answer"].title, unit="prompts", note=_SAME)
     entries = [
-        entry_of(RIGHT, by_measure["accuracy"], asked, nothing=NO_REFERENCE),
+        entry_of(right, by_measure["accuracy"], asked, nothing=NO_REFERENCE),
         entry_of(same, by_measure["same_answer"], asked, missing=OF_ITSELF, nothing=_FREE),
         entry_of(NLL, nats, scale, weights=recorded.tokens_R.astype(float), missing=_NOT_ASKED),
         *calibrated(
@@ -156,7 +158,7 @@ def _statement(
             unit="completions",
             missing=_NOT_ASKED,
         ),
-        *said(answers.rows, texts, asked, most=section.max_new_tokens),
+        *said(answers.rows, texts, asked, most=most),
     ]
     authors = _authors(subject, recorded.rows)
     return Statement(entries, models={"teacher": _WRITTEN.format(authors=authors), "base": BASE})
@@ -164,6 +166,7 @@ def _statement(
 
 _NOT_ASKED = {"teacher": "the teacher was not asked, and the rows hold only its words"}
 _SAME = "the share of answers that agree with the answer which the teacher gave in the row."
+_CUT = "The recorded answers are whole, and those of the student and its base end at {most:,} tokens."
 _FREE = "the teacher's answers are free texts, which cannot be compared as right or wrong"
 _WRITTEN = (
     "represented by the recorded answers of {authors}, as curation left them: refusals and wrong answers may have been "

@@ -18,6 +18,7 @@ from distill.evaluation.grouped import Scale
 from distill.evaluation.lost import compared
 from distill.held_out import HeldOut
 from distill.intervals import Array
+from synthgen.lm.tokens import Tokens
 from synthgen.results.statement import Entry
 from synthgen.tables.curation import CHECKS, LANGUAGES_OF, REFUSED
 from synthgen.tables.reference import resolve
@@ -57,18 +58,27 @@ def said(
     most: int | None = None,
 ) -> list[Entry]:
     """The entries for the answers of each model to the prompts of `rows`. `scale` has the groups of the rows. `missing`
-    has the reasons why models have no answers. `most` is the maximum number of tokens of an answer.
+    has the reasons why models have no answers. `most` is the number of tokens at which the answers of all models were
+    cut off.
     """
     whole = ["\n".join(str(message.get("content") or "") for message in row.prompt) for row in rows]
     refused = {role: np.array(resolve(REFUSED)(whole, some), float) for role, some in texts.items()}
     lengths = {role: np.array([len(words(text)) for text in some], float) for role, some in texts.items()}
-    limit = f" The models' answers were cut off at {most:,} tokens." if most else ""
+    limit = f" All answers were cut off at {most:,} tokens (evaluate.max_new_tokens)." if most else ""
     return [
         compared(REFUSALS, refused, scale, missing=missing),
         *(replace(one, missing={**one.missing, **_others(missing, texts)}) for one in diverse(texts, scale)),
         _languages([row.text for row in rows], texts, scale, missing),
         compared(replace(LENGTH, note=LENGTH.note + limit), lengths, scale, missing=missing),
     ]
+
+
+def begun(texts: Sequence[str], tokens: Tokens, most: int) -> list[str]:
+    """The first `most` tokens of each text, by the tokenizer `tokens`. A recorded answer can be longer than the answers
+    that models wrote, which end at `most` tokens. Without the cut, it would seem that the student writes less.
+    """
+    split = [(text, tokens.ids(text)) for text in texts]
+    return [text if len(ids) <= most else tokens.decode(ids[:most]) for text, ids in split]
 
 
 def _others(missing: Mapping[str, str] | None, texts: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import torch
 
 from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, Array, spread
+from synthgen.errors import UserError
 from synthgen.results.measures import Interval
 
 BINS = 15
@@ -48,8 +49,15 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
 
     The columns are, for each bin: the number of positions, the sum of these probabilities, and the number of positions
     at which the likeliest token is right.
+
+    Raises UserError when a probability is not a number.
     """
     best_T, choice_T = z_TV.float().softmax(-1).max(-1)
+    if bool(best_T.isnan().any()):
+        raise UserError(
+            "a model gives a token of a held-out row a probability that is not a number, so it cannot be measured",
+            "look for NaN in the weights of the student; train again with a lower train.learning_rate",
+        )
     place = (best_T * BINS).long().clamp(max=BINS - 1)
     columns = torch.stack([torch.ones_like(best_T), best_T, (choice_T == labels_T).float()], -1).double()
     return np.asarray(torch.zeros(BINS, 3, dtype=torch.float64).index_add_(0, place.cpu(), columns.cpu()).numpy())

@@ -44,7 +44,8 @@ def export(
 
     `student` is the student's folder, or the run that contains this folder. Each file of weights is compared with the
     student on the test split of `held_out`, which is a run or a corpus. By default, `held_out` is the run that contains
-    the student. The result contains the comparison. `Export.passed` says whether every file passes the gate.
+    the student. The result contains the comparison. `Export.passed` says whether every file passes the gate. If the
+    export exists, only its card is written again, and only when the student's card has changed.
 
     Raises CorpusError when there is no finished student or no corpus. Raises RunChanged when `out` holds files that are
     not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
@@ -79,7 +80,8 @@ def export(
     }
     result = _there(target, inputs, fresh)
     if result:
-        ui.note(f"{target} is already exported; nothing to do")
+        again = _described_again(result, target, format, folder)
+        ui.note(f"{target} is already exported; {'its card was written again' if again else 'nothing to do'}")
     else:
         temporary = target.absolute().with_name(f"{durable.TEMPORARY}{target.name}")
         result = _make(Job(folder, kind, source, temporary, ui), write, target, inputs)
@@ -187,6 +189,17 @@ def _make(job: Job, write: Reference, target: Path, inputs: dict[str, Any]) -> E
         finally:
             durable.remove(temporary)
     return result
+
+
+def _described_again(result: Export, target: Path, format: ModelFormat, student: Path) -> bool:
+    """Write the card of an export again if the student's card has changed, for example after an evaluation or an audit.
+    Returns whether the card was written.
+    """
+    card, text = target / "README.md", _card(result, format, student)
+    if card.is_file() and read_text(card, "export again with --fresh") == text:
+        return False
+    durable.write_text(card, text)
+    return True
 
 
 def _card(result: Export, format: ModelFormat, student: Path) -> str:

@@ -4,8 +4,9 @@
     rows[0], rows[10:20]                              # read from the cache when they are asked for
 
 A row has two forms. The whole row has everything. An outline says only whether curation kept the row and, if the
-student writes text, how many tokens the completion has. If an objective computes the loss of some rows of a step, it
-needs only the outlines of the other rows of the step. The outlines of all validation rows fit into memory.
+student writes text, how many tokens the completion has and which of them are masked. If an objective computes the loss
+of some rows of a step, it needs only the outlines of the other rows of the step. The outlines of all validation rows
+fit into memory.
 """
 
 from __future__ import annotations
@@ -79,3 +80,9 @@ class Completions(Mapped[Example]):
 
     def __getitem__(self, key: int | slice) -> Example | list[Example]:
         return self.stream[key]
+
+    @cached_property
+    def outline(self) -> list[Example]:
+        """See `Outlined`. The outlines have the masks of the rows; see `Stream.batch`."""
+        numbers = range(len(self))
+        return [outline_of(example) for number in numbers for example in self.stream.rows([number], targets=False)]

@@ -108,8 +108,9 @@ class Stream(Sequence[Example]):
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
-        Distributions are read only for the rows that this process computes. These are the rows
-        `numbers[rank::processes]`.
+        Only the rows that this process computes have distributions. These are the rows `numbers[rank::processes]`.
+        With `Choice.mask`, all rows have their masks, because the loss is divided by the tokens of the whole step that
+        are not masked.
         """
         mine = range(rank, len(numbers), processes)
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
@@ -162,10 +163,11 @@ class Stream(Sequence[Example]):
 
     def _row(self, number: int, targets: bool) -> Example:
         shard, local = self._locate(number)
-        if not (targets and shard.targets):
+        if not (shard.targets and (targets or self.choice.mask)):
             return tokencache.unpack(self._blob(shard, local)).example
         every, metas = self._unmerged(shard, local)
-        example = tokencache.unpack(self._blob(shard, local), self._merged(every, metas)[0]).example
+        target = self._merged(every, metas)[0] if targets else None
+        example = tokencache.unpack(self._blob(shard, local), target).example
         return replace(example, masked=self.choice.mask(every, metas)) if self.choice.mask else example
 
     def _target(self, shard: Shard, local: int) -> tuple[logits.Target, LogitsMeta]:

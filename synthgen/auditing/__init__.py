@@ -23,7 +23,7 @@ from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import begins_with, student_sources
 from synthgen.manifest import Facts, SourceTerms, make
 from synthgen.recipe import AuditSection, Recipe, check_recipe
-from synthgen.results.audit import audit_of_student
+from synthgen.results.audit import audit_of_student, training_hash
 from synthgen.tables.audits import AUDITS, Audit, Topic
 from synthgen.tables.reference import resolve
 from synthgen.tables.students import CARD
@@ -38,7 +38,8 @@ class Report:
     cover all findings that do not pass. `findings` holds the findings of all audits, and `audits` holds the result of
     each audit. `rows` maps a status to a number of rows; the status of a row is the worst status of its sources.
     `intent` holds the recipe's section `audit`, and, under the key `student`, the student's sources that are not
-    sources of its rows. `corpus_sha256` is the hash of the list of the corpus's files.
+    sources of its rows. `corpus_sha256` is the hash of the list of the corpus's files. `student_sha256` is the hash of
+    the training.json of the student that was tested; "" when none was.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class Report:
     rows: Mapping[str, float]
     date: str
     audits: dict[str, AuditResult]
+    student_sha256: str = ""
 
     @property
     def repairs(self) -> list[Repair]:
@@ -108,6 +110,7 @@ class Report:
             "passed": self.passed,
             "intent": self.intent,
             "corpus_sha256": self.corpus_sha256,
+            "student_sha256": self.student_sha256,
             "findings": [asdict(finding) for finding in self.findings],
             "repairs": [asdict(one) for one in self.repairs],
             "notes": self.notes,
@@ -134,7 +137,7 @@ def audit(
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
     Writes the report into the folder audit/ beside the corpus or in the student's folder, or into `out`. Without `out`,
-    the card of the corpus or of the student is written again, with what the audit found. Raises UserError when the
+    the cards of the corpus and of the student are written again, with what the audit found. Raises UserError when the
     folder of the report overlaps the corpus or another stage's folder, and RunChanged when the folder of the report
     holds files but no audit.
     """
@@ -168,14 +171,15 @@ def audit(
         rows=rows,
         date=datetime.date.today().isoformat(),
         audits=results,
+        student_sha256=training_hash(student) if student else "",
     )
     if durable.writes():
         _write(folder, report, source.name)
         carry(source, report.notices())
         if folder == source.parent / "audit":
             write_dataset_card(source, manifest, f"{manifest['task']}: {manifest['kind']}")
-        if place.student == Path(run) and folder == place.folder and (place.student / "README.md").is_file():
-            resolve(CARD)(place.student, recipe, manifest, source=source)
+        if place.student and folder == place.folder and (place.student / "README.md").is_file():
+            resolve(CARD)(place.student, as_trained(recipe, place.student), manifest, source=source)
     return report
 
 
@@ -239,6 +243,7 @@ def _audit_model(recipe: Recipe, section: AuditSection, model: Path, folder: Pat
         rows={},
         date=datetime.date.today().isoformat(),
         audits=results,
+        student_sha256=training_hash(model),
     )
     if durable.writes():
         _write(folder, report, "model")

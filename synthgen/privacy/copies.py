@@ -38,9 +38,9 @@ class Copies:
 
 
 def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
-    """The copies from each private source that has texts, and from each file in `private`. The completions of the corpus
-    `folder` are searched. Raises RecipeError when a private file cannot be read, and CorpusError when a file of the
-    corpus is damaged.
+    """The copies from each private source that has texts, and from each file in `private`. The completions of the
+    corpus `folder` are searched. Raises RecipeError when a private file cannot be read, and CorpusError when a file of
+    the corpus is damaged.
     """
     names: dict[str, int] = {}
     owners: list[int] = []

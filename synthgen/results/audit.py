@@ -4,6 +4,7 @@ cards and the exports read it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,8 @@ class Audited:
 class StoredAudit:
     """The facts about an audit that other modules need: whether it passed, its status, the intended use, the findings,
     the hash of the corpus that was judged, and the number of rows with each status. A report of an older version has
-    the hash "", so it is not used as the audit of any corpus. `audits` maps the name of each audit to its result.
+    the hash "", so it is not used as the audit of any corpus. `student_sha256` is the hash of the training.json of the
+    student that was tested; "" when none was, and in older reports. `audits` maps the name of each audit to its result.
     `waivers` says which findings were accepted, by whom and why, and `date` is the day of the audit.
     """
 
@@ -112,6 +114,7 @@ class StoredAudit:
     date: str = ""
     audits: dict[str, Audited] = field(default_factory=dict)
     repairs: list[Repair] = field(default_factory=list)
+    student_sha256: str = ""
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -144,10 +147,37 @@ def audit_of_student(folder: Path) -> StoredAudit | None:
     """The audit of the student in `folder`. None when the student was not audited after its training. Raises
     CorpusError when the report is damaged.
     """
-    report, training = folder / "audit" / "report.json", folder / "training.json"
-    if not report.is_file() or (training.exists() and report.stat().st_mtime_ns < training.stat().st_mtime_ns):
+    return _audit_of_student(folder / "audit" / "report.json", folder)
+
+
+def audits_of_student(folder: Path) -> list[StoredAudit]:
+    """The audits that were made of the student in `folder` after its training, newest first: the audit of the student,
+    and the audit of the run that contains it. Raises CorpusError when a report is damaged.
+    """
+    places = [folder / "audit", *([folder.parent / "audit"] if folder.name == "student" else [])]
+    reports = [path for place in places if (path := place / "report.json").is_file()]
+    newest = sorted(reports, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return [audit for path in newest if (audit := _audit_of_student(path, folder))]
+
+
+def _audit_of_student(report: Path, folder: Path) -> StoredAudit | None:
+    """The audit in the file `report`, if it is about the student in `folder` as it was trained last. A report that
+    names no student must be newer than the training. While a student is trained again, it has no training.json, and
+    every report is about the student before it.
+    """
+    training = folder / "training.json"
+    if not (report.is_file() and training.is_file()):
         return None
-    return read_audit(report)
+    audit = read_audit(report)
+    if audit.student_sha256:
+        return audit if audit.student_sha256 == training_hash(folder) else None
+    return audit if report.stat().st_mtime_ns >= training.stat().st_mtime_ns else None
+
+
+def training_hash(folder: Path) -> str:
+    """The hash of the training.json of the student in `folder`. "" when there is no such file."""
+    training = folder / "training.json"
+    return hashlib.sha256(training.read_bytes()).hexdigest() if training.is_file() else ""
 
 
 def _reports(folder: Path) -> Iterator[StoredAudit]:

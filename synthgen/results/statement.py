@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from synthgen.results.audit import Measurement, StoredAudit, read_audit
+from synthgen.results.audit import Measurement, StoredAudit, audits_of_student
 from synthgen.results.measures import Interval, Value
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
@@ -109,28 +109,17 @@ def statement_of(folder: Path, kind: str, evaluated: Statement | None) -> Statem
     Raises CorpusError when the report of an audit is damaged.
     """
     found = (evaluated or Statement()).completed(kind, NOT_EVALUATED if evaluated is None else _OLDER)
-    audits = audits_of(folder)
+    audits = audits_of_student(folder)
     cannot = KINDS[kind].not_stated if kind in KINDS else {}
     entries, reasons = list(found.entries), dict(found.not_measured)
     for name, dimension in DIMENSIONS.items():
         if dimension.audit:
-            measured = [one for audit in audits for one in _measurements(audit, dimension.audit)]
+            measured = next(filter(None, (_measurements(audit, dimension.audit) for audit in audits)), [])
             audited = entries_of(name, measured)
             entries += audited
             if not audited:
                 reasons[name] = _why_not(measured) or cannot.get(name, _NOT_AUDITED.format(key=dimension.audit))
     return _ordered(entries, reasons, found.models)
-
-
-def audits_of(folder: Path) -> list[StoredAudit]:
-    """The audits that measured the student in `folder` after its training: the audit of the student, and the audit of
-    the run that contains it. Reports that are older than the student are left out.
-    """
-    training = folder / "training.json"
-    trained = training.stat().st_mtime_ns if training.exists() else 0
-    places = [folder / "audit", *([folder.parent / "audit"] if folder.name == "student" else [])]
-    reports = [place / "report.json" for place in places]
-    return [read_audit(path) for path in reports if path.is_file() and path.stat().st_mtime_ns >= trained][:1]
 
 
 _SUBJECTS = {"student": "student", "teacher": "teacher", "untrained student": "base"}
@@ -177,7 +166,10 @@ def entries_of(dimension: str, measurements: Iterable[Measurement]) -> list[Entr
 
 
 def _value(one: Measurement | None) -> Value:
-    if one is None or one.estimate is None:
+    """The value of a test. None if the test could not be done. Such a test can have numbers too, which say nothing
+    about its subject: a model that guesses has a score, for example.
+    """
+    if one is None or one.estimate is None or one.outcome == "not measurable":
         return None
     return one.estimate if one.low is None or one.high is None else Interval(one.estimate, one.low, one.high)
 

@@ -182,7 +182,8 @@ def test_an_example_is_shown_only_with_seeds_that_it_is_for(tmp_path):
         {"question": "Why?", "why": "Because.", "answer": "so", "when": "at noon"},  # a field, and not a condition
     ]
     lines = "".join(json.dumps(example) + "\n" for example in examples)
-    prompt = load_prompt(write(tmp_path / "t", {**FILES, "examples.jsonl": lines}), "sums")
+    answer = "{{ answer }}{% if when is string %}, {{ when }}{% endif %}"
+    prompt = load_prompt(write(tmp_path / "t", {**FILES, "assistant.j2": answer, "examples.jsonl": lines}), "sums")
 
     def shown(fields: dict[str, object]) -> list[str]:
         turns = prompt.teacher(fields)[1:-1:2]
@@ -200,3 +201,15 @@ def test_every_few_shot_condition_can_be_checked_although_another_fails(tmp_path
     example = {"question": "1?", "why": "w", "answer": 1, "when": {"tone": "no", "levle": 1}}
     prompt = load_prompt(write(tmp_path / "t", {**FILES, "examples.jsonl": json.dumps(example)}), "sums")
     assert "'levle'" in refused(lambda: prompt.teacher(FIELDS)).message
+
+
+@pytest.mark.parametrize("when", ["calculate", ["kind"], None])
+def test_a_condition_that_is_no_object_is_refused(tmp_path, when):
+    """The example would be shown with every seed."""
+    example = {**json.loads(FILES["examples.jsonl"]), "when": when}
+    folder = write(tmp_path / "t", {**FILES, "examples.jsonl": json.dumps(example) + "\n"})
+    error = refused(lambda: load_prompt(folder, "t"))
+    assert "line 1: `when` is no object" in error.message
+    assert '"when": {' in error.hint
+    files = {**FILES, "examples.jsonl": json.dumps(example) + "\n", "assistant.j2": "{{ answer }} {{ when is none }}"}
+    assert load_prompt(write(tmp_path / "t", files), "t").examples == [example], "`when` is a field of the templates"

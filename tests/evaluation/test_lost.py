@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from distill.evaluation.diversity import Grams, distinct, diverse, self_bleu, words
 from distill.evaluation.grouped import DIFFERENCE, Scale
 from distill.evaluation.lost import NLL, RIGHT, calibrated, compared
 from distill.evaluation.said import said
-from distill.evaluation.slices import BINS, binned, chance_error
+from distill.evaluation.slices import BINS, binned, calibration_bins, chance_error
+from synthgen.errors import UserError
 from synthgen.results.measures import Interval
 from synthgen.results.statement import Entry
 from synthgen.results.statement_text import verdict
@@ -121,6 +123,12 @@ def test_texts_that_are_too_short_or_too_few_have_no_diversity():
     for entry in diverse({"student": long, "base": long}, scale(40, each=10)):
         assert entry.missing == {"student": "the answers are of 4 groups, and 8 are needed"}
         assert entry.student is entry.minus_base is None
+    mute = [""] * 36 + long[36:]
+    for entry in diverse({"student": mute, "base": long}, scale(40)):
+        assert entry.missing == {"student": "the answers are of 4 groups, and 8 are needed"}
+    some = [*long[:30], *["no"] * 10]
+    for entry in diverse({"student": some, "base": long}, scale(40)):
+        assert (entry.n, entry.groups, entry.missing) == (30, 30, {})
 
 
 def test_words_of_scripts_without_spaces():
@@ -208,6 +216,41 @@ def test_few_groups_have_no_verdict():
     assert (alone.student, alone.minus_teacher, verdict(alone, "minus_teacher")) == (1.0, 1.0, "")
 
 
+def test_a_difference_over_few_rows_has_no_verdict():
+    """The student was measured on 20 groups, and the base on 4 of them."""
+    base = np.full(20, np.nan)
+    base[:4] = [0, 0, 0, 1]
+    found = compared(RIGHT, {"student": np.ones(20), "base": base}, scale(20))
+    assert found.minus_base == 0.75
+    assert verdict(found, "minus_base") == ""
+    assert "The difference from the base is over 4 prompts in 4 groups." in found.note
+    assert "The difference" not in compared(RIGHT, {"student": base, "base": base}, scale(20)).note
+    few = compared(RIGHT, {"student": np.ones(4), "base": np.zeros(4)}, scale(4))
+    assert isinstance(few.minus_base, Interval), "`Entry.groups` shows that there are only four groups"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_have_no_mean(bad):
+    nats = np.array([1.0] * 9 + [bad])
+    found = compared(NLL, {"student": nats, "base": np.ones(10)}, scale(10), weights=np.full(10, 2.0))
+    assert found.student is found.minus_base is None
+    assert "not numbers" in found.missing["student"]
+    with pytest.raises(UserError, match="not a number"):
+        calibration_bins(torch.full((3, 7), float("nan")), torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("hits", [0, 1])
+def test_predictions_that_are_all_right_or_all_wrong_do_not_show_how_sure_a_model_should_be(hits):
+    """With 12 hits of 12, the true share of hits can be 0.8. Then the surer of two models is the worse one."""
+    bins = {"student": binned(np.full(12, 0.98), np.full(12, hits)), "teacher": predictions(12, 0, 0)}
+    for entry in calibrated(bins, scale(12), what="label", hit="right", unit="texts"):
+        assert isinstance(entry.student, float)
+        assert isinstance(entry.teacher, Interval)
+        assert isinstance(entry.minus_teacher, float)
+        assert verdict(entry, "minus_teacher") == ""
+        assert "No interval depends on the student" in entry.note
+
+
 def predictions(count: int, shift: float, seed: int) -> np.ndarray:
     """(R, 15, 3) of one prediction a row. A prediction is right with a probability that is lower by `shift` than its
     confidence.
@@ -227,6 +270,21 @@ def test_a_planted_overconfidence_is_found():
     assert verdict(error, "minus_teacher") == "worse"
     assert error.minus_teacher.mean == pytest.approx(error.student.mean - error.teacher.mean)
     assert (error.n, error.groups, error.unit) == (600, 600, "texts")
+
+
+def test_models_that_are_perfectly_calibrated_do_not_differ():
+    """A model that is sure has a smaller calibration error by chance than a model that is not."""
+
+    def perfect(low: float, high: float, seed: int) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        sure = random.uniform(low, high, 200)
+        return binned(sure, (random.random(200) < sure).astype(float))
+
+    for seed in range(8):
+        bins = {"student": perfect(0.93, 0.99, seed), "base": perfect(0.3, 0.8, 100 + seed)}
+        error, _ = calibrated(bins, scale(200), what="label", hit="right", unit="texts")
+        assert error.minus_base.low < error.minus_base.mean < -0.02
+        assert verdict(error, "minus_base") == "no clear difference"
 
 
 @pytest.mark.parametrize("count", [30, 300])

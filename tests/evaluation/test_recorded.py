@@ -133,6 +133,19 @@ def test_the_loss_statement_of_recorded_answers(sung):
     assert "no held-out row has a reference answer" in (student / "README.md").read_text()
 
 
+def test_recorded_answers_are_as_long_as_the_student_may_write(sung, tmp_path):
+    """The student writes the recorded answers, and is stopped after three tokens."""
+    recipe, _, student, _ = sung
+    short = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"max_new_tokens": 3})})
+    with measured_here():
+        found = distill.evaluate(short, shutil.copytree(student, tmp_path / "student"))
+    length = next(one for one in found.statement.entries if one.dimension == "length")
+    assert length.teacher.mean == length.student.mean < 3
+    assert "All answers were cut off at 3 tokens" in length.note
+    right = next(one for one in found.statement.entries if one.dimension == "accuracy")
+    assert "end at 3 tokens" in right.note
+
+
 def test_the_likelihood_is_that_of_the_saved_model(sung):
     """The sum over the held-out rows is compared with a computation by transformers alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

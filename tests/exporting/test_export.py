@@ -284,6 +284,11 @@ def test_done_again_it_does_nothing_and_other_inputs_are_refused(classifier, run
     (classifier / "export-onnx.json").unlink()
     assert distill.export(classifier, "onnx", out, held_out=run) == first
     assert before == {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    card, before_card = classifier / "README.md", (out / "README.md").read_text()
+    card.write_text(card.read_text() + "It was evaluated.\n")
+    assert distill.export(classifier, "onnx", out, held_out=run) == first
+    assert (out / "README.md").read_text() == before_card.rstrip("\n") + "\nIt was evaluated.\n"
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
     assert json.loads((classifier / "export-onnx.json").read_text()) == first.to_dict()
     config = json.loads((classifier / "config.json").read_text())
     (classifier / "config.json").write_text(json.dumps({**config, "labels": ["x", "y", "z"]}))

@@ -19,9 +19,10 @@ import synthgen
 from distill.card import write_model_card
 from synthgen import corpus
 from synthgen.errors import CorpusError
+from synthgen.results.audit import Measurement, audit_of_student, training_hash
 from synthgen.results.evaluation import read_evaluation
 from synthgen.results.measures import Interval
-from synthgen.results.statement import FEWEST, Entry, Statement, statement_of
+from synthgen.results.statement import FEWEST, Entry, Statement, entries_of, statement_of
 from synthgen.results.statement_text import difference_text, terminal, verdict, words_of
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
@@ -178,6 +179,20 @@ def test_what_audits_measured_is_in_the_statement(run, finished):
     assert len([name for name in rows if name.startswith(("Privacy", "Bias"))]) == 2, "the corpus is no model"
 
 
+def test_numbers_of_a_test_that_could_not_be_done_are_no_values():
+    """The page of the audit leaves such tests out too."""
+    void = {"outcome": "not measurable", "note": "the model guesses"}
+    some = [
+        measurement(name="BBQ", subject="student", estimate=0.1, clusters=40),
+        measurement(name="BBQ", subject="teacher", estimate=0.2, clusters=40, **void),
+        measurement(name="BBQ", subject="student minus teacher", estimate=-0.1, low=-0.2, high=-0.05, **void),
+    ]
+    [entry] = entries_of("bias", [Measurement(**one) for one in some])
+    assert (entry.teacher, entry.minus_teacher) == (None, None)
+    assert entry.missing["teacher"] == "the model guesses"
+    assert entries_of("bias", [Measurement(**{**some[0], **void})]) == []
+
+
 def test_an_audit_of_an_older_student_does_not_count(run, finished):
     student = run / "student"
     reported(student / "audit", privacy=MEASURED)
@@ -188,6 +203,41 @@ def test_an_audit_of_an_older_student_does_not_count(run, finished):
     reported(run / "audit", privacy=MEASURED)  # the audit of the run also measured the student
     again = statement_of(student, "decoder", None)
     assert [one.dimension for one in again.entries] == ["privacy"]
+
+
+def test_an_audit_names_the_student_that_it_tested(run):
+    """Copies of a folder may have other times, so they do not decide."""
+    student = run / "student"
+    report, training = student / "audit" / "report.json", student / "training.json"
+    reported(student / "audit", privacy=MEASURED)
+    report.write_text(json.dumps({**json.loads(report.read_text()), "student_sha256": training_hash(student)}))
+    os.utime(report, ns=(1, 1))
+    assert [one.dimension for one in statement_of(student, "decoder", None).entries] == ["privacy"]
+    training.write_text(json.dumps({**json.loads(training.read_text()), "steps": 99}))
+    os.utime(training, ns=(0, 0))
+    assert "privacy" in statement_of(student, "decoder", None).not_measured
+    assert audit_of_student(student) is None
+    training.unlink()  # training writes the card before it writes training.json
+    reported(student / "audit", privacy=MEASURED)
+    assert "privacy" in statement_of(student, "decoder", None).not_measured
+
+
+def test_each_dimension_comes_from_the_newest_audit_that_measured_it(run):
+    """The audit of the student had no test of privacy, and the later audit of the run has one."""
+    reported(run / "student" / "audit", models=BIAS)
+    reported(run / "audit", privacy=MEASURED)
+    for folder in ("student/audit", "audit"):  # the order of the two does not matter
+        os.utime(run / folder / "report.json")
+        entries = statement_of(run / "student", "decoder", None).entries
+        assert [one.dimension for one in entries] == ["privacy", "bias"]
+
+
+def test_an_audit_of_the_run_writes_the_card_of_its_student_again(run, finished):
+    (run / "student" / "README.md").write_text("old")
+    synthgen.audit(synthgen.load_recipe(finished.recipe), run)
+    assert "## What the student lost or gained" in (run / "student" / "README.md").read_text()
+    report = json.loads((run / "audit" / "report.json").read_text())
+    assert report["student_sha256"] == training_hash(run / "student")
 
 
 def test_an_audit_that_could_not_measure_says_why(run):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.launching import launch
 from support.rows import load
 from support.small import small_task, small_teacher
 from support.training import curve_of
@@ -18,12 +19,15 @@ from transformers import AutoModelForCausalLM
 
 import synthgen
 from distill.data import Choice, Example
+from distill.streaming.conversations import reader_of
+from distill.streaming.mapped import Completions
+from distill.streaming.stream import Stream, cache_folder, open_stream
 from distill.targets.masking import Masking, differ, first
 from distill.targets.stored import Rows, batch_loss
 from synthgen import logits
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.lm.sampling import top_k
-from synthgen.recipe import TrainSection
+from synthgen.recipe import TrainSection, dump_recipe
 from synthgen.teachers.transformers import LocalModel
 
 V, T = 11, 6
@@ -198,3 +202,50 @@ def test_what_cannot_be_masked_is_refused(run, kept, section, says):
     with pytest.raises(RecipeError) as caught:
         run(kept, **section)
     assert says in str(caught.value)
+
+
+def rows_of(run, split: str = "train") -> Stream:
+    """The masked rows of teacher a, as a training reads them."""
+    recipe, folder = run(TOPK, teacher="a", mask_divergence="b")
+    reader = reader_of(LocalModel.open(recipe.teacher).tokens, ("a", "b"))
+    choice = Choice(512, split, teachers=("a", "b"), merge=first, mask=Masking(("a", "b")))
+    return open_stream(folder / "curated", reader, cache_folder(folder / "curated", folder / "rows"), choice)
+
+
+def test_rows_of_other_processes_are_masked_too(run):
+    """The loss of every process is divided by the tokens of the whole step, so each must know all masks."""
+    stream = rows_of(run)
+    numbers = range(4)
+    alone = [e.learned for e in stream.batch(numbers)]
+    assert sum(alone) < sum(len(e.completion) for e in stream.batch(numbers)), "the test needs masked tokens"
+    for rank in range(2):
+        batch = stream.batch(numbers, rank, 2)
+        assert [e.learned for e in batch] == alone
+        assert [e.target is None for e in batch] == [n % 2 != rank for n in numbers]
+
+
+def test_the_validation_loss_counts_no_masked_tokens(run):
+    """The loop normalizes the loss by the outlines of all validation rows."""
+    rows = Completions(rows_of(run))
+    assert [e.learned for e in rows.outline] == [e.learned for e in rows[:]]
+    assert all(e.target is None for e in rows.outline)
+
+
+@pytest.mark.slow
+def test_portions_processes_and_resumed_trainings_have_the_same_losses(run, tmp_path):
+    """In one process, in portions of one row, and begun by two processes and ended by one after a kill."""
+
+    short = {"teacher": "a", "mask_divergence": "b", "max_steps": 4, "save_steps": 1}
+    recipe, folder = run(TOPK, **short)
+    whole = train(recipe, folder, tmp_path / "whole").folder
+    portions, _ = run(TOPK, **short, micro_batch_size=1)
+    parts = train(portions, folder, tmp_path / "parts").folder
+    task = tmp_path / "recipe.yaml"
+    task.write_text(dump_recipe(recipe))
+    training = {"recipe": task, "run": folder, "out": tmp_path / "two"}
+    done = launch(2, [{**training, "end": {"by": "kill", "rank": 0, "steps": 2}}])
+    assert done.returncode != 0
+    done = launch(1, [training])
+    assert done.returncode == 0, done.stderr[-3000:]
+    for other in (parts, tmp_path / "two"):
+        assert curve_of(other, "loss") == pytest.approx(curve_of(whole, "loss"), rel=1e-4)
