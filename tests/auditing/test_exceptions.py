@@ -74,7 +74,7 @@ def test_a_waived_finding_keeps_its_verdict_and_opens_the_gate(tmp_path):
         "nc": ("DENY", words),
         "some/model": ("ALLOW", ""),
     }
-    assert (report.waivers, report.repairs, report.notes) == ([f"nc (CC-BY-NC-4.0) {words}"], [], [])
+    assert (report.waivers, report.repairs, list(report.audits["license"].notes)) == ([f"nc (CC-BY-NC-4.0) {words}"], [], [])
     for text in (report.text(), (run / "audit" / "report.md").read_text()):
         assert "passes because of waivers" in text
         assert words in text
@@ -99,7 +99,7 @@ def test_a_waiver_covers_only_what_it_names(tmp_path, covers):
     report = synthgen.audit(recipe_of(waiver(covers)), run_of(tmp_path, [FREE], [NC]))
     assert not report.passed
     assert report.waivers == []
-    (note,) = report.notes
+    (note,) = report.audits["license"].notes
     assert note.startswith("the waiver of A. Steward covers no finding about ")
 
 
@@ -107,7 +107,7 @@ def test_a_waiver_covers_only_what_it_names(tmp_path, covers):
 def test_a_waiver_counts_from_its_day_to_its_last(tmp_path, more, said):
     report = synthgen.audit(recipe_of(waiver(OF_NC, **more)), run_of(tmp_path, [FREE], [NC]))
     assert not report.passed
-    assert f"does not count: it {said} on" in report.notes[0]
+    assert f"does not count: it {said} on" in list(report.audits["license"].notes)[0]
 
 
 @pytest.mark.parametrize("key", ["name", "reason"])
@@ -130,7 +130,7 @@ def test_a_permission_without_an_effect_is_named_in_a_note(tmp_path, more, said)
     values = {"granted_by": "The Author", "date": "2026-01-31", "allows": list(ACTIONS), **more}
     report = synthgen.audit(recipe_of(permissions=[values]), run_of(tmp_path, [FREE], [NC]))
     assert report.passed == (not said)
-    assert [said in note for note in report.notes] == ([True] if said else [])
+    assert [said in note for note in report.audits["license"].notes] == ([True] if said else [])
 
 
 def test_a_waiver_that_ended_after_the_audit_closes_the_gate(tmp_path, monkeypatch):
