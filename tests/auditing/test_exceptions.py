@@ -74,7 +74,8 @@ def test_a_waived_finding_keeps_its_verdict_and_opens_the_gate(tmp_path):
         "nc": ("DENY", words),
         "some/model": ("ALLOW", ""),
     }
-    assert (report.waivers, report.repairs, list(report.audits["license"].notes)) == ([f"nc (CC-BY-NC-4.0) {words}"], [], [])
+    assert (report.waivers, report.repairs) == ([f"nc (CC-BY-NC-4.0) {words}"], [])
+    assert report.audits["license"].notes == ()
     for text in (report.text(), (run / "audit" / "report.md").read_text()):
         assert "passes because of waivers" in text
         assert words in text
@@ -107,7 +108,7 @@ def test_a_waiver_covers_only_what_it_names(tmp_path, covers):
 def test_a_waiver_counts_from_its_day_to_its_last(tmp_path, more, said):
     report = synthgen.audit(recipe_of(waiver(OF_NC, **more)), run_of(tmp_path, [FREE], [NC]))
     assert not report.passed
-    assert f"does not count: it {said} on" in list(report.audits["license"].notes)[0]
+    assert f"does not count: it {said} on" in report.audits["license"].notes[0]
 
 
 @pytest.mark.parametrize("key", ["name", "reason"])

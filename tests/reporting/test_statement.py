@@ -115,7 +115,7 @@ def test_a_student_that_was_not_evaluated_says_so(run, finished):
     (run / "student" / "evaluation.json").unlink()
     card, page = written(run, finished)
     for name, dimension in DIMENSIONS.items():
-        how = "“synthgen audit STUDENT” does" if name in AUDITED else "“distill eval” measures it"
+        how = "“synthgen audit STUDENT” does" if name in AUDITED else "“distill eval” evaluates it"
         [line] = [one for one in section(card).splitlines() if one.startswith(f"- {dimension.title}: ")]
         assert how in line
         assert line.removeprefix("- ") in page
