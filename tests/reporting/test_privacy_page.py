@@ -73,7 +73,7 @@ def test_a_leak_is_on_the_page_the_card_and_the_report_without_its_value(run, tm
     assert "Tests that found something: 2 of 3 in the corpus." in page.text
     assert "**Tests that found something: 2 of 3 in the corpus.**" in card
     assert '<span class="tag DENY">found</span></td><td class="n">50% (9.45 to 90.5)</td>' in html
-    assert "| personal data from elsewhere, all kinds | corpus | found | 0.500 [0.095, 0.905] | share | 0 |" in written
+    assert "| personal data from elsewhere, all kinds | corpus | found | 0.5 [0.0945, 0.905] | share | 0 |" in written
     for path in run.rglob("*"):
         if path.is_file() and path.suffix in (".md", ".json", ".html"):
             assert MAIL not in path.read_text().partition("Rows to read")[0], path
