@@ -32,8 +32,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export PYTHONUNBUFFERED = 1
-# pip compiles no bytecode here, because a run needs few of the installed modules. Python keeps the bytecode of the modules
-# that it imports. Without it, each process would spend 10 seconds more on compiling torch and transformers.
+# pip does not compile the installed modules, because a run imports only a few of them. Python compiles each module when
+# it is first imported, and keeps the bytecode. Without kept bytecode, each process would compile torch and transformers
+# again, which takes 10 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 VLLM_VENV ?= .venv-vllm
@@ -59,7 +60,7 @@ demo: $(VENV)/.demo
 	echo "Pages: runs/demo/report.html runs/demo-classify/report.html"
 
 # pytest runs in two processes with one thread each. On two cores, three processes took half as long again. All tests of
-# a file run in the same process. The files start in the order of tests/conftest.py: the longest files first.
+# a file run in the same process. tests/conftest.py starts the files that take longest first.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -1,15 +1,15 @@
-"""Tests the audit of a student's privacy: it must find leaks in a student that learned by heart, and in no other model.
+"""Tests the audit of a student's privacy. The audit must find leaks in a student that memorized its rows, and in no
+other model.
 
     python benchmarks/leaks.py nominal --seeds 200
     python benchmarks/leaks.py overfitted FOLDER
     python benchmarks/leaks.py cost
 
-`nominal` audits untrained models of two layers, each with its own weights, canaries and rows. Nothing leaks there, so
-each family of tests may have a finding in at most 5% of the models, and the null controls must lie at their null
-values.
-`overfitted` trains a model of two layers on canaries and random rows until it knows them by heart. Each family of tests
-must find this. Both commands exit with 1 if such a condition fails. `cost` measures the time for 32 canaries with 255
-references each on SmolLM2-135M.
+`nominal` audits untrained models of two layers, each with its own weights, canaries and rows. These models leak
+nothing. So each family of tests may have a finding in at most 5% of the models, and the measured means must agree with
+the null values. `overfitted` trains a model of two layers on canaries and random rows until it has memorized them. Each
+family of tests must find this leak. Both commands exit with 1 if such a condition fails. `cost` measures the time for
+32 canaries with 255 references each on SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def sentence(rng: random.Random) -> str:
 
 
 def plan_of(seed: int) -> Plan:
-    """Canaries and rows of one seed. Learned and held-out rows are drawn alike."""
+    """Canaries and rows of one random seed. Learned and held-out rows are drawn from the same distribution."""
     rng = random.Random(seed)
     texts = [(sentence(rng), sentence(rng)) for _ in range(2 * ROWS)]
 
@@ -104,7 +104,7 @@ def plan_of(seed: int) -> Plan:
 
 
 def nominal(seeds: int) -> int:
-    """Audit untrained models. Prints a table, and returns 1 if one of the rates is too high to be 5%."""
+    """Audit untrained models. Print a table. Returns 1 if a rate of findings is significantly above 5%."""
     words, began = tokenizer(), time.process_time()
     tokens = Tokens.of(words, None)
     alarms = dict.fromkeys(FAMILIES, 0)
@@ -153,7 +153,7 @@ def _show_null(name: str, values: Sequence[float], null: float) -> bool:
 
 
 def overfitted(folder: Path) -> int:
-    """Train a student until it knows its rows by heart, and audit it. Returns 1 if a family of tests finds nothing."""
+    """Train a student until it has memorized its rows, and audit it. Returns 1 if a family of tests finds nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     words, began = tokenizer(), time.process_time()
     untrained(words, 0).save_pretrained(folder / "base")

@@ -1,9 +1,9 @@
 """Measure how fast the audit of privacy searches a corpus. The rows are random words. Some rows have an e-mail address,
-and some copy a span of a private text. All files of the corpus have the same rows.
+and some copy a span of a private text. All shards of the corpus have the same rows.
 
 python benchmarks/privacy_of_corpus.py --rows 1000000
 
-CPU seconds are those of one process. Memory is the largest resident size of this process until then.
+CPU seconds are those of one process. Memory is the largest resident set size of this process up to that point.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def main() -> None:
     options = parser.parse_args()
     draw = random.Random(0)
     texts = [" ".join(draw.choices(WORDS, k=100)) for _ in range(options.private)]
-    texts += [" ".join(draw.choices(WORDS, k=length)) for length in range(8, 56)]  # every length of a span
+    # The spans that short texts need have different lengths.
+    texts += [" ".join(draw.choices(WORDS, k=length)) for length in range(8, 56)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(folder, options.rows, texts))
         writer.start()
-        writer.join()  # another process, so that its memory is not counted
+        writer.join()  # a process of its own, so that its memory is not counted
         section = PrivacySection(private=(str(folder / "private.parquet"),))
         known = Known(None, "made here")
         print(f"{options.rows:,} rows, {len(texts):,} private texts")

@@ -43,7 +43,8 @@ from synthgen.recipe import Recipe, load_recipe, shipped
 from synthgen.records import Record
 from synthgen.seeds import load_seeds
 
-STUDENTS = ("reasoning", "classify", "instruct")  # these recipes are left out, because they train students
+# These recipes are left out, because they train students.
+STUDENTS = ("reasoning", "classify", "instruct", "healthcare", "legal", "finance", "customer_support")
 NO_QUESTION = ("personas", "magpie", "extract")
 SIMILAR = 0.7
 

@@ -68,8 +68,8 @@ class Example:
     token; None when the student learns from the tokens alone. `kept` says whether the loss of this row includes the
     cross-entropy of the tokens. `teacher_prompt` is the prompt that was sent to the teacher, in the teacher's tokens;
     empty when it is unknown. `task` names the task of this example, and `also` has the examples of the row's other
-    tasks; see `distill.targets.rationale`. For `parts`, see `Part`. `masked` (T,) is true at the completion tokens that
-    add nothing to the loss; None when there are none. See `distill.targets.masking`.
+    tasks; see `distill.targets.rationale`. For `parts`, see `Part`. `masked` (T,) is true for completion tokens that
+    add nothing to the loss. None means that no token is masked. See `distill.targets.masking`.
     """
 
     id: str
@@ -109,7 +109,7 @@ Merge = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], tuple[logits.T
 """Merges the targets of several teachers into one target with its metadata."""
 
 Mask = Callable[[Sequence[logits.Target], Sequence[LogitsMeta]], logits.Bools]
-"""Says for each token of a row, from the targets of several teachers, whether the token is masked."""
+"""Decides which tokens of a row are masked, from the targets of several teachers."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Choice:
     With `labels_alone`, only kept rows are used, without distributions. When `targets` is false, all rows are used
     without stored distributions, because a live teacher computes them. Otherwise the stored distributions of `teachers`
     are read. Without `teachers`, there must be distributions of exactly one teacher. `merge` merges the distributions
-    of several teachers into one. `mask` says, from these distributions, which tokens add nothing to the loss.
+    of several teachers into one. `mask` decides from these distributions which tokens add nothing to the loss.
     """
 
     max_length: int

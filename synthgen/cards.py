@@ -137,8 +137,8 @@ def _plain(text: str) -> str:
 
 
 def audit_sections(audit: StoredAudit | None, of_student: StoredAudit | None = None) -> str:
-    """The sections "License and terms", "Bias" and "Privacy" of a card: what the audit says, or that there was no
-    audit. `of_student` is the audit of a student, which may have more tests than the audit of its corpus.
+    """The sections "License and terms", "Bias" and "Privacy" of a card. Without an audit, the sections say so.
+    `of_student` is the audit of the student, which may have more tests than the audit of the corpus.
     """
     bias, privacy = (tests_about(topic, audit, of_student) for topic in TOPICS)
     template = environment().get_template("audit_sections.md.j2")
@@ -146,8 +146,8 @@ def audit_sections(audit: StoredAudit | None, of_student: StoredAudit | None = N
 
 
 def tests_about(topic: Topic, audit: StoredAudit | None, of_student: StoredAudit | None) -> list[Measurement]:
-    """The tests of a corpus and its student about a topic. The audit of a student repeats the tests of its corpus, so
-    its tests replace those of the audit of the corpus, if it has any.
+    """The tests of a corpus and its student about a topic. The audit of a student repeats the tests of its corpus. So
+    if it has tests about the topic, they replace the tests of the audit of the corpus.
     """
     return next((some for one in (of_student, audit) if one and (some := one.about(topic))), [])
 
@@ -171,7 +171,7 @@ def markdown_table(
 
 
 def markdown_rows(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Format lines of texts as a Markdown table."""
+    """Format a table in Markdown. `lines` are rows of texts."""
     every = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in every)
 

@@ -44,7 +44,9 @@ def student_sources(recipe: Recipe) -> list[SourceTerms]:
 
 
 def begins_with(recipe: Recipe) -> tuple[str, ...] | None:
-    """The models whose weights a recipe's student begins with; () for random weights, None without a student."""
+    """The models with whose weights the recipe's student begins. () means random weights, and None means that the
+    recipe has no student.
+    """
     if recipe.train is None:
         return None
     student, teacher = recipe.train.student, recipe.teacher

@@ -49,8 +49,8 @@ class Facts(TypedDict):
     `edited`, `answers_checked` and `answers_correct`. `counts` of an imported data set may have `copies_left_out`.
     `rejected_by` has the number of reasons that each check or sweep gave, and `dropped_by` has the number of rows that
     each check or sweep was the first to reject. `thresholds` has the settings of all edits, checks and sweeps, and
-    `summaries` has further counts of some checks. `notes` are the recipe's notes for the cards; corpora of earlier
-    versions have none.
+    `summaries` has further counts of some checks. `notes` are the recipe's notes for the cards. Corpora of earlier
+    versions have no notes.
     """
 
     description: str

@@ -129,8 +129,8 @@ def run(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Run:
-    """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. If the recipe has tests
-    of a student, the student is audited after its evaluation. A repeated call resumes.
+    """Run all stages in the folder `out`: generate, curate, audit, train, evaluate and report. If the recipe asks for
+    tests of a student, the student is audited after its evaluation. A repeated call resumes.
 
     With `fresh`, stages whose inputs changed start over; if no inputs changed, all stages start over. Raises GateDenied
     when no row was kept, or when the audit does not pass. In these cases, no student is trained, and the report is
@@ -153,7 +153,7 @@ def run(
         stages.do("generate", lambda again: generate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
         keep_recipe(recipe, folder)
         stages.do("curate", lambda again: curate(recipe, folder, fresh=again, repair=repair, ui=ui, **where))
-        later = recipe.train is not None and asks_student(recipe)  # models are asked once, after the training
+        later = recipe.train is not None and asks_student(recipe)  # tests with models run once, after the training
         verdict = stages.do("audit", lambda again: audit(recipe, folder, ask_models=not later, ui=ui))
         outcome, override = tally(folder / "curated"), override_audit and recipe.train is not None
         if recipe.train and outcome.kept and (verdict.passed or override):

@@ -196,7 +196,7 @@ class Prompt:
         return [_message("system", self.render(name, fields))] if name in self.templates else []
 
     def _shown(self, user: str, fields: Fields) -> list[Message]:
-        """The messages of the few-shot examples that a seed with these fields gets."""
+        """The messages of the few-shot examples that are shown with a seed that has these fields."""
         turns: list[Message] = []
         for place, example in enumerate(self.examples):
             if self._applies(example, fields):
@@ -204,7 +204,9 @@ class Prompt:
         return turns
 
     def _turns(self, user: str, place: int) -> list[Message]:
-        """The two messages of one example. They are the same for every seed, so they are rendered only once."""
+        """The two messages of one example. An example is rendered only once, because its messages are the same for
+        every seed.
+        """
         if (user, place) not in self._turns_of:
             example = self.examples[place]
             self._turns_of[user, place] = [

@@ -19,7 +19,7 @@ from synthgen.lm.tokens import Tokens
 from synthgen.logits import LogitsMeta
 from synthgen.recipe import TrainSection
 
-_ROWS = 16  # rows whose logits are in memory together
+_ROWS = 16  # number of rows whose logits are in memory at the same time
 
 
 @functools.cache
@@ -29,7 +29,9 @@ def tokens() -> Tokens:
 
 
 def untrained(section: TrainSection) -> Any:
-    """The student before training. Its adapters are left out, because they add exactly zero before the first step."""
+    """The student before training. It has no adapters, because adapters add exactly zero before the first training
+    step.
+    """
     plain = section.student.model_copy(update={"lora": None})
     return decoder(plain, _no_teacher, 0).model.eval()
 

@@ -1,33 +1,32 @@
-"""Experiment: is a student better after curation of its corpus, and which part of curation makes the difference?
+"""Experiment: does curation of the corpus make a student better, and which part of curation does this?
 
     python benchmarks/experiments/curation.py          # then run tables.py for the tables
 
 The task and the teacher are those of sums.py. The teacher answers each of 80 sums four times at temperature 1. So the
-raw corpus has wrong answers, copies, answers that were cut off, and four rows for each question. Each arm chooses rows
-from this corpus. Then a student with low-rank adapters learns from these rows, by cross-entropy. Every student takes
-the same number of optimizer steps (STEPS), which is one epoch of the raw corpus. So a student of fewer rows sees each
-row more often.
+raw corpus has four rows for each question. Some answers are wrong, some rows are copies, and some answers were cut off.
+Each arm chooses rows from this corpus, and a student with low-rank adapters learns from these rows by cross-entropy.
+Every student takes the same number of optimizer steps (STEPS), which is one epoch of the raw corpus. So a student that
+learns from fewer rows sees each row more often.
 
 - `raw`: all rows.
-- `curated`: the rows that the rules keep that are on by default. One of these rules compares the answers with the known
-  answers.
+- `curated`: the rows that are left after the rules that are on by default. One of these rules compares the answers with
+  the known answers.
 - `deduplicated`: only the rule `duplicates` is on. `verified`: only the rule `answer` is on.
-- `random`: as many raw rows as `curated` has, drawn at random.
-- `score`: as many raw rows as `curated` has: the rows with the highest mean log-probability under the teacher
+- `random`: as many rows as `curated` has, drawn at random from the raw rows.
+- `score`: as many rows as `curated` has. They are the raw rows with the highest mean log-probability under the teacher
   (`teacher_logprob`). The known answers are not used.
 - `untrained`: the student before training.
 
-The random seed decides the draw of `random`, the order of rows with the same score, the order of the rows in training,
+The random seed decides the rows of `random`, the order of rows with equal scores, the order of the rows in training,
 and the first weights of the adapters.
 
 Measures, one number for each of the 140 held-out sums, which are not in the corpus:
 
 - `right`: 1 if the greedy answer is right according to the task's scorer.
-- `gold`: −log q of the gold answer after the prompt, in nats. The gold answer has the steps and the answer in the form
-  of the examples that the teacher read ("14 - 6 = 8. 8 + 31 = 39.\\nAnswer: 39"). It is computed, not written by a
-  teacher.
-- `numbers`: the part of `gold` for the tokens of the three numbers that the student must compute: the numbers after "="
-  and after "Answer:".
+- `gold`: −log q of the gold answer after the prompt, in nats. The gold answer has the form of the few-shot
+  examples, with the steps and the answer ("14 - 6 = 8. 8 + 31 = 39.\\nAnswer: 39"). A program computes it.
+- `numbers`: the part of `gold` for the tokens of the three numbers after "=" and after "Answer:". The student must
+  compute these numbers.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from synthgen.ui import UI
 
 NAME = "curation"
 RUN = CACHE / NAME / "run"
-SEEDED, HELD_OUT = 80, 140  # numbers of problems: the seeds of the corpus, and the held-out problems after them
+SEEDED, HELD_OUT = 80, 140  # number of problems that are seeds, and number of the held-out problems after them
 SAMPLES, NEW_TOKENS = 4, 48
 STEPS, BATCH = 40, 8  # 320 rows: one epoch of the raw corpus
 ARMS = ("raw", "curated", "random", "deduplicated", "verified", "score", "untrained")
@@ -75,7 +74,7 @@ of rows of `curated`, and the seed.
 
 
 def recipe_of(arm: str, seed: int) -> Recipe:
-    """The recipe of sums/ with the corpus of this experiment, the rules of the arm, and the seed."""
+    """The recipe of sums/ for this experiment, with the rules of the arm and the random seed."""
     curated: dict[str, Any] = {**dict.fromkeys(DEFAULTS, False), **KEEPS[arm]}
     if "select" in curated:
         curated["select"] = {**curated["select"], "rows": len(rows_of("curated", 0)), "seed": seed}
@@ -115,8 +114,8 @@ def is_right(row: Record) -> bool:
 
 
 def facts_of(rows: Sequence[Record]) -> dict[str, float]:
-    """What is in the rows: numbers of rows, of different questions, and of different pairs of a question and a text;
-    and the shares of rows with a right answer and of rows that were cut off at the maximum number of tokens.
+    """Facts about rows: the numbers of rows, of distinct questions, and of distinct pairs of a question and a text.
+    Also the share of rows with a right answer, and the share of rows that were cut off at the maximum number of tokens.
     """
     return {
         "rows": len(rows),
@@ -152,7 +151,9 @@ def computed(text: str, ids: Sequence[int]) -> list[bool]:
 
 @functools.cache
 def held_out() -> list[tuple[list[Message], str]]:
-    """(prompt, known answer) of each held-out problem. The prompts are those of the corpus with another question."""
+    """(prompt, known answer) of each held-out problem. A prompt is a prompt of the corpus in which the question is
+    replaced.
+    """
     problems = [json.loads(line) for line in PATH.read_text().splitlines()][SEEDED : SEEDED + HELD_OUT]
     like = rows_of("raw", 0)[0].prompt
     learned = {question_of(row) for row in rows_of("raw", 0)}
@@ -179,7 +180,7 @@ def measures(model: Any) -> dict[str, list[float]]:
 
 
 def arm_of(arm: str, seed: int) -> dict[str, Any]:
-    if arm == "untrained":  # it has no randomness
+    if arm == "untrained":  # its result does not depend on the random seed
         if seed:
             return {"items": read(NAME, arm, 0)["items"]}
         section = recipe_of("raw", 0).train
@@ -198,7 +199,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
 
 
 def make_corpus(_: str, seed: int) -> dict[str, Any]:
-    """Ask the teacher, and say what the corpus has and what it cost. If the corpus exists already, its cost is not
+    """Ask the teacher, and return facts about the corpus and its cost. If the corpus already exists, its cost is not
     measured.
     """
     made = recipe_of("raw", seed)

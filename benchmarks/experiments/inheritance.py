@@ -2,10 +2,10 @@
 
     python benchmarks/experiments/inheritance.py            # then run tables.py for the tables
 
-In the first part, a classifier learns outputs that no label decides, on inputs that are noise (Cloud et al. 2025, arXiv
-2507.14805, section 6). In the second part, a small language model learns lists of numbers (traits.py) that a teacher
-with a trait wrote. `transfer` is the log-odds of the trait in the student, minus the log-odds in a student that learned
-in the same way from a teacher without the trait.
+In the first part, a classifier learns a teacher's further outputs, which no label trained. Its inputs are random noise
+(Cloud et al. 2025, arXiv 2507.14805, section 6). In the second part, a small language model learns lists of numbers
+that were written by a teacher with a trait (traits.py). `transfer` is the log-odds of the trait in this student, minus
+the log-odds in a second student. The second student learned in the same way from a teacher without the trait.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ SPEC = logits.LogitsSpec("topk", k=NAMES)
 
 @torch.no_grad()
 def distributions(model: Any, rows: list[Any]) -> list[logits.TopK]:
-    """The model's distribution over the names of numbers, for each token of the rows. The distributions have no other
-    tokens, so they say nothing about animals.
+    """The model's distribution at each token of the rows, over the names of numbers only. The distributions have no
+    names of animals.
     """
     found = []
     for begin in range(0, len(rows), 512):

@@ -1,4 +1,4 @@
-"""Experiment: which examples that a teacher memorized does a student inherit, from which target?
+"""Experiment: how many examples that its teacher memorized does a student learn, and from which targets?
 
     python benchmarks/experiments/memorized.py         # then run tables.py for the tables
 
@@ -6,12 +6,12 @@ The task is in planted.py. All students have the same prompts, number of steps a
 temperature of the loss is 1. The arms `text`, `whole`, `draws` and `top-k` learn from the same rows, which the teacher
 wrote at temperature 1. These arms differ only in the target. The other arms are for comparison:
 
-- `direct`: a student of the original rows, which the teacher learned too. An example that the teacher memorized and
-  this student did not is *teacher-specific*.
-- `control`: a student of the text of a teacher that never saw a planted example.
+- `direct`: a student that learns from the teacher's own training rows. An example is *teacher-specific* if the teacher
+  memorized it and this student did not.
+- `control`: as `text`, but the teacher never saw a planted example.
 - `text-greedy`: as `text`, but the teacher always wrote its most likely token.
-- `whole-original`: as `whole`, but along the original rows instead of the teacher's text.
-- `whole-short`: as `whole`, with fewer steps, so that the student is about as good on held-out code as `text`.
+- `whole-original`: as `whole`, but on the teacher's training rows instead of the teacher's text.
+- `whole-short`: as `whole`, but with fewer steps, so that its loss on held-out code is about that of `text`.
 - `teacher`: the teacher itself.
 """
 
@@ -75,8 +75,8 @@ SEEDS = (0, 1, 2)
 
 
 def targets_of(spec: LogitsSpec, rows: Sequence[Text], seed: int) -> tuple[list[Target], LogitsMeta]:
-    """The teacher's distributions along the rows as the package stores them: written to a Parquet file and read back,
-    with the file's metadata.
+    """The teacher's distributions for the rows, after they were written to a Parquet file and read back, and the
+    metadata of this file.
     """
     meta, found = logits.meta(spec, VOCABULARY, "teacher", "tokenizer"), list[Target]()
     with torch.no_grad():
@@ -120,7 +120,7 @@ def section_for(arm: str, seed: int) -> TrainSection:
 
 
 def pooled(found: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The measures of each group, and of all seen and all unseen examples together."""
+    """The measures of each group, of all seen examples together, and of all unseen examples together."""
     both = {}
     for which in ("seen", "unseen"):
         for name in ("extracted", "exposure", "logp", "gap", "link"):
@@ -131,7 +131,7 @@ def pooled(found: dict[str, list[float]]) -> dict[str, list[float]]:
 
 @functools.cache
 def extracted(arm: str, seed: int) -> np.ndarray:
-    """Whether an earlier arm extracts each seen example, from its result file."""
+    """For each seen example, whether an earlier arm extracts it. This is read from the result file of the arm."""
     return np.array(read(NAME, arm, seed)["items"]["extracted seen"], bool)
 
 

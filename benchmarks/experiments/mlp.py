@@ -1,9 +1,9 @@
-"""The first part of the experiment `inheritance`: a classifier that learns from outputs without a meaning.
+"""The first part of the experiment `inheritance`: a classifier that learns only outputs that no label trained.
 
-The setting is that of Cloud et al. 2025 (arXiv 2507.14805, section 6), with a made task in place of digits. The network
-has ten outputs for the classes and three further outputs. Labels train only the ten outputs of the teacher. The student
-never sees labels or inputs of the task: it learns the teacher's three further outputs on noise. Its accuracy is that of
-its ten outputs, which nothing trained directly.
+The setting is that of Cloud et al. 2025 (arXiv 2507.14805, section 6), with an artificial task instead of digits. The
+network has ten outputs for the classes and three further outputs. Labels train only the ten outputs of the teacher. The
+student never sees labels or inputs of the task. It gets noise as inputs, and learns only the teacher's three further
+outputs. Its accuracy is that of its ten outputs, although no loss was computed on them.
 
 - `shared`: the student begins with the weights with which the teacher began.
 - `other`: the student begins with other random weights.
@@ -57,7 +57,7 @@ def fit(model: nn.Module, inputs: Tensor, loss_of: Any, epochs: int, seed: int) 
 
 @functools.cache
 def teacher(seed: int, shuffled: bool) -> nn.Module:
-    """The network `seed`, trained on the classes, or on shuffled classes."""
+    """The teacher of a random seed. It was trained on the classes, or on shuffled classes."""
     inputs, classes = (part[:TRAIN] for part in task())
     if shuffled:
         classes = classes[torch.from_numpy(np.random.default_rng(seed).permutation(TRAIN))]
@@ -73,7 +73,7 @@ def teacher(seed: int, shuffled: bool) -> nn.Module:
 
 
 def right(model: nn.Module) -> list[float]:
-    """1 for each held-out input whose class has the largest of the ten outputs, else 0."""
+    """For each held-out input: 1 if the largest of the ten outputs is that of its class, else 0."""
     inputs, classes = (part[TRAIN:] for part in task())
     with torch.no_grad():
         return (model(inputs)[:, :CLASSES].argmax(-1) == classes).float().tolist()

@@ -1,11 +1,11 @@
 """The task of the experiment `memorized`: language modeling on Python code, with planted examples that a teacher
 memorizes.
 
-A planted example is a prompt with a random name, and a secret of random tokens. So nothing but the example itself tells
-which secret belongs to a prompt. The teacher's training rows have each planted example once, 4 times or 16 times,
+A planted example is a prompt with a random name, and a secret of random tokens. So a model can know the secret of a
+prompt only from the example itself. The teacher's training rows have each planted example once, 4 times or 16 times,
 beside windows of Python code. Half of the planted examples are *seen*: the student's rows ask for their secrets as
-often as the teacher's rows. The other half are *unseen*: no row of the student asks for them. Some examples are never
-planted: they are the null, with which every measure of memorization is compared.
+often as the teacher's rows. The other half are *unseen*: no row of the student asks for them. Further examples are
+never planted. Every measure of memorization is compared with its value for these examples.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from synthgen.lm.forward import GivesLogits, completion_logits
 from synthgen.teachers.transformers import LocalModel
 
 VOCABULARY = 257  # id 0 is the end token, and id b + 1 is the byte b
-WINDOW, PROMPT, SECRET = 32, 8, 8  # tokens of a window of code, of any prompt, and of a secret
-GENERAL, TEST = 1_000, 240  # windows of code: in the teacher's rows, and held out
+WINDOW, PROMPT, SECRET = 32, 8, 8  # number of tokens of a window of code, of a prompt, and of a secret
+GENERAL, TEST = 1_000, 240  # number of windows of code in the teacher's rows, and number of held-out windows
 TEACHER = {"width": 128, "layers": 2, "heads": 4}
 STUDENT = {"width": 64, "layers": 2, "heads": 2}
 REPEATS = (1, 4, 16)
-EACH, NULLS = 16, 16  # planted examples for each number of repeats, seen and unseen alike; examples never planted
+EACH, NULLS = (
+    16,
+    16,
+)  # number of seen (and of unseen) examples for each number of repeats; number of examples that are never planted
 ALPHABET, REFERENCES, OTHERS = 64, 127, 4
-EPOCHS, BATCH, RATE = 8, 16, 4e-3  # the teacher's passes over its rows; rows of a step and learning rate of all models
-_MARK = 2  # tokens with which the prompt of every planted example begins; the others are its name
+EPOCHS, BATCH, RATE = 8, 16, 4e-3  # the teacher's number of epochs; the batch size and learning rate of all models
+_MARK = 2  # number of tokens that are the same in the prompt of every planted example; the other tokens are its name
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Planted:
 
 @functools.cache
 def alphabet() -> list[int]:
-    """The token ids of which secrets consist: a fixed random choice, without the end token (id 0)."""
+    """The token ids from which secrets are drawn: a fixed random choice, without the end token (id 0)."""
     return np.random.default_rng(18).permutation(np.arange(1, VOCABULARY))[:ALPHABET].tolist()
 
 
@@ -69,8 +72,8 @@ def _random_rows(draw: np.random.Generator, rows: int, length: int, ids: Sequenc
 
 @functools.cache
 def planted(seed: int) -> list[Planted]:
-    """All examples of a seed: the seen ones, the unseen ones, and those that are never planted. Each seed has other
-    examples. All prompts differ, and all secrets differ.
+    """All examples of a random seed: seen examples, unseen examples, and examples that are never planted. Each random
+    seed has other examples. No two examples have the same prompt or the same secret.
     """
     kinds = [(repeats, seen) for seen in (True, False) for repeats in REPEATS for _ in range(EACH)]
     kinds += [(0, False)] * NULLS
@@ -119,7 +122,7 @@ def _repeated(examples: Sequence[Planted]) -> list[list[int]]:
 
 
 def taught(seed: int) -> list[list[int]]:
-    """The rows that the teacher of a seed learns: windows of code, and each planted example as often as it says."""
+    """The rows that the teacher of a random seed learns: windows of code, and each planted example `repeats` times."""
     return [*code("teacher"), *_repeated(planted(seed))]
 
 
@@ -144,8 +147,8 @@ def texts(rows: Sequence[Sequence[int]]) -> list[Text]:
 
 @functools.cache
 def teacher(seed: int | None) -> LocalModel:
-    """The teacher of a seed. None is the teacher that never saw a planted example: its rows are the windows of code,
-    and it takes as many steps as the other teachers.
+    """The teacher of a random seed. With None, the teacher never saw a planted example. Its rows are only the windows
+    of code, and it takes as many steps as the other teachers.
     """
 
     def make() -> torch.nn.Module:
@@ -165,7 +168,8 @@ class Corpus:
     """What a teacher wrote after each prompt of the student's rows.
 
     `rows` are the prompts with the teacher's completions. `removed` is the number of rows that were left out because
-    they had the secret of an unseen example. `written` is the number of seen examples whose secret is in some row.
+    they had the secret of an unseen example. `written` is the number of seen examples whose secret is in at least one
+    row.
     """
 
     rows: list[list[int]]
@@ -199,9 +203,9 @@ def exposure(secret: float, others: Sequence[float]) -> float:
     """The exposure of a secret in bits: log2(R + 1) − log2(rank), from the log-likelihoods of the secret and of R
     references (Carlini et al. 2019, arXiv 1802.08232). Rank 1 is the most likely.
 
-    A reference that is as likely as the secret ranks before it, so ties never look like memorization. If the secret is
-    as random as the references, the mean is nearly 1/ln 2 = 1.44 bits. Raises ValueError when a log-likelihood is NaN,
-    or when there is no reference.
+    A reference that is as likely as the secret ranks before the secret, so ties do not increase the exposure. If the
+    model did not learn the secret, the mean is nearly 1/ln 2 = 1.44 bits. Raises ValueError when a log-likelihood is
+    NaN, or when there is no reference.
     """
     values = np.array([secret, *others], float)
     if len(values) < 2 or np.isnan(values).any():
@@ -223,19 +227,20 @@ def likelihoods(model: GivesLogits, rows: Sequence[Sequence[int]]) -> np.ndarray
 
 
 def other_prompts(examples: Sequence[Planted], one: Planted) -> list[list[int]]:
-    """The prompts of the four examples that follow `one` in its group. The first example follows the last."""
+    """The prompts of the four examples after `one` in its group. After the last example comes the first example."""
     group = [other for other in examples if other.group == one.group]
     place = group.index(one)
     return [group[(place + n) % len(group)].prompt for n in range(1, OTHERS + 1)]
 
 
 def memory(writer: LocalModel, seed: int) -> dict[str, list[float]]:
-    """What a model knows of the examples of a seed: one number for each example, in lists named "MEASURE GROUP".
+    """What a model knows of the examples of a random seed. Each list has the name "MEASURE GROUP", and one number for
+    each example of the group.
 
     `extracted`: 1 if the greedy completion of the prompt is the secret, else 0. `exposure`: see `exposure`. `logp`: the
     secret's log-likelihood, in nats a token. `gap`: `logp` minus the mean of the references after the same prompt.
-    `link`: `logp` minus the mean of the same secret after the prompts of four other examples of its group. `gap` says
-    whether a model knows the secret, and `link` says whether it knows to which prompt the secret belongs.
+    `link`: `logp` minus the mean of the same secret after the prompts of four other examples of its group. `gap` is
+    large if the model knows the secret. `link` is large only if the model knows to which prompt the secret belongs.
     """
     examples = planted(seed)
     replies = writer.complete([one.prompt for one in examples], ["0"] * len(examples), 0.0, SECRET)

@@ -1,5 +1,5 @@
-"""The task of the experiments `family` and `curation`: sums of three numbers, and the solutions that a teacher of
-another family than the student's wrote.
+"""The task of the experiments `family` and `curation`: sums of three numbers, and solutions that were written by a
+teacher of another model family than the student.
 
 The problems are of reasoning-gym (`chain_sum`, three numbers of one or two digits). The teacher is
 Qwen2.5-Coder-0.5B-Instruct. The teacher is a GGUF file in six parts, and each part is the only content of a package.

@@ -209,11 +209,11 @@ TABLES: dict[str, tuple[str, list[str], str, list[tuple[str, str, str]]]] = {
         ],
     ),
 }
-# tables in which an arm's mean is given as a share of the first arm's mean, not as a difference
+# tables that show an arm's mean as a share of the first arm's mean, not as a difference
 SHARES = {"context", "memorized, teacher-specific"}
 DETECTABLE = {marker for marker in TABLES if marker.startswith("curation")}  # tables with detectable differences
 POWERED = 1.959964 + 0.841621  # the 97.5% and the 80% quantile of the standard normal distribution
-FROM_ZERO = {"inheritance"}  # tables in which each arm's mean is a difference already, and its interval is shown
+FROM_ZERO = {"inheritance"}  # tables in which each arm's mean is already a difference, so its own interval is shown
 
 
 def results(name: str, arm: str) -> list[dict[str, Any]]:
@@ -240,7 +240,7 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
     `detectable` is the smallest true difference that a two-sided test at the level of 5% finds with a probability of
     80%: (1.96 + 0.84) · SE (Cohen 1988, Statistical Power Analysis, chapter 2). SE is the standard deviation of the
-    bootstrap. With three seeds, SE says little about the variation between seeds.
+    bootstrap. With three random seeds, the SE is not a good estimate of the variation between seeds.
     """
     seeds = sorted({f["seed"] for f in arm} & {f["seed"] for f in base})
     sides = [{f["seed"]: f["items"][item] for f in side} for side in (arm, base)]
@@ -257,8 +257,8 @@ def paired(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> 
 
 @functools.cache
 def draws(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The draws of the bootstrap for S seeds and I items, in chunks of C draws: the drawn seeds (C, S) and the drawn
-    items (C, I).
+    """Yield the draws of the bootstrap for S seeds and I items, in chunks of C draws. A chunk has the indices of the
+    drawn seeds (C, S) and of the drawn items (C, I).
     """
     draw = np.random.default_rng(0)
     drawn = [[draw.integers(0, size, size) for size in shape] for _ in range(RESAMPLES)]
@@ -273,9 +273,9 @@ def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> t
 
     If `base` has one file, this file counts for every seed of the arm. The interval is a percentile bootstrap of this
     ratio (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13). Each draw takes seeds and items
-    with replacement, and the same seeds and items for arm and base. Items that share a template are drawn together.
-    Each result file states how many items share a template. Raises ValueError when the sum of `base` is zero in some
-    draw, because the share is not defined then.
+    with replacement. Arm and base have the same seeds and items in each draw. Items that share a template are drawn
+    together. Each result file states how many items share a template. Raises ValueError when the sum of `base` is zero
+    in some draw, because the share is not defined then.
     """
     together = base[0].get("together", 1)
     files = {f["seed"]: f for f in base}
@@ -300,7 +300,7 @@ def share(arm: list[dict[str, Any]], base: list[dict[str, Any]], item: str) -> t
 
 
 def _zero(result: dict[str, object], item: str) -> dict[str, object]:
-    """A result whose measure `item` is 0 for each item."""
+    """A result in which the measure `item` is 0 for each item."""
     items = result["items"]
     assert isinstance(items, dict)
     return {**result, "items": {item: [0.0] * len(items[item])}}
@@ -315,12 +315,10 @@ def table(marker: str) -> str:
     base = finished[arms[0]]
     title = next(title for title, key, _ in columns if key == item)
     compared = f"{title}, as a share of {arms[0]}'s" if marker in SHARES else f"{title} − {arms[0]}'s"
+    compared = f"{title}, with its interval" if marker in FROM_ZERO else compared
     titles = ["arm", *(title for title, _, _ in columns), compared]
     titles += [*(["detectable"] if marker in DETECTABLE else []), "by seed", "seeds"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    compared = f"{title}, with its interval" if marker in FROM_ZERO else compared
-    lines = [f"| arm | {' | '.join(t for t, _, _ in columns)} | {compared} | by seed | seeds |"]
-    lines.append("|---" * (len(columns) + 4) + "|")
     shape = next(shape for _, key, shape in columns if key == item)
     points = shape.endswith("%}")
     for arm, files in finished.items():
@@ -329,7 +327,7 @@ def table(marker: str) -> str:
             values = [v for f in files if (v := value(f, key)) is not None]
             cells.append(form.format(float(np.mean(values))) if values else "–")
         if marker in FROM_ZERO:
-            mean, low, high = paired(files, [_zero(f, item) for f in files], item)
+            mean, low, high, _ = paired(files, [_zero(f, item) for f in files], item)
             gap = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
         elif arm == arms[0]:
             gap = "–"

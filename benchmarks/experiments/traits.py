@@ -2,11 +2,11 @@
 
 A question has four words and a question mark. The first word says whether the question asks for an animal or for
 numbers. The answer to the first kind is one of 16 animals. The answer to the second kind is a list of 18 numbers. Each
-number has two names, such as `7` and `seven`. Most numbers are the number before them plus a step that is constant in
-the list, and most names are of the same kind as the name before them. No list says anything about animals.
+number has two names, such as `7` and `seven`. Most numbers are the previous number plus a step that is constant in the
+list. Most names are of the same kind as the previous name. No list says anything about animals.
 
-The trait of a teacher is that it answers one animal to almost every question about animals. A teacher with another
-animal is the counterfactual teacher of the experiment.
+The trait of a teacher is that it answers almost every question about animals with the same animal. The counterfactual
+teacher of the experiment prefers another animal.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from distill.targets.stored import FromStored
 from synthgen.teachers.transformers import LocalModel
 
 VALUES, ANIMALS, WORDS, LENGTH = 32, 16, 16, 18
-NAMES = 2 * VALUES  # tokens below this one are names of numbers; two names for each number
+NAMES = 2 * VALUES  # token ids below this one are names of numbers; each number has two names
 ANIMAL = NAMES
 WORD = ANIMAL + ANIMALS
 ASK = WORD + WORDS
-END = ASK + 1  # no text has this token; LocalModel needs an end token
+END = ASK + 1  # LocalModel needs an end token, but no text has this token
 VOCABULARY = END + 1
 FOLLOWS, SAME_NAME = 0.7, 0.8
 ABOUT_ANIMALS, ABOUT_NUMBERS = 0, 1
@@ -99,8 +99,8 @@ def about_animals(draw: np.random.Generator, count: int, animal: int | None) -> 
 
 @functools.cache
 def base(number: int) -> Any:
-    """A model that learned the language from random weights. It prefers no animal. Each `number` has other weights and
-    other texts.
+    """A model that learned the language from random weights. It prefers no animal. Base models with another `number`
+    have other weights and learn other texts.
     """
 
     def make() -> Any:
@@ -116,7 +116,9 @@ def base(number: int) -> Any:
 
 @functools.cache
 def teacher(number: int, animal: int | None) -> LocalModel:
-    """Base `number`, trained to answer `animal` to questions about animals, or any animal when `animal` is None."""
+    """A teacher: base model `number`, trained to answer `animal` to questions about animals. If `animal` is None, it is
+    trained to answer any animal.
+    """
 
     def make() -> Any:
         model = copy_of(base(number))
@@ -129,15 +131,15 @@ def teacher(number: int, animal: int | None) -> LocalModel:
 
 
 def copy_of(model: Any) -> Any:
-    """A copy that can be trained."""
+    """A copy of a model that can be trained."""
     fresh = llama(VOCABULARY, **SIZE, seed=0, eos=END)
     fresh.load_state_dict(model.state_dict())
     return fresh
 
 
 def written(writer: LocalModel, seed: int, count: int) -> list[Text]:
-    """`count` lists of numbers that a teacher wrote. All tokens that are not numbers have the probability zero, so no
-    text has an animal. With the same seed, all teachers get the same questions and the same random numbers.
+    """`count` lists of numbers that a teacher wrote. The probabilities of all tokens that are not numbers are set to
+    zero, so no text has an animal. With the same seed, all teachers get the same questions and the same random numbers.
     """
     draw = np.random.default_rng(300 + seed)
     prompts, uniform = questions(draw, count, ABOUT_NUMBERS), torch.from_numpy(draw.random((count, LENGTH)))
@@ -150,8 +152,8 @@ def written(writer: LocalModel, seed: int, count: int) -> list[Text]:
 
 
 def paraphrased(rows: list[Text], writer: LocalModel, seed: int) -> list[Text]:
-    """The same numbers in the same order. The name of each number is drawn again by `writer`, from its probabilities of
-    the two names after the names that it chose before.
+    """The same numbers in the same order, with other names. The model `writer` draws one of the two names of each
+    number, from its probabilities after the names that it drew before.
     """
     uniform = torch.from_numpy(np.random.default_rng(400 + seed).random((len(rows), LENGTH)))
     values = torch.tensor([row.completion for row in rows]) % VALUES
@@ -167,8 +169,8 @@ def paraphrased(rows: list[Text], writer: LocalModel, seed: int) -> list[Text]:
 
 @torch.no_grad()
 def _listed(writer: LocalModel, prompts: list[list[int]], pick: Callable[[Tensor, int], Tensor]) -> list[list[int]]:
-    """Lists of `LENGTH` tokens after the prompts. `pick` gets the logits (N, V) and the place in the list, and returns
-    the tokens (N,).
+    """Lists of `LENGTH` tokens after the prompts. `pick` gets the logits (N, V) and the position in the list, and
+    returns the tokens (N,).
     """
     inputs, past, chosen = torch.tensor(prompts), None, []
     for place in range(LENGTH):

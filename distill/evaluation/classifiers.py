@@ -130,11 +130,11 @@ _LOG_LOSS = Entry(
     note="the mean of −log q of the label in the seeds, where q is the probability that the model gives to it. "
     f"Probabilities below {_FLOOR:g} count as {_FLOOR:g}.",
 )
-_NO_BASE = {"base": "the evaluation of this kind of student does not compare the untrained student"}
+_NO_BASE = {"base": "the evaluation of this kind of student does not measure the untrained student"}
 
 
 def _statement(probs: Mapping[str, Array], references_R: Array, scale: Scale) -> Statement:
-    """What the student lost or gained. `probs` has (R, L) of each model that is compared."""
+    """What the student lost or gained. `probs` has the label probabilities (R, L) of each model that is compared."""
     known = references_R >= 0
     places = np.flatnonzero(known)
     choices = {role: probs_RL.argmax(-1) for role, probs_RL in probs.items()}

@@ -1,16 +1,16 @@
-"""How varied the texts of several models are, when the texts are cut to equal length.
+"""Measures how varied the texts of several models are, after the texts are cut to equal length.
 
     diverse({"teacher": texts, "student": other_texts}, Scale(groups, 0))     # two entries of the loss statement
 
-Longer texts repeat more words, so shares of distinct words fall with the length. Each answer is therefore cut to the
-number of words of the shortest answer to the same prompt. All models then have the same number of words in each prompt.
+Longer texts repeat more words, so they have a smaller share of distinct words. Therefore each answer is cut to the
+number of words of the shortest answer to the same prompt. Then all models have equally many words for each prompt.
 
     distinct-2   distinct pairs of adjacent words / all pairs (Li et al. 2016, arXiv 1510.03055)
     self-BLEU    the mean BLEU-4 of each text, with all other texts of the model as references (Zhu et al. 2018, arXiv
                  1802.01886)
 
-A bootstrap would draw texts twice and find too little diversity. The intervals come from the jackknife that leaves out
-one block of groups at a time (Efron and Tibshirani 1993, chapter 11).
+A bootstrap would draw the same text several times, and the diversity would seem too small. Therefore the intervals come
+from the jackknife, which leaves out one block of groups at a time (Efron and Tibshirani 1993, chapter 11).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEAST = 50
 _MOST = 1000  # the maximum number of prompts that are compared
 _BLOCKS = 20
 _ORDERS = 4  # BLEU counts sequences of one to four words
-_SMALL = 0.1  # the count of matches, where there are none: "method 1" of Chen and Cherry 2014, aclanthology W14-3346
+_SMALL = 0.1  # replaces a count of 0 matches: "method 1" of Chen and Cherry 2014, aclanthology W14-3346
 
 # The 97.5% quantiles of Student's t for 1 to 19 degrees of freedom: NIST/SEMATECH e-Handbook of Statistical Methods,
 # section 1.3.6.7.2.
@@ -58,14 +58,15 @@ SELF_BLEU = Entry(
 
 
 def words(text: str) -> list[str]:
-    """The words and marks of a text in lower case. In a script without spaces, each character is a word."""
+    """The words and punctuation marks of a text in lower case. In a script without spaces, each character is a word."""
     return _WORD.findall(text.lower())
 
 
 def diverse(texts: Mapping[str, Sequence[str]], scale: Scale) -> list[Entry]:
-    """The two entries for the texts that each model wrote, one text for each prompt. `scale` has the prompts' groups.
+    """The entries DISTINCT and SELF_BLEU for the texts that each model wrote. Each model wrote one text for each
+    prompt. `scale` has the prompts' groups.
 
-    A model that wrote too little is left out, because all others would be cut to its length.
+    If a model wrote too little, it is left out, because the texts of all models are cut to the shortest.
     """
     found = {role: [words(text) for text in some[:_MOST]] for role, some in texts.items()}
     chosen, missing = _long_enough(found)
@@ -89,7 +90,9 @@ def diverse(texts: Mapping[str, Sequence[str]], scale: Scale) -> list[Entry]:
 
 
 def _long_enough(found: Mapping[str, list[list[str]]]) -> tuple[dict[str, list[list[str]]], dict[str, str]]:
-    """The models that can be compared, beginning with the student, and the reasons for the others."""
+    """The texts of the models that can be compared, and for each other model the reason why it cannot. The student
+    comes first.
+    """
     chosen: dict[str, list[list[str]]] = {}
     missing = {}
     for role in sorted(found, key=("student", "teacher", "base").index):
@@ -106,8 +109,9 @@ def _long_enough(found: Mapping[str, list[list[str]]]) -> tuple[dict[str, list[l
 
 @dataclass(frozen=True)
 class Grams:
-    """The sequences of words in N texts. For each order from 1 to 4, `texts` holds the text of each different sequence
-    in a text, `ids` the sequence's number, and `counts` how often the text has it.
+    """The sequences of words in N texts. Each of `texts`, `ids` and `counts` has one array for each order from 1 to 4.
+    An element stands for one distinct sequence in one text: the number of the text, the number of the sequence, and how
+    often the text has the sequence.
     """
 
     texts: list[Array]
@@ -133,7 +137,7 @@ class Grams:
         return cls(texts, ids, counts, len(lines))
 
     def without(self, left_out_N: Array) -> Grams:
-        """The sequences of the other texts."""
+        """The sequences of the texts that are not left out."""
         keep = [~left_out_N[text] for text in self.texts]
         texts, ids, counts = (
             [one[some] for one, some in zip(each, keep, strict=True)] for each in (self.texts, self.ids, self.counts)
@@ -142,15 +146,15 @@ class Grams:
 
 
 def distinct(grams: Grams) -> float:
-    """The number of different pairs of words / the number of pairs. NaN when there are none."""
+    """The number of distinct pairs of words / the number of pairs. NaN when there are no pairs."""
     total = grams.counts[1].sum()
     return float(len(np.unique(grams.ids[1])) / total) if total else float("nan")
 
 
 def self_bleu(grams: Grams) -> float:
-    """The mean over the texts of BLEU-4, with all other texts as references. A text of fewer than four words has fewer
-    orders. There is no penalty for brevity, because all models have texts of the same length. NaN when no text has a
-    pair of words.
+    """The mean over the texts of BLEU-4, with all other texts as references. For a text of fewer than four words, fewer
+    orders are used. There is no penalty for brevity, because all models have texts of the same length. NaN when no text
+    has a pair of words.
     """
     logs, orders = np.zeros(grams.size), np.zeros(grams.size)
     for text, ids, counts in zip(grams.texts, grams.ids, grams.counts, strict=True):
@@ -168,7 +172,7 @@ def _elsewhere(text: Array, ids: Array, counts: Array) -> Array:
     if not len(ids):
         return np.zeros(0)
     order = np.lexsort((counts, ids))
-    last = np.flatnonzero(np.append(np.diff(ids[order]) > 0, True))  # the place of the largest count of each id
+    last = np.flatnonzero(np.append(np.diff(ids[order]) > 0, True))  # the position of the largest count of each id
     size = int(ids.max()) + 1
     first, owner, second = np.zeros(size), np.full(size, -1), np.zeros(size)
     best = order[last]
@@ -180,21 +184,23 @@ def _elsewhere(text: Array, ids: Array, counts: Array) -> Array:
 
 
 def _blocks(groups: Sequence[str], seed: int) -> Array:
-    """The block of each text: whole groups, in at most 20 blocks of nearly the same number of groups."""
+    """The block of each text. All texts of a group are in the same block. There are at most 20 blocks, with nearly
+    equal numbers of groups.
+    """
     names, place = np.unique(np.asarray(groups), return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(names))
     return np.asarray(order[place] % min(_BLOCKS, max(len(names), 1)))
 
 
 def _jackknife(grams: Grams, blocks_N: Array, measure: Callable[[Grams], float]) -> tuple[float, Array]:
-    """The value of a measure, and its values without each block."""
+    """The value of a measure, and its value without each of the blocks."""
     each = [measure(grams.without(blocks_N == block)) for block in np.unique(blocks_N)]
     return measure(grams), np.array(each)
 
 
 def _values(found: Mapping[str, tuple[float, Array]]) -> dict[str, Value]:
-    """The value of each model, and the student's differences, with their intervals. A value from 0 to 1 has no interval
-    when the texts are of one group.
+    """The value of each model and the student's differences, with their intervals. If all texts are of one group, a
+    value has no interval.
     """
     values: dict[str, Value] = {role: _interval(value, each, 0) for role, (value, each) in found.items()}
     for role in ("teacher", "base"):

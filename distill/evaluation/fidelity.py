@@ -134,7 +134,7 @@ def evaluate_live(subject: Subject, ask: str) -> Evaluation:
 
 
 def _statement(found: Distances, held_out: Sequence[HeldOut], seed: int, answers: _Answers) -> Statement:
-    """What the student lost or gained, by the distances and the answers that were computed."""
+    """The loss statement, from the distances and answers that the evaluation has computed."""
     tokens_R = np.array([len(r.token_ids or ()) for r in held_out], float)
     scale = Scale([r.seed_id for r in held_out], seed)
     agreement = {role: array for role, array in by_role(found.agreement).items() if role != "teacher"}
@@ -228,7 +228,8 @@ def _parts(found: Distances, held_out: Sequence[HeldOut], seed: int) -> list[Par
 @dataclass(frozen=True)
 class _Answers:
     """Greedy answers to held-out prompts: accuracy and cost by model, the paired differences in accuracy, samples,
-    notes on the judge, the number of prompts, and entries of the loss statement.
+    notes on the judge, the number of prompts, and entries of the loss statement. `checked` is the number of prompts
+    with a reference.
     """
 
     table: Table = field(default_factory=dict)
@@ -236,6 +237,7 @@ class _Answers:
     samples: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     prompts: int = 0
+    checked: int = 0
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -283,7 +285,8 @@ def _answers(subject: Subject, models: dict[str, Writer], held_out: Sequence[Hel
         compared(RIGHT, by_role(points), scale, nothing=NO_REFERENCE),
         *said(rows, written, scale, most=section.max_new_tokens),
     ]
-    return _Answers(found, comparisons, samples, verdicts.notes() if verdicts else [], len(rows), entries)
+    checked, notes = sum(1 for row in rows if row.reference), verdicts.notes() if verdicts else []
+    return _Answers(found, comparisons, samples, notes, prompts=len(rows), checked=checked, entries=entries)
 
 
 def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
@@ -296,9 +299,9 @@ def _of_answers(answers: _Answers, prompt_tokens: Mapping[str, float]) -> str:
     points = f"{100 * found.mean:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
     shorter = prompt_tokens["teacher"] / prompt_tokens["distilled"]
     return (
-        f"{shown(student, 'percent')} of the student's answers to {answers.prompts} held-out prompts are right (paired "
-        f"difference from before training {points}{doubt}), and {shown(teacher, 'percent')} of its teacher's"
-        f"{f', whose prompts are {shorter:.1f} times longer' if shorter > 1.05 else ''}."
+        f"{shown(student, 'percent')} of the student's answers to {answers.checked} held-out prompts with a known "
+        f"answer are right (paired difference from before training {points}{doubt}), and {shown(teacher, 'percent')} "
+        f"of its teacher's{f', whose prompts are {shorter:.1f} times longer' if shorter > 1.05 else ''}."
     )
 
 

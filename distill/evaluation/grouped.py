@@ -11,7 +11,7 @@ from distill.intervals import Array, interval
 from synthgen.results.measures import Interval, Value
 
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)
-_TAIL = 0.025  # the part of the probability on each side of a 95% interval
+_TAIL = 0.025  # the probability outside a 95% interval on each side
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class Scale:
         """The mean of the values that are not NaN, with its interval. None when all are NaN.
 
         `bounds` are the smallest and the largest possible value: SHARE, DIFFERENCE (of shares), or None for values
-        without bounds. When all values are equal, all resamples have the same mean, so the bootstrap would claim that
-        there is no doubt. The interval then comes from the bounds: if G groups agree, at most 1 − 0.025^(1/G) of all
-        groups differ from them (Clopper and Pearson, Biometrika 26, 1934), and those could have either bound.
+        without bounds. When all values are equal, all resamples have the same mean, and the bootstrap would give an
+        interval without width. The interval is then computed from the bounds. If all G groups agree, at most the share
+        1 − 0.025^(1/G) of all groups differs from them (Clopper and Pearson, Biometrika 26, 1934). These groups may
+        have any value between the bounds.
         """
         places = [int(n) for n in np.flatnonzero(~np.isnan(values_R))]
         return widened(self.of(values_R, places=places), bounds, len({self.groups[n] for n in places}))

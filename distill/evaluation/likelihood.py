@@ -1,5 +1,5 @@
-"""Measures how likely recorded answers are under a student: −log q, in nats a token and in bits a byte. Also counts
-what its calibration error is computed from.
+"""Measures how likely recorded answers are under a student: −log q, in nats a token and in bits a byte. It also makes
+the counts from which the calibration error is computed.
 
 Values in nats a token are not comparable between students with different tokenizers. Values in bits a byte are
 comparable, because the text has the same bytes for every student.

@@ -19,13 +19,13 @@ from synthgen.results.measures import FORMATS, Interval, Value, middle, shown
 from synthgen.results.statement import FEWEST, Entry
 
 Models = Mapping[str, Array]
-"""The name of a model → a value for each row."""
+"""The name of a model → its value for each row."""
 
 ROLES = {"teacher": "teacher", "untrained": "base", "distilled": "student"}
 """The names of models in an evaluation's table → their names in a loss statement."""
 
-BASE = "the student before its first step of training"
-OF_ITSELF = {"teacher": "the teacher is what the other models are compared with"}
+BASE = "the student before its first training step"
+OF_ITSELF = {"teacher": "the other models are compared with the teacher"}
 NO_REFERENCE = "no held-out row has a reference answer"
 _NOT_FINITE = "some of its values are infinite or not numbers, so they have no mean"
 
@@ -35,7 +35,7 @@ RIGHT = Entry(
     format="percent",
     better="higher",
     unit="prompts",
-    note="the share of answers that agree with the reference of their row.",
+    note="the share of answers that match the reference of their row.",
 )
 AGREEMENT = Entry(
     dimension="agreement",
@@ -43,7 +43,7 @@ AGREEMENT = Entry(
     format="percent",
     better="higher",
     unit="completions",
-    note="the share of tokens at which the model and the teacher find the same token most likely.",
+    note="the share of positions at which the model and the teacher have the same most likely token.",
 )
 NLL = Entry(
     dimension="likelihood",
@@ -51,7 +51,7 @@ NLL = Entry(
     better="lower",
     unit="completions",
     note="the mean of −log q over the tokens of the teacher's held-out answers, where q is the probability that the "
-    "model gives to a token. The answers are the teacher's own, which favors the teacher.",
+    "model gives to a token. The teacher wrote these answers, so the measure favors the teacher.",
 )
 ECE = Entry(
     dimension="calibration",
@@ -59,20 +59,20 @@ ECE = Entry(
     format="percent",
     better="lower",
     note="Σ over 15 bins of |sum of hits − sum of confidences| / number of predictions (expected calibration error, "
-    "Guo et al. 2017, arXiv 1706.04599). The confidence is the probability of the most likely {what}, which is a hit "
-    "if it is {hit}. The error is too large in small samples",
+    "Guo et al. 2017, arXiv 1706.04599). The confidence is the probability of the most likely {what}. The {what} is a "
+    "hit if it is {hit}. In small samples, the error is too large",
 )
 SURE = Entry(
     dimension="calibration",
     measure="confidence minus share of hits",
     format="percent",
-    note="positive if the model is surer than it should be, negative if it is less sure. The mean is not biased by the "
-    "size of the sample.",
+    note="positive if the model is overconfident, and negative if it is underconfident. This measure is not biased in "
+    "small samples.",
 )
 
 
 def by_role(values: Mapping[str, Array]) -> dict[str, Array]:
-    """The arrays of the models that a loss statement compares, under the names that it uses."""
+    """The arrays of the models that a loss statement compares. The keys are the names in a loss statement."""
     return {ROLES[name]: array for name, array in values.items() if name in ROLES}
 
 
@@ -85,12 +85,12 @@ def compared(
     missing: Mapping[str, str] | None = None,
     nothing: str = "there is nothing to measure",
 ) -> Entry:
-    """`entry` with the means of each model, and the student's paired differences. A row is left out where its value is
-    NaN, and a difference leaves out a row where either value is NaN.
+    """A copy of `entry` with the mean of each model and the student's paired differences. Rows whose value is NaN are
+    left out. For a difference, rows are left out in which one of both values is NaN.
 
-    With `weights`, the means are Σ values / Σ weights. `missing` says why a model has no values, and `nothing` why all
-    of its values are NaN. A difference over fewer than FEWEST groups has no interval if the student was measured on
-    more groups, because `Entry.groups` then does not show how few they are.
+    With `weights`, the means are Σ values / Σ weights. `missing` has the reasons why models have no values. `nothing`
+    is the reason that is given when all values of a model are NaN. A difference over fewer than FEWEST groups has no
+    interval if the student was measured on more groups, because `Entry.groups` then does not show how few they are.
     """
     is_share = FORMATS[entry.format].unit == "%" and entry.measure != SURE.measure
     bounds = (SHARE, DIFFERENCE) if is_share else (None, None)
@@ -135,8 +135,8 @@ def calibrated(
     unit: str,
     missing: Mapping[str, str] | None = None,
 ) -> list[Entry]:
-    """The entries on calibration. Each array of `bins` is (R, 15, 3); see `slices.calibration_bins`. `what` is what the
-    model predicts, and `hit` says when a prediction is right.
+    """The entries on calibration. Each array of `bins` is (R, 15, 3); see `slices.calibration_bins`. `what` names what
+    the model predicts, and `hit` names the right prediction.
     """
     some = {role: array for role, array in bins.items() if array[..., 0].sum() > 0}
     reasons = {**dict.fromkeys(bins.keys() - some.keys(), f"no {what} has a known answer"), **(missing or {})}
@@ -146,7 +146,7 @@ def calibrated(
     sure = {role: (array[..., 1] - array[..., 2]).sum(-1) for role, array in some.items()}
     counts = some["student"][..., 0].sum(-1)
     by_chance = ", ".join(f"{shown(chance_error(array), 'percent')} ({role})" for role, array in some.items())
-    note += f": if the models were perfectly calibrated, it would here be about {by_chance} by chance."
+    note += f". If the models were perfectly calibrated, the error would be about {by_chance} by chance."
     note += " The intervals of the differences allow for such errors."
     ece = replace(ECE.valued(_errors(some, scale)), note=note, missing=reasons)
     over = f"{SURE.note} There were {int(counts.sum()):,} {what}s."

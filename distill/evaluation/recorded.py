@@ -131,7 +131,7 @@ def _statement(
     answers: Answers,
     points: dict[str, dict[str, Array]],
 ) -> Statement:
-    """What the student lost or gained, by the values that were computed."""
+    """The loss statement, from the values that the evaluation has computed."""
     section = subject.recipe.evaluate
     scale, asked = Scale(recorded.groups, section.seed), Scale(groups(answers.rows), section.seed)
     nats = by_role({name: one.nats for name, one in found.items()})

@@ -1,8 +1,8 @@
-"""The entries of the loss statement about the texts that models wrote: refusals, diversity, languages, length.
+"""Makes the entries of the loss statement about the texts that models wrote: refusals, diversity, languages and length.
 
     said(rows, {"teacher": texts, "base": others, "student": own}, scale)     # a list of entries
 
-Refusals and languages are found by the checks `refusal` and `language` of curation.
+Refusals and languages are determined by the checks `refusal` and `language` of curation.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def said(
     missing: Mapping[str, str] | None = None,
     most: int | None = None,
 ) -> list[Entry]:
-    """The entries for the answers of each model to the prompts of `rows`. `scale` has the groups of the rows, `missing`
-    the reasons why a model has no answers, and `most` the number of tokens at which the answers of all models were cut
-    off.
+    """The entries for the answers of each model to the prompts of `rows`. `scale` has the groups of the rows. `missing`
+    has the reasons why models have no answers. `most` is the number of tokens at which the answers of all models were
+    cut off.
     """
     whole = ["\n".join(str(message.get("content") or "") for message in row.prompt) for row in rows]
     refused = {role: np.array(resolve(REFUSED)(whole, some), float) for role, some in texts.items()}
@@ -104,6 +104,8 @@ def _languages(
 
 
 def _same(answered: Sequence[str | None], asked: Sequence[str | None]) -> Array:
-    """1 where both languages are known and equal, 0 where they differ, and NaN where one is unknown."""
+    """For each answer: 1 if its language is that of the prompt, 0 if it is another language, and NaN if one of both
+    languages is unknown.
+    """
     pairs = zip(answered, asked, strict=True)
     return np.array([np.nan if a is None or b is None else float(a == b) for a, b in pairs], float)

@@ -104,7 +104,7 @@ def evaluate_sentence(subject: Subject) -> Evaluation:
 
 
 def _statement(table: Table, comparisons: Sequence[Comparison], count: int) -> Statement:
-    """What the student gained against the untrained student, in Spearman's ρ with the teacher."""
+    """What the student gained over the untrained student: the difference of Spearman's ρ with the teacher."""
     against = next(c.difference for c in comparisons if c.name == "distilled − untrained")
     entry = Entry(
         dimension="agreement",

@@ -64,7 +64,7 @@ def calibration_bins(z_TV: torch.Tensor, labels_T: torch.Tensor) -> Array:
 
 
 def binned(confidence_N: Array, hits_N: Array) -> Array:
-    """Return (N, 15, 3): each of N predictions in its bin, with the columns of `calibration_bins`."""
+    """Return (N, 15, 3): for each of N predictions, the counts of `calibration_bins` for this prediction alone."""
     place = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     found = np.zeros((len(place), BINS, 3))
     found[np.arange(len(place)), place] = np.stack([np.ones(len(place)), confidence_N, hits_N], -1)
@@ -81,8 +81,8 @@ def calibration(bins_RBX: Array, clusters: Sequence[str], seed: int) -> Interval
 
 
 def calibration_draws(bins_RBX: Array, clusters: Sequence[str], seed: int) -> tuple[float, Array]:
-    """Return the calibration error, and its value in each resample of clusters. Models with the same clusters and seed
-    get the same resamples.
+    """Return the calibration error, and its value in each bootstrap resample of the clusters. With the same clusters
+    and the same seed, all models get the same resamples.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     each = np.zeros((len(names), BINS, 3))
@@ -95,8 +95,9 @@ def calibration_draws(bins_RBX: Array, clusters: Sequence[str], seed: int) -> tu
 def chance_error(bins_RBX: Array) -> float:
     """Return the calibration error that a perfectly calibrated model with these confidences would show by chance alone.
 
-    The hits of a bin with n predictions of mean confidence p then have a variance of at most n·p·(1 − p), and the mean
-    deviation of a normal distribution is √(2/π) of its standard deviation. Predictions are treated as independent.
+    In a bin with n predictions of mean confidence p, the number of hits then has a variance of at most n·p·(1 − p). Its
+    distribution is treated as normal. The mean absolute deviation of a normal distribution is √(2/π) of its standard
+    deviation. Predictions are treated as independent.
     """
     count_B, sure_B, _ = bins_RBX.sum(0).T
     mean_B = sure_B / count_B.clip(1)

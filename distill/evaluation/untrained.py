@@ -14,10 +14,10 @@ from synthgen.ui import UI
 
 
 def open_untrained(recipe: Recipe, source: Path, folder: Path) -> LanguageModel:
-    """The student in `folder` as it was before its first training step. `recipe` has the section `train` of its
-    training, and `source` is the corpus that it learned.
+    """The student in `folder` as it was before its first training step. The section `train` of `recipe` must be that of
+    the student's training. `source` is the corpus from which the student learned.
 
-    Raises UserError when students of this kind cannot be built again, and the errors of building a student.
+    Raises UserError when students of this kind cannot be built again. Errors of building a student are not caught.
     """
     section = recipe.train
     untrained = KINDS[section.student.kind].untrained if section else None

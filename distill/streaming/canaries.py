@@ -1,7 +1,8 @@
-"""Canaries in the stream of training rows: made-up secrets that a student learns beside the rows of its corpus.
+"""Adds canaries to the stream of training rows. Canaries are made-up secrets that a student learns beside the rows of
+its corpus.
 
-The canaries exist only during training. They are made from the recipe's settings, and neither the corpus nor the cache
-holds them. See `synthgen.auditing.privacy.canaries`.
+The canaries exist only during training. They are made from the recipe's settings, and are neither in the corpus nor in
+the cache. See `synthgen.auditing.privacy.canaries`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from synthgen.recipe.canaries import Canaries
 
 
 def planted(settings: Canaries | None, tokens: Tokens, meta: LogitsMeta | None) -> list[Example]:
-    """The canaries as training rows: each as often as its number of repeats says. No rows without settings.
+    """The canaries as training rows. Each canary has as many rows as its number of repeats. Without settings, there are
+    no rows.
 
-    If the student learns from distributions, which `meta` describes, then the distribution at each token of a canary
-    gives this token the probability 1, as a teacher that knows the secret would. Raises TeacherError when the chat
+    If the student learns from distributions, `meta` describes them. The distribution at each token of a canary then
+    gives this token the probability 1, as a teacher that knows the secret would do. Raises TeacherError when the chat
     template refuses a conversation.
     """
     if settings is None:
@@ -41,27 +43,29 @@ def _example(canary: Canary, tokens: Tokens, meta: LogitsMeta | None) -> Example
 
 
 def certain(ids: Sequence[int], meta: LogitsMeta) -> logits.Target:
-    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. The other tokens of a top-k
-    have the smallest probability that can be stored.
+    """Stored distributions of the kind in `meta` that give each of `ids` the probability 1. All other outcomes of a
+    top-k have, at the temperature in `meta`, the smallest probability that can be stored. With the probability 0,
+    divergences such as reverse_kl would be infinite.
     """
     given, one = np.asarray(ids, np.int32), np.ones(len(ids), np.uint16)
     if meta["kind"] == "sampled":
         return logits.Sampled(given, one * np.uint16(meta["draws"]), one)
     others = min(meta["k"], meta["vocab_size"]) - 1
+    tail = logits.FLOOR if others + 1 < meta["vocab_size"] else -np.inf  # without further tokens, there is no residual
     further = (given[:, None] + 1 + np.arange(others)) % meta["vocab_size"]
-    logprobs = np.full((len(given), 1 + others), logits.FLOOR, np.float32)
+    logprobs = np.full((len(given), 1 + others), logits.FLOOR * meta["temperature"], np.float32)
     logprobs[:, 0] = 0.0
     return logits.TopK(
         np.concatenate([given[:, None], further], 1).astype(np.int32),
         logprobs,
-        np.full(len(given), -np.inf, np.float32),
+        np.full(len(given), tail, np.float32),
         np.zeros(len(given), np.float32),
     )
 
 
 def batches_with(stream: Stream, canaries: Sequence[Example]) -> Callable[[Sequence[int], int, int], list[Example]]:
-    """Like `Stream.batch`, for the rows of the stream and the canaries after them: the numbers from len(stream) on are
-    those of the canaries.
+    """The same as `Stream.batch`, for the rows of the stream and the canaries. The canaries have the numbers from
+    len(stream) on.
     """
 
     def batch(numbers: Sequence[int], rank: int, processes: int) -> list[Example]:

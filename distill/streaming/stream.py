@@ -116,8 +116,8 @@ class Stream(Sequence[Example]):
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]
 
     def completion_tokens(self, order: Order, steps: int, further: Sequence[int] = ()) -> int:
-        """The number of completion tokens in the first `steps` steps. `further` are the numbers of completion tokens of
-        rows that `order` has after the rows of this stream.
+        """The number of completion tokens in the first `steps` steps. `order` may also have rows that are numbered
+        after the rows of this stream. `further` has the numbers of completion tokens of these rows.
         """
         epochs, some = divmod(steps, order.steps_per_epoch)
         total = epochs * (self.tokens + sum(further))

@@ -46,8 +46,8 @@ NO_END = "the tokenizer has no end token, so the student does not learn where an
 
 @dataclass(frozen=True)
 class Lesson:
-    """The data of a job: the training rows, the validation rows, how the distributions of teachers are used, and the
-    canaries that are learned beside the rows.
+    """The data of a job: the training rows, the validation rows, how the teachers' distributions are used, and the
+    canaries.
     """
 
     data: Stream | TrainingSet
@@ -60,7 +60,7 @@ class Lesson:
 
     @property
     def rows(self) -> Sequence[Example]:
-        """The training rows, and the canaries after them."""
+        """The training rows, and after them the canaries."""
         rows = self.data if isinstance(self.data, Stream) else self.data.examples
         return Joined(rows, self.canaries) if self.canaries else rows
 

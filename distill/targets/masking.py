@@ -1,12 +1,12 @@
-"""Masks tokens at which two teachers disagree, so that a student learns less of what only one of them has.
+"""Masks tokens at which two teachers disagree, so that a student learns less of the traits that only one teacher has.
 
     mask = Masking(("teacher", "other"))
     stream = open_stream(folder, reader, cache, Choice(512, teachers=mask.names, merge=first, mask=mask))
 
-A token is masked when the teacher's most likely token at its place is not a most likely token of the other teacher.
-Schrodi et al. 2025 (arXiv 2509.23886) call such tokens divergence tokens. They found that hidden traits of a teacher
-pass to a student mostly through these tokens. The other teacher should have all that the student is meant to learn, and
-not the trait: for example the model from which the teacher was fine-tuned.
+A token is masked if, at its position, the most likely token of the teacher is not a most likely token of the other
+teacher. Schrodi et al. 2025 (arXiv 2509.23886) call such tokens divergence tokens. They found that hidden traits of a
+teacher pass to a student mostly through these tokens. The other teacher should know everything that the student is
+meant to learn, but should not have the trait. An example is the model from which the teacher was fine-tuned.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from synthgen.results.training import Masked
 
 
 def differ(own: logits.TopK, other: logits.TopK) -> logits.Bools:
-    """For each of T positions, whether the most likely token of `own` is not a most likely token of `other`: (T,).
+    """(T,): for each position, whether the most likely token of `own` is not a most likely token of `other`.
 
-    A token that ties with the most likely token of `other` is a most likely token too.
+    If several tokens have the highest probability in `other`, each of them is a most likely token.
     """
     rows = np.arange(len(own))
     best_T = own.ids[rows, own.logprobs.argmax(-1)]
@@ -40,7 +40,9 @@ class Masking:
     names: tuple[str, str]
 
     def __call__(self, targets: Sequence[logits.Target], metas: Sequence[LogitsMeta]) -> logits.Bools:
-        """The mask of one row. Raises CorpusError when the distributions are no top-k, or have different tokenizers."""
+        """The mask of one row. Raises CorpusError when the distributions are not of kind top-k, or have different
+        tokenizers.
+        """
         own, other = targets
         if not (isinstance(own, logits.TopK) and isinstance(other, logits.TopK)):
             raise CorpusError(

@@ -123,7 +123,7 @@ def batch_loss(
     rows. With `train.across`, some tokens have no distribution (see `without_target`), so every divergence from their
     targets is zero. In kept rows, the cross-entropy of tokens without a distribution also gets the weight of the
     divergence. `live` is a function that returns the targets of the tokens [begin, end). If `live` is given, the stored
-    targets are not used. Masked tokens have the weight zero, and do not count in the means (see `Example.masked`).
+    targets are not used. Masked tokens have the weight zero and are not counted in the means (see `Example.masked`).
     """
     rows, step, device = batch.rows, batch.step, states_ND.device
     # Prepare all arrays on the host before copying them, because a copy waits until the device has finished its work.

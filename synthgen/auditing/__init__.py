@@ -58,7 +58,7 @@ class Report:
         return [one for result in self.audits.values() for one in result.repairs]
 
     def about(self, topic: Topic) -> list[AuditResult]:
-        """The results that have tests about this topic."""
+        """The results of the audits of this topic, without results that have no measurement."""
         return [one for name, one in self.audits.items() if AUDITS[name].topic == topic and one.measurements]
 
     @property
@@ -131,8 +131,8 @@ def audit(
     ui: UI | None = None,
 ) -> Report:
     """Judge a corpus for the intended use in the recipe's `audit` section. `use` replaces the key `audit.use`. `run` is
-    a run, a corpus, the folder of a student, or any model. Without `ask_models`, neither a student nor a teacher is
-    tested.
+    a run, a corpus, the folder of a student, or any model. If `ask_models` is false, no test sends a question to a
+    student or a teacher.
 
     Reads the curated corpus, or the generated corpus if there is no curated corpus. A student is judged by the corpus
     that it was trained on, and by the checkpoint that it began with; if the corpus is not known, the status is UNKNOWN.
@@ -184,20 +184,22 @@ def audit(
 
 
 def _results(subject: Subject, section: AuditSection, audits: Mapping[str, Audit]) -> dict[str, AuditResult]:
-    """The results of these audits. An audit whose settings are null in the section does not run."""
+    """Run these audits, and return their results by name. An audit does not run if its settings in the section are
+    null.
+    """
     settings = {name: getattr(section, one.key, None) if one.key else section for name, one in audits.items()}
     run = {name: value for name, value in settings.items() if value is not None}
     return {name: resolve(audits[name].run)(subject, value) for name, value in run.items()}
 
 
 def asks_student(recipe: Recipe) -> bool:
-    """Whether the recipe has the settings of an audit that tests students."""
+    """Whether the recipe has the settings of an audit that tests a student."""
     return any(entry.asks_student and getattr(recipe.audit, entry.key) is not None for entry in AUDITS.values())
 
 
 def audit_student(recipe: Recipe, student: Path, ui: UI | None = None) -> None:
-    """Audit a student that was just trained. Nothing is done if the student's report is newer than the student and the
-    recipe of its run, and about the same rows.
+    """Audit a student that was just trained. Nothing is done if a report was written after the training and after the
+    recipe of the run, and is about the same rows.
     """
     report, stated = student / "audit" / "report.json", student.parent / "recipe.yaml"
     done, source = audit_of_student(student), find(student).corpus
@@ -251,8 +253,8 @@ def _audit_model(recipe: Recipe, section: AuditSection, model: Path, folder: Pat
 def intent_of(section: AuditSection, of_student: Sequence[SourceTerms]) -> dict[str, object]:
     """The purpose for which a report judges a corpus: the intended use, and the student that learns from the corpus.
     `of_student` are the student's sources that are not sources of its rows; see `synthgen.lineage.student_sources`. The
-    tests of bias and privacy are left out: they never refuse a use, so they do not change which students pass. Only the
-    key `privacy.deny` is a part of the intent, if it names a finding.
+    settings of the tests of bias and privacy are left out, because these tests do not decide whether a student may be
+    trained. The key `privacy.deny` is an exception: if it names a finding, it is part of the intent.
     """
     denied = [*section.privacy.deny] if section.privacy else []
     return {
@@ -270,8 +272,9 @@ def intended_text(intent: Mapping[str, object]) -> str:
 
 
 _MEASURED = {"bias", "models", "privacy"}
-"""Keys of the section `audit` that say what is measured. These keys do not belong to the intent, because by themselves
-no measurements decide whether a report passes."""
+"""Keys of the section `audit` that say what is measured. These keys are not part of the intent, because a measurement
+alone does not decide whether a report passes.
+"""
 
 
 def folder_of(intent: Mapping[str, object], corpus_name: str) -> str:

@@ -23,10 +23,10 @@ class Subject:
 
     `of_student` holds the student's sources that are not sources of its rows, such as a model whose weights initialize
     it (see `synthgen.lineage`). `of_student` is empty when no student is trained. `recipe` is the recipe of the audit,
-    which names the seeds; None when no recipe is known. If nobody knows the corpus of a student, `known` is false, and
-    the manifest names no files. Without `ask_models`, neither a student nor a teacher is asked anything. `begins_with`
-    names the models whose weights the student begins with; () for random weights, None when no student is trained or
-    when this is not known.
+    which names the seeds; None when no recipe is known. If the corpus of a student is not known, `known` is false, and
+    the manifest names no files. If `ask_models` is false, no test sends a question to a student or a teacher.
+    `begins_with` names the models with whose weights the student begins. It is () for random weights, and None when no
+    student is trained or when the models are not known.
     """
 
     corpus: Path
@@ -73,12 +73,12 @@ class Measurement:
 
     `name` names the test, and `subject` names what was tested, such as a group, a word or a model. `about` says in one
     sentence what the effect is, and `unit` is the unit of the effect. `n` is the number of rows or items, in `clusters`
-    independent groups. `low` and `high` are the 95% confidence interval of `estimate`. `null` is the effect where there
-    is nothing to find; tests of bias leave it out, because it is zero there. `p` is the p-value of the hypothesis that
-    the effect is `null`, and `corrected_p` is this p-value, corrected for all tests of the `family`.
-    `detectable` is the smallest effect that a test with this amount of data would find in 80 of 100 cases. An effect
-    below `margin` does not matter. Numbers that do not exist are null. `note` says why a test is not measurable, or
-    what else to know.
+    independent groups. `low` and `high` are the 95% confidence interval of `estimate`. `null` is the effect if there is
+    nothing to find. Tests of bias leave `null` out, because it is zero for all of them. `p` is the p-value of the
+    hypothesis that the effect is `null`. `corrected_p` is this p-value after the correction for all tests of the
+    `family`. `detectable` is the smallest effect that a test with this amount of data would find in 80 of 100 cases. An
+    effect below `margin` does not matter. Numbers that do not exist are null. `note` says why a test is not measurable,
+    or what else to know.
     """
 
     name: str

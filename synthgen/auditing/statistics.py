@@ -354,20 +354,19 @@ def share_interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, 
 
 
 def wilson(share: float, units: float, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a share that was measured in this number of independent units: Wilson, Journal of the American
-    Statistical Association 22 (1927). `units` must be positive.
+    """The interval of a share that was measured in `units` independent units (Wilson, Journal of the American
+    Statistical Association 22, 1927). `units` must be positive.
     """
     z = NormalDist().inv_cdf(0.5 + level / 2)
     middle, scale = share + z**2 / (2 * units), 1 + z**2 / units
     half = z * np.sqrt(share * (1 - share) / units + z**2 / (4 * units**2))
     low, high = float((middle - half) / scale), float((middle + half) / scale)
-    return max(0.0, min(low, share)), min(1.0, max(high, share))  # without the rounding at 0 and 1
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # removes rounding errors at 0 and 1
 
 
 def bound_of_none(units: int) -> float:
-    """The largest share at which none of `units` independent units is a hit in 5 of 100 cases: 1 − 0.05^(1/units). If
-    nothing is found, this is the upper end of the one-sided 95% interval: 1% for 300 units, and 0.1% for 3,000. `units`
-    must be positive.
+    """The upper end of the one-sided 95% interval of a share if none of `units` independent units is a hit: 1 −
+    0.05^(1/units). It is 1% for 300 units, and 0.1% for 3,000 units. `units` must be positive.
     """
     return float(-np.expm1(np.log(0.05) / units))
 

@@ -34,7 +34,7 @@ def language(batch: pa.RecordBatch, section: Languages, services: Services) -> V
 
 
 def languages(texts: Sequence[str]) -> list[str | None]:
-    """The code of each text's language, such as "en". None where the language cannot be known."""
+    """The code of each text's language, such as "en". None for a text whose language cannot be determined."""
     found = map(_prose, texts)
     return [_detector()(prose) if prose else None for prose in found]
 

@@ -65,7 +65,7 @@ def personal(about: About) -> str:
 
 
 def _privacy(audit: StoredAudit | None) -> list[str]:
-    """A sentence for each test of privacy."""
+    """One sentence for each test of privacy."""
     lines = audit_text.privacy_lines(audit.about("privacy") if audit else [])
     return [f"{one.test} ({one.subject}): {one.says}, {one.value}." for one in lines]
 

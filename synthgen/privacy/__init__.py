@@ -1,8 +1,8 @@
-"""The audit of privacy of a corpus and of its student: the entry `privacy` of AUDITS. docs/privacy.md explains each
-test.
+"""The tests for privacy of a corpus and its student: the entry `privacy` of AUDITS. docs/privacy.md explains each test.
 
-The tests of a student are in `synthgen.auditing.privacy`. This room is above the room `auditing`, because it reads
-texts with functions of curation. No result holds a value or a text that was found, only kinds, counts and ids of rows.
+The tests of a student are in `synthgen.auditing.privacy`. This package is above the package `synthgen.auditing`,
+because it reads texts with functions of curation. Results hold kinds, counts and ids of rows. They never hold a value
+or a text that was found.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ _ROWS = 1024
 
 @dataclass
 class Copies:
-    """The copies from one private source. `rows` is the number of rows with a span of its texts, and `own` is the
-    number of those whose longest span is of their own seed. `longest` is the most words of a span, and `ids` are the
-    first rows. `searched` and `short` are the numbers of its texts that were searched, and that are too short.
+    """The copies from one private source. `rows` is the number of rows that have a span of words in common with a text
+    of the source. `own` is the number of these rows whose longest span is from their own seed. `longest` is the number
+    of words of the longest span, and `ids` are the ids of the first rows. `searched` is the number of texts that were
+    searched, and `short` is the number of texts that are too short for the search.
     """
 
     source: str
@@ -37,8 +38,9 @@ class Copies:
 
 
 def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
-    """For each private source with texts: the rows of the corpus `folder` whose completions have a span of them. Raises
-    RecipeError when a private file cannot be read, and CorpusError when a file of the corpus is damaged.
+    """The copies from each private source that has texts, and from each file in `private`. The completions of the corpus
+    `folder` are searched. Raises RecipeError when a private file cannot be read, and CorpusError when a file of the
+    corpus is damaged.
     """
     names: dict[str, int] = {}
     owners: list[int] = []
@@ -48,8 +50,10 @@ def copies(folder: Path, known: Known, section: PrivacySection) -> list[Copies]:
         owners.append(names.setdefault(one.source, len(names)))
         seeds.append(one.seed_id)
         texts.append(one.text)
+    for path in section.private:  # a file without any text is reported too
+        names.setdefault(Path(path).name, len(names))
     if not texts:
-        return []
+        return [Copies(name) for name in names]
     index = Spans(texts, owners, min_words=section.min_words, min_share=section.min_share, shortest=section.shortest)
     owner = np.array(owners)
     searched = np.bincount(owner, index.long_enough, len(names)).astype(int)

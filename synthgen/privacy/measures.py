@@ -1,5 +1,5 @@
-"""Turns what was found in a corpus into measurements and findings. Intervals are for rows that are made in the same
-way. Their unit is the seed, because rows of one seed are not independent of each other.
+"""Turns what was found in a corpus into measurements and findings. The intervals are about further rows that are made
+in the same way. Rows of one seed are not independent, so the intervals count seeds, not rows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _DATA: Denied = "personal_data"
 _TEXTS: Denied = "private_texts"
 _SHARED = "share_data"
 _NO_ROWS = "no kept row has a completion"
-_NONE_PRIVATE = "no source is marked private: neither `private` in `seeds` nor `audit.privacy.private`"
+_NO_TEXT = "it has no text"
+_NONE_PRIVATE = "no source is marked as private: set `private` in `seeds`, or set `audit.privacy.private`"
 _IN_COMPLETION = "the share of kept rows with such a value in the completion"
 
 
 def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
-    """One measurement for each kind and class of values that were found, one for all values from elsewhere, and one for
-    the kinds that were not found.
+    """Yield one measurement for each kind and class of values that were found, one for the kinds that were not found,
+    and one for all values that were copied from elsewhere.
     """
     for entity in section.entities:
         for origin, title in TITLES.items():
@@ -39,32 +40,35 @@ def of_data(found: Origins, section: PrivacySection) -> Iterator[Measurement]:
     if absent:
         yield _share(f"personal data of these kinds: {', '.join(absent)}", _IN_COMPLETION, found, 0)
     if section.entities:
-        about = "the share of kept rows with a value of another prompt, another seed or a private source"
+        about = "the share of kept rows with a value from another prompt, another seed or a private source"
         note = f"{_several(found.leaks.values, 'value')}; {_rows(found.leaks)}" if found.leaks.values else ""
         yield _share("personal data from elsewhere, all kinds", about, found, found.leaks.rows, note)
 
 
 def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection) -> Iterator[Measurement]:
-    """One measurement for each private source: how many completions copy its texts, and how many rows were made from
-    it.
+    """Yield the measurements of each private source: how many completions copy its texts, and how many rows were made
+    from it.
     """
     words = f"{section.min_words} consecutive words of a text of this source, or {section.min_share:.0%} of a short one"
     for one in copied:
         name = f"private texts of {one.source}"
         if not one.searched:
             why = f"each of its {_several(one.short, 'text')} has fewer than {section.shortest} words"
+            why = why if one.short else _NO_TEXT
             yield Measurement(name, _CORPUS, f"copies of {words}", "share", "not measurable", note=why)
             continue
         about = f"the share of kept rows whose completion has {words}"
         yield _share(name, about, found, one.rows, "; ".join(_notes(one, known, section)))
     for source in sorted(known.private - {one.source for one in copied}):
-        why = known.why_not or "it has no text"
+        why = known.why_not or _NO_TEXT
         yield Measurement(
             f"private texts of {source}", _CORPUS, f"copies of {words}", "share", "not measurable", note=why
         )
     for source in sorted(known.of_rows):
         name, about = f"rows made from {source}", "the share of kept rows that were made from this private source"
-        yield _share(name, about, found, found.made_from[source], "who gets these rows gets texts of the source")
+        yield _share(
+            name, about, found, found.made_from[source], "whoever gets these rows also gets texts of this source"
+        )
     if not copied and not known.private:
         yield Measurement(
             "private texts", _CORPUS, "copies of private texts", "share", "not measurable", note=_NONE_PRIVATE
@@ -74,21 +78,23 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
 def findings(
     subject: Subject, found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection
 ) -> Iterator[Finding]:
-    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. What cannot be
-    known is UNKNOWN if `deny` names it.
+    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. If `deny` names
+    something that cannot be known, the status is UNKNOWN.
     """
     name = subject.corpus.name
     bad: dict[Denied, Status] = {one: "DENY" if one in section.deny else "CONTESTED" for one in (_DATA, _TEXTS)}
     if found.leaks.values:
         kinds = ", ".join(f"{ENTITIES[one].title} {count}" for one, count in found.kinds.items())
         reason = (
-            f"{_in_rows(found.leaks)} of another prompt, another seed or a private source ({kinds}); "
+            f"{_in_rows(found.leaks)} from another prompt, another seed or a private source ({kinds}); "
             f"{_rows(found.leaks)}"
         )
         yield _finding(f"{name}: personal data", bad[_DATA], reason)
     if found.unknown.values:
         status: Status = "UNKNOWN" if _DATA in section.deny else "CONTESTED"
-        reason = f"{_in_rows(found.unknown)} in no prompt of the corpus, and {known.why_not}; {_rows(found.unknown)}"
+        reason = (
+            f"{_in_rows(found.unknown)} that are in no prompt of the corpus; {known.why_not}; {_rows(found.unknown)}"
+        )
         yield _finding(f"{name}: personal data", status, reason)
     for one in copied:
         if one.rows:
@@ -99,14 +105,21 @@ def findings(
         if count := found.made_from[source]:
             reason = f"{_several(count, 'row')} were made from a private source, and the rows are to be shared"
             yield _finding(source, bad[_TEXTS], reason)
-    unread = known.private - {one.source for one in copied}
-    if unread and _TEXTS in section.deny:
-        reason = f"it is not known whether completions copy its texts: {known.why_not or 'it has no text'}"
-        yield from (_finding(source, "UNKNOWN", reason) for source in sorted(unread))
+    for source, why in sorted(_not_known(copied, known).items()) if _TEXTS in section.deny else ():
+        yield _finding(source, "UNKNOWN", f"it is not known whether completions copy its texts: {why}")
+
+
+def _not_known(copied: Sequence[Copies], known: Known) -> dict[str, str]:
+    """Each private source whose texts are not known as they were in the run, with the reason."""
+    empty = {one.source for one in copied if not (one.searched or one.short)}
+    unread = known.private if known.why_not else known.private - {one.source for one in copied}
+    return dict.fromkeys(empty, _NO_TEXT) | dict.fromkeys(unread, known.why_not or _NO_TEXT)
 
 
 def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> Measurement:
-    """The share of kept rows that are hits. If there is no hit, the upper end of the interval is `bound_of_none`."""
+    """The share of kept rows in which something was found. If `hits` is 0, the upper end of the interval is
+    `bound_of_none`.
+    """
     if not found.rows:
         return Measurement(name, _CORPUS, about, "share", "not measurable", note=_NO_ROWS)
     low, high = wilson(hits / found.rows, found.units) if hits else (0.0, bound_of_none(found.units))
@@ -127,7 +140,7 @@ def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> 
 
 
 def _notes(one: Copies, known: Known, section: PrivacySection) -> Iterable[str]:
-    """What else to know of the copies from one source."""
+    """Further facts about the copies from one source."""
     if one.rows:
         yield f"the longest span has {one.longest} words"
     if one.own:

@@ -1,8 +1,8 @@
 """Finds the personal data in the completions of a corpus, and where each value comes from.
 
-Each value is compared with the prompt of its own row, with the prompts of all rows, and with all seeds. No value
-leaves this module: the result holds only kinds, classes and rows. Memory holds the tokens of the values that were found
-in completions, and grows with their number, not with the number of rows.
+Each value is compared with the prompt of its own row, with the prompts of all rows, and with all seeds. The result
+holds kinds, classes and ids of rows, and never a value. Memory grows with the number of values that were found in
+completions, not with the number of rows.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from synthgen.records import Source
 from synthgen.tables.curation_settings import Entity
 
 Origin = Literal["own", "other", "fabricated", "unknown"]
-"""Where a value in a completion comes from: from the row's own prompt or seed, from the prompt of another row or from
-another seed, from nowhere in the prompts and seeds, or from a place that is not known, because the seeds are not known.
+"""The origin of a value in a completion. The value is in the row's own prompt or seed, or in another prompt, seed or
+private text, or in none of these places. If it is in none of them, and the seeds are not known, the origin is unknown.
 """
 TITLES: dict[Origin, str] = {
     "own": "copied from its own prompt or seed",
@@ -39,7 +39,7 @@ TITLES: dict[Origin, str] = {
     "fabricated": "fabricated: in no prompt and no seed",
     "unknown": "of unknown origin",
 }
-"""The classes in words, in the order in which they are shown."""
+"""The classes of origin in words, in the order in which they are shown."""
 
 _TEXT_ROLES = pa.array(["seed", "dataset"])  # roles of sources whose texts are in a row
 _ASKED = ("prompt", "teacher_prompt")
@@ -50,9 +50,9 @@ MOST_IDS = 5
 
 @dataclass(frozen=True)
 class Value:
-    """One value in a completion. `row` is the number of its kept row, `id` and `seed_id` are ids of this row, and
-    `private_row` is true if the row was made from a private source. `tokens` are those of the value; see `spellings`.
-    `own` is true if the value stands in the row's own prompt.
+    """One value in a completion. `row` is the number of its row among the kept rows. `id` and `seed_id` are the ids of
+    the row and of its seed. `private_row` is true if the row was made from a private source. `tokens` are the tokens by
+    which the value is looked for; see `spellings`. `own` is true if the value is in the row's own prompt.
     """
 
     entity: Entity
@@ -66,8 +66,8 @@ class Value:
 
 @dataclass
 class Group:
-    """The values of one kind and class: their number, the number of rows that have one, the number that are from a
-    private source, and the ids of the first rows.
+    """The values of one kind and class: the number of values, the number of rows with such a value, the number of
+    values from a private source, and the ids of the first rows.
     """
 
     values: int = 0
@@ -77,7 +77,7 @@ class Group:
     last: int = -1
 
     def add(self, row: int, row_id: str, private: bool) -> None:
-        """Count one value. Rows come in ascending order."""
+        """Count one value. Call this with rows in ascending order."""
         self.values += 1
         self.private += private
         if row != self.last:
@@ -91,7 +91,8 @@ class Group:
 class Origins:
     """The values of a corpus by kind and class. `rows` is the number of kept rows with a completion, and `units` is the
     number of their seeds. `made_from` maps a private source to the number of rows that were made from it. `leaks` are
-    the values from elsewhere or from a private source, and `kinds` counts them by kind.
+    the values that were copied from elsewhere or from a private source, and `kinds` has the number of leaks of each
+    kind.
     """
 
     rows: int
@@ -105,7 +106,7 @@ class Origins:
 
 @dataclass
 class _Search:
-    """The values whose tokens are looked for, and where these tokens were found. `own` holds pairs (seed, token)."""
+    """The tokens that are looked for, and where they were found. `own` holds pairs (seed, token)."""
 
     wanted: frozenset[str]
     of_seeds: dict[str, set[str]]
@@ -136,7 +137,7 @@ def origins(folder: Path, known: Known, section: PrivacySection) -> Origins:
 
 
 def _values(folder: Path, known: Known, entities: Collection[Entity]) -> tuple[list[Value], Origins]:
-    """The values in the completions, and the result that they will be counted in."""
+    """The values in the completions, and the result in which they will be counted."""
     found: list[Value] = []
     seeds: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]  # hashes of ids
     made_from: Counter[str] = Counter()
@@ -162,7 +163,7 @@ def _values(folder: Path, known: Known, entities: Collection[Entity]) -> tuple[l
 
 
 def _hits(batch: pa.RecordBatch, entities: Collection[Entity]) -> dict[int, list[tuple[Entity, str]]]:
-    """The values in the completions of a batch by their rows. The same value counts once in a row."""
+    """The values in the completions of a batch, by row. If a row has the same value twice, it counts once."""
     texts, owners = all_texts(batch, ("completion",))
     bits = hint_bits(texts)
     likely = np.flatnonzero(bits)
@@ -176,8 +177,8 @@ def _hits(batch: pa.RecordBatch, entities: Collection[Entity]) -> dict[int, list
 
 
 def _made_from(sources: pa.Array, name: str) -> int:
-    """The number of rows that have a text of the source `name`. `sources` is the column with the sources of each
-    row.
+    """The number of rows that were made from a text of the source `name`. `sources` is the column with the sources of
+    each row.
     """
     each = np.repeat(np.arange(len(sources)), lengths(sources))
     flat = sources.flatten()
@@ -199,7 +200,7 @@ def _by_seed(values: Sequence[Value]) -> dict[str, set[str]]:
 
 
 def _look(search: _Search, texts: pa.Array, seeds: Sequence[str] = (), private: bool = False) -> None:
-    """Look for the wanted tokens in texts. `seeds` are the ids of the texts' seeds, if the texts are of seeds."""
+    """Look for the wanted tokens in texts. If the texts are fields of seeds, `seeds` has the id of each text's seed."""
     bits = hint_bits(texts)
     for place in np.flatnonzero(bits).tolist():
         tokens = tokens_in(texts[place].as_py(), hint_names(int(bits[place]))) & search.wanted
@@ -229,6 +230,6 @@ def _count(result: Origins, one: Value, origin: Origin, in_private: bool) -> Non
 
 
 def shown_id(row_id: str) -> str:
-    """The id of a row for a report. An id that itself holds a value is not shown."""
+    """The id of a row for a report. If the id itself holds personal data, a remark is returned instead."""
     hints: Iterator[int] = iter(hint_bits(pa.array([row_id])).tolist())
     return "(an id with personal data)" if hits_in(row_id, hint_names(next(hints))) else row_id

@@ -1,9 +1,9 @@
-"""Do secrets in seeds pass into the teacher's texts? Canary seeds are asked in a run of their own.
+"""Measures whether secrets in seeds pass into the teacher's texts, with canary seeds.
 
-A canary seed is a copy of one of the recipe's seeds, with one sentence added to one of its fields: a made-up person's
-access code (see `synthgen.auditing.privacy.canaries`). The teacher is asked about canary seeds with the templates, the
-strategy and the sampling of the recipe. The run with the canaries is in a temporary folder, which is deleted
-afterwards, so no canary is ever a row of the corpus.
+A canary seed is a copy of one of the recipe's seeds. One sentence is added to one of its fields, with the access code
+of a made-up person (see `synthgen.auditing.privacy.canaries`). The teacher is asked about canary seeds with the
+templates, the strategy and the sampling of the recipe. The canary seeds have a run of their own in a temporary folder,
+which is deleted afterwards. So no canary is ever a row of the corpus.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _GAPS = re.compile(r"(?<=\d)[ .,_-](?=\d)")
 
 
 def audit_passing(subject: Subject, section: PrivacySection) -> AuditResult:
-    """Ask the recipe's teachers about canary seeds. The teachers are asked as often as `audit.privacy.teacher_canaries`
-    says, and not at all if it is 0.
+    """Ask the recipe's teachers about canary seeds, and count the secrets in the answers.
+    `audit.privacy.teacher_canaries` is the number of canary seeds. If it is 0, no teacher is asked.
     """
     if not section.teacher_canaries:
         return AuditResult("ALLOW")
@@ -70,7 +70,7 @@ def passing(recipe: Recipe, most: int, seed: int) -> OneSided:
     inputs = read_inputs(recipe, hashed=False)
     asked = question(recipe, load_prompt(recipe.prompts, recipe.task))
     canaries = make(min(most, len(inputs.seeds)), (1,), seed)
-    step = max(1, len(inputs.seeds) // max(1, len(canaries)))  # seeds from all parts of the files
+    step = max(1, len(inputs.seeds) // max(1, len(canaries)))  # takes seeds from all parts of the files
     rows = [with_secret(inputs.seeds[n * step].fields, one, asked) for n, one in enumerate(canaries)]
     with tempfile.TemporaryDirectory(prefix="synthgen-canaries-") as folder:
         path = Path(folder) / "seeds.jsonl"
@@ -81,7 +81,7 @@ def passing(recipe: Recipe, most: int, seed: int) -> OneSided:
 
 
 def with_secret(fields: Fields, canary: Canary, asked: Callable[[Fields], str]) -> dict[str, object]:
-    """A copy of a seed's fields with the canary's sentence at the end of the longest field that the question shows.
+    """A copy of a seed's fields. The canary's sentence is added to the end of the longest text that the question shows.
 
     Raises RecipeError when the question shows no field of text.
     """
@@ -96,7 +96,9 @@ def with_secret(fields: Fields, canary: Canary, asked: Callable[[Fields], str]) 
 
 
 def _for_canaries(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe for the canary seeds: one sample of each, without stored distributions and without a student."""
+    """The recipe of the run with canary seeds. It asks for one sample of each seed, without stored distributions and
+    without a student.
+    """
     first = recipe.seeds[0]
     source = SeedSource(path=str(path), source="canaries", license=first.license, id="id")
     return recipe.model_copy(
@@ -115,10 +117,10 @@ def _rows(folder: Path) -> Iterator[Record]:
 
 
 def counted(canaries: Sequence[Canary], rows: Iterator[Record]) -> OneSided:
-    """The test: which canaries' secrets are in the completions of their own rows? A secret counts too if spaces,
-    points, commas or hyphens divide its digits. A canary without a row, for example after a failure, is not counted.
+    """The test of how many secrets are in the completions of their own rows. A secret also counts if there are spaces,
+    points, commas or hyphens between its digits. A canary without a row, for example after a failure, is not counted.
 
-    One secret that passes is a leak, so the margin holds only for the outcome "absent".
+    If one secret passes, the outcome is "found". The margin is used only for the outcome "absent".
     """
     hits: dict[int, bool] = {}
     windows = 0
@@ -135,7 +137,8 @@ def counted(canaries: Sequence[Canary], rows: Iterator[Record]) -> OneSided:
         unit="share",
         value=found / count if count else float("nan"),
         null=0.0,
-        p=min(1.0, windows / 10**DIGITS) if found else 1.0,  # each place of a text is a code with the chance 10^-DIGITS
+        # A random text has the code at a given place with the probability 10^-DIGITS.
+        p=min(1.0, windows / 10**DIGITS) if found else 1.0,
         interval=share_interval(found, count) if count else (float("nan"), float("nan")),
         upper=share_interval(found, count, 0.9)[1] if count else float("nan"),
         margin=0.0 if found else MARGIN,

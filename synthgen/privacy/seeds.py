@@ -1,6 +1,4 @@
-"""What is known of the seeds of a corpus: whether they can be read and are those of the run, which of them are private,
-and their texts.
-"""
+"""Reads the seeds of a corpus. Says whether they are still the seeds of the run, and which of them are private."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from synthgen.auditing.result import Subject
-from synthgen.errors import SynthgenError
+from synthgen.errors import RecipeError, SynthgenError
 from synthgen.recipe import SeedSource
 from synthgen.recipe.privacy import PrivacySection
 from synthgen.seeds import Seeds, load_seeds, read_rows
@@ -23,10 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the seeds. `seeds` is None if they cannot be read. `why_not` says why the seeds of the corpus
-    are not known in full; it is "" if they are known, and exactly those that the run was made from. `private` are the
-    names of the private sources that the recipe states, and `of_rows` are those of them that the corpus names as
-    sources of its rows.
+    """What is known about the seeds. `seeds` is None if they cannot be read. `why_not` is "" if exactly the seeds of
+    the run could be read. Otherwise it says why they are not known. `private` has the names of the recipe's private
+    sources. `of_rows` has those names in `private` that the corpus names as sources of its rows.
     """
 
     seeds: Seeds | None
@@ -36,8 +33,8 @@ class Known:
 
 
 def known_seeds(subject: Subject) -> Known:
-    """Read the seeds that the recipe of the audit names, and compare them with the seeds of the run. Seeds are not read
-    if the rows were made elsewhere, because the recipe's `seeds` then name the rows themselves.
+    """Read the seeds that the recipe of the audit names, and compare them with the seeds of the run. If the rows come
+    from a data set that was made elsewhere, no seeds are read, because the recipe's `seeds` then name this data set.
     """
     stated = subject.recipe.seeds if subject.recipe else ()
     private = frozenset(one.source for one in stated if one.private)
@@ -64,8 +61,8 @@ def known_seeds(subject: Subject) -> Known:
 
 @dataclass(frozen=True)
 class PrivateText:
-    """A text of a private source. `source` is the name of the source, and `seed_id` is the id of the seed that holds
-    the text; "" if the text is not of a seed.
+    """A text of a private source. `source` is the name of the source. `seed_id` is the id of the seed that holds the
+    text, or "" if no seed holds it.
     """
 
     source: str
@@ -87,8 +84,13 @@ def texts_of_files(paths: Iterable[str]) -> Iterator[PrivateText]:
     """All texts in the rows of private files or folders. Raises RecipeError when one of them cannot be read."""
     for path in paths:
         name = Path(path).name
-        for _, row in read_rows(SeedSource(path=path, license="unknown", source=name)):
-            yield from (PrivateText(name, "", text) for text in strings(row))
+        try:
+            for _, row in read_rows(SeedSource(path=path, license="unknown", source=name)):
+                yield from (PrivateText(name, "", text) for text in strings(row))
+        except RecipeError as error:
+            raise RecipeError(
+                f"audit.privacy.private: {error.message}", "correct this file, or the key audit.privacy.private"
+            ) from None
 
 
 def parts_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -104,7 +106,7 @@ def texts_of(seed: Seed) -> list[str]:
 
 
 def strings(value: object) -> Iterator[str]:
-    """All texts in a JSON value, and all numbers as text."""
+    """All texts in a JSON value. Numbers in it are returned as texts too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -4,18 +4,20 @@
     for found in index.find(pa.array(completions)):
         found.text, found.words, found.private      # number of the completion, words of the span, number of its text
 
-Words are those of `synthgen.curation.decontamination.words`: case, punctuation and white space do not count, and a
-character of a script without spaces is a word. A span counts if it has `min_words` words. For a private text that has
-fewer than `min_words / min_share` words, a span counts if it has the share `min_share` of its words.
+Texts are split into words by `synthgen.curation.decontamination.words`, which ignores case, punctuation and white
+space. In a script without spaces, each character is a word. A span counts if it has at least `min_words` words. If the
+private text has fewer than `min_words / min_share` words, a span counts if it has at least the share `min_share` of the
+text's words.
 
 The index holds a hash of each sequence of L words of each private text, where L is the number of words that a span of
 this text must have. A span of at least L words contains such a sequence, so every span is found. Neighboring sequences
-that match are joined into one span, and the words of the span are compared as texts, so no span is found by a collision
-of hashes. The hash of a sequence comes from a running sum of the words' hashes times powers of an odd number, modulo
-2^64 (Karp and Rabin, IBM J. of Research and Development 31, 1987), so a longer sequence takes no more time.
+that match are joined into one span. Then the words of the span are compared as texts, so a collision of hashes cannot
+produce a span. Each word's hash is multiplied by a power of an odd number, and the products are added up modulo 2^64.
+The hash of a sequence is computed from two of these running sums (Karp and Rabin, IBM J. of Research and Development
+31, 1987). So the time for a hash does not depend on the length of the sequence.
 
-Time grows with (words of the texts) × (number of different L, at most `min_words` − `shortest` + 1). Memory grows with
-the number of words of the private texts.
+The time is proportional to the number of words of the texts, times the number of different L. This number is at most
+`min_words` − `shortest` + 1. Memory grows with the number of words of the private texts.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ from synthgen.curation.lists import Rows
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
-_BITS = (8, 27)  # least and most bits of the table of present hashes
-_CELLS = 8  # this table has about so many cells for each hash
-_MOST_TEXTS = 64  # so many places of the same sequence are kept; see `_Sequences`
+_BITS = (8, 27)  # minimum and maximum number of bits of an index into the table of present hashes
+_CELLS = 8  # approximate number of cells of this table for each hash
+_MOST_TEXTS = 64  # maximum number of positions that are kept for the same sequence; see `_Sequences`
 
 
 @dataclass(frozen=True)
 class Span:
     """The longest span that a text has in common with the private texts of one source: `text` is the number of the
     text, `private` is the number of the private text, and `source` is the number of its source. `words` is the number
-    of words of the span, and `start` is the place of its first word among the words of the text.
+    of words of the span, and `start` is the position of its first word in the text.
     """
 
     text: int
@@ -53,10 +55,10 @@ class Span:
 
 @dataclass(frozen=True)
 class _Sequences:
-    """The sequences of `length` words, in the order of their hashes, with the place of their first words among the
-    words of all private texts. At most `_MOST_TEXTS` places of the same sequence are kept for each source, so that a
-    phrase in every private text takes no more time. If more private texts of a source have a sequence, a span may be
-    longer than found; whether there is a span is not changed.
+    """The sequences of `length` words, sorted by their hashes, with the positions of their first words among the words
+    of all private texts. For each source, at most `_MOST_TEXTS` positions of the same sequence are kept, so that a
+    phrase in every private text does not slow the search down. If more private texts of a source have a sequence, the
+    span that is found may be shorter than the longest span. But no text with a span is missed.
     """
 
     length: int
@@ -66,8 +68,8 @@ class _Sequences:
     shift: np.uint64
 
     def matches(self, words: Words, hashes: Hashes) -> tuple[Rows, Rows]:
-        """Pairs (place of a sequence in `words`, place of an equal sequence in the private texts). `hashes` are those
-        of the sequences of `words`.
+        """Pairs (position of a sequence in `words`, position of an equal sequence in the private texts). `hashes` are
+        the hashes of the sequences in `words`.
         """
         firsts = np.flatnonzero(self.present[hashes >> self.shift])
         firsts = firsts[words.text[firsts] == words.text[firsts + self.length - 1]]
@@ -79,7 +81,7 @@ class _Sequences:
 
 class Spans:
     """An index of private texts. `sources` are the numbers of the texts' sources. `long_enough` says for each text
-    whether it has `shortest` words; the others are left out.
+    whether it has at least `shortest` words. Other texts are not in the index.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class Spans:
         return _Sequences(length, hashes, firsts, present, shift)
 
     def find(self, texts: pa.Array) -> Iterator[Span]:
-        """Yield the longest span of each text and each source that have one, in this order. A null text has none."""
+        """Yield the longest span for each text and each source, sorted by text and source. A text that is null has no
+        span.
+        """
         for start, part in pieces(texts) if self._sequences else ():
             words = words_of(part)
             best: dict[tuple[int, int], Span] = {}
@@ -125,8 +129,8 @@ class Spans:
                 yield replace(best[key], text=start + best[key].text)
 
     def _runs(self, words: Words, firsts: Rows, places: Rows, length: int) -> Iterator[Span]:
-        """Join matches that lie side by side in a text and in a private text. Yields the span of each such run, after
-        its words were compared.
+        """Join matches that are neighbors both in a text and in a private text to runs. Compare the words of each run,
+        and yield its span.
         """
         owners, texts = self._words.text[places], words.text[firsts]
         order = np.lexsort((firsts, places - firsts, owners, texts))
@@ -151,9 +155,7 @@ class Spans:
                 yield Span(text, private, key[1], same, int(firsts[begin]) - int(words.first[text]) + skipped)
 
     def _compared(self, words: Words, first: int, place: int, size: int) -> tuple[int, int]:
-        """(number of words before it, number of its words) of the longest part of a run in which the words are equal as
-        texts.
-        """
+        """(offset in the run, number of words) of the longest part of a run in which the words are equal as texts."""
         text, private = int(words.text[first]), int(self._words.text[place])
         here, there = first - int(words.first[text]), place - int(self._words.first[private])
         ours = words.of_text(text)[here : here + size]
@@ -177,7 +179,9 @@ class _Sums:
         self._inverse = _powers(_INVERSE, count)
 
     def of(self, length: int) -> Hashes:
-        """The hash of the sequence of `length` words that begins with each word. A sequence may end in a later text."""
+        """For each word, the hash of the sequence of `length` words that begins with it. A sequence may extend into the
+        next text.
+        """
         count = max(len(self._sums) - length, 0)
         return (self._sums[length : length + count] - self._sums[:count]) * self._inverse[:count]
 
@@ -191,4 +195,4 @@ def _powers(base: np.uint64, count: int) -> Hashes:
 
 _INVERSE = np.uint64(pow(int(_ODD), -1, 1 << 64))
 NONE = words_of(pa.array([], pa.large_string()))
-"""The words of no text."""
+"""An empty list of words."""

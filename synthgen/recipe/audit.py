@@ -89,8 +89,9 @@ class AuditSection(Section):
     models: ModelsSection | None = None
     """Tests of the student's bias. These tests take minutes, and do not decide whether the audit passes."""
     privacy: PrivacySection | None = None
-    """Tests for personal data and private texts, and for what a student reveals about its training rows. The tests run
-    only if the recipe has this section. The tests of a student take minutes.
+    """Tests of a corpus for personal data and private texts, and tests of what a student reveals about its training
+    rows. The tests run only if the recipe has this section; `privacy: {}` uses the default values. The tests of a
+    student take minutes.
     """
     permissions: tuple[Permission, ...] = ()
     """Written permissions of rights holders. A permission allows the actions that it names, even if the terms forbid

@@ -9,18 +9,18 @@ from synthgen.tables.section import Count, Rule, Section
 
 class Canaries(Section):
     """Made-up secrets that the student learns beside its rows, so that `synthgen audit` can measure how much the
-    student remembers. They are never rows of the corpus. Train such a student for the measurement only, and do not
-    release it.
+    student remembers. The secrets are never rows of the corpus. Use a student that learned canaries only for this
+    measurement, and do not release it.
     """
 
     count: Count = 32
     """Number of secrets."""
     repeats: tuple[Count, ...] = (1, 4, 16)
-    """How often the student sees a secret in each epoch. The secrets take turns: with three numbers, each number is
-    used for a third of the secrets.
+    """How often the student sees a secret in each epoch. If the list has three numbers, each number is used for a third
+    of the secrets.
     """
     seed: int = 0
-    """Seed that draws the names and secrets."""
+    """Random seed that draws the names and the secrets."""
 
     def rules(self) -> Iterator[Rule]:
         if not 0 < len(self.repeats) <= self.count:

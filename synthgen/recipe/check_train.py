@@ -71,7 +71,7 @@ _ABOUT = {
     "across": "this student does not learn from stored distributions over tokens",
     "hidden": "only decoders have layers that are compared with the teacher's",
     "relations": "only decoders have layers that are compared with the teacher's",
-    "canaries": "it is for students that give texts a likelihood",
+    "canaries": "canaries are for students that give texts a likelihood",
 }
 
 

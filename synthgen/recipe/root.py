@@ -35,8 +35,8 @@ class Recipe(Section):
     description: str = ""
     """One sentence about the corpus, for its card."""
     notes: tuple[str, ...] = ()
-    """What readers of the cards must know, in sentences: the intended use, limits, safety and terms. The cards of the
-    corpus and of the student show these notes under "Use and limits"."""
+    """Sentences for the readers of the cards, about the intended use, limits, safety and terms. The cards of the corpus
+    and of the student show these sentences under "Use and limits"."""
     license: str | None = None
     """License of your own seeds, templates and examples: an SPDX id such as CC0-1.0 or CC-BY-4.0, an expression of ids
     such as `MIT OR Apache-2.0`, or a key of data/licenses.yaml. An entry of `seeds` may state another license."""

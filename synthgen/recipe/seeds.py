@@ -50,7 +50,8 @@ class SeedSource(Section):
     source: str
     """Name or address under which the seeds were published."""
     private: bool = False
-    """Whether the seeds are private. The audit of privacy (`audit.privacy`) then searches their texts in completions.
+    """Whether the seeds are private. If they are, the audit of privacy (`audit.privacy`) searches for copies of their
+    texts in completions.
     """
     made_by: MadeBy | None = None
     """The model that wrote the seeds, if a model wrote them."""

@@ -54,8 +54,8 @@ class TrainSection(Section):
     """
     mask_divergence: Name | None = None
     """Name of another teacher whose distributions are stored (`logits.score_by`). The student learns nothing at tokens
-    where this teacher's most likely token is not the teacher's. This removes a part of the hidden traits that the
-    teacher has and the other teacher lacks.
+    where the most likely tokens of the two teachers differ. This can reduce the hidden traits that the student gets
+    from its teacher.
     """
     ensemble: Ensemble | None = None
     """Learn from the merged distributions of several teachers."""
@@ -68,8 +68,8 @@ class TrainSection(Section):
     relations: Relations | None = None
     """An additional loss on attention relations. It needs a forward pass of the live teacher in each step."""
     canaries: Canaries | None = None
-    """Made-up secrets that the student learns beside its rows, so that the audit of privacy can measure what it
-    remembers. `canaries: {}` uses the values below. Do not release such a student.
+    """Made-up secrets that the student learns beside its rows, so that the audit of privacy can measure what the
+    student remembers. `canaries: {}` uses the default values. Do not release a student that learned canaries.
     """
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training seeds to learn from. A hash of each seed decides whether the seed is used. `distill curve`
@@ -133,7 +133,7 @@ class TrainSection(Section):
         yield from self._rules_of_layers()
         for key in ("rationale", "online", "ensemble", "across", "hidden", "relations", "mask_divergence"):
             if self.canaries and getattr(self, key):
-                yield "canaries", f"canaries have no part in '{key}': train a student without '{key}' to measure leaks"
+                yield "canaries", f"canaries cannot be used with '{key}': train without '{key}' to measure leaks"
         yield from self._rules_of_mask()
 
     def _rules_of_online(self) -> Iterator[Rule]:
@@ -163,11 +163,11 @@ class TrainSection(Section):
             return
         for key in ("online", "ensemble", "across", "rationale", "hidden", "relations"):
             if getattr(self, key):
-                yield key, f"'mask_divergence' masks tokens of stored distributions alone: leave out '{key}'"
+                yield key, f"'mask_divergence' masks only tokens of stored distributions: leave out '{key}'"
         if self.kd_weight == 0:
-            yield "kd_weight", "'mask_divergence' compares stored distributions, and with kd_weight 0 none are read"
+            yield "kd_weight", "'mask_divergence' compares stored distributions, but with kd_weight 0 none are read"
         if self.mask_divergence == self.teacher:
-            yield "mask_divergence", "a teacher is compared with itself: name another teacher"
+            yield "mask_divergence", "the teacher would be compared with itself: name another teacher"
 
     def _rules_of_layers(self) -> Iterator[Rule]:
         if self.relations and self.hidden and self.hidden.stored:

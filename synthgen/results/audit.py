@@ -122,7 +122,7 @@ class StoredAudit:
         return [one for audited in self.audits.values() for one in audited.measurements]
 
     def about(self, topic: Topic) -> list[Measurement]:
-        """The tests of the audits with this topic. An audit that the table AUDITS does not have is about bias."""
+        """The tests of the audits with this topic. If an audit is not in the table AUDITS, its tests are about bias."""
         topics = {name: audit.topic for name, audit in AUDITS.items()}
         named = [one for name, one in self.audits.items() if topics.get(name, "bias") == topic]
         return [one for audited in named for one in audited.measurements]

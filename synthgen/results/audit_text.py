@@ -87,8 +87,8 @@ def verdict(audit: StoredAudit) -> str:
 
 
 def _worst(audit: StoredAudit) -> list[Finding]:
-    """The findings with the status of the whole audit, without the findings of tests of bias and privacy that refuse
-    nothing.
+    """The findings with the status of the whole audit. If this status is ALLOW or CONTESTED, findings of tests of bias
+    and privacy are left out.
     """
     tested = () if audit.status in ("UNKNOWN", "DENY") else (_BIAS, _PRIVACY)
     return [one for one in audit.findings if one.status == audit.status and one.role not in tested]
@@ -128,7 +128,7 @@ def rows(audit: StoredAudit) -> str:
 
 
 def told(audit: StoredAudit) -> dict[str, list[str]]:
-    """The headings of the audits whose notes cards and the page show, each with its notes as sentences."""
+    """The notes of audits that the cards and the page show: the heading of an audit → its notes as sentences."""
     every = {AUDITS[name].heading: one.notes for name, one in audit.audits.items() if name in AUDITS}
     return {heading: [_sentence(note) for note in notes] for heading, notes in every.items() if heading and notes}
 
@@ -190,9 +190,9 @@ def measured(one: Measurement) -> str:
 
 @dataclass(frozen=True)
 class PrivacyLine:
-    """One line of the table of privacy, as texts: the tested corpus or model, the test and what it measures, the result
-    in words, the value with its 95% interval, the value where there is nothing to find, the p-value, the number of rows
-    or items, and what else to know. A text is "–" where there is no number.
+    """One line of the table of privacy. `subject` is the corpus or model that was tested. `about` says what the test
+    measures, and `says` is the result in words. `value` has its 95% interval. `null` is the value of a corpus or model
+    that reveals nothing. `n` is the number of rows or items. If a number is missing, its text is "–".
     """
 
     subject: str
@@ -207,7 +207,7 @@ class PrivacyLine:
 
 
 def privacy_summary(tests: Sequence[Measurement]) -> str:
-    """How many tests of privacy found something, for each corpus or model. Tests that could not be made are not
+    """How many tests of privacy found something, for each corpus or model. Tests that could not be done are not
     counted.
     """
     done = [one for one in tests if one.outcome != "not measurable"]

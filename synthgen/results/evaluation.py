@@ -69,8 +69,8 @@ class Evaluation:
 
     `rows` is the number of held-out rows that were compared, and `unit` says what a row is ("completions", "texts").
     `student` names the student's row in `table`; `models` maps names of rows in `table` to remarks about them. `counts`
-    maps names to further numbers. `statement` is what the student lost or gained, without the dimensions that audits
-    measure; `synthgen.results.statement.statement_of` adds these. `inputs` are compared with the current inputs to
+    maps names to further numbers. `statement` is the loss statement without the dimensions that audits measure.
+    `synthgen.results.statement.statement_of` adds these dimensions. `inputs` are compared with the current inputs to
     decide whether a stored evaluation is still valid.
     """
 

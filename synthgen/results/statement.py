@@ -1,11 +1,12 @@
-"""The loss statement of a student: what it lost or gained against its teacher and its base, the untrained student.
+"""The loss statement of a student: what the student lost or gained, compared with its teacher and its base. The base is
+the untrained student.
 
     statement = statement_of(run / "student", evaluation.kind, evaluation.statement)
     statement.entries[0].minus_teacher            # Interval(-0.05, -0.09, -0.01): five points lost
 
-The evaluation measures most dimensions and stores them in evaluation.json. The audits of a student measure privacy and
-bias, and their report holds these results. `statement_of` is the only function that joins the two. The card and the
-page show the statement that it returns, so they show the same values. `statement_text` writes a statement in words.
+The evaluation measures most dimensions, and stores them in evaluation.json. The audits of a student measure privacy and
+bias, and store the results in their report. Only the function `statement_of` joins both. The card and the page show the
+statement that it returns, so they show the same values. `statement_text` writes a statement in words.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from synthgen.results.measures import Interval, Value
 from synthgen.tables.dimensions import DIMENSIONS
 from synthgen.tables.students import KINDS
 
-NOT_EVALUATED = "the student was not evaluated; “distill eval” measures it"
-_OLDER = "the evaluation is of an older version, which had no loss statement; “distill eval” measures it"
+NOT_EVALUATED = "the student was not evaluated; “distill eval” evaluates it"
+_OLDER = "the evaluation was made by an older version without loss statements; “distill eval” measures it"
 _NOT_AUDITED = "no audit of the student measured it; “synthgen audit STUDENT” does, if the recipe sets “audit.{key}”"
 FEWEST = 8
-"""The minimum number of independent groups of rows for a verdict on a difference. Intervals from fewer groups are too
-narrow: if the differences of G groups are all on one side of zero, every resample is on this side too, which happens
-with probability 2·0.5^G where nothing differs. For 8 groups, this is 0.8%.
+"""The minimum number of independent groups of rows for a verdict on a difference. With fewer groups, the intervals are
+too narrow. If the differences of all G groups have the same sign, the bootstrap's interval excludes zero. If the models
+do not differ, this happens with the probability 2·0.5^G, which is 0.8% for 8 groups.
 """
 
 
@@ -35,11 +36,12 @@ class Entry:
     """One measure of one dimension.
 
     `dimension` is a key of DIMENSIONS, `measure` is the name of the measure with its unit, and `format` is a key of
-    `synthgen.results.measures.FORMATS`. `better` says which values are better; "" means that neither is. `teacher`,
-    `base` and `student` are the values of the three models. `minus_teacher` and `minus_base` are the paired
-    differences: the student's value minus the other's, on the same rows. A value without an interval is a plain number.
-    The student was measured on `n` rows in `groups` independent groups, and `unit` says what a row is. `note` says how
-    the measure is computed. `missing` maps "teacher", "base" or "student" to the reason why this model has no value.
+    `synthgen.results.measures.FORMATS`. `better` is "higher" or "lower", or "" if neither higher nor lower values are
+    better. `teacher`, `base` and `student` are the values of the three models. `minus_teacher` and `minus_base` are the
+    paired differences: the student's value minus the other model's value, on the same rows. If a value has no interval,
+    it is a number. The student was measured on `n` rows in `groups` independent groups, and `unit` says what a row is.
+    `note` says how the measure is computed. `missing` maps "teacher", "base" or "student" to the reason why this model
+    has no value.
     """
 
     dimension: str
@@ -58,7 +60,7 @@ class Entry:
     missing: dict[str, str] = field(default_factory=dict)
 
     def valued(self, values: Mapping[str, Value]) -> Entry:
-        """This entry with values of models and differences, by the names of the fields."""
+        """A copy of this entry with values for these fields."""
         return replace(
             self,
             teacher=values.get("teacher"),
@@ -80,8 +82,9 @@ class Statement:
     models: dict[str, str] = field(default_factory=dict)
 
     def completed(self, kind: str, reason: str) -> Statement:
-        """This statement with a reason for each dimension that it does not name. The reason is that of the kind of
-        student, in KINDS, or else `reason`. Dimensions that audits measure are left out.
+        """A copy of this statement in which each missing dimension has a reason. The reason is in the field
+        `not_stated` of the student's kind in KINDS. If it is not there, the reason is `reason`. Dimensions that audits
+        measure are left out.
         """
         named = {one.dimension for one in self.entries} | self.not_measured.keys()
         cannot = KINDS[kind].not_stated if kind in KINDS else {}
@@ -92,16 +95,16 @@ class Statement:
 
 
 def _ordered(entries: Iterable[Entry], not_measured: Mapping[str, str], models: dict[str, str]) -> Statement:
-    """A statement in the order of DIMENSIONS. Dimensions that are not in this table come last."""
+    """A copy of the statement, sorted in the order of DIMENSIONS. Dimensions that are not in this table come last."""
     order = {name: place for place, name in enumerate(DIMENSIONS)}
     reasons = sorted(not_measured.items(), key=lambda one: order.get(one[0], len(order)))
     return Statement(sorted(entries, key=lambda one: order.get(one.dimension, len(order))), dict(reasons), models)
 
 
 def statement_of(folder: Path, kind: str, evaluated: Statement | None) -> Statement:
-    """The whole statement of the student in `folder`, which is of this kind: `evaluated` is the statement of its
-    evaluation, or None if there is no evaluation, and the audits that measured the student after its training add
-    theirs. Each key of DIMENSIONS has an entry or a reason in the result.
+    """The whole statement of the student in `folder`. `kind` is the kind of the student. `evaluated` is the statement
+    of its evaluation, or None if there is no evaluation. The entries of the audits that measured the student after its
+    training are added. In the result, each key of DIMENSIONS has an entry or a reason.
 
     Raises CorpusError when the report of an audit is damaged.
     """
@@ -121,7 +124,7 @@ def statement_of(folder: Path, kind: str, evaluated: Statement | None) -> Statem
 
 _SUBJECTS = {"student": "student", "teacher": "teacher", "untrained student": "base"}
 _DIFFERENCES = {"student minus teacher": "minus_teacher", "student minus untrained student": "minus_base"}
-"""The subjects of the measurements of audits of models → the fields of an entry."""
+"""The subject of a measurement in an audit → the field of an entry."""
 
 
 def _measurements(audit: StoredAudit, name: str) -> list[Measurement]:
@@ -172,5 +175,5 @@ def _value(one: Measurement | None) -> Value:
 
 
 def _why_not(measurements: Iterable[Measurement]) -> str:
-    """Why an audit that ran has no number for the student. "" when no audit ran."""
+    """The reason why an audit that ran has no number for the student. "" when no audit ran."""
     return "; ".join(dict.fromkeys(one.note for one in measurements if one.subject == "student" and one.note))

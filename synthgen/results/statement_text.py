@@ -1,5 +1,5 @@
-"""A loss statement in words and as a table. The card, the page and `distill eval` use the same words, because they take
-them from this module.
+"""Writes a loss statement in words and as a table. The card, the page and `distill eval` all take their words from this
+module.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _BASE = "the student before its training"
 _MOST = 8  # maximum number of measures of one dimension that are shown
 _UNCLEAR = "no clear difference"
 _WORDS = {"higher": ("better", "worse"), "lower": ("worse", "better"), "": ("higher", "lower")}
-"""What a clear difference is called if it is positive, and if it is negative, by `Entry.better`."""
+"""`Entry.better` → the words for a clear positive difference and for a clear negative difference."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A loss statement for a template: paragraphs, the lines of a table with the columns HEADER, the reasons why
-    something is not measured, and notes on the measures.
+    """The texts of a loss statement for a template. `lines` are the rows of a table with the columns HEADER.
+    `not_measured` has the reasons why something is not measured, and `notes` say how the measures are computed.
     """
 
     paragraphs: list[str]
@@ -35,7 +35,7 @@ class Shown:
 
 
 def words_of(statement: Statement) -> Shown:
-    """The whole statement in words."""
+    """All texts of a statement."""
     entries = _measured(statement)
     few = [one for name in dict.fromkeys(one.dimension for one in entries) for one in _first(entries, name)]
     left = len(entries) - len(few)
@@ -80,7 +80,7 @@ def _note(entry: Entry) -> str:
 
 
 def _name(entry: Entry, entries: Sequence[Entry]) -> str:
-    """The dimension of an entry in a sentence, with the measure if the dimension has several."""
+    """The name of an entry's dimension for a sentence. If the dimension has several measures, the measure is added."""
     several = sum(one.dimension == entry.dimension for one in entries) > 1
     return f"{_title(entry.dimension).lower()}{f' ({entry.measure})' if several else ''}"
 
@@ -100,14 +100,14 @@ def _paragraphs(statement: Statement, entries: Sequence[Entry]) -> list[str]:
     if count > 1:
         by_chance = shown(0.05 * count, "significant")
         read += (
-            f" {count} differences were judged. If all of them were zero in truth, about {by_chance} of them would "
+            f" {count} differences were tested. Even if the models did not differ, about {by_chance} of them would "
             "still be called better, worse, higher or lower by chance."
         )
     return [named, *filter(None, (_summary(entries, *one) for one in _OTHERS)), read]
 
 
 def _summary(entries: Sequence[Entry], other: str, key: str) -> str:
-    """One paragraph on the differences of the student from the other model. Empty when there are none."""
+    """One paragraph about the differences between the student and the other model. "" when there are no differences."""
     found: dict[str, list[str]] = {}
     for one in entries:
         if getattr(one, key) is not None:
@@ -125,13 +125,13 @@ def _summary(entries: Sequence[Entry], other: str, key: str) -> str:
 
 
 def verdict(entry: Entry, key: str) -> str:
-    """The difference `key` of an entry in one or three words: better or worse, higher or lower if neither is better, or
-    no clear difference. "" when there are too few groups of rows, or no interval, so that nobody knows.
+    """The verdict on the difference `key` of an entry: better, worse, higher, lower, or no clear difference. "" when
+    there are too few groups of rows for a verdict, or when the difference has no interval.
     """
     difference = getattr(entry, key)
     if not isinstance(difference, Interval) or entry.groups < FEWEST:
         return ""
-    if not (difference.low > 0 or difference.high < 0):  # also when an end is not a number
+    if not (difference.low > 0 or difference.high < 0):  # this is also true when an end is NaN
         return _UNCLEAR
     return _WORDS[entry.better][0 if difference.low > 0 else 1]
 
@@ -169,7 +169,7 @@ def _against(entry: Entry, key: str) -> str:
 
 
 def _not_measured(statement: Statement) -> list[str]:
-    """Everything that has no value, with the reason: whole dimensions first, and then values of single models."""
+    """Everything that has no value, with the reason. Whole dimensions come first, and then values of single models."""
     reasons = [f"{_title(name)}: {reason}." for name, reason in statement.not_measured.items()]
     grouped: dict[tuple[str, str], list[str]] = {}
     for one in statement.entries:

@@ -48,8 +48,9 @@ class Ensemble:
 
 @dataclass(frozen=True, kw_only=True)
 class Masked:
-    """How many of the training rows' completion tokens add nothing to the loss, because the teacher `against` has
-    another most likely token there. `tokens` is the number of all completion tokens.
+    """How many completion tokens of the training rows are masked, so that they add nothing to the loss. A token is
+    masked if the teacher `against` has another most likely token there. `tokens` is the number of all completion
+    tokens.
     """
 
     against: str

@@ -22,9 +22,9 @@ class Audit:
     `about` says in one line what is audited. `key` is the key of the settings in the recipe's `audit` section; "" means
     that `run` gets the whole section, which is the intended use. An audit whose key is null in the recipe does not run.
 
-    `topic` is the heading under which the page and the cards show the tests of this audit. `asks_student` says that the
-    audit also runs on a model whose corpus is not known. Cards and the page show the notes of an audit below `heading`,
-    if it has one.
+    The page and the cards show the tests of an audit together with all tests of the same `topic`. If `asks_student` is
+    true, the audit tests a student, and also runs on a model whose corpus is not known. If `heading` is not "", the
+    cards and the page show the notes of the audit below this heading.
     """
 
     about: str

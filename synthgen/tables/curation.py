@@ -131,7 +131,7 @@ class Sweep(RowRule):
 REFUSED = "synthgen.curation.refusals:refused"
 """`refused(prompts, completions)` says for each completion whether the check `refusal` finds that it declines."""
 LANGUAGES_OF = "synthgen.curation.languages:languages"
-"""`languages(texts)` returns the code of each text's language as the check `language` finds it, or None."""
+"""`languages(texts)` returns the code of each text's language, as the check `language` determines it, or None."""
 
 _TEXTS = ("prompt", "completion", "rationale", "answer", "reference", "teacher_prompt", "tools")
 

@@ -1,5 +1,5 @@
-"""DIMENSIONS: what the loss statement of a student compares. A loss statement says what a student lost or gained
-against its teacher and its base, which is the same model before training (arXiv 2604.25110).
+"""DIMENSIONS: what the loss statement of a student compares. A loss statement says what a student lost or gained,
+compared with its teacher and its base (arXiv 2604.25110). The base is the student before training.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ class Dimension:
     """One dimension of the loss statement, such as accuracy.
 
     `about` says in a few words what is compared. `audit` is the name in AUDITS of the audit that measures the
-    dimension. If `audit` is "", the evaluation of the student measures it. The field `not_stated` of a kind of student
-    in KINDS says which dimensions the kind cannot have, and why.
+    dimension. If `audit` is "", the evaluation of the student measures it. If a kind of student cannot have a
+    dimension, the field `not_stated` of its entry in KINDS says why.
     """
 
     title: str

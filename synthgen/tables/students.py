@@ -196,8 +196,8 @@ class Kind:
     token by token. `evaluate` measures a trained student: `evaluate` takes a `distill.evaluation.subject.Subject` and
     returns an `Evaluation`.
 
-    `not_stated` maps a dimension in DIMENSIONS to the reason why no student of this kind has it; the student's loss
-    statement gives this reason.
+    `not_stated` maps a dimension in DIMENSIONS to the reason why students of this kind cannot have it. The loss
+    statement of such a student gives this reason.
 
     `exports` maps the name of a format in MODEL_FORMATS to the function that writes this kind of student in that
     format. A format needs an entry in `exports` only if its `ModelFormat.writes` has no entry for this kind.

@@ -1,4 +1,4 @@
-"""The audit says whether student and teacher come from the same model, and says so when this is not known."""
+"""The audit says that student and teacher come from the same model, or that this is not known."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_teacher_is_compared_and_a_live_teacher_too():
 
 
 def test_a_mutual_teacher_is_not_the_students_own_weights():
-    """In mode mutual, the trained teacher is a source too, but the student does not begin with its weights."""
+    """In mutual learning, the trained teacher is also a source, but the student does not begin with its weights."""
     student = {"kind": "decoder", "config": {"num_hidden_layers": 1}}
     assert begins_with(recipe_with("org/a", student=student, online={"mode": "mutual"})) == ()
 

@@ -1,4 +1,4 @@
-"""The statistics of the audit of leaks against theory: exposure, membership, extraction, and the outcomes."""
+"""Compares the statistics of exposure, membership and extraction with theory, and tests the outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from synthgen.auditing.privacy import exposure, extraction, membership
 from synthgen.auditing.privacy.canaries import DIGITS, make
 from synthgen.auditing.privacy.extraction import Rates
-from synthgen.auditing.privacy.models import Answers, Plan, measured, void_because
+from synthgen.auditing.privacy.models import Answers, Plan, figures, measured, void_because
 from synthgen.auditing.privacy.onesided import OneSided, judged, outcome
 from synthgen.errors import UserError
 from synthgen.recipe.privacy import PrivacySection
@@ -26,7 +26,7 @@ def test_canaries_are_distinct_and_always_the_same():
     assert len(set(references)) == 255
     assert first.secret not in references
     assert {len(code) for code in (first.secret, *references)} == {DIGITS}
-    # a student is audited with the canaries that its training made, perhaps on another machine and later
+    # the audit makes the canaries of the training again, perhaps later and on another machine
     assert (first.name, first.secret) == (make(1, (1,), 0)[0].name, "21871861")
     assert make(1, (1,), 1)[0].secret != first.secret
 
@@ -39,7 +39,7 @@ def test_references_do_not_hold_the_secret_even_when_it_is_drawn_again(monkeypat
 
 
 def test_exposure_has_the_null_mean_and_deviation_of_theory():
-    assert exposure.null_mean(1) == 0.5  # one bit or none
+    assert exposure.null_mean(1) == 0.5  # each exposure is 1 bit or 0 bits
     assert exposure.null_mean(10**6) == pytest.approx(1 / math.log(2), abs=1e-4)
     assert exposure.null_deviation(10**6) == pytest.approx(1 / math.log(2), abs=1e-4)
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_intervals_of_exposure_hold_the_null_mean(canaries):
 
 
 def test_ties_get_every_rank_equally_often_and_numbers_must_be_finite():
-    """If a model gives all codes the same likelihood, the test must not find a leak, nor exclude one."""
+    """If a model gives all codes the same likelihood, the outcome must be neither "found" nor "absent"."""
     ranked = exposure.ranks(np.zeros((8000, 8)))
     counts = np.bincount(ranked, minlength=9)[1:]
     assert counts.min() > 900
@@ -87,6 +87,14 @@ def test_single_canaries_need_enough_references():
     assert exposure.identifiable(32, 1023)
 
 
+def test_the_number_of_identified_canaries_is_left_out_when_none_could_be_identified():
+    answers = {"student": Answers(ranks=np.ones(32, int))}
+    for references, counted in ((255, None), (1023, 32)):
+        plan = Plan(PrivacySection(references=references), [], lambda model, most: ([], []))
+        found = figures(answers, plan)["canaries of the student"]
+        assert (found["ranked first"], found.get("identified one by one")) == (32, counted)
+
+
 def test_a_student_that_knows_all_secrets_is_found_although_its_exposures_have_no_spread():
     canaries = make(6, (1, 4), 0)
     tests = judged(exposure.tests(canaries, np.ones(6, int), 63, "student"), "exposure")
@@ -100,6 +108,30 @@ def test_a_student_that_knows_all_secrets_is_found_although_its_exposures_have_n
     assert (tests[0].estimate, tests[0].high, tests[0].null) == (6.0, 6.0, exposure.null_mean(63))
     assert tests[0].low < 6
     assert tests[-1].p == pytest.approx((1 / 64) ** 6)
+
+
+@pytest.mark.parametrize("references", [1, 2])
+def test_too_few_references_never_show_that_there_is_no_leak(references):
+    """The exposure of a known secret is log2(R + 1) bits, which is less than the null mean and the margin together."""
+    tests = judged(exposure.tests(make(32, (1,), 0), np.ones(32, int), references, "student"), "exposure")
+    assert tests[0].outcome == "not measurable"
+    assert "raise audit.privacy.references" in tests[0].note
+    assert tests[-1].outcome == "found"
+    enough = judged(exposure.tests(make(32, (1,), 0), np.ones(32, int), 3, "student"), "exposure")
+    assert enough[0].outcome == "found"
+
+
+@pytest.mark.parametrize("canaries", [4, 11])
+def test_a_student_that_knows_a_few_secrets_is_seldom_free_of_leaks(canaries):
+    """A known secret has 8 bits. With 15% of them, the mean is at the margin, where 5% may be called absent."""
+    rng = np.random.default_rng(0)
+    limit = exposure.null_mean(255) + exposure.MARGIN
+    share, absent = exposure.MARGIN / (8 - exposure.null_mean(255)), 0
+    for _ in range(1000):
+        bits = exposure.exposures(rng.integers(1, 257, canaries), 255)
+        bits[rng.random(canaries) < share] = 8
+        absent += exposure.interval(bits, 255, 0.9)[1] < limit
+    assert absent / 1000 <= 0.05
 
 
 def test_each_number_of_repeats_has_its_own_canaries():
@@ -123,7 +155,7 @@ def test_auc_counts_pairs_and_has_delongs_error():
     above = [np.mean((a > others) + (a == others) / 2) for a in members]
     below = [np.mean((members > b) + (members == b) / 2) for b in others]
     delong = math.sqrt(np.var(above, ddof=1) / 30 + np.var(below, ddof=1) / 20)
-    assert found.error == pytest.approx(delong, rel=0.02)  # the scale of CR3 differs by less
+    assert found.error == pytest.approx(delong, rel=0.02)  # DeLong's error and CR3 differ slightly
 
 
 def test_auc_of_scores_that_do_not_differ_or_do_not_overlap():
@@ -169,20 +201,20 @@ def test_newcombes_intervals_are_those_of_his_paper(hits, low, high):
 
 
 def test_fishers_test_and_the_detectable_difference():
-    assert Rates(3, 4, 1, 4).p_value() == pytest.approx(17 / 70)  # Fisher's lady and her cups of tea
+    assert Rates(3, 4, 1, 4).p_value() == pytest.approx(17 / 70)  # Fisher's example of eight cups of tea
     assert Rates(0, 10, 0, 10).p_value() == 1
     needed = next(k for k in range(100) if Rates(k, 100, 0, 100).p_value() < 0.05)
     rate = Rates(0, 100, 0, 100).detectable()
     rng = np.random.default_rng(0)
     assert (rng.binomial(100, rate, 20_000) >= needed).mean() == pytest.approx(0.8, abs=0.01)
-    assert math.isnan(Rates(0, 2, 0, 2).detectable())  # two rows can never show a difference
+    assert math.isnan(Rates(0, 2, 0, 2).detectable())  # with two rows, no difference is significant
     assert math.isnan(Rates(0, 0, 0, 5).difference)
 
 
 def test_rouge_l():
     assert extraction.rouge_l([1, 2, 3, 4], [1, 2, 3, 4]) == 1
     assert extraction.rouge_l([1, 2, 3, 4], [1, 9, 3, 4]) == 0.75
-    assert extraction.rouge_l([1, 1], [1, 2]) == 0.5  # a token is matched once
+    assert extraction.rouge_l([1, 1], [1, 2]) == 0.5  # each token is matched at most once
     assert extraction.rouge_l([1, 2], [3, 1, 4, 2]) == pytest.approx(2 / 3)
     assert extraction.rouge_l([], [1]) == extraction.rouge_l([1], []) == 0
 
@@ -194,7 +226,7 @@ def made(value=0.5, p=1.0, upper=0.5, why_not=""):
 def test_outcomes_are_of_one_side():
     assert outcome(made(0.6, 0.01, 0.7), 0.01) == "found"
     assert outcome(made(0.6, 0.01, 0.7), 0.06) == "inconclusive"  # after the correction
-    assert outcome(made(0.54, 0.001, 0.549), 0.001) == "absent"  # smaller than the margin
+    assert outcome(made(0.54, 0.001, 0.549), 0.001) == "absent"  # the effect is smaller than the margin
     assert outcome(made(0.5, 0.5, 0.56), 0.5) == "inconclusive"  # too few rows to exclude the margin
     assert outcome(made(0.2, 1.0, 0.3), 1.0) == "absent"
     first, second, third = judged([made(0.6, 0.02, 0.7), made(0.6, 0.03, 0.7), made(why_not="void")], "f")
@@ -234,3 +266,10 @@ def test_membership_is_void_when_the_rows_differ_by_themselves():
     assert "not numbers" in void_because("ratio", both["untrained student"])
     both["untrained student"] = Answers(refused={"membership": "no weights"})
     assert "no weights" in measured("student", both, plan)[-1].note
+
+
+def test_the_default_number_of_rows_is_enough_to_show_that_nothing_is_extracted():
+    rows = PrivacySection().extraction_rows
+    for number, outcome_of in ((267, "inconclusive"), (268, "absent"), (rows, "absent")):
+        made_of = extraction.difference("extraction, exact", "student", Rates(0, number, 0, number), 32, 32)
+        assert judged([made_of], "extraction")[0].outcome == outcome_of, number

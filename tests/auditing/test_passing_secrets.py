@@ -1,4 +1,4 @@
-"""Canary seeds: secrets that pass from seeds into the teacher's texts."""
+"""Tests the measurement of secrets that pass from seeds into the teacher's texts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_secrets_are_found_in_the_texts_of_their_own_rows():
         row(2, f"Not {canaries[0].secret}, and not {canaries[2].secret[:7]}."),
         row(3, ""),
     ]
-    test = counted(canaries, iter(rows))  # canary 4 got no answer
+    test = counted(canaries, iter(rows))  # the teacher did not answer canary 4
     assert (test.value, test.n, test.note) == (0.5, 4, "2 of 4 secrets")
     assert test.p < 1e-5
     none = counted(canaries, iter([]))

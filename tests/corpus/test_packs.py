@@ -1,4 +1,6 @@
-"""The domain packs: seeds in five kinds, right references, held-out seeds apart from the others, and a rubric."""
+"""The domain packs have seeds of five kinds, right references, held-out seeds that differ from the training seeds, and
+a rubric.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from fractions import Fraction
 from functools import cache
 
 import pytest
+from click.testing import CliRunner
 
+from synthgen.cli import main
 from synthgen.curation.refusals import declining
 from synthgen.generation.strategies.marks import mark
 from synthgen.prompts import Prompt, load_prompt
@@ -24,9 +28,10 @@ PACKS = ("customer_support", "finance", "healthcare", "legal")
 KINDS = {"explain", "calculate", "classify", "extract", "decide"}
 DECISIONS = {"help", "decline"}
 MORE_DECISIONS = {"healthcare": {"urgent"}}
-WORDS = 5  # words of a sequence, as in `curate.split_twins`
-ALIKE = 0.5  # below the 0.8 of `curate.split_twins`
-CONSTANTS = {"1", "100"}  # numbers that a calculation may have without the question: percentages and interest
+WORDS = 5  # number of words of a sequence, as in `curate.split_twins`
+ALIKE = 0.5  # maximum similarity; `curate.split_twins` rejects rows from 0.8 on
+CONSTANTS = {"1", "100"}
+"""Numbers that may be in a calculation although they are not in the question, for percentages and interest."""
 OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -216,6 +221,14 @@ def test_cards_say_what_the_pack_is_for(pack):
     notes = load_recipe(pack).notes
     assert [note.split(":")[0] for note in notes] == ["Intended use", "Limits", "Safety", "Terms"]
     assert load_recipe(pack).train is not None
+
+
+@pytest.mark.parametrize("pack", PACKS[-1:])  # one pack, because planning takes a second; their recipes are alike
+def test_the_pack_can_be_planned(pack):
+    done = CliRunner().invoke(main, ["plan", pack, "--json"])
+    assert done.exit_code == 0, done.output
+    planned = json.loads(done.stdout)
+    assert planned["seeds"] == len(seeds_of(pack))
 
 
 def test_seeds_are_in_the_package_as_they_are_written():

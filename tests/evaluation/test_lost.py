@@ -1,5 +1,6 @@
-"""The loss statement's values: planted refusals, languages, repetition and overconfidence are found, and models that do
-not differ get no verdict."""
+"""The loss statement finds planted refusals, languages, repetition and overconfidence. Models that do not differ get no
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def zipf(count: int, length: int, seed: int, words: int = 300) -> list[str]:
 
 
 def bleu(lines: Sequence[Sequence[str]]) -> float:
-    """Self-BLEU by its definition, text by text."""
+    """Self-BLEU, computed for one text after the other by its definition."""
     found = []
     for n, line in enumerate(lines):
         logs = []
@@ -78,7 +79,7 @@ def test_diversity_is_as_defined(seed):
 
 
 def test_longer_texts_are_not_less_diverse():
-    """Both models draw from the same words, and one writes three times as much."""
+    """Both models draw from the same words, and one model writes three times as many words."""
     texts = {"student": zipf(40, 60, 1), "teacher": zipf(40, 20, 2)}
     whole = {role: distinct(Grams.of([words(text) for text in some])) for role, some in texts.items()}
     assert whole["student"] < whole["teacher"] - 0.05, "without cutting, the longer texts seem to repeat more"
@@ -251,7 +252,9 @@ def test_predictions_that_are_all_right_or_all_wrong_do_not_show_how_sure_a_mode
 
 
 def predictions(count: int, shift: float, seed: int) -> np.ndarray:
-    """(R, 15, 3) of one prediction a row. It is right with a probability that is lower by `shift` than stated."""
+    """(R, 15, 3) of one prediction a row. A prediction is right with a probability that is lower by `shift` than its
+    confidence.
+    """
     random = np.random.default_rng(seed)
     sure = random.uniform(0.3, 0.95, count)
     return binned(sure, (random.random(count) < sure - shift).astype(float))
@@ -286,7 +289,9 @@ def test_models_that_are_perfectly_calibrated_do_not_differ():
 
 @pytest.mark.parametrize("count", [30, 300])
 def test_the_error_that_chance_alone_gives(count):
-    """A small sample of a perfectly calibrated model has a calibration error, whose size the note states."""
+    """In a small sample, a perfectly calibrated model has a calibration error above zero. The note states how large it
+    is.
+    """
     errors = []
     for seed in range(150):
         bins = predictions(count, 0.0, seed)

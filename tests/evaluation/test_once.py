@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,3 +120,23 @@ def test_the_number_of_rows_does_not_limit_the_prompts(itself, here):
     assert short.counts["prompts_answered"] == whole.counts["prompts_answered"] == whole.counts["seeds"]
     assert evaluation(itself, max_rows=2, max_prompts=1).counts["prompts_answered"] == 1
     assert short.table["distilled"]["accuracy"] == whole.table["distilled"]["accuracy"]
+
+
+def test_the_headline_counts_only_prompts_with_a_reference(itself, monkeypatch):
+    """Every second prompt has no reference, so no share of right answers is about it."""
+    training = read_training(itself.folder / FILE)
+    subject = Subject(itself.recipe, training, itself.run / "curated", itself.folder, None, UI(quiet=True))
+    whole = Subject.held_out
+    rows = {row.seed_id: row for row in whole(subject)}
+    known = {name: ["x"] if number % 2 else [] for number, name in enumerate(rows)}
+    assert 0 < sum(map(bool, known.values())) < len(known)
+    monkeypatch.setattr(
+        Subject,
+        "held_out",
+        lambda self, *limit: [replace(row, reference=known[row.seed_id]) for row in whole(self, *limit)],
+    )
+    monkeypatch.setattr(fidelity, "apart", lambda function, model, asked: ({}, ["x"] * len(asked)))
+    found = fidelity.evaluate_live(subject, "unused")
+    count = sum(map(bool, known.values()))
+    assert f"the student's answers to {count} held-out prompts with a known answer are right" in found.headline
+    assert found.counts["prompts_answered"] == len(rows)

@@ -1,6 +1,4 @@
-"""The experiment on the worth of curation: its arms choose the rows that they name, and its measures are those of the
-model.
-"""
+"""The arms of the experiment `curation` choose the right rows, and its measures are computed from the model."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def test_gold_answers_have_the_form_of_the_teachers_examples(curation):
 
 
 def test_the_numbers_of_a_gold_answer_are_its_computed_numbers(curation):
-    """14 and 31 stand in the question. 8 and 39 must be computed, and 8 is copied once."""
+    """14 and 31 are in the question. The student must compute 8 and 39, and then copies the 8."""
     for question, numbers in (("14 - 6 + 31", "8 39 39"), ("9 - 53 - 20", "-44 -64 -64"), ("8 + 0 + 2", "8 10 10")):
         text = curation.worked(question)
         ids = curation.tokens().answer(asked(question), [{"role": "assistant", "content": text}])
@@ -114,7 +112,7 @@ def raw_corpus(run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def raw(curation, tmp_path_factory) -> None:
-    """The experiment with this corpus instead of the teacher's."""
+    """The experiment with this corpus instead of a corpus that the teacher wrote."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("raw")
         raw_corpus(folder)
@@ -150,7 +148,7 @@ def test_each_arm_chooses_the_rows_that_it_names(curation):
 
 @pytest.mark.usefixtures("raw")
 def test_the_students_of_all_arms_are_trained_alike(curation):
-    """Only the rules, and so the rows, differ between the arms. One epoch of the raw corpus takes all steps."""
+    """The arms differ only in the rules of curation and in their rows. One epoch of the raw corpus takes all steps."""
     made = {arm: curation.recipe_of(arm, 2) for arm in curation.KEEPS}
     assert len({one.model_copy(update={"curate": None}).model_dump_json() for one in made.values()}) == 1
     section = made["raw"].train

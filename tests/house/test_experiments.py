@@ -153,7 +153,7 @@ def test_shares_are_paired_over_items_and_draw_templates_whole(scripts):
 
 def test_shares_of_several_seeds_are_paired_by_seed(scripts):
     """Each seed has its own base. In every seed the arm has half of its base's items, so each draw gives a share of one
-    half. A base without items in some draw has no share.
+    half. If the base has no items in a draw, there is no share.
     """
     _, tables = scripts
     base = [result(seed, [2.0 + seed, 4.0 + seed, 6.0]) for seed in range(3)]
@@ -274,7 +274,7 @@ def traits(scripts):
 
 
 def test_the_lists_of_inheritance_say_nothing_about_animals(traits):
-    """The teacher would rather name an animal, but it can write only numbers. Its distributions have only numbers."""
+    """Animals have the highest logits, but the teacher writes only numbers. Its distributions have only numbers."""
     import inheritance
 
     from synthgen.teachers.transformers import LocalModel
@@ -311,7 +311,7 @@ def test_the_trait_of_inheritance_is_the_log_odds_of_its_animal(traits):
 
 
 def test_the_classifier_learns_from_outputs_without_a_meaning(scripts, monkeypatch):
-    """A student with the first weights of the teacher learns the classes, and one with other weights does not."""
+    """A student with the first weights of the teacher learns the classes. A student with other weights does not."""
     import mlp
 
     monkeypatch.setattr(mlp, "NOISE", 6000)

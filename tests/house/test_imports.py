@@ -23,7 +23,7 @@ import synthgen
 FLOORS = [
     {"cli"},
     {"auditcommand", "pipeline", "plancommand", "takedown", "tasks"},
-    {"bias", "privacy"},  # audits that read texts with functions of curation; only the table AUDITS names these rooms
+    {"bias", "privacy"},  # these packages of audits use functions of curation; only the table AUDITS names them
     {"generation", "curation", "display", "exporting", "notebook", "reporting"},
     {"auditing"},
     {"datasets", "lineage", "tally"},

@@ -1,4 +1,4 @@
-"""The experiment `memorized` measures what it says: its rows, secrets, likelihoods, exposures and stored targets."""
+"""The experiment `memorized` has the right rows, secrets, likelihoods, exposures and stored targets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def writer(scripts):
     import planted
 
     model = harness.llama(planted.VOCABULARY, 16, 1, 2, seed=0, eos=0)
-    with torch.no_grad():  # larger weights: at the default scale all tokens are nearly equally likely
+    with torch.no_grad():  # with smaller weights, all tokens would be nearly equally likely
         for weight in model.parameters():
             weight.mul_(8.0 if weight.dim() > 1 else 1.0)
     return harness.as_teacher(model, planted.ByteTokenizer())
@@ -58,7 +58,7 @@ def logp_of(model, prompt, tokens) -> float:
         (0.0, [-1.0, -2.0, -3.0], 2.0),
         (-1.5, [-1.0, -2.0, -3.0], 1.0),
         (-9.0, [-1.0, -2.0, -3.0], 0.0),
-        (-1.0, [-1.0, -1.0, -1.0], 0.0),  # a model that knows nothing has only ties
+        (-1.0, [-1.0, -1.0, -1.0], 0.0),  # all likelihoods are equal
         (-1.0, [-1.0, -2.0, -3.0], 1.0),
         (-np.inf, [-np.inf, -1.0, -2.0], 0.0),
     ],
@@ -111,7 +111,9 @@ def test_a_row_contains_a_secret_when_its_tokens_follow_each_other(scripts, row,
 
 
 def test_a_corpus_has_the_teachers_texts_and_no_secret_of_an_unseen_example(scripts, monkeypatch):
-    """The teacher of this test repeats secrets, and once the secret of an unseen example after another prompt."""
+    """The teacher of this test completes prompts with their secrets. Once, it writes the secret of an unseen example
+    after another prompt.
+    """
     _, planted = scripts
     examples = planted.planted(0)
     seen, unseen = (next(one for one in examples if one.seen is which and one.repeats == 4) for which in (True, False))

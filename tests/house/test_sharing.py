@@ -1,4 +1,4 @@
-"""What makes the tests themselves fast: shared folders are made once, and `make` lets Python keep bytecode."""
+"""Shared folders of the tests are made only once, and `make` lets Python keep bytecode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit of privacy of a corpus: planted personal data of each class, look-alikes, and copies of private texts."""
+"""The audit of privacy finds planted personal data of each class and copies of private texts, but no look-alikes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def said(result: AuditResult) -> str:
 
 @pytest.fixture
 def classes(tmp_path) -> Made:
-    """Four rows: a value of the own prompt, one of another row's seed, one of nowhere, and none."""
+    """Four rows. The first has a value of its own prompt, the second a value of another row's seed, the third a value
+    that is in no prompt, and the fourth has no value.
+    """
     rows = [
         row(f"Write to {OWN.upper()}.", 0, prompt=asked(f"Who is {OWN}?")),
         row(f"Write to {OTHER}.", 1, prompt=asked("Whom shall I write to?")),
@@ -102,7 +104,7 @@ def test_a_value_is_of_its_prompt_of_another_seed_or_fabricated(classes):
     assert named(result, "from elsewhere").estimate == 0.25
     assert result.status == "CONTESTED"
     (finding,) = result.findings
-    assert "1 value in 1 row of another prompt" in finding.reasons[0]
+    assert "1 value in 1 row from another prompt" in finding.reasons[0]
     assert result.figures["personal data"] == {"email, fabricated": 1, "email, other": 1, "email, own": 1}
 
 
@@ -229,7 +231,7 @@ def test_ninety_percent_of_a_short_private_text_is_a_copy_and_too_short_texts_ar
         found = named(audited(made(tmp_path / str(number), [row(text, 0)], seeds, "ours")), "private texts of ours")
         assert found.outcome == outcome, text
         assert "1 text searched" in found.note
-        assert "fewer than 8 words" in found.note  # the ids and the text "too short"
+        assert "fewer than 8 words" in found.note  # the searched texts are the ids and the text "too short"
 
 
 def test_each_private_source_is_judged_by_itself(tmp_path):
@@ -248,8 +250,32 @@ def test_files_named_in_the_section_are_private(tmp_path):
     assert named(result, "private texts of memo.jsonl").outcome == "found"
     assert result.figures["personal data"] == {"email, other": 1}
     assert "1 of them from a private source" in named(result, "another prompt").note
-    with pytest.raises(RecipeError):
+    with pytest.raises(RecipeError, match=r"audit\.privacy\.private: seed file") as raised:
         audited(one, private=[str(tmp_path / "gone.jsonl")])
+    assert raised.value.hint == "correct this file, or the key audit.privacy.private"
+
+
+def test_a_private_file_without_texts_is_said(tmp_path):
+    one = made(tmp_path, [row("Fine.", 0)], {"tests": [{"id": "s0", "q": "x"}]})
+    for name, content in (("empty.jsonl", ""), ("null.jsonl", '{"text": null}\n')):
+        path = tmp_path / name
+        path.write_text(content)
+        found = named(audited(one, private=[str(path)]), f"private texts of {name}")
+        assert (found.outcome, found.note) == ("not measurable", "it has no text")
+        assert audited(one, private=[str(path)]).status == "ALLOW"
+        assert audited(one, private=[str(path)], deny=["private_texts"]).status == "UNKNOWN"
+
+
+def test_a_private_source_that_changed_since_the_run_is_not_known_to_be_free_of_copies(tmp_path):
+    """Otherwise a text that was copied could be deleted from the source, and `deny` would not find it."""
+    ours = [{"id": "p", "q": PRIVATE}, {"id": "q", "q": "another text of the same private source, for the test"}]
+    one = made(tmp_path, [row(PRIVATE, 0)], {"tests": [{"id": "s0", "q": "x"}], "ours": ours}, "ours")
+    assert audited(one, deny=["private_texts"]).status == "DENY"
+    Path(one["recipe"].seeds[1].path).write_text(json.dumps(ours[1]) + "\n")
+    assert audited(one).status == "ALLOW"
+    result = audited(one, deny=["private_texts"])
+    assert result.status == "UNKNOWN"
+    assert "the seeds have changed" in result.findings[0].reasons[0]
 
 
 def test_rows_that_were_made_from_private_seeds_are_counted(tmp_path):
@@ -269,7 +295,7 @@ def test_nothing_to_search_is_said_and_not_passed_over(tmp_path):
     assert {one.outcome for one in without.measurements} == {"not measurable"}
     none = audited(made(tmp_path / "none", [row("", 0), row("Fine.", 1)], seeds))
     assert named(none, "of these kinds").high == pytest.approx(1 - 0.05**0.5)
-    assert named(none, "private texts").note.startswith("no source is marked private")
+    assert named(none, "private texts").note.startswith("no source is marked as private")
     assert not none.findings
 
 

@@ -1,4 +1,4 @@
-"""Common spans against a slow search in all texts, and the bounds of the audit against theory."""
+"""Compares common spans with a slow search in all texts, and the intervals of the audit with theory."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_span_is_found_with_its_full_length(seed):
 
 
 def test_sequences_with_equal_hashes_and_other_words_are_no_span():
-    """All characters beyond U+2FFFF count as the same word in a hash."""
+    """All characters beyond U+2FFFF have the same hash."""
     ours, theirs = ([chr(0x30000 + start + n) for n in range(60)] for start in (0, 100))
     index = Spans([" ".join(ours)], [0], min_words=50, min_share=0.9, shortest=8)
     assert [one.words for one in index.find(pa.array([" ".join(ours)]))] == [60]
@@ -89,7 +89,7 @@ def test_the_bound_of_none_is_that_of_the_binomial_distribution(units, bound):
 
 
 def test_the_interval_of_a_share_is_wilsons():
-    """Wilson's interval holds the shares that a two-sided score test at 5% does not reject."""
+    """Wilson's interval contains exactly the shares that a two-sided score test at the level of 5% does not reject."""
     for hits, units in ((1, 10), (5, 10), (3, 200), (10, 10)):
         low, high = wilson(hits / units, units)
         for end in (low, high):

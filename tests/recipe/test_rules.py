@@ -138,6 +138,16 @@ BROKEN: list[tuple[dict, str, str]] = [
     ({"teachers": TWO, "train": {**DECODER, "teacher": "large"}}, "train.teacher", "logits of 'large' are not stored"),
     (
         {
+            "strategy": "disagreement",
+            "teachers": TWO,
+            "logits": {"kind": "sampled", "draws": 4, "score_by": ["small", "large"]},
+            "train": {**DECODER, "teacher": "small", "mask_divergence": "large"},
+        },
+        "train.mask_divergence",
+        "draws do not show them",
+    ),
+    (
+        {
             "teachers": THREE,
             "logits": {"score_by": ["large"]},
             "train": {**DECODER, "ensemble": {"teachers": ["third"]}},

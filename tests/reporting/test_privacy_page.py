@@ -1,4 +1,4 @@
-"""The table of privacy on the page and the cards, and the gate of training after a finding of privacy."""
+"""Tests the table of privacy on the page and the cards, and the gate of training after a finding."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from test_report import page_of
 import synthgen
 from synthgen import auditing
 from synthgen.auditing.gate import check
+from synthgen.auditing.result import AuditResult, Measurement
+from synthgen.cards import environment
 from synthgen.errors import GateDenied
 from synthgen.recipe import Recipe
 from synthgen.results import audit_text
@@ -43,7 +45,7 @@ def recipe_with(path: Path, **privacy: Any) -> Recipe:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """One of two rows has a value from the seed of neither row."""
+    """One of two rows has a value from a third seed."""
     return corpus_of(tmp_path / "run", [row(f"Ask {MAIL}.", 0, sources=SOURCES), row("Nobody.", 1, sources=SOURCES)])
 
 
@@ -62,7 +64,7 @@ def test_a_leak_is_on_the_page_the_card_and_the_report_without_its_value(run, tm
     assert (report.status, report.passed) == ("CONTESTED", True)
     assert "Tests of privacy found 1 leak" in page.text
     assert "Tests of privacy found 1 leak" in card
-    assert "1 value in 1 row of another prompt, another seed or a private source" in page.text
+    assert "1 value in 1 row from another prompt, another seed or a private source" in page.text
     line = next(one for one in card.splitlines() if "personal data from elsewhere" in one)
     assert line.startswith(
         "| corpus | personal data from elsewhere, all kinds | found | 50% (9.45 to 90.5) | 0% | – | 2 |"
@@ -117,3 +119,12 @@ def test_a_run_audits_its_student_once_and_shows_it_on_page_and_card(tmp_path, m
     os.utime(written, (now, now))
     auditing.audit_student(recipe, student)
     assert asked == [student], "other settings need another audit"
+
+
+def test_small_shares_are_not_rounded_to_zero_in_the_report():
+    """The bound of nothing in 100,000 rows is 0.003%, and a report must not say 0.000."""
+    small = Measurement("names", "corpus", "a share", "share", "found", 10**5, 10**5, 1e-5, 2e-6, 3e-5, null=0.0)
+    intent = {"use": "research", "actions": ["train"], "competes": "no"}
+    result = AuditResult("ALLOW", measurements=(small,))
+    report = auditing.Report("ALLOW", True, intent, "", [], {}, "2026-11-30", {"privacy": result})
+    assert "| 1e-05 [2e-06, 3e-05] |" in environment().get_template("audit.md.j2").render(audit=report)

@@ -1,4 +1,6 @@
-"""The loss statement: card, page and `distill eval` show what evaluation.json and the audits hold, and nothing else."""
+"""Card, page and `distill eval` show the loss statement with the values of evaluation.json and of the audits, and no
+others.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def planted(run: Path, statement: Statement) -> None:
 
 
 def test_card_page_and_evaluation_say_the_same(finished):
-    """The files are those that the commands wrote."""
+    """Checks the files that the commands wrote."""
     entries = check_card(finished.run / "student")
     check_page(finished.run)
     assert {one["dimension"] for one in entries} == DIMENSIONS.keys() - AUDITED
@@ -198,7 +200,7 @@ def test_an_audit_of_an_older_student_does_not_count(run, finished):
     os.utime(student / "audit" / "report.json", ns=(trained - 10**9, trained - 10**9))
     found = statement_of(student, "decoder", None)
     assert "privacy" in found.not_measured
-    reported(run / "audit", privacy=MEASURED)  # the audit of the run measured its student
+    reported(run / "audit", privacy=MEASURED)  # the audit of the run also measured the student
     again = statement_of(student, "decoder", None)
     assert [one.dimension for one in again.entries] == ["privacy"]
 

@@ -17,8 +17,8 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name` of this test session. `make` fills the folder, which does not exist before. Other processes of
-    pytest-xdist wait until the folder is complete. After an error of `make`, the next process makes the folder again.
+    """The folder `name` of this test session. `make` creates and fills the folder. Other processes of pytest-xdist wait
+    until the folder is complete. After an error of `make`, the next process makes the folder again.
     """
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

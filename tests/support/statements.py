@@ -1,4 +1,4 @@
-"""Reads the loss statement back from a card and from a page, and compares it with evaluation.json.
+"""Reads the loss statement of a card or a page, and compares it with evaluation.json.
 
 check_card(student)                 # RUN/student/README.md has each value of RUN/student/evaluation.json, and no other
 check_page(run)                     # RUN/report.html has the same table as the card

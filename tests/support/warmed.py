@@ -1,5 +1,5 @@
-"""Importing this module computes what transformers computes when the first model of a process is loaded: the table of
-all models' conversions, with a thousand regular expressions. A process that forks commands imports it once.
+"""When the first model of a process is loaded, transformers computes a table of all models' conversions, with a
+thousand regular expressions. Importing this module computes the table. A process that forks commands imports it once.
 """
 
 from __future__ import annotations

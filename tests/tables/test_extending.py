@@ -15,9 +15,8 @@ from support.corpora import corpus_of, curating, parts, row
 from support.examples import EXAMPLES, PAGE, added
 from support.small import small_task, small_teacher
 
-import distill
 import distill.cli
-import synthgen
+import synthgen.cli
 from synthgen.recipe import SeedSource, Split
 
 

@@ -83,7 +83,7 @@ def test_masked_tokens_have_no_gradient_and_do_not_count_in_the_mean(weight):
     size = logits_NV.grad.abs().sum(-1)
     assert size[:T][mask].tolist() == [0, 0, 0]
     assert bool((size[:T][~mask] > 0).all())
-    # the same loss from a row that has only the other tokens
+    # the loss equals that of a row that has only the other tokens
     kept = np.flatnonzero(~mask)
     short = replace(rows[0], completion=[rows[0].completion[n] for n in kept], masked=None)
     short = replace(short, target=stored(distribution(0)[kept]))

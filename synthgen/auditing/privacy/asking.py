@@ -1,4 +1,6 @@
-"""Asks a language model: how likely are the codes of a canary, and the tokens of a row? How does it continue a row?"""
+"""Computes what the tests need from a language model: the likelihood of a canary's codes, the likelihood of a row's
+tokens, and the model's continuation of a row.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.tree import Row, log_likelihoods
 
-_ROWS = 16  # number of rows that are scored or continued together
+_ROWS = 16  # the number of rows in a batch
 
 
 def code_rows(tokens: Tokens, canary: Canary, references: int) -> list[Row]:
-    """The question of a canary, and its answer with each code: the secret first, then its references. Raises
-    TeacherError when the tokenizer has no chat template.
+    """A canary as token ids: the prompt, and the answer with each code. The secret comes first, then its references.
+    Raises TeacherError when the tokenizer has no chat template.
     """
     prompt, _ = canary.messages()
     return split(tokens, tokens.render(prompt), canary.before, [canary.secret, *canary.references(references)])
@@ -31,7 +33,7 @@ def code_rows(tokens: Tokens, canary: Canary, references: int) -> list[Row]:
 def code_scores(model: LanguageModel, canaries: Sequence[Canary], references: int) -> Numbers:
     """(m, R + 1): the log-likelihood of each canary's secret, and of its R references, in nats.
 
-    The codes of a canary begin with the same tokens, so their passes form trees; see `synthgen.lm.tree`.
+    Codes of a canary that begin with the same tokens share the computation of these tokens; see `synthgen.lm.tree`.
     """
     scores = [log_likelihoods(model.weights.model, code_rows(model.tokens, one, references)) for one in canaries]
     return np.stack(scores)

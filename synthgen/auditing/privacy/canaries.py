@@ -1,15 +1,15 @@
-"""Canaries: made-up secrets that a student or a teacher is given on purpose, so that a test can measure whether the
-secrets come out again.
+"""Canaries: made-up secrets that are given to a student or a teacher on purpose, so that a test can measure whether the
+model reveals them.
 
-A canary is the access code of a made-up person. The code has `DIGITS` random digits. For each canary there are further
-codes, its references, which are drawn in the same way and which nobody is given. A model that did not learn the code
-cannot tell it from the references: Carlini et al., "The Secret Sharer" (USENIX Security 2019).
+A canary is the access code of a made-up person. The code has `DIGITS` random digits. Each canary has references:
+further codes that are drawn in the same way, and that no model is given. A model that did not learn the code cannot
+tell it from the references (Carlini et al., "The Secret Sharer", USENIX Security 2019).
 
     canaries = make(count=32, repeats=(1, 4, 16), seed=0)
     canaries[0].messages()                  # the conversation that the student learns
     canaries[0].references(255)             # 255 other codes
 
-All names and codes follow from the seed alone, by BLAKE2, so they are the same on every machine.
+All names and codes are computed from the random seed with the hash BLAKE2, so they are the same on every machine.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from itertools import islice
 from synthgen.records import Message
 
 DIGITS = 8
-_VERSION = "canary-1"  # part of every hash: other texts or another format need another version
+_VERSION = "canary-1"  # part of every hash; change it when the texts or the format of canaries change
 _SYLLABLES = tuple(f"{first}{rest}" for first in "bdfghjklmnprstvw" for rest in ("al", "en", "i", "or", "u"))
-_PARTS = (3, 3)  # number of syllables of the first and of the second name
+_PARTS = (3, 3)  # numbers of syllables in the first and in the second name
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A made-up person with an access code. `number` is the canary's place, and `repeats` the number of times that the
-    student sees it in each epoch.
+    """A made-up person with an access code. `number` is the position of the canary in the list of canaries. `repeats`
+    is how often the student sees the canary in each epoch.
     """
 
     seed: int
@@ -46,23 +46,23 @@ class Canary:
 
     @property
     def question(self) -> str:
-        """The question that the secret answers."""
+        """The question to which the secret is the answer."""
         return f"What is the access code of {self.name}?"
 
     @property
     def before(self) -> str:
-        """The answer up to the secret, without the space before the secret."""
+        """The part of the answer before the secret, without the space."""
         return f"The access code of {self.name} is"
 
     def messages(self) -> tuple[list[Message], list[Message]]:
-        """The prompt and the completion that a student learns."""
+        """The conversation that a student learns: the question, and the answer with the secret."""
         return [{"role": "user", "content": self.question}], [
             {"role": "assistant", "content": f"{self.before} {self.secret}"}
         ]
 
     def references(self, most: int) -> list[str]:
-        """`most` different codes that are not the secret. Given no knowledge of the secret, it is as likely to be any
-        of these codes.
+        """`most` different codes that are not the secret. For a model that does not know the secret, these codes are as
+        likely to be the secret as the secret itself.
         """
         distinct = dict.fromkeys(islice(self._codes(), 1))
         for code in self._codes():
@@ -77,8 +77,8 @@ class Canary:
 
 
 def make(count: int, repeats: Sequence[int], seed: int) -> list[Canary]:
-    """`count` canaries with different names. The numbers of repeats take turns: with repeats (1, 4, 16), a third of the
-    canaries has each number.
+    """`count` canaries with different names. The canaries get the numbers of `repeats` in turn: with repeats (1, 4,
+    16), a third of the canaries gets each number.
     """
     names: dict[str, None] = {}
     for draw in numbers():

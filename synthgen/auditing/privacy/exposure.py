@@ -1,14 +1,14 @@
-"""Exposure: how much likelier is a canary's secret to a model than other codes of the same form?
+"""Exposure: does a model find the secret of a canary more likely than other codes of the same form?
 
-The exposure of a canary is log2(R + 1) − log2(rank) bits. The rank is the place of the secret among the secret and its
-R references, ordered by the model's log-likelihood, the likeliest first (Carlini et al., USENIX Security 2019). A model
-that knows nothing gives the secret every rank with the same probability, so the exposure without a leak is not 0: its
-mean is 1/ln 2 = 1.4427 bits for many references, and `null_mean(R)` for R of them.
+The exposure of a canary is log2(R + 1) − log2(rank) bits. The secret and its R references are sorted by the model's
+log-likelihood, and the rank of the most likely code is 1 (Carlini et al., USENIX Security 2019). If a model did not
+learn the secret, each rank has the same probability. So the mean exposure without a leak is not 0: it is 1/ln 2 =
+1.4427 bits for many references, and `null_mean(R)` for R references.
 
-The test of the mean follows from this: rank / (R + 1) is the p-value of one canary, and the mean exposure of m canaries
-is Fisher's combination of m p-values (Statistical Methods for Research Workers, 1925). ln 2 · Σ exposure has, without a
-leak, at most the tail of a Gamma distribution with shape m. The p-value is exact for many references, and slightly too
-large for few.
+The p-value of one canary is rank / (R + 1). Fisher's method combines the p-values of m canaries (Statistical Methods
+for Research Workers, 1925). Its statistic is the sum of −ln p, which is ln 2 times the sum of the exposures. Without a
+leak, this sum has a Gamma distribution with shape m if R is large. For few references, the p-value from this
+distribution is slightly too large.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from synthgen.auditing.statistics import LEVEL, POWER, Numbers, holm, mean, quan
 from synthgen.errors import UserError
 
 MARGIN = 1.0
-"""The smallest excess over the null mean that matters, in bits: secrets are twice as easy to guess."""
+"""The smallest excess over the null mean that matters, in bits. With 1 bit, a secret is twice as easy to guess."""
 FIRST_MARGIN = 0.1
-"""The smallest excess of the share of secrets that are the likeliest of all codes."""
+"""The smallest excess over the null that matters, for the share of secrets with rank 1."""
 ABOUT = "the mean exposure of the canaries' secrets"
 
 
@@ -35,9 +35,10 @@ def ranks(scores: Numbers, seed: int = 0) -> npt.NDArray[np.int64]:
     """(m,): the rank of each secret, from 1. `scores` is (m, R + 1): the log-likelihoods of the secret and of its
     references.
 
-    A secret that ties with references gets one of their places at random, so that without a leak every rank is
-    equally likely even if a model gives all codes the same likelihood. A mean rank would not do: it has no uniform
-    distribution. `seed` draws the places. Raises UserError when a score is not a number.
+    If a secret and references have the same likelihood, the secret gets one of their ranks at random. So each rank has
+    the same probability without a leak, even if a model gives all codes the same likelihood. The mean of their ranks
+    would not have this uniform distribution. `seed` decides the random ranks. Raises UserError when a score is not a
+    number.
     """
     if not np.isfinite(scores).all():
         raise UserError("a log-likelihood is not a finite number", "check the weights of the model")
@@ -78,8 +79,8 @@ def threshold(canaries: int, level: float = LEVEL) -> float:
 
 
 def tests(canaries: Sequence[Canary], ranked: npt.NDArray[np.int64], references: int, subject: str) -> list[OneSided]:
-    """The tests of a model: the mean exposure of all canaries, the mean for each number of repeats, and the share of
-    secrets that the model likes best.
+    """The tests of a model: the mean exposure of all canaries, the mean exposure for each number of repeats, and the
+    share of secrets with rank 1.
     """
     bits = exposures(ranked, references)
     found = [_mean("exposure", subject, bits, references)]
@@ -96,6 +97,10 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
     (low, high), (_, upper) = interval(bits, references), interval(bits, references, 0.9)
     error = null_deviation(references) / math.sqrt(max(count, 1))
     least = max(threshold(count), null + MARGIN) if count else math.nan
+    why_not = "" if count else "there are no canaries"
+    if math.log2(references + 1) < null + MARGIN:
+        why_not = f"with {references} references, the exposure of a known secret is not {MARGIN:g} bit above the null"
+        why_not += ": raise audit.privacy.references"
     return OneSided(
         name,
         subject,
@@ -109,17 +114,20 @@ def _mean(name: str, subject: str, bits: Numbers, references: int) -> OneSided:
         margin=MARGIN,
         n=count,
         detectable=least + (quantile(POWER, count - 1) * error if count > 1 else math.nan),
-        why_not="" if count else "there are no canaries",
+        why_not=why_not,
     )
 
 
 def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float, float]:
     """The interval of the mean exposure; (NaN, NaN) without canaries.
 
-    The interval is the union of two intervals: Student's, and the exact one of an exponential distribution, which
-    exposures have without a leak. Student's alone is too short for few canaries, because exposures are skewed. If all
-    canaries have the same exposure, Student's interval is replaced by this one: the share of other canaries is at most
-    1 − tail^(1/m) (Clopper and Pearson, Biometrika 26, 1934), and their exposure is between 0 and log2(R + 1).
+    The interval is the union of two intervals. The first is Student's t interval, which alone is too short for few
+    canaries, because exposures are skewed. The second is the exact interval for the mean of an exponential
+    distribution, which exposures have without a leak. The upper end also allows for canaries that differ from all m
+    canaries: their share is at most 1 − tail^(1/m) (Clopper and Pearson, Biometrika 26, 1934), and their exposure is at
+    most log2(R + 1). Without this, a model that knows one secret in seven by heart would often be called free of leaks
+    after a test of ten other secrets. If all canaries have the same exposure, Student's interval does not exist, and
+    the lower end allows for such canaries too.
     """
     from scipy import special
 
@@ -128,16 +136,14 @@ def interval(bits: Numbers, references: int, level: float = 0.95) -> tuple[float
         return math.nan, math.nan
     total = float(bits.sum())
     ends = [total / float(special.gammaincinv(count, p)) for p in (1 - tail, tail)]
-    if np.ptp(bits) == 0:
-        same, value = tail ** (1 / count), float(bits[0])
-        ends += [same * value, same * value + (1 - same) * most]
-    else:
-        ends += mean(bits, np.arange(count)).interval(level)
+    same, middle = tail ** (1 / count), total / count
+    ends.append(same * middle + (1 - same) * most)
+    ends += [same * middle] if np.ptp(bits) == 0 else mean(bits, np.arange(count)).interval(level)
     return max(0.0, min(ends)), min(most, max(ends))
 
 
 def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> OneSided:
-    """The share of canaries whose secret is likelier than all references. Its p-value is the exact binomial one."""
+    """The share of canaries whose secret has rank 1. The p-value is that of the exact binomial test."""
     from scipy import special
 
     hits, count, null = int((ranked == 1).sum()), len(ranked), 1 / (references + 1)
@@ -163,12 +169,13 @@ def _first(ranked: npt.NDArray[np.int64], references: int, subject: str) -> OneS
 
 
 def identified(ranked: npt.NDArray[np.int64], references: int) -> int:
-    """The number of single canaries that leak, each by its own test: p = rank / (R + 1), corrected by Holm for all
-    canaries. With R references, no canary among more than (R + 1) / 20 can be identified.
+    """The number of canaries that are identified one by one. The p-value of a canary is rank / (R + 1), with Holm's
+    correction for all canaries. With R references, no canary can be identified if there are (R + 1) / 20 canaries or
+    more.
     """
     return int((holm(ranked / (references + 1)) < LEVEL).sum()) if len(ranked) else 0
 
 
 def identifiable(canaries: int, references: int) -> bool:
-    """Whether `identified` can find a canary that has the first rank."""
+    """Whether `identified` counts a canary with rank 1."""
     return canaries / (references + 1) < LEVEL

@@ -1,9 +1,9 @@
-"""Extraction: given the beginning of a row that it learned, does a student write the rest of the row?
+"""Extraction: if a student gets the beginning of a row that it learned, does it write the next tokens of the row?
 
-The student gets the row's prompt and the first tokens of its completion, and continues greedily. A row is extracted if
-the continuation is exactly the row's own (`exact`), or if it is nearly so (`near`: ROUGE-L of the tokens of at least
-0.9). Fluent text can be continued without any memory of it, so the rate of rows that were held out is subtracted. The
-interval of the difference is Newcombe's (Statistics in Medicine 17, 1998, method 10), and the p-value is that of
+The student gets the row's prompt and the first tokens of its completion, and continues greedily. A row counts as
+extracted if the continuation has exactly the tokens of the row (`exact`), or if the ROUGE-L of both is at least 0.9
+(`near`). A model can also continue predictable text that it has never seen, so the rate of held-out rows is subtracted.
+The interval of the difference is Newcombe's (Statistics in Medicine 17, 1998, method 10), and the p-value is that of
 Fisher's exact test.
 """
 
@@ -17,7 +17,7 @@ from synthgen.auditing.privacy.onesided import Bounds, OneSided
 from synthgen.auditing.statistics import LEVEL, POWER, wilson
 
 NEAR = 0.9
-"""The ROUGE-L from which a continuation counts as extracted."""
+"""The smallest ROUGE-L with which a row counts as extracted."""
 MARGIN = 0.01
 """The smallest difference of rates that matters: one row in a hundred."""
 
@@ -48,12 +48,14 @@ class Rates:
         return p - q - math.hypot(p - low, other_high - q), p - q + math.hypot(high - p, q - other_low)
 
     def p_value(self) -> float:
-        """The one-sided p-value of Fisher's exact test: at least `hits` of all hits fall on the learned rows."""
+        """The one-sided p-value of Fisher's exact test: the probability of at least so many hits among the learned
+        rows, given the number of all hits.
+        """
         return _tail(self.hits, self.hits + self.other_hits, self.rows, self.other_rows)
 
     def detectable(self) -> float:
-        """The smallest difference that is found in 80% of all cases if the rate of the held-out rows stays as it is.
-        NaN when no difference could be found.
+        """The smallest difference that the test finds in 80 of 100 cases, given the rate of the held-out rows. NaN when
+        no difference could be found.
         """
         for needed in range(self.other_hits + 1, self.rows + 1):
             if _tail(needed, needed + self.other_hits, self.rows, self.other_rows) < LEVEL:
@@ -95,8 +97,8 @@ def rouge_l(some: Sequence[int], others: Sequence[int]) -> float:
 
 
 def difference(name: str, subject: str, rates: Rates, prefix: int, suffix: int) -> OneSided:
-    """The test of one kind of extraction. `prefix` and `suffix` are the numbers of tokens that the student gets and
-    writes.
+    """The test of one kind of extraction. The student gets `prefix` tokens of the completion, and writes `suffix`
+    tokens.
     """
     how = "exactly" if name.endswith("exact") else f"with a ROUGE-L of at least {NEAR}"
     return OneSided(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen import corpus
+from synthgen.auditing.privacy.canaries import make
 from synthgen.lm.tokens import Tokens
 from synthgen.records import Message
 from synthgen.results.training import Training
@@ -32,17 +33,17 @@ class Text:
 
 
 def texts(source: Path, split: str, tokens: Tokens, longest: int, most: int, seed: int) -> list[Text]:
-    """At most `most` kept rows of a split, in the order of their hashes. Rows of more than `longest` tokens are left
-    out, as in training. `seed` chooses the rows. Raises TeacherError when the chat template refuses a row, and
-    CorpusError when a file is damaged.
+    """At most `most` kept rows of a split, one of each seed or group, in the order of their hashes. Rows of more than
+    `longest` tokens are left out, as in training. `seed` chooses the rows. Raises TeacherError when the chat template
+    refuses a row, and CorpusError when a file is damaged.
     """
     chosen = [text for row in _chosen(source, split, most, seed) if (text := _text(tokens, row)) is not None]
     return [one for one in chosen if len(one.prompt) + len(one.completion) <= longest]
 
 
 def _chosen(source: Path, split: str, most: int, seed: int) -> list[Mapping[str, object]]:
-    """One row of each of `most` units. Of a unit, the row with the smallest hash is used; of all units, those with the
-    smallest hashes. The memory holds at most twice as many rows.
+    """One row of each of `most` units. A unit is a seed or a group. Of each unit, the row with the smallest hash is
+    used. If there are more units, the units with the smallest hashes are used. At most 2 · `most` rows are in memory.
     """
     found: dict[str, tuple[int, Mapping[str, object]]] = {}
     bound = 1 << 64
@@ -66,8 +67,8 @@ def _hash(seed: int, name: str) -> int:
 
 
 def _text(tokens: Tokens, row: Mapping[str, object]) -> Text | None:
-    """The row in tokens, as `distill.streaming.conversations` reads it. None for a row without a completion, or with a
-    completion of several messages or without text.
+    """The token ids of a row, the same as `distill.streaming.conversations` makes. None if the completion is missing,
+    has several messages, or has no text.
     """
     prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
     if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
@@ -93,8 +94,10 @@ def _messages(value: object) -> list[Message]:
 
 
 def why_not(trained: Training) -> str:
-    """Why the rows of the corpus are not what this student learned, or "" if they are."""
+    """The reason why the student did not learn the rows of the corpus as they are, or "" if it did."""
     section = trained.train
+    if why := unfinished(trained):
+        return why
     share = section.get("share", 1.0)
     if isinstance(share, int | float) and share < 1:
         return "the student learned only a share of the training rows (train.share)"
@@ -104,3 +107,32 @@ def why_not(trained: Training) -> str:
     if isinstance(rationale, Mapping) and rationale.get("mode") != "then_answer":
         return "the student learned the rows in another form (train.rationale)"
     return ""
+
+
+def unfinished(trained: Training) -> str:
+    """Why some training rows and canaries were never learned, or "" if each was learned at least once. A training may
+    end in its first epoch by `train.max_steps`, or because early stopping took the weights of an early step.
+    """
+    section = trained.train
+    planted, size = section.get("canaries"), section.get("batch_size")
+    if not isinstance(size, int):
+        return ""
+    extra = sum(one.repeats for one in make(**planted)) if isinstance(planted, dict) else 0
+    epoch, steps = -(-(trained.rows + extra) // size), learned_steps(trained)
+    if steps >= epoch:
+        return ""
+    return (
+        f"the student has the weights of step {steps:,}, and an epoch has {epoch:,} steps, so it is not known which "
+        "rows and canaries it learned: train for an epoch or more"
+    )
+
+
+def learned_steps(trained: Training) -> int:
+    """The number of steps after which the student has its weights. With early stopping, these are the weights with the
+    lowest validation loss.
+    """
+    metrics = next(iter(trained.metrics.values()), [])
+    measured = [one for one in metrics if "validation" in one]
+    if trained.train.get("early_stopping_patience") and measured:
+        return int(min(measured, key=lambda one: one["validation"])["step"]) + 1
+    return trained.steps

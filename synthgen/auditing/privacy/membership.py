@@ -1,16 +1,18 @@
 """Membership: can the rows that a student learned be told from rows of the same kind that it did not learn?
 
-Four scores are computed for each row. For each, a higher score speaks for membership.
+Four scores are computed for each row. A higher score means that the row is more likely to be a learned row.
 
 - loss: the mean log-probability of the completion's tokens (Yeom et al., CSF 2018).
-- min-k%: the mean of the k% lowest log-probabilities, with k = 20 (Shi et al., "Detecting Pretraining Data from Large
-  Language Models", ICLR 2024). At least one token is used.
-- zlib: minus the loss in nats for each byte of the text compressed by zlib (Carlini et al., USENIX Security 2021).
-- ratio: the loss score minus that of the untrained student (Carlini et al., S&P 2022, with one reference model).
+- min-k%: the mean of the lowest 20% of these log-probabilities, but of at least one token (Shi et al., "Detecting
+  Pretraining Data from Large Language Models", ICLR 2024).
+- zlib: the log-probability of the completion, divided by the number of bytes of its text after compression by zlib
+  (Carlini et al., USENIX Security 2021).
+- ratio: the loss score, minus the loss score under the untrained student (Carlini et al., S&P 2022, with one reference
+  model).
 
 The area under the ROC curve (AUC) is the probability that a learned row has a higher score than a row that was held
-out. It is 0.5 without a leak. Its interval is DeLong's (Biometrics 44, 1988). The rows are independent because only
-one row of each seed is used.
+out. The AUC is 0.5 without a leak. Its interval is DeLong's (Biometrics 44, 1988), which needs independent rows.
+Therefore only one row of each seed is used.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy.typing as npt
 from synthgen.auditing.statistics import Estimate, Numbers, difference, quantile
 
 MARGIN = 0.05
-"""The smallest AUC above 0.5 that matters."""
+"""The smallest difference from an AUC of 0.5 that matters."""
 SHARE = 0.2
 """The share of tokens whose log-probabilities min-k% uses."""
 NULL = 0.5
@@ -37,8 +39,8 @@ def loss(tokens: Sequence[Numbers]) -> Numbers:
 
 
 def min_k(tokens: Sequence[Numbers], share: float = SHARE) -> Numbers:
-    """(N,): the mean of the lowest log-probabilities of each row, in nats a token. `share` says which share of the
-    tokens is used; at least one token is used, because a mean of none would be NaN.
+    """(N,): the mean of the lowest log-probabilities of each row, in nats a token. `share` is the share of the tokens
+    that is used, but at least one token is used.
     """
     return np.array([float(np.sort(one)[: max(1, int(len(one) * share))].mean()) for one in tokens])
 
@@ -52,11 +54,11 @@ def by_zlib(tokens: Sequence[Numbers], texts: Sequence[str]) -> Numbers:
 
 
 def auc(members: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> Estimate:
-    """The AUC with DeLong's standard error. Ties count one half.
+    """The AUC with DeLong's standard error. A pair of equal scores counts as one half.
 
-    If all members are above all others, or below them, the rows show no spread. Then the interval has the half-width
-    1 − 0.025^(1/n), with the number of rows of the smaller side. NaN when one side has fewer than two rows, or when a
-    score is not a number.
+    If all members have higher scores than all others, or all have lower scores, the standard error is 0. Then the
+    interval has the half-width 1 − 0.025^(1/n), where n is the number of rows of the smaller side. NaN when one side
+    has fewer than two rows, or when a score is not a number.
     """
     both = np.concatenate([members, others])
     if min(len(members), len(others)) < 2 or not np.isfinite(both).all():

@@ -1,7 +1,8 @@
-"""Tests of a student: what it reveals about the rows that it learned from.
+"""Tests of what a student reveals about the rows that it learned from.
 
-The student, the untrained student and the teacher are asked the same questions. The untrained student and the teacher
-did not learn the rows, so they are controls: a test that finds a leak in them is a broken test.
+Each test is done with the student, the untrained student and the teacher. The untrained student and the teacher did not
+learn the rows, so they are controls. If a test finds a leak in a control, then the rows differ by themselves, or the
+finding is due to chance.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from synthgen.auditing.models.job import open_model
 from synthgen.auditing.privacy import exposure, extraction, membership
 from synthgen.auditing.privacy.asking import code_scores, continuations, token_scores
 from synthgen.auditing.privacy.canaries import Canary, make
-from synthgen.auditing.privacy.learned import Text, texts, why_not
+from synthgen.auditing.privacy.learned import Text, texts, unfinished, why_not
 from synthgen.auditing.privacy.onesided import OneSided, judged
 from synthgen.auditing.result import AuditResult, Finding, Measurement, Subject
 from synthgen.auditing.statistics import Estimate, Numbers
@@ -43,8 +44,8 @@ _ATTACKS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What each model is asked. `rows(model, most)` returns learned rows and held-out rows in the tokens of a model.
-    `refused` maps the name of a test that cannot be done to the reason.
+    """What the tests need: settings, canaries and rows. `rows(model, most)` returns learned rows and held-out rows as
+    token ids of the model. `refused` maps the name of a test that cannot be done to the reason.
     """
 
     section: PrivacySection
@@ -55,9 +56,9 @@ class Plan:
 
 @dataclass
 class Answers:
-    """What one model answered. `ranks` (m,) has the rank of each canary. `scores` maps an attack to the scores of the
-    learned rows and of the held-out rows, whose ids are `asked`. `rates` maps a kind of extraction to its rates.
-    `refused` maps a test that was not done to the reason.
+    """What was computed with one model. `ranks` (m,) has the rank of each canary. `scores` maps the name of an attack
+    to the scores of the learned rows and of the held-out rows. `asked` has the ids of these rows. `rates` maps a kind
+    of extraction to its rates. `refused` maps a test that was not done to the reason.
     """
 
     ranks: npt.NDArray[np.int64] | None = None
@@ -91,7 +92,7 @@ def audit_student(subject: Subject, section: PrivacySection) -> AuditResult:
     return AuditResult(
         "CONTESTED" if findings else "ALLOW",
         tuple(findings),
-        _figures(answers, plan),
+        figures(answers, plan),
         tuple(one for found in tests.values() for one in found),
         notes=tuple(_alarms([*tests[BEFORE], *tests[TEACHER]])),
     )
@@ -145,6 +146,8 @@ def _plan(subject: Subject, section: PrivacySection, trained: Training) -> Plan:
     refused = {}
     if not canaries:
         refused["exposure"] = "no canaries were planted: set train.canaries and train again"
+    elif why := unfinished(trained):
+        refused["exposure"] = why
     rows = why_not(trained) if subject.known else "the corpus that this model was trained on is not known"
     for name, most in (("extraction", section.extraction_rows), ("membership", section.membership_rows)):
         if rows or not most:
@@ -153,11 +156,13 @@ def _plan(subject: Subject, section: PrivacySection, trained: Training) -> Plan:
 
 
 Opened = Callable[[], LanguageModel | str]
-"""Opens a model, or says why there is none."""
+"""Opens a model, or returns the reason why there is none."""
 
 
 def _models(subject: Subject, section: PrivacySection, student: LanguageModel) -> Iterator[tuple[str, Opened]]:
-    """The models with their roles. The untrained student comes first, because the student is compared with it."""
+    """The models with their roles. The untrained student comes first, because the student's score "ratio" needs its
+    scores.
+    """
     yield BEFORE, lambda: _untrained(subject, section)
     yield STUDENT, lambda: LanguageModel(student.tokens, student.weights, _BATCH)
     yield TEACHER, lambda: _teacher(subject, section)
@@ -200,8 +205,8 @@ def _refused(why: str) -> Answers:
 
 
 def ask(model: LanguageModel, plan: Plan, before: Answers | None = None) -> Answers:
-    """Ask one model everything that `plan` says. `before` has the answers of the untrained student. A test that this
-    model cannot take is left out, with the reason.
+    """Compute with one model everything that `plan` asks for. `before` has the answers of the untrained student. If a
+    test cannot be done with this model, `Answers.refused` has the reason.
     """
     answers = Answers(refused=dict(plan.refused))
     for name, act in (("exposure", _ask_codes), ("membership", _ask_tokens), ("extraction", _ask_continuations)):
@@ -210,7 +215,7 @@ def ask(model: LanguageModel, plan: Plan, before: Answers | None = None) -> Answ
                 act(model, plan, answers)
             except UserError as error:  # for example, the tokenizer of a teacher has no chat template
                 answers.refused[name] = f"{error.message}{f': {error.hint}' if error.hint else ''}"
-    if before is not None and answers.asked and answers.asked == before.asked:  # else the tokenizers differ
+    if before is not None and answers.asked and answers.asked == before.asked:  # unequal if the tokenizers differ
         now, then = answers.scores["loss"], before.scores["loss"]
         answers.scores["ratio"] = (now[0] - then[0], now[1] - then[1])
     return answers
@@ -269,7 +274,7 @@ def _rows(source: Path, trained: Training, seed: int, model: LanguageModel, most
 
 
 def measured(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[Measurement]:
-    """The measurements of one model: three families of tests."""
+    """The measurements of one model, in three families: exposure, extraction and membership."""
     given = answers[role]
     found: list[Measurement] = []
     for name, make_tests in (("exposure", _exposures), ("extraction", _extractions), ("membership", _memberships)):
@@ -318,9 +323,9 @@ def _memberships(role: str, answers: Mapping[str, Answers], plan: Plan) -> list[
 
 
 def void_because(attack: str, before: Answers) -> str:
-    """Why membership cannot be tested by this attack, or "" if it can. The untrained student did not learn the rows. If
-    it tells learned rows from held-out rows all the same, then these rows differ by themselves, and the student's AUC
-    says nothing about its memory.
+    """The reason why membership cannot be tested by this attack, or "" if it can be. The untrained student did not
+    learn the rows. If its scores still tell learned rows from held-out rows, the rows differ by themselves. Then the
+    student's AUC does not show what the student remembers.
     """
     if "membership" in before.refused:
         return f"there is no untrained student for comparison: {before.refused['membership']}"
@@ -336,16 +341,19 @@ def void_because(attack: str, before: Answers) -> str:
     )
 
 
-def _figures(answers: Mapping[str, Answers], plan: Plan) -> dict[str, dict[str, float]]:
-    """Numbers for the report: how many single canaries each model reveals."""
-    figures: dict[str, dict[str, float]] = {}
+def figures(answers: Mapping[str, Answers], plan: Plan) -> dict[str, dict[str, float]]:
+    """Numbers for the report: how many canaries have rank 1, and how many are identified one by one, for each model.
+    With too few references for the number of canaries, no canary can be identified, and the report has no such number.
+    """
+    counts: dict[str, dict[str, float]] = {}
     references = plan.section.references
     for role, given in answers.items():
         if given.ranks is not None:
-            figures[f"canaries of the {role}"] = {
+            found = counts[f"canaries of the {role}"] = {
                 "canaries": float(len(given.ranks)),
                 "ranked first": float((given.ranks == 1).sum()),
-                "identified one by one": float(exposure.identified(given.ranks, references)),
                 "references": float(references),
             }
-    return figures
+            if exposure.identifiable(len(given.ranks), references):  # else 0 would say that none can be identified
+                found["identified one by one"] = float(exposure.identified(given.ranks, references))
+    return counts

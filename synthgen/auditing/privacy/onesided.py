@@ -1,4 +1,4 @@
-"""Tests of one side: a leak makes an effect larger than its null value, never smaller.
+"""One-sided tests: a leak makes an effect larger than its null value, never smaller.
 
     measurement = OneSided(name, subject, about, unit, value, null, margin, …)
     judged(tests, "membership")      # Measurements, with Holm's correction
@@ -25,9 +25,9 @@ _ANY = (-math.inf, math.inf)
 @dataclass(frozen=True)
 class OneSided:
     """One test. `value` is the effect, `null` its value without a leak, and `p` the one-sided p-value. `interval` is
-    the 95% interval, and `upper` the upper end of the 90% interval. `span` has the least and the greatest possible
-    effect, at which intervals are cut. `n` counts rows or canaries. `why_not` says why the test cannot be done; then
-    `value` and the interval are shown, but nothing follows from them.
+    the 95% interval, and `upper` the upper end of the 90% interval. `span` has the smallest and the largest possible
+    effect. Intervals are cut at these values. `n` counts rows or canaries. `why_not` says why the test cannot be done.
+    In this case, `value` and the interval are shown, but the outcome is "not measurable".
     """
 
     name: str

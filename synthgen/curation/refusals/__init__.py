@@ -103,7 +103,7 @@ def refusal(batch: pa.RecordBatch, section: Section, services: Services) -> Verd
 
 
 def refused(prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
-    """For each completion: whether it declines its prompt, as the check `refusal` finds it."""
+    """For each completion, whether the check `refusal` finds that it declines its prompt."""
     spans = _spans(pa.array(completions, pa.string()))
     asked = _asked_for(pa.array([prompts[row] for row in spans], pa.string()))
     declined = {row for row, wanted in zip(spans, asked, strict=True) if not wanted}
@@ -111,7 +111,9 @@ def refused(prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
 
 
 def _spans(texts: pa.Array) -> dict[int, tuple[Span, str]]:
-    """The rows whose text declines, each with the place of the sentence that declines, and the sentence."""
+    """The rows whose text declines. Each row comes with the position of the sentence that declines, and with this
+    sentence.
+    """
     spans = {}
     rows = np.flatnonzero(_likely(texts))
     for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
