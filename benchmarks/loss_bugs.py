@@ -34,7 +34,7 @@ BUGS: dict[str, list[tuple[str, str, str]]] = {
     "01 padding in the loss": [
         (
             TRAIN,
-            "tokens = max(1, sum(len(e.completion) for e in step))",
+            "tokens = max(1, sum(e.learned for e in step))",
             "tokens = len(step) * max(len(e.completion) for e in step)",
         ),
     ],
