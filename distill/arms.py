@@ -220,6 +220,8 @@ library_name: peft
 # Low-rank adapter of a student
 
 The adapter belongs to {base}. The folder above holds the same student with the adapter merged into its weights.
+README.md in the folder above says what the student learned from, which terms apply, and whether it may be released. All
+of this holds for the adapter too.
 
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
     student = PeftModel.from_pretrained(base, ADAPTER)

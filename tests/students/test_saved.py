@@ -65,7 +65,9 @@ def test_the_base_of_an_adapter_on_kept_layers_is_beside_it(small_run, tmp_path)
     student = lora_student(small_run, tmp_path / "student", {"layers": [1]})
     moved = student.rename(tmp_path / "moved")
     assert check_adapter(moved) is None
-    assert "BASE is the folder `base` inside this folder" in (moved / "adapter" / "README.md").read_text()
+    card = (moved / "adapter" / "README.md").read_text()
+    assert "BASE is the folder `base` inside this folder" in card
+    assert "whether it may be released" in card, "the card of a student that learned canaries forbids its release"
 
 
 def test_the_base_of_an_adapter_on_a_checkpoint_is_the_checkpoint(small_run, tmp_path, monkeypatch):
