@@ -64,10 +64,10 @@ TESTS = ("representation", "association", "counterfactual", "refusals", "selecti
 
 @dataclass
 class Drawn:
-    """A corpus before it becomes text. Group 0 is women, and group 1 men. Stories: the seed, the group in the prompt
-    (`asked`) and in the answer, whether the answer is about a nurse, the number of the copied passage or -1, and
-    whether the row was dropped. Pairs: the seed, and for each group whether the prompt was refused and whether its row
-    was dropped.
+    """The random choices from which the texts of a corpus are made. Group 0 is women, and group 1 men. Stories: the
+    seed, the group in the prompt (`asked`) and in the answer, whether the answer is about a nurse, the number of the
+    copied passage or -1, and whether the row was dropped. Pairs: the seed, and for each group whether the prompt was
+    refused and whether its row was dropped.
     """
 
     seed: np.ndarray

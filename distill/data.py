@@ -220,7 +220,7 @@ def target_batch(targets: Sequence[logits.Target | None], meta: LogitsMeta) -> l
 
 def _check_kind(right: bool, meta: LogitsMeta) -> None:
     if not right:
-        raise ValueError(f"the targets are not of kind '{meta['kind']}', which their shards state")
+        raise ValueError(f"the shards state targets of kind '{meta['kind']}', but the targets are of another kind")
 
 
 def sampled_batch(targets: Sequence[logits.Sampled], draws: int) -> tuple[Tensor, Tensor]:

@@ -126,7 +126,9 @@ class Reader:
         return self.turns is not None
 
     def read(self, rows: Sequence[Row]) -> Sequence[Sequence[Turn]]:
-        """The answers that each row teaches. A student that writes nothing gets prompts without answers."""
+        """The answers that each row teaches. For students that do not generate text, such as classifiers, the answers
+        are empty.
+        """
         if self.turns is not None:
             return self.turns(rows)
         assert self.prompts is not None

@@ -23,8 +23,8 @@ of `Terms`, and this key states the duty.
 
 class Obligation(NamedTuple):
     """An obligation that one license asks for. `of` is the id of the license, and `text` states the obligation in
-    words. `values` holds what code compares: the prefix of a name, or the ids of the licenses under which an adapted
-    work may be shared.
+    words. `values` holds what code compares: the prefix that a student's name must have, or the ids of the licenses
+    under which an adapted work may be shared.
     """
 
     duty: Duty

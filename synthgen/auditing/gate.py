@@ -120,8 +120,8 @@ def audit_and_check(recipe: Recipe, source: Path, *, override: bool = False) -> 
 
 
 def notice(recipe: Recipe, source: Path) -> str:
-    """The text of attribution.md in the report for this intent: what the licenses ask for when a student of this
-    recipe, trained on the corpus `source`, is passed on. Empty when there is no report about these rows.
+    """The text of attribution.md in the report for this intended use. It says what the licenses ask for when a student
+    of this recipe, trained on the corpus `source`, is passed on. Empty when there is no report about these rows.
     """
     wanted = _wanted(recipe, source)
     path, report = wanted.place / "attribution.md", wanted.place / "report.json"

@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.float64]
 
 PRIOR = 0.5
 """Effective uses that are added to each side."""
-_LEAST_DESIGN = 0.25  # an effective number is at most 4 times the number of uses
+_LEAST_DESIGN = 0.25  # the effective number of uses is at most 4 times the number of uses
 
 
 @dataclass(frozen=True)

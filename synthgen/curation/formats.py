@@ -38,7 +38,7 @@ def _problem(text: str, section: Format) -> tuple[str, str] | None:
 
 
 def _document(text: str, in_block: bool) -> tuple[str | None, str]:
-    """The JSON document of a completion, and ''. If there is no document: None, and why."""
+    """(the JSON document of a completion, ''), or (None, the reason why there is no document)."""
     error = _error(text)
     if not error:
         return text, ""

@@ -131,8 +131,8 @@ def _only_text(completion: Sequence[Mapping[str, object]]) -> str | None:
 
 
 def boundary(tokens: Tokens, ids: Sequence[int], text: str, left: str) -> int:
-    """The number of the first tokens of `ids` that spell `left`, the beginning of `text`. 0 if `left` does not end
-    where a token ends, or if `ids` do not spell `text`.
+    """How many tokens at the beginning of `ids` spell `left`, which is the beginning of `text`. 0 if `left` does not
+    end where a token ends, or if `ids` do not spell `text`.
     """
     if tokens.decode(ids) != text:
         return 0

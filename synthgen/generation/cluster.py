@@ -76,7 +76,7 @@ def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, 
     shared = is_shared(recipe)
     if shared and any(map(casting.in_process, sections.values())):
         raise UserError(
-            "a recipe that has local teachers, and also paid teachers or a budget, is generated on one machine",
+            "a recipe with local teachers and also paid teachers or a budget can only be generated on one machine",
             "leave out --executor, or generate with one kind of teacher",
         )
     task = Task(recipe, folder.absolute(), inputs.seeds.fingerprint, inputs.prompt.version)

@@ -78,8 +78,8 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
 def findings(
     subject: Subject, found: Origins, copied: Sequence[Copies], known: Known, section: PrivacySection
 ) -> Iterator[Finding]:
-    """A finding for each leak. Its status is CONTESTED, or DENY if the recipe's key `deny` names it. If `deny` names
-    something that cannot be known, the status is UNKNOWN.
+    """A finding for each leak. The status is CONTESTED, or DENY if the recipe's key `deny` names this kind of leak. If
+    `deny` names a kind of leak that cannot be searched for, the finding says so, and its status is UNKNOWN.
     """
     name = subject.corpus.name
     bad: dict[Denied, Status] = {one: "DENY" if one in section.deny else "CONTESTED" for one in (_DATA, _TEXTS)}

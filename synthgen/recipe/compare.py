@@ -16,7 +16,7 @@ _NOT_OF_ROWS = ("description", "notes", "license", "audit", "train", "evaluate")
 
 
 def digest_of_rows(recipe: Recipe) -> str:
-    """A hash of all values that affect the rows, or the time in which they are generated and curated."""
+    """A hash of the values that change the rows, or that change how long generation and curation take."""
     values = _without(recipe.model_dump(mode="json"), _NOT_OF_ROWS)
     return durable.digest({**values, "seeds": [_without(seeds, ("private",)) for seeds in values["seeds"]]})
 

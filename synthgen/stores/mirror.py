@@ -86,8 +86,8 @@ class Mirror:
     # What is known between two commands
 
     def load(self) -> None:
-        """Read what an earlier command knew. If state.json is damaged, everything is compared again, as without
-        state.json.
+        """Read from state.json which files were equal in the folder and in the store after the last command. If
+        state.json is damaged, everything is compared again, as without state.json.
         """
         path = self.address.state / "state.json"
         try:

@@ -34,8 +34,8 @@ class Repetition(Section):
 
     max_share: Share = 0.3
     """Maximum share of the 4-word sequences that occurred before in the same completion. In a script without spaces, a
-    sequence has 8 characters (Chinese and Japanese) or 16. Rows of tables, items of lists, code and refrains do not
-    count, unless whole lines repeat again and again.
+    sequence has 8 characters (Chinese and Japanese) or 16 characters (all other such scripts). Rows of tables, items of
+    lists, code and refrains do not count, unless whole lines repeat again and again.
     """
 
 

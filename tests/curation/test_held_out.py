@@ -113,7 +113,7 @@ def test_every_twin_of_a_row_that_is_held_out_is_found(tmp_path, threshold):
         assert verdict["score"] == pytest.approx(similarity(record, twin))
         assert verdict["score"] >= threshold == verdict["threshold"]
         assert verdict["teaches"] == "nothing"
-        reason = f"similarity {verdict['score']:.2f} to {twin.id}, which is held out, at least {threshold:g}"
+        reason = f"similarity {verdict['score']:.2f} to the held-out row {twin.id}, and the limit is {threshold:g}"
         assert verdict["reason"] == reason
     for record in kept.values():
         if record.split == "train":

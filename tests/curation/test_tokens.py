@@ -29,7 +29,8 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
 
 TURN = "\nQ: And then?\nA: 12"
-# The tokenizer has a token for "." and a new line, so an answer that ends with "." cannot be cut between two tokens.
+# The tokenizer has one token for "." together with a new line, so an answer that ends with "." cannot be cut between
+# two tokens.
 TEXTS = {
     "cut": "It is seven" + TURN,
     "joined": "It is seven." + TURN,

@@ -48,7 +48,9 @@ def test_a_worker_that_dies_is_an_error():
 
 
 def test_functions_need_not_be_in_the_main_module(tmp_path):
-    """A script without a `__main__` guard runs only once. The script's functions come from a module in its folder."""
+    """The executor runs a script only once, even if the script has no `__main__` guard. The script's functions come
+    from a module in its folder.
+    """
     (tmp_path / "tasks.py").write_text("def double(n, services):\n    return 2 * n\n")
     script = tmp_path / "script.py"
     script.write_text(

@@ -1,4 +1,4 @@
-"""`synthgen export --to spdx`: the document is valid for the classes that the SPDX project derives from its own model.
+"""`synthgen export --to spdx`: the document can be read with the SPDX project's own Python package.
 The licenses in the document agree with the audit.
 """
 

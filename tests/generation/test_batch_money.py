@@ -15,7 +15,7 @@ from synthgen.generation import ledger
 from synthgen.generation.prices import Prices
 
 EVERY = 10**9
-# About ten times the maximum cost of a request of these recipes, which is about 530 tokens.
+# A request of these recipes has at most about 530 tokens. This usage has about ten times as many.
 TENFOLD = {"usage": {"prompt_tokens": 5000, "completion_tokens": 160}}
 SEEDS = 80
 

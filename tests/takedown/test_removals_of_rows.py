@@ -87,7 +87,9 @@ def documents(tmp_path, monkeypatch):
 
 
 def test_rows_that_share_a_reply_go_together(documents):
-    """The reply with the questions quotes the row, so it is deleted. The other row could not be made again."""
+    """Two rows were made from one reply, which has a question for each. The reply quotes the removed row, so the reply
+    is deleted. Without the reply, the second row could not be made again, so it goes too.
+    """
     rows = rows_of(documents.run)
     one = next(row for row in rows.values() if "Where is Oslo" in str(row.prompt))
     removal = synthgen.remove(documents.run, one.id)

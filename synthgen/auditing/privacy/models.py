@@ -261,7 +261,7 @@ def _ask_continuations(model: LanguageModel, plan: Plan, answers: Answers) -> No
 
 
 def _rows(source: Path, trained: Training, seed: int, model: LanguageModel, most: int) -> tuple[list[Text], list[Text]]:
-    """At most `most` learned rows, and at most as many rows that were held out."""
+    """At most `most` learned rows, and at most `most` held-out rows."""
     longest = min(int(trained.train.get("max_length", 1 << 30)), model.context)
     sides = [texts(source, split, model.tokens, longest, most, seed) for split in ("train", "test")]
     if min(map(len, sides)) < 2:

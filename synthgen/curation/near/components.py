@@ -38,9 +38,9 @@ def _unite(parents: Array, row: int, other: int) -> None:
 
 @compiled
 def _parted(keys: Array, alive: Array) -> tuple[Array, Array, Array]:
-    """Divide the rows that are alive into parts, by the highest 8 bits of their keys. Returns the rows and their keys,
-    part by part, with the rows of a part in ascending order. Also returns the index at which each part begins, followed
-    by the number of all returned rows.
+    """Divide the rows that are alive (see `search._chunks`) into parts, by the highest 8 bits of their keys. Returns
+    the rows and their keys, part by part, with the rows of a part in ascending order. Also returns the index at which
+    each part begins, followed by the number of all returned rows.
     """
     begins = np.zeros(_PARTS + 1, int64)
     for row in range(len(keys)):

@@ -105,7 +105,9 @@ def _components(
 
 
 def _chunks(roots: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: Rows) -> Rows:
-    """The chunk of each row, or -1 for a row that is alone in its component or not alive."""
+    """The chunk of each row. The chunk is -1 if the row is alone in its component, or if it is not alive: it has no
+    text to compare, or it was dropped before.
+    """
     shared = alive & (np.bincount(roots[alive], minlength=len(roots)) > 1)[roots]
     weights = np.bincount(roots[shared], sizes[shared], minlength=len(roots)).astype(np.int64)
     chunk = np.cumsum(weights) // _CHUNK
