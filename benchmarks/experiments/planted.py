@@ -72,8 +72,8 @@ def _random_rows(draw: np.random.Generator, rows: int, length: int, ids: Sequenc
 
 @functools.cache
 def planted(seed: int) -> list[Planted]:
-    """All examples of a random seed: seen examples, unseen examples, and examples that are never planted. Each random
-    seed has other examples. No two examples have the same prompt or the same secret.
+    """All examples of a random seed: seen examples, unseen examples, and examples that are never planted. The examples
+    of two random seeds differ. No two examples have the same prompt or the same secret.
     """
     kinds = [(repeats, seen) for seen in (True, False) for repeats in REPEATS for _ in range(EACH)]
     kinds += [(0, False)] * NULLS

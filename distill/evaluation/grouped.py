@@ -40,9 +40,9 @@ class Scale:
 
         `bounds` are the smallest and the largest possible value: SHARE, DIFFERENCE (of shares), or None for values
         without bounds. When all values are equal, all resamples have the same mean, and the bootstrap would give an
-        interval without width. The interval is then computed from the bounds. If all G groups agree, at most the share
-        1 − 0.025^(1/G) of all groups differs from them (Clopper and Pearson, Biometrika 26, 1934). These groups may
-        have any value between the bounds.
+        interval without width. The interval is then computed from the bounds. If the G groups that were measured
+        agree, at most the share 1 − 0.025^(1/G) of all groups has another value (Clopper and Pearson, Biometrika 26,
+        1934). The other value may be any value between the bounds.
         """
         places = [int(n) for n in np.flatnonzero(~np.isnan(values_R))]
         return widened(self.of(values_R, places=places), bounds, len({self.groups[n] for n in places}))

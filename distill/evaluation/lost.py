@@ -157,9 +157,9 @@ def calibrated(
 
 
 def _uncertain(entry: Entry, alike: Sequence[str], what: str) -> Entry:
-    """An entry on calibration without the intervals that depend on the models `alike`, whose predictions are all hits,
-    or none of them is. In all resamples their share of hits is the same, so a bootstrap would claim that this share is
-    known exactly.
+    """An entry on calibration without the intervals that depend on the models `alike`. Of each of these models, either
+    all predictions are hits, or none is. In all resamples the model's share of hits is the same, so a bootstrap would
+    claim that this share is known exactly.
     """
     if not alike:
         return entry

@@ -22,7 +22,7 @@ from synthgen.auditing.subjects import as_trained, find
 from synthgen.cards import environment, write_dataset_card
 from synthgen.lineage import begins_with, student_sources
 from synthgen.manifest import Facts, SourceTerms, make
-from synthgen.recipe import AuditSection, Recipe, check_recipe
+from synthgen.recipe import AuditSection, Recipe, check_audits, check_recipe
 from synthgen.results.audit import audit_of_student, training_hash
 from synthgen.tables.audits import AUDITS, Audit, Topic
 from synthgen.tables.reference import resolve
@@ -185,8 +185,9 @@ def audit(
 
 def _results(subject: Subject, section: AuditSection, audits: Mapping[str, Audit]) -> dict[str, AuditResult]:
     """Run these audits, and return their results by name. An audit does not run if its settings in the section are
-    null.
+    null. Raises RecipeError when a package is missing.
     """
+    check_audits(section)
     settings = {name: getattr(section, one.key, None) if one.key else section for name, one in audits.items()}
     run = {name: value for name, value in settings.items() if value is not None}
     return {name: resolve(audits[name].run)(subject, value) for name, value in run.items()}

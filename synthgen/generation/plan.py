@@ -12,7 +12,7 @@ from synthgen.generation import casting
 from synthgen.generation.division import plan_shards
 from synthgen.generation.inputs import first_queries, most_requests, read_inputs
 from synthgen.generation.prices import PICO, prices
-from synthgen.recipe import Recipe, check_installed, check_models, check_recipe
+from synthgen.recipe import Recipe, check_audits, check_installed, check_models, check_recipe
 from synthgen.records import Message
 from synthgen.requests import Query, Request
 from synthgen.tables.engines import ENGINES
@@ -96,6 +96,7 @@ def plan(recipe: Recipe) -> Plan:
     """
     check_models(check_recipe(recipe))
     check_installed(recipe.curate)
+    check_audits(recipe.audit)
     inputs = read_inputs(recipe, hashed=False)
     casting.refuse_hiding(recipe, _tokens_of_folders(recipe))
     jobs = inputs.jobs()

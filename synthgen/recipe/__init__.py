@@ -11,7 +11,7 @@ sections, `explain` describes all problems, and `locate` finds the line of each 
 """
 
 from synthgen.recipe.across import Across
-from synthgen.recipe.audit import AuditSection
+from synthgen.recipe.audit import AuditSection, check_audits
 from synthgen.recipe.check import broken_rules
 from synthgen.recipe.compare import deciding, differences, digest_of_rows
 from synthgen.recipe.curate import CurateSection, check_installed, files_read
@@ -66,6 +66,7 @@ __all__ = [
     "StepsSection",
     "TrainSection",
     "broken_rules",
+    "check_audits",
     "check_installed",
     "check_models",
     "check_recipe",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from synthgen.errors import RecipeError
 from synthgen.recipe.bias import BiasSection
 from synthgen.recipe.exceptions import Action, Permission, Waiver
 from synthgen.recipe.privacy import PrivacySection
 from synthgen.recipe.terms import Terms, word
+from synthgen.tables.audits import AUDITS
 from synthgen.tables.section import Count, ModelName, PathName, Rule, Section
 
 
@@ -107,3 +110,18 @@ class AuditSection(Section):
             return self.competes, "audit.competes"
         stated = {name.lower(): answer for name, answer in self.competes.items()}
         return stated.get(provider.lower(), "unknown"), f"audit.competes.{provider}"
+
+
+def check_audits(section: AuditSection) -> None:
+    """Raise RecipeError when an audit that the section asks for needs a package that is not installed. Commands that
+    spend time or money call this before they start.
+    """
+    for audit in AUDITS.values():
+        if not audit.key or getattr(section, audit.key, None) is None:
+            continue
+        for package in audit.needs:
+            if importlib.util.find_spec(package) is None:
+                raise RecipeError(
+                    f"audit.{audit.key} needs {package}, which is not installed",
+                    "pip install 'synthgen-distill[audit]'",
+                )

@@ -24,7 +24,8 @@ class Audit:
 
     The page and the cards show the tests of an audit together with all tests of the same `topic`. If `asks_student` is
     true, the audit tests a student, and also runs on a model whose corpus is not known. If `heading` is not "", the
-    cards and the page show the notes of the audit below this heading.
+    cards and the page show the notes of the audit below this heading. `needs` names the packages of the extra `audit`
+    that the audit imports.
     """
 
     about: str
@@ -33,6 +34,7 @@ class Audit:
     topic: Topic = "bias"
     asks_student: bool = False
     heading: str = ""
+    needs: tuple[str, ...] = ()
 
 
 AUDITS: dict[str, Audit] = {
@@ -53,12 +55,14 @@ AUDITS: dict[str, Audit] = {
         about="Tests how the rows speak of groups of people, and whom curation drops.",
         run="synthgen.bias:audit_bias",
         key="bias",
+        needs=("scipy", "numba"),
     ),
     "models": Audit(
         about="Measures the bias of a student, and what it inherited from its teacher.",
         run="synthgen.auditing.models.job:audit_models",
         key="models",
         asks_student=True,
+        needs=("scipy",),
     ),
     "privacy": Audit(
         about="Searches personal data and private texts in the rows, and measures what a student reveals of them.",
@@ -66,5 +70,6 @@ AUDITS: dict[str, Audit] = {
         key="privacy",
         topic="privacy",
         asks_student=True,
+        needs=("scipy",),
     ),
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,8 @@ import synthgen
 from distill.cli import main
 from synthgen import corpus
 from synthgen.auditing.gate import check, notice
-from synthgen.errors import GateDenied
-from synthgen.recipe import Recipe
+from synthgen.errors import GateDenied, RecipeError
+from synthgen.recipe import Recipe, load_recipe
 from synthgen.sources import given_sources
 
 NOTHING = {"terms_date": None, "made_by": None, "account": None, "tools": []}
@@ -274,3 +276,15 @@ def test_the_option_student_names_a_folder_from_here(tmp_path, monkeypatch):
     words = ["train", run, "--recipe", recipe, "--student", "./mine", "--student-license", "MIT"]
     CliRunner().invoke(main, [str(word) for word in words])
     assert trained[0].train.student.model == str(tmp_path / "here" / "mine")
+
+
+def test_a_missing_package_of_an_audit_ends_the_run_before_it_begins(tmp_path, monkeypatch):
+    """The tests of privacy run after the training. Without this check, a run would stop only there."""
+    recipe = load_recipe(small_task(tmp_path / "task", tmp_path, audit={"privacy": {}}))
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else known(name))
+    for act in (partial(synthgen.plan, recipe), partial(synthgen.run, recipe, tmp_path / "run")):
+        with pytest.raises(RecipeError, match=r"audit\.privacy needs scipy, which is not installed") as caught:
+            act()
+        assert "synthgen-distill[audit]" in caught.value.hint
+    assert not (tmp_path / "run" / "generated").exists()

@@ -148,7 +148,9 @@ def test_each_arm_chooses_the_rows_that_it_names(curation):
 
 @pytest.mark.usefixtures("raw")
 def test_the_students_of_all_arms_are_trained_alike(curation):
-    """The arms differ only in the rules of curation and in their rows. One epoch of the raw corpus takes all steps."""
+    """The arms differ only in the rules of curation and in their rows. The number of steps is one epoch of the raw
+    corpus.
+    """
     made = {arm: curation.recipe_of(arm, 2) for arm in curation.KEEPS}
     assert len({one.model_copy(update={"curate": None}).model_dump_json() for one in made.values()}) == 1
     section = made["raw"].train

@@ -190,7 +190,7 @@ def test_stored_tokens_are_used_for_teachers_with_this_tokenizer():
 
 
 def test_rows_are_read_without_a_cache_in_the_tokens_of_the_student(tmp_path):
-    """An export compares a student on the tokens that it learned, no matter who wrote the rows."""
+    """An export is compared with its student on the tokens that the student learned, no matter who wrote the rows."""
     rows = [{"prompt": f"{word}?", "completion": f"{word}!", "split": "test"} for word in ("a", "b", "c")]
     recipe, source = dataset_of(tmp_path, rows, tmp_path)
     adopt(source, recipe, tmp_path / "corpus")
