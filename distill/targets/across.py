@@ -9,9 +9,8 @@ In all other parts, the two tokenizations differ. By the chain rule, each model 
 distribution of the part's last token, multiplied by the probabilities of the part's earlier tokens. The loss of such a
 part is ULD (arXiv 2402.12030), Σ_i |sort(p)_i − sort(q)_i|, where the shorter list is padded with zeros. Here p has the
 teacher's kept probabilities and even shares of its residual mass, and q is the student's distribution. At the positions
-of such a part, the `TopK` target treats the whole vocabulary as one outcome with probability 1, so every divergence
-from it is zero. ULD does not say which token is right, so at these positions cross-entropy also gets the weight of the
-divergence.
+of such a part, the whole vocabulary is one outcome of the `TopK` target, so every divergence from it is zero. ULD does
+not say which token is right, so at these positions cross-entropy also gets the weight of the divergence.
 
 Logits at a temperature other than 1 are refused, because the chain rule does not hold for their probabilities. Draws
 are refused, because their sorted frequencies differ from the sorted probabilities.
