@@ -10,6 +10,7 @@ from support.small import byte_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from distill.arms import StudentModel, save
+from distill.data import Example
 from distill.output_layer import completion_states, logits_of, output_head
 from distill.students.layers import from_layers
 from distill.targets.stored import FromTokens
@@ -85,15 +86,7 @@ def teacher_of(name: str, **changes: Any) -> Any:
     return model
 
 
-class Row:
-    """A row of tokens."""
-
-    def __init__(self, prompt: list[int], completion: list[int]) -> None:
-        self.id, self.prompt, self.completion = "r", prompt, completion
-        self.also: tuple[Row, ...] = ()
-
-
-def logits_in_training(model: Any, row: Row) -> torch.Tensor:
+def logits_in_training(model: Any, row: Example) -> torch.Tensor:
     """The logits (T, V) of a row as the loss computes them."""
     head = output_head(model)
     with torch.no_grad():
@@ -106,7 +99,7 @@ def test_a_student_of_this_architecture(name, tmp_path):
     teacher, tokenizer = teacher_of(name), byte_tokenizer()
     student = from_layers(teacher, ARCHITECTURES[name][1])
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=True)["input_ids"]
-    row = Row(list(prompt), [*tokenizer("ok")["input_ids"], tokenizer.eos_token_id])
+    row = Example("r", list(prompt), [*tokenizer("ok")["input_ids"], tokenizer.eos_token_id], None, True)
     before = logits_in_training(student, row)
     _train(student.train(), row)
     learned = logits_in_training(student.eval(), row)
@@ -124,7 +117,7 @@ def test_a_student_of_this_architecture(name, tmp_path):
     assert read.eos_token_id == tokenizer.eos_token_id
 
 
-def _train(model: Any, row: Row) -> None:
+def _train(model: Any, row: Example) -> None:
     """Teach the model one row by heart, with the loss of the package: at least two steps, until the row is known."""
     objective = FromTokens(model, TrainSection.model_validate({"student": {"kind": "decoder"}}))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
