@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -113,8 +114,8 @@ class AuditSection(Section):
 
 
 def check_audits(section: AuditSection) -> None:
-    """Raise RecipeError when an audit that the section asks for needs a package that is not installed. Commands that
-    spend time or money call this before they start.
+    """Raise RecipeError when an audit that the section asks for needs a package that is not installed or a file that
+    does not exist. Commands that spend time or money call this before they start.
     """
     for audit in AUDITS.values():
         if not audit.key or getattr(section, audit.key, None) is None:
@@ -125,3 +126,17 @@ def check_audits(section: AuditSection) -> None:
                     f"audit.{audit.key} needs {package}, which is not installed",
                     "pip install 'synthgen-distill[audit]'",
                 )
+    for key, path in _files(section):
+        if "://" not in path and not Path(path).exists():
+            raise RecipeError(f"{key}: '{path}' does not exist", "correct the path")
+
+
+def _files(section: AuditSection) -> Iterator[tuple[str, str]]:
+    """Each file or folder that the audits read in addition to the corpus, after the key that names it."""
+    for path in section.privacy.private if section.privacy else ():
+        yield "audit.privacy.private", path
+    if section.models:
+        named = [("winobias", section.models.winobias), ("winogender", section.models.winogender)]
+        for key, name in [*named, *(("bbq", path) for path in section.models.bbq)]:
+            if name:
+                yield f"audit.models.{key}", name

@@ -288,3 +288,20 @@ def test_a_missing_package_of_an_audit_ends_the_run_before_it_begins(tmp_path, m
             act()
         assert "synthgen-distill[audit]" in caught.value.hint
     assert not (tmp_path / "run" / "generated").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [
+        ("privacy.private", {"privacy": {"private": ["gone.jsonl"]}}),
+        ("models.winobias", {"models": {"winobias": "gone"}}),
+        ("models.winogender", {"models": {"winogender": "gone"}}),
+        ("models.bbq", {"models": {"bbq": ["gone.jsonl"]}}),
+    ],
+)
+def test_a_missing_file_of_an_audit_ends_the_run_before_it_begins(tmp_path, key, section):
+    recipe = load_recipe(small_task(tmp_path / "task", tmp_path, audit=section))
+    for act in (partial(synthgen.plan, recipe), partial(synthgen.run, recipe, tmp_path / "run")):
+        with pytest.raises(RecipeError, match=rf"audit\.{key}: '.*gone.*' does not exist"):
+            act()
+    assert not (tmp_path / "run" / "generated").exists()
