@@ -67,6 +67,34 @@ def write_corpus(run: Path, rows: int) -> None:
             places = np.flatnonzero(some)
             table = rows_table([ids[n] for n in places], tokens_NT[places], begin, part)
             save(table, run / "curated" / part / f"{name}.parquet")
+    if streams():
+        for corpus, kind in ((run / "generated", "generated"), (run / "curated", "curated")):
+            finish(corpus, kind, opened().hash)
+
+
+def finish(corpus: Path, kind: Any, tokenizer: str) -> None:
+    """Writes the manifest of a corpus whose files are written."""
+    import pyarrow.parquet as pq
+
+    from synthgen import durable, manifest
+
+    files: Any = {
+        path.relative_to(corpus).as_posix(): {
+            "rows": pq.read_metadata(path).num_rows,
+            "bytes": path.stat().st_size,
+            "sha256": durable.sha256(path),
+        }
+        for path in sorted(corpus.rglob("*.parquet"))
+    }
+    about = dict.fromkeys(("engine", "model", "revision", "dtype", "license"), "made-up")
+    facts: Any = {
+        **dict.fromkeys(("description", "task", "strategy", "prompt_version"), ""),
+        "labels": [],
+        "teachers": {"teacher": {**about, "tokenizer": tokenizer, "vocab_size": VOCABULARY}},
+        "sources": [],
+        "counts": {},
+    }
+    durable.write_json(corpus / "manifest.json", manifest.make(kind, facts, files))
 
 
 def save(table: Any, path: Path) -> None:
@@ -128,6 +156,8 @@ def rows_table(ids: list[str], tokens_NT: Any, begin: int, part: str) -> Any:
         "prompt_token_ids": list(asked_NP),
         "verdicts": [wrong] * len(ids),
     }
+    if streams():
+        given["teacher"] = ["teacher"] * len(ids)
     empty = [""] * len(ids)
     columns = [
         pa.array(given.get(field.name, [None] * len(ids) if field.nullable else empty), field.type) for field in SCHEMA
