@@ -372,9 +372,7 @@ def pairs(scratch: Path, options: argparse.Namespace) -> None:
         if not np.allclose(new["losses"], old["losses"], rtol=1e-6, atol=0):  # other rows give differences of 1e-4
             raise SystemExit("the losses of the two versions differ, so the students did not learn from the same rows")
         results.append((new, old))
-    print(
-        f"\nthis tree and {options.revision} on {options.pair_rows:,} rows, {len(results)} pairs, the same losses to 1e-6"
-    )
+    print(f"\nthis tree and {options.revision} on {options.pair_rows:,} rows, {len(results)} pairs, the same losses")
     for key, what in (("tokens_per_second", "tokens/s"), ("tokens_per_cpu_second", "tokens/s of CPU")):
         ratios = [new[key] / old[key] for new, old in results]
         drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios))).mean(-1)
