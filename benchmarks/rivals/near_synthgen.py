@@ -24,6 +24,7 @@ _NONE = np.array([], np.int64)
 
 def main() -> None:
     section = NearDuplicates(of="completion", exact="exact" in sys.argv[3:])
+    splits = pa.repeat("train", _ROWS)
     with tempfile.TemporaryDirectory() as scratch:
 
         def signed(part: tuple[int, pa.RecordBatch]) -> Path:
@@ -31,7 +32,7 @@ def main() -> None:
             path = Path(scratch) / f"{number:05d}.arrow"
             text = batch["text"].cast(pa.string())
             row = pa.array(np.arange(number * _ROWS, number * _ROWS + len(batch)))
-            rows = pa.record_batch({"completion.said": text, "split": pa.repeat("train", len(text)), "row": row})
+            rows = pa.record_batch({"completion.said": text, "split": splits[: len(text)], "row": row})
             write_table(path, signature(rows, section, Services()))
             return path
 

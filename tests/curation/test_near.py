@@ -444,8 +444,9 @@ def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exac
     texts = clusters(11, 300)
     results = []
     rows = [row(text, n, group_id=f"g{n // 2}" if n % 3 else None) for n, text in enumerate(texts)]
-    for size, workers, chunk in ((300, 1, 1 << 22), (37, 1, 400), (60, 1 if exact else 2, 1)):
+    for size, workers, chunk, keys in ((300, 1, 1 << 22, 1), (37, 1, 400, 2500), (60, 1 if exact else 2, 1, 1 << 23)):
         monkeypatch.setattr(search, "_CHUNK", chunk)
+        monkeypatch.setattr(search, "_KEYS", keys)  # one band at a time, several, all
         run = corpus_of(tmp_path / str(size), rows, size)
         synthgen.curate(curating(near_duplicates={"exact": exact}), run, workers=workers)
         kept, rejected = parts(run)
