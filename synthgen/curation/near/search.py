@@ -15,7 +15,7 @@ A component is never divided: if it has more than `_CHUNK` shingles, its chunk t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -82,15 +82,20 @@ def _filled(
     return values
 
 
-def _keys(paths: Sequence[Path], names: Sequence[str], count: int) -> npt.NDArray[np.uint64]:
-    """The keys of some bands from all files, which together have `count` rows: (bands, rows)."""
-    keys, start = np.empty((len(names), count), np.uint64), 0
-    for path in paths:
-        table = read_table(path)
-        for band, name in enumerate(names):
-            keys[band, start : start + len(table)] = numbers(table[name])
-        start += len(table)
-    return keys
+def band_keys(paths: Sequence[Path], names: Sequence[str], count: int) -> Iterator[npt.NDArray[np.uint64]]:
+    """Yield the keys of each band from all files, which together have `count` rows. `names` are the bands' columns.
+    Several bands are read together, so that the files are opened less often.
+    """
+    together = max(1, _KEYS // max(1, count))
+    for begin in range(0, len(names), together):
+        some = names[begin : begin + together]
+        keys, start = np.empty((len(some), count), np.uint64), 0
+        for path in paths:
+            table = read_table(path)
+            for band, name in enumerate(some):
+                keys[band, start : start + len(table)] = numbers(table[name])
+            start += len(table)
+        yield from keys
 
 
 def _slots(column: pa.ChunkedArray | pa.Array, count: int) -> npt.NDArray[np.uint8]:
@@ -112,10 +117,8 @@ def _components(
     marks = _filled(paths, len(rows), lambda table: _slots(table["slots"], _MARKS))
     least = least_agreement(section.threshold, _MARKS)
     names = [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
-    together = max(1, _KEYS // max(1, len(rows)))
-    for begin in range(0, len(names), together):
-        for keys in _keys(paths, names[begin : begin + together], len(rows)):
-            components.connect(keys, alive, marks, least, parents)
+    for keys in band_keys(paths, names, len(rows)):
+        components.connect(keys, alive, marks, least, parents)
     components.roots(parents)
     return parents
 
