@@ -63,9 +63,7 @@ def main() -> None:
     synthgen = Path(sys.executable).with_name("synthgen")
     subprocess.run([synthgen, "run", recipe, "-o", run], check=True)
     found = read_evaluation(run / "student" / "evaluation.json")
-    print(f"\nexit code 0 after {time.monotonic() - began:.0f} s\n{found.headline}\n{found.text()}")
-    for compared in found.comparisons:
-        print(f"{compared.measure}, student minus {compared.name}: {compared.difference}")
+    print(f"\nexit code 0 after {time.monotonic() - began:.0f} s\n{found.text()}\n")
     card = (run / "student" / "README.md").read_text()
     print(card[: card.index("\n## ")] if "\n## " in card else card)
 
