@@ -71,17 +71,19 @@ class Watching(UI):
         yield self.watch
 
 
-def end_to_start(marks: list[tuple[float, int]]) -> float:
+def end_to_start(marks: list[tuple[float, int]]) -> str:
     """The rate over the last quarter of the rows, divided by the rate over the first quarter. The first mark, which is
-    the end of the first shard, is left out.
+    the end of the first shard, is left out. With fewer than five marks there is no such rate.
     """
     marks = marks[1:]
     quarter = len(marks) // 4
+    if not quarter:
+        return "unknown, because there are fewer than five shards"
 
     def rate(a: int, b: int) -> float:
         return (marks[b][1] - marks[a][1]) / (marks[b][0] - marks[a][0])
 
-    return rate(-1 - quarter, -1) / rate(0, quarter)
+    return f"{rate(-1 - quarter, -1) / rate(0, quarter):.2f}"
 
 
 def peak() -> float:
@@ -91,18 +93,18 @@ def peak() -> float:
 
 def full(folder: Path, requests: int, latency: float, in_flight: list[int], executor: str = "local") -> None:
     """Measures two things: the rate as a share of the ideal rate at this latency, and the CPU time of a request."""
-    for limit in [8, *in_flight]:  # the first run is a warm-up
+    for number, limit in enumerate([8, *in_flight]):  # run 0 is a warm-up
         server = Serving(latency=latency)
-        count = requests if limit in in_flight else 64
+        count = requests if number else 64
         teacher = {"max_in_flight": limit, "timeout": 60}
-        path = write_recipe(folder / f"task{limit}", server.url, count, {"shard_size": 256}, teacher)
+        path = write_recipe(folder / f"task{number}", server.url, count, {"shard_size": 256}, teacher)
         recipe = synthgen.load_recipe(path)
         cpu, began = time.process_time(), time.monotonic()
-        synthgen.generate(recipe, folder / f"run{limit}", executor=executor, workers=2, ui=UI(quiet=True))
+        synthgen.generate(recipe, folder / f"run{number}", executor=executor, workers=2, ui=UI(quiet=True))
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         stats = server.stats()
         server.stop()
-        if limit in in_flight:
+        if number:
             ideal = count / limit * latency
             print(
                 f"full: {count} requests, {latency * 1e3:.0f} ms, {limit} in flight "
@@ -186,7 +188,7 @@ def report(what: str, recipe: synthgen.Recipe, folder: Path, count: int) -> None
     print(
         f"{what}: {count:,} rows in {seconds:.0f} s, {count / seconds:,.0f} rows/s, "
         f"{cpu / count * 1e6:.0f} µs CPU a row, which includes reading seeds and writing {disk / count:.0f} B a row; "
-        f"peak {peak():.2f} GB; rate at the end / rate at the start {end_to_start(ui.watch.marks):.2f}"
+        f"peak {peak():.2f} GB; rate at the end / rate at the start {end_to_start(ui.watch.marks)}"
     )
 
 
@@ -235,7 +237,7 @@ def loop(count: int) -> None:
     cpu = time.process_time() - cpu
     print(
         f"loop: {count:,} requests, {cpu / count * 1e6:.1f} µs CPU each; "
-        f"rate at the end / rate at the start {end_to_start(marks):.2f}"
+        f"rate at the end / rate at the start {end_to_start(marks)}"
     )
 
 

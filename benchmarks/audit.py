@@ -10,14 +10,17 @@ allow, contest or forbid commercial use, are unknown, or contradict each other (
 Each example has an id of its own. Then each task runs in a process of its own:
 
 - CPU s: user and system time of the process and of the workers that it started. s: the time from its start to its end.
-- MB: the peak resident memory of the largest of these processes.
+- MB: the peak resident memory of the largest of these processes (VmHWM). The operating system's figure for an ended
+  process is not used, because it includes the memory of the process that made the corpus.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -109,6 +112,7 @@ def make(folder: Path, rows: int, size: int) -> None:
 
 def work(task: str, run: Path, workers: int) -> None:
     """Do one task, in this process."""
+    from distill.cost import peak_rss
     from synthgen import audit, keep_allowed
 
     recipe = Recipe.model_validate(
@@ -120,13 +124,12 @@ def work(task: str, run: Path, workers: int) -> None:
     if task != TASKS[0]:
         done = keep_allowed(recipe, run, run.parent / "allowed", workers=workers)
         found = f"{done.kept:,} rows kept; {done.report.status}"
-    print(found, file=sys.stderr)
+    workers_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    print(json.dumps({"found": found, "peak": max(peak_rss(), workers_peak)}), file=sys.stderr)
 
 
 def measured(arguments: list[str]) -> tuple[float, float, float, str]:
-    """Runs this program in a new process. Returns CPU seconds, seconds and peak MB of the process, and the text that
-    the process prints.
-    """
+    """Runs this program in a new process. Returns its CPU seconds, seconds and peak MB, and the text that it found."""
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, __file__, *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr
@@ -134,7 +137,9 @@ def measured(arguments: list[str]) -> tuple[float, float, float, str]:
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(printed)
-    return used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss / 1024, printed
+    result = json.loads(printed.splitlines()[-1])
+    seconds = time.monotonic() - began
+    return used.ru_utime + used.ru_stime, seconds, result["peak"] / 2**20, result["found"]
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
     python benchmarks/good_rows.py DATA --show 3     also the first three rejected rows of each check and set
     python benchmarks/good_rows.py DATA --all        also the checks that are off by default
     python benchmarks/good_rows.py DATA --web        only the presets of `web_text`, with the completions as plain text
+    python benchmarks/good_rows.py DATA --most 20    only the first 20 rows of each set
 
 DATA is a folder with gsm8k/train.jsonl and gsm8k/model_solutions.jsonl (openai/grade-school-math), and with
 self-instruct/seed_tasks.jsonl and self-instruct/user_oriented_instructions.jsonl (yizhongw/self-instruct). A missing
@@ -20,6 +21,7 @@ import json
 import random
 import sysconfig
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 Row = tuple[str, str]
@@ -102,6 +104,15 @@ SETS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
+def sets(data: Path, most: int | None) -> Iterator[tuple[str, list[Row]]]:
+    """Yields each set with its first `most` rows. A set whose file is missing is named in the output and left out."""
+    for title, read in SETS.items():
+        try:
+            yield title, list(islice(read(data), most))
+        except FileNotFoundError as error:
+            print(f"LEFT OUT: {title}, because there is no file {error.filename}")
+
+
 def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
     """For each check: the rejected rows, with the reason of each. The check `answer` is left out, because the rows have
     no reference.
@@ -139,13 +150,13 @@ def rejected(rows: list[Row], every: bool) -> dict[str, dict[int, str]]:
     return found
 
 
-def web(data: Path) -> None:
+def web(data: Path, most: int | None) -> None:
     """For each set and each preset of `web_text`, prints the share of completions that the preset rejects."""
     from synthgen.curation.web_text import PRESETS, Page
 
     print(f"| set | texts | {' | '.join(PRESETS)} |\n|---|---|{'---|' * len(PRESETS)}")
-    for title, read in SETS.items():
-        pages = [Page(completion) for _, completion in read(data)]
+    for title, rows in sets(data, most):
+        pages = [Page(completion) for _, completion in rows]
         counts = [sum(any(bound.broken(page) for bound in bounds) for page in pages) for bounds in PRESETS.values()]
         cells = [f"{count / len(pages):.1%}" for count in counts]
         print(f"| {title} | {len(pages):,} | {' | '.join(cells)} |")
@@ -158,17 +169,13 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--web", action="store_true")
+    parser.add_argument("--most", type=int)
     options = parser.parse_args()
     if options.web:
-        web(options.data)
+        web(options.data, options.most)
         return
     shown: list[str] = []
-    for title, read in SETS.items():
-        try:
-            rows = list(read(options.data))
-        except FileNotFoundError as error:
-            print(f"LEFT OUT: {title}, because there is no file {error.filename}")
-            continue
+    for title, rows in sets(options.data, options.most):
         found = rejected(rows, options.all)
         if not shown:
             print(f"| set | rows | {' | '.join(found)} | any |")

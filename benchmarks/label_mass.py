@@ -1,14 +1,15 @@
 """Shows how `LEAST_MASS`, the bound on the labels' total probability, changes the results of the recipe `classify`.
 
-    python benchmarks/label_mass.py [FOLDER]
+    python benchmarks/label_mass.py [FOLDER] [--rows 240] [--seeds 3] [--bounds 0 0.01 0.02]
 
 The recipe is run once for each bound. The teacher computes each distribution only once. Each student is compared with
-the labels of all held-out seeds, including the seeds whose rows the bound excludes. `train.seed` takes three values.
+the labels of all held-out seeds, including the seeds whose rows the bound excludes. `train.seed` takes `--seeds`
+values. The runs are kept if FOLDER is given.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,18 +23,26 @@ from synthgen import corpus
 from synthgen.lm.model import LanguageModel
 from synthgen.teachers import labels as bound_of
 
-BOUNDS = (0.0, 0.01, 0.02)
-SEEDS = (0, 1, 2)
-
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--rows", type=int, default=240, help="number of seeds of the recipe")
+    parser.add_argument("--seeds", type=int, default=3, help="number of students for each bound")
+    parser.add_argument("--bounds", type=float, nargs="+", default=[0.0, 0.01, 0.02], help="the first must be 0")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(options.folder or Path(scratch), options)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> None:
+    """Runs the recipe with each bound, and prints the table."""
     once(LanguageModel)
-    recipe = synthgen.load_recipe("classify")
+    recipe = synthgen.load_recipe("classify", [f"seeds.0.limit={options.rows}"])
     texts: list[str] = []
     right: list[str] = []
     print("bound  rows kept  right rows  accuracy of the student on all held-out seeds")
-    for bound in BOUNDS:
+    for bound in options.bounds:
         bound_of.LEAST_MASS = bound
         run = folder / f"bound-{bound:g}"
         synthgen.generate(recipe, run)
@@ -44,7 +53,7 @@ def main() -> None:
             right = [row.reference[0] for row in held_out if row.reference]
         synthgen.curate(recipe, run)
         synthgen.audit(recipe, run)
-        accuracies = [accuracy(recipe, run, seed, texts, right) for seed in SEEDS]
+        accuracies = [accuracy(recipe, run, seed, texts, right) for seed in range(options.seeds)]
         agree = np.mean([row.answer == row.reference[0] for row in rows if row.reference])
         found = f"{np.mean(accuracies):.1%} ± {np.std(accuracies):.1%}"
         print(f"{bound:5.2f}  {len(rows):9d}  {agree:10.1%}  {found}", flush=True)

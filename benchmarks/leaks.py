@@ -2,14 +2,14 @@
 other model.
 
     python benchmarks/leaks.py nominal --seeds 200
-    python benchmarks/leaks.py overfitted FOLDER
-    python benchmarks/leaks.py cost
+    python benchmarks/leaks.py overfitted FOLDER [--epochs 50]
+    python benchmarks/leaks.py cost [--canaries 32] [--references 255]
 
 `nominal` audits untrained models of two layers, each with its own weights, canaries and rows. These models leak
 nothing. So each family of tests may have a finding in at most 5% of the models, and the measured means must agree with
 the null values. `overfitted` trains a model of two layers on canaries and random rows until it has memorized them. Each
 family of tests must find this leak. Both commands exit with 1 if such a condition fails. `cost` measures the time for
-32 canaries with 255 references each on SmolLM2-135M.
+canaries with references on SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _show_null(name: str, values: Sequence[float], null: float) -> bool:
     return not low <= null <= high
 
 
-def overfitted(folder: Path) -> int:
+def overfitted(folder: Path, epochs: int) -> int:
     """Train a student until it has memorized its rows, and audit it. Returns 1 if a family of tests finds nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     words, began = tokenizer(), time.process_time()
@@ -172,7 +172,7 @@ def overfitted(folder: Path) -> int:
             "train": {
                 "student": {"kind": "decoder", "model": str(folder / "base")},
                 "kd_weight": 0,
-                "num_train_epochs": 50,
+                "num_train_epochs": epochs,
                 "batch_size": 16,
                 "learning_rate": 5e-3,
                 "canaries": {"count": CANARIES, "repeats": [1, 4, 16]},
@@ -219,18 +219,21 @@ def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def cost() -> int:
-    """Measure the exposure of SmolLM2-135M, which did not learn the canaries: 32 canaries, 255 references each."""
-    canaries = make(32, (1, 4, 16), 0)
+def cost(count: int, references: int) -> int:
+    """Measure the exposure of SmolLM2-135M, which did not learn the canaries: `count` canaries with `references`
+    references each.
+    """
+    canaries = make(count, (1, 4, 16), 0)
     model = LanguageModel.open(TeacherSection(model=MODEL, device="cpu"))
     wall, cpu = time.monotonic(), time.process_time()
-    scores = code_scores(model, canaries, 255)
+    scores = code_scores(model, canaries, references)
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-    bits = exposure.exposures(exposure.ranks(scores), 255)
-    low, high = exposure.interval(bits, 255)
+    bits = exposure.exposures(exposure.ranks(scores), references)
+    low, high = exposure.interval(bits, references)
     threads = torch.get_num_threads()
-    print(f"{len(canaries)} canaries x 255 references: {wall:.0f} s wall, {cpu:.0f} s CPU, {threads} threads")
-    print(f"mean exposure {bits.mean():.2f} [{low:.2f}, {high:.2f}] bits, without a leak {exposure.null_mean(255):.2f}")
+    print(f"{len(canaries)} canaries x {references} references: {wall:.0f} s wall, {cpu:.0f} s CPU, {threads} threads")
+    null = exposure.null_mean(references)
+    print(f"mean exposure {bits.mean():.2f} [{low:.2f}, {high:.2f}] bits, without a leak {null:.2f}")
     return 0
 
 
@@ -239,12 +242,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("nominal").add_argument("--seeds", type=int, default=200)
-    commands.add_parser("overfitted").add_argument("folder", type=Path)
-    commands.add_parser("cost")
+    of_overfitted = commands.add_parser("overfitted")
+    of_overfitted.add_argument("folder", type=Path)
+    of_overfitted.add_argument("--epochs", type=int, default=50, help="passes over the rows")
+    of_cost = commands.add_parser("cost")
+    of_cost.add_argument("--canaries", type=int, default=32)
+    of_cost.add_argument("--references", type=int, default=255, help="references of each canary")
     args = parser.parse_args()
     if args.command == "nominal":
         return nominal(args.seeds)
-    return overfitted(args.folder) if args.command == "overfitted" else cost()
+    if args.command == "overfitted":
+        return overfitted(args.folder, args.epochs)
+    return cost(args.canaries, args.references)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures how many bytes the stored distributions of one token take on disk, for completions of the demo's teacher.
 
-    python benchmarks/logits_size.py
+    python benchmarks/logits_size.py [--rows 96]
 
 With the package's own code, the benchmark writes shards (Parquet, zstd) of top-k with k = 20, 64 and 128, and of 50
 draws. For comparison it writes the same top-k as flat lists of int32 and float16, as nested dictionaries and as JSON.
@@ -8,6 +8,7 @@ draws. For comparison it writes the same top-k as flat lists of int32 and float1
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -24,8 +25,6 @@ from synthgen.recipe import load_recipe
 from synthgen.requests import Request
 from synthgen.seeds import load_seeds
 from synthgen.teachers.transformers import LocalModel
-
-ROWS = 96
 
 
 def completions(spec: logits.LogitsSpec) -> list:
@@ -74,6 +73,9 @@ def shard_size(spec: logits.LogitsSpec, replies: list) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=96, help="number of completions")
+    ROWS = parser.parse_args().rows
     RECIPE = load_recipe("reasoning")
     TEACHER = LocalModel.open(RECIPE.teacher)
     out = sys.stdout

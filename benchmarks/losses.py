@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from statistics import median
 import torch
 
 from distill import losses
+from distill.cost import peak_rss
 from distill.output_layer import Head, logits_of, through_head
 
 CASES = [
@@ -49,10 +49,6 @@ def target_of(kind: str, tokens: int, vocabulary: int) -> losses.Target:
     return losses.Dense(torch.randn(tokens, vocabulary, dtype=torch.float16))
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Computes loss and gradients several times. Returns the CPU seconds of the first computation, the median CPU
     seconds of the later computations, and the peak memory in MiB minus the memory in use before the first computation.
@@ -74,7 +70,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
         return through_head(hidden, head, tokenwise, torch.ones(arguments.tokens))[0]
 
     way = {"whole": whole, "chunked": chunked, "compiled": torch.compile(whole)}[arguments.way]
-    before, times = peak(), []
+    before, times = peak_rss(), []
     for _ in range(1 + PASSES):
         hidden.grad = weight.grad = None
         began = time.process_time()
@@ -85,7 +81,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     return {
         "first": times[0],
         "seconds": median(times[1:]),
-        "mib": peak() - before,
+        "mib": (peak_rss() - before) / 2**20,
         "loss": float(loss.detach()) / arguments.tokens,
         "norm": float(hidden.grad.norm()),
     }

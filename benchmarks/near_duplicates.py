@@ -18,10 +18,10 @@ the ids of kept rows. Each tool runs in its own process, and the tools take turn
 - lost: rows that were dropped although no kept row is similar (at least 0.8) to them.
 - twins left: pairs of kept rows that are similar, as a share of all similar pairs.
 
-Each tool has its own environment under .venv-rivals/, which is created when it is missing. If a tool cannot be
-installed, the reason is printed, and the tool is left out. The program of each tool is in benchmarks/rivals/. semhash
-runs with a model of random vectors, because its usual model is on a hub: its time is right, but the rows that it keeps
-are not those of the usual model.
+synthgen runs in the environment of this program. Each other tool has its own environment under .venv-rivals/, which is
+created when it is missing. If a tool cannot be installed, the reason is printed, and the tool is left out. The program
+of each tool is in benchmarks/rivals/. semhash runs with a model of random vectors, because its usual model is on a hub:
+its time is right, but the rows that it keeps are not those of the usual model.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from curation import sentences as own_sentences
 ROOT = Path(__file__).resolve().parent.parent
 HOMES = ROOT / ".venv-rivals"
 TOOLS: dict[str, tuple[str, ...]] = {
-    "synthgen": (f"{ROOT}[curate,ray]",),
-    "synthgen exact": (f"{ROOT}[curate,ray]",),
-    "synthgen ray": (f"{ROOT}[curate,ray]",),
+    "synthgen": (),
+    "synthgen exact": (),
+    "synthgen ray": (),
     "rensa": ("rensa==0.5.0", "pyarrow"),
     "datasketch": ("datasketch==2.0.0", "pyarrow"),
     "textdedup": ("text-dedup==0.4.0",),
@@ -62,7 +62,8 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "semhash": ("semhash==0.5.0", "pyarrow"),
     "daft": ("daft==0.7.26", "pyarrow"),
 }
-"""The packages of each tool's environment. `benchmarks/scale.py` runs the tools whose names end in "ray"."""
+"""The packages of each tool's environment. Tools without packages run in the environment of this program.
+`benchmarks/scale.py` runs the tools whose names end in "ray"."""
 THRESHOLD = 0.8
 _PART = 250_000
 
@@ -196,6 +197,8 @@ def install(tool: str) -> Path:
     """The path of Python in a tool's environment, which is created if it is missing. Raises CalledProcessError if the
     tool cannot be installed.
     """
+    if not TOOLS[tool]:
+        return Path(sys.executable)
     home = HOMES / f"near-{tool.split()[0]}"
     if not (home / ".ready").exists():
         print(f"{tool}: installing {' '.join(TOOLS[tool])}", flush=True)

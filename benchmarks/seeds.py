@@ -3,11 +3,12 @@ revision.
 
     python benchmarks/seeds.py                  # 1,000,000 seeds now; 100,000 seeds now and at 199c186
     python benchmarks/seeds.py --seeds 200000 --kind csv
+    python benchmarks/seeds.py --seeds 2000 --few 1000      # 1,000 seeds at 199c186
 
 Each measurement runs in a separate process. The time is that of `plan` alone, which reads, groups and splits the seeds,
 and renders the first request of each job. CPU time depends little on other programs. Memory is the peak of the process.
 The earlier revision is read with git. The last line of the output says whether both versions assign the same ids and
-splits to 100,000 seeds.
+splits to the seeds that both versions planned.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from io import BytesIO
 from pathlib import Path
 
 REVISION = "199c186"
-FEW = 100_000
 HERE = Path(__file__).resolve().parent.parent
 COLUMNS = ("id", "question", "answer")
 # The code that a measuring process runs. The code works with both source trees: its `except` branch has the module
 # names of 199c186.
 CHILD = """
-import hashlib, json, resource, sys, time
+import hashlib, json, sys, time
 from synthgen.prompts import load_prompt
 from synthgen.recipe import load_recipe
 try:
@@ -42,7 +42,8 @@ recipe = load_recipe(sys.argv[1])
 began, began_cpu = time.perf_counter(), time.process_time()
 planned = plan(recipe)
 result = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - began_cpu, "requests": planned.requests}
-result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+with open("/proc/self/status") as status:  # the peak of `resource` would include the memory of the parent
+    result["peak_mb"] = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 if len(sys.argv) > 2:
     hashed = hashlib.sha256()
     for seed in load_seeds(recipe.seeds, recipe.split, load_prompt(recipe.prompts, recipe.task).question):
@@ -56,15 +57,17 @@ def main() -> None:
     """Measures both versions and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1_000_000, help="number of seeds to plan with this version")
+    parser.add_argument("--few", type=int, default=100_000, help="number of seeds to plan with both versions")
     parser.add_argument("--kind", choices=["jsonl", "csv", "parquet"], default="jsonl", help="kind of seed file")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         before = archived(root / "before")
-        few, many = (task(root / str(count), count, asked.kind) for count in (FEW, asked.seeds))
+        few = task(root / "few", asked.few, asked.kind)
+        many = task(root / "many", asked.seeds, asked.kind)
         rows = [
-            (REVISION, FEW, measure(before, few / "before.yaml", ids=True)),
-            ("now", FEW, measure(HERE, few / "recipe.yaml", ids=True)),
+            (REVISION, asked.few, measure(before, few / "before.yaml", ids=True)),
+            ("now", asked.few, measure(HERE, few / "recipe.yaml", ids=True)),
             ("now", asked.seeds, measure(HERE, many / "recipe.yaml")),
         ]
     print(f"{'plan':>8}  {'seeds':>9}  {'seconds':>7}  {'CPU s':>6}  {'CPU µs a seed':>13}  {'peak MB':>7}  requests")
@@ -74,7 +77,7 @@ def main() -> None:
         times = f"{found['seconds']:>7.1f}  {found['cpu']:>6.1f}  {each:>13.1f}"
         print(f"{name:>8}  {count:>9,}  {times}  {found['peak_mb']:>7.0f}  {requests}")
     same = rows[0][2]["ids"] == rows[1][2]["ids"]
-    print(f"ids and sides of {FEW:,} seeds are {'the same' if same else 'DIFFERENT'} at {REVISION} and now")
+    print(f"ids and sides of {asked.few:,} seeds are {'the same' if same else 'DIFFERENT'} at {REVISION} and now")
 
 
 def archived(folder: Path) -> Path:

@@ -3,7 +3,7 @@ figures with those of plain resampling.
 
     python benchmarks/strategies.py                         all shipped recipes
     python benchmarks/strategies.py --data FOLDER           also public sets: self-instruct, gsm8k, palm-rationales
-    python benchmarks/strategies.py --only vote evolve --rows 3
+    python benchmarks/strategies.py --only vote evolve --rows 3 [--limit 2]
     python benchmarks/strategies.py --only consensus disagreement --second FOLDER    with a local second teacher
 
 The columns are:
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--second", help="a model's folder: the second teacher of recipes with two teachers")
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--rows", type=int, default=0, help="how many kept rows of each recipe to print")
+    parser.add_argument("--limit", type=int, help="how many seeds of each recipe to use; default: all")
     options = parser.parse_args()
     print(f"{'recipe':18} {'made':>5} {'failed':>6} {'kept':>5} {'yield':>6} {'new 4-grams':>12} {'plain':>6} "
           f"{'new question':>12} {'plain':>6} {'seconds':>8}  reasons of rows not kept")  # fmt: skip
@@ -63,7 +64,8 @@ def main() -> None:
         for name, path in recipes(options.data, Path(scratch)).items():
             if not options.only or name in options.only:
                 try:
-                    line(name, with_second(load_recipe(path), options.second), Path(scratch) / name, options.rows)
+                    keys = [] if options.limit is None else [f"seeds.0.limit={options.limit}"]
+                    line(name, with_second(load_recipe(path, keys), options.second), Path(scratch) / name, options.rows)
                 except TeacherError as error:
                     print(f"{name:18} is skipped: {error.message}", flush=True)
 

@@ -2,6 +2,7 @@
 with a live teacher.
 
     python benchmarks/training_cost.py [--rows 48] [--steps 8] [--pairs 5] [--arms cross-entropy sampled topk trl]
+    python benchmarks/training_cost.py --rows 8 --steps 2 --pairs 1 --tokens 4 --arms cross-entropy topk   # a quick run
     python benchmarks/training_cost.py --against 199c186 --arms cross-entropy sampled topk
 
 The demo's teacher answers the shipped instructions once for each kind of stored target. Then every arm trains the same
@@ -46,7 +47,7 @@ TRL = "trl==1.16.0"
 KINDS = {"sampled": {"kind": "sampled", "draws": 50}, "topk": {"kind": "topk", "k": 64}}
 
 
-def corpus(kind: str, rows: int, folder: Path) -> Path:
+def corpus(kind: str, rows: int, folder: Path, tokens: int = 96) -> Path:
     """Makes a curated run of the shipped recipe `instruct`, with stored distributions of one kind."""
     import synthgen
     from synthgen.recipe import Recipe
@@ -55,7 +56,7 @@ def corpus(kind: str, rows: int, folder: Path) -> Path:
     values = recipe.model_dump(mode="json")
     values["seeds"][0]["limit"] = rows
     values |= {"split": {"test": 0.0}, "logits": {**KINDS[kind], "temperature": 1.0}}
-    values["generate"] |= {"max_new_tokens": 96, "num_generations": -(-rows // 48)}
+    values["generate"] |= {"max_new_tokens": tokens, "num_generations": -(-rows // 48)}
     values["curate"] |= {"truncated": False, "repetition": None, "duplicates": False}
     changed = Recipe.model_validate({k: v for k, v in values.items() if k != "teachers"})
     synthgen.generate(changed, folder / kind)
@@ -286,6 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=96, help="maximum number of tokens of an answer")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--arms", nargs="*", default=["cross-entropy", "sampled", "topk", "trl"])
     parser.add_argument("--against", default="", help="commit of an older version")
@@ -299,7 +301,7 @@ def main() -> None:
     python = install() if "trl" in options.arms else Path(sys.executable)
     with tempfile.TemporaryDirectory() as scratch:
         with timed("corpora"):
-            runs = {kind: corpus(kind, options.rows, Path(scratch)) for kind in KINDS}
+            runs = {kind: corpus(kind, options.rows, Path(scratch), options.tokens) for kind in KINDS}
         reference = child(sys.executable, "export", runs["sampled"], options.steps)["first_loss"]
         if "stored" in options.arms:
             size = child(sys.executable, "states", runs["sampled"], options.steps)["bytes"]

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import CACHE, run
+from harness import CACHE, TINY, run, sized
 from questions import FILLED, questions
 
 from distill.evaluation.answers import answer_in
@@ -37,11 +37,13 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.verify import matches
 
 ARMS = ("teacher", "untrained", "student")
+ASKED = sized(540, 2)  # number of held-out questions
+FEW = ["seeds.0.limit=6", "train.max_steps=1"] if TINY else []  # keys of the recipe in a quick run
 
 
 def demo(seed: int) -> Recipe:
     """The demo's recipe, with `seed` as the seed of the training."""
-    return load_recipe("reasoning", [f"train.seed={seed}"])
+    return load_recipe("reasoning", [f"train.seed={seed}", *FEW])
 
 
 def check_apart(recipe: Recipe) -> None:
@@ -78,7 +80,7 @@ def answers(model: LocalModel, recipe: Recipe, *, as_teacher: bool) -> dict[str,
     """
     prompt, most = load_prompt(recipe.prompts, recipe.task), recipe.evaluate.max_new_tokens
     of = prompt.teacher if as_teacher else prompt.student
-    asked, marker = questions(), recipe.generate.answer_marker
+    asked, marker = questions()[:ASKED], recipe.generate.answer_marker
     greedy = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": most}
     requests = [Request("sample", of({"question": q.text}), greedy, id=f"{n:032x}") for n, q in enumerate(asked)]
     began = time.process_time()

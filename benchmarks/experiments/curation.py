@@ -41,7 +41,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adapters import surprise, tokens, trained, untrained
-from harness import CACHE, read, run
+from harness import CACHE, read, run, sized
 from sums import MARKER, PATH, recipe, score
 
 from distill.data import Example
@@ -55,9 +55,9 @@ from synthgen.ui import UI
 
 NAME = "curation"
 RUN = CACHE / NAME / "run"
-SEEDED, HELD_OUT = 80, 140  # number of problems that are seeds, and number of the held-out problems after them
-SAMPLES, NEW_TOKENS = 4, 48
-STEPS, BATCH = 40, 8  # 320 rows: one epoch of the raw corpus
+SEEDED, HELD_OUT = sized(80, 4), sized(140, 2)  # number of seeds, and number of the held-out problems after them
+SAMPLES, NEW_TOKENS = sized(4, 2), 48
+STEPS, BATCH = sized(40, 1), 8  # 320 rows: one epoch of the raw corpus
 ARMS = ("raw", "curated", "random", "deduplicated", "verified", "score", "untrained")
 DEFAULTS = [name for name, rule in rules().items() if rule.on]
 KEEPS: dict[str, dict[str, object]] = {

@@ -33,7 +33,7 @@ from typing import Any
 import adapters
 import numpy as np
 from adapters import surprise, tokens
-from harness import run
+from harness import run, sized
 from sums import MARKER, Lesson, corpus, recipe, score
 
 from distill.data import Choice, Example, TrainingSet
@@ -44,7 +44,7 @@ ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
 NEW_TOKENS = {"answers": 12, "after": 12}  # 12 tokens suffice for an answer; other arms may write RATIONALE_TOKENS
 RATIONALE_TOKENS = 48
-STEPS = 30
+STEPS = sized(30, 1)
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
 
 

@@ -6,6 +6,9 @@ result files.
 Each arm writes one file for each seed, `results/<name>/<arm>-<seed>.json`. If the file exists, the arm is not run for
 this seed. For each measure, a file holds one number for each held-out item (a text or a problem). tables.py reads the
 files.
+
+Each experiment has the option `--tiny`: a quick run with small sizes and one seed, which only shows that the experiment
+works. All files of a quick run are in a temporary folder.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,11 +36,20 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI, Progress
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-CACHE = HERE.parent.parent / "runs" / "experiments"
-SEEDS = (0, 1, 2)
+TINY = "--tiny" in sys.argv[1:]
+SCRATCH = tempfile.TemporaryDirectory() if TINY else None  # deleted when the program ends
+RESULTS = Path(SCRATCH.name) / "results" if SCRATCH else HERE / "results"
+CACHE = Path(SCRATCH.name) / "runs" if SCRATCH else HERE.parent.parent / "runs" / "experiments"
 
 torch.set_num_threads(1)
+
+
+def sized(full: int, tiny: int) -> int:
+    """A size of an experiment: `full`, or `tiny` in a quick run."""
+    return tiny if TINY else full
+
+
+SEEDS = range(sized(3, 1))
 
 
 def llama(vocabulary: int, width: int, layers: int, heads: int, seed: int, eos: int, context: int = 64) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import mlp
 import numpy as np
 import torch
-from harness import run, section_of, train
+from harness import run, section_of, sized, train
 from torch import Tensor
 from traits import (
     BATCH,
@@ -41,8 +41,8 @@ from synthgen.lm.sampling import top_k
 
 ARMS = ("soft", "soft-other", "hard", "hard-other")
 REMEDIES = ("soft-masked", "soft-random", "hard-masked", "hard-random", "hard-paraphrased")
-SEEDS = range(5)
-ROWS, EPOCHS, RATE = 8192, 2, 3e-3
+SEEDS = range(sized(5, 1))
+ROWS, EPOCHS, RATE = sized(8192, 128), 2, 3e-3
 SPEC = logits.LogitsSpec("topk", k=NAMES)
 
 

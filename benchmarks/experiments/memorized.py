@@ -26,7 +26,7 @@ from typing import cast
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from harness import as_teacher, read, run, section_of, train
+from harness import SEEDS, as_teacher, read, run, section_of, sized, train
 from planted import (
     BATCH,
     RATE,
@@ -70,8 +70,7 @@ ARMS = (
 SPECS = {"draws": LogitsSpec("sampled", draws=50), "top-k": LogitsSpec("topk", k=64)}  # the recipe's defaults
 ORIGINAL, GREEDY = ("direct", "whole-original"), ("text-greedy",)
 LIVE, FEWER = ("whole", "whole-original", "whole-short"), ("whole-short",)
-STEPS, SHORT = 840, 250  # 840 steps are ten passes over the student's rows
-SEEDS = (0, 1, 2)
+STEPS, SHORT = sized(840, 2), sized(250, 1)  # 840 steps are ten passes over the student's rows
 
 
 def targets_of(spec: LogitsSpec, rows: Sequence[Text], seed: int) -> tuple[list[Target], LogitsMeta]:

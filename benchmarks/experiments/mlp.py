@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from harness import sized
 from torch import Tensor, nn
 from torch.nn import functional
 
 ARMS = ("untrained", "shared", "other", "null")
 CLASSES, FURTHER, INPUTS, WIDTH = 10, 3, 64, 256
-TRAIN, TEST, NOISE = 4000, 1000, 20_000
+TRAIN, TEST, NOISE = sized(4000, 256), sized(1000, 32), sized(20_000, 256)
 BATCH, RATE, TEACHER_EPOCHS, STUDENT_EPOCHS = 128, 1e-3, 8, 8
 
 

@@ -22,7 +22,7 @@ import copy
 import functools
 from typing import Any
 
-from harness import as_teacher, cached, parameters, read, run, section_of, train
+from harness import as_teacher, cached, parameters, read, run, section_of, sized, train
 from parity import ASK, END, BitTokenizer, answer, model, rationale, right, strings
 
 from distill.streaming.batches import Order
@@ -32,10 +32,10 @@ from synthgen.teachers.transformers import LocalModel
 
 ON_POLICY = ("on-policy-forward", "on-policy-reverse", "on-policy-jsd")
 ARMS = ("weak", "sft", "offline", *ON_POLICY, "sft-long", "offline-long")
-BITS, TRAIN, TEST, NEW = 20, 2000, 500, 24
-STEPS, BATCH, RATE = 90, 32, 1e-3
-AGAIN = range(3, 13)
-ROUND, ENOUGH, TEACHER_STEPS = 20, 0.5, 300
+BITS, TRAIN, TEST, NEW = 20, sized(2000, 64), sized(500, 8), 24
+STEPS, BATCH, RATE = sized(90, 2), 32, 1e-3
+AGAIN = range(3, sized(13, 4))
+ROUND, ROUNDS, ENOUGH, TEACHER_STEPS = sized(20, 2), sized(40, 1), 0.5, sized(300, 2)
 LOSSES = {"on-policy-reverse": "reverse_kl", "on-policy-jsd": "jsd"}
 
 
@@ -88,7 +88,7 @@ def held_out(writer: LocalModel) -> dict[str, list[float]]:
 def weak(seed: int) -> Any:
     """The student from which all arms start, trained by cross-entropy until it does better than guessing."""
     student, loss = model(48, 2, seed), 1.0
-    for number in range(40):
+    for number in range(ROUNDS):
         if loss < ENOUGH:
             break
         section = section_of(ROUND, BATCH, 100 * seed + number, learning_rate=2e-3)
@@ -101,7 +101,7 @@ def arm_of(arm: str, seed: int, experiment: str = "online") -> dict[str, Any]:
     student, steps, rows = copy.deepcopy(weak(seed)).train(), STEPS, written()
     if arm.endswith("-long"):
         spent = [read(experiment, name, seed)["training"]["cpu_s"] for name in ("on-policy-forward", arm[:-5])]
-        steps = round(STEPS * spent[0] / spent[1])
+        steps = max(1, round(STEPS * spent[0] / max(spent[1], 0.1)))  # a quick run may take 0.0 s
     online = {"mode": "teacher"}
     if arm in ON_POLICY:
         online = {"mode": "on_policy", "lmbda": 1.0, "max_new_tokens": NEW}

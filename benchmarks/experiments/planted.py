@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from harness import as_teacher, cached, llama, section_of, train
+from harness import as_teacher, cached, llama, section_of, sized, train
 from python_code import batches, held_out, sources
 
 from distill.targets.live import Text, key
@@ -26,16 +26,16 @@ from synthgen.teachers.transformers import LocalModel
 
 VOCABULARY = 257  # id 0 is the end token, and id b + 1 is the byte b
 WINDOW, PROMPT, SECRET = 32, 8, 8  # number of tokens of a window of code, of a prompt, and of a secret
-GENERAL, TEST = 1_000, 240  # number of windows of code in the teacher's rows, and number of held-out windows
+GENERAL = sized(1_000, 40)  # number of windows of code in the teacher's rows
+TEST = sized(240, 8)  # number of held-out windows
 TEACHER = {"width": 128, "layers": 2, "heads": 4}
 STUDENT = {"width": 64, "layers": 2, "heads": 2}
 REPEATS = (1, 4, 16)
-EACH, NULLS = (
-    16,
-    16,
-)  # number of seen (and of unseen) examples for each number of repeats; number of examples that are never planted
-ALPHABET, REFERENCES, OTHERS = 64, 127, 4
-EPOCHS, BATCH, RATE = 8, 16, 4e-3  # the teacher's number of epochs; the batch size and learning rate of all models
+EACH = sized(16, 5)  # number of seen (and of unseen) examples for each number of repeats
+NULLS = sized(16, 5)  # number of examples that are never planted
+ALPHABET, REFERENCES, OTHERS = 64, sized(127, 7), 4
+EPOCHS = sized(8, 1)  # the teacher's number of epochs
+BATCH, RATE = 16, 4e-3  # the batch size and learning rate of all models
 _MARK = 2  # number of tokens that are the same in the prompt of every planted example; the other tokens are its name
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import CACHE, as_teacher, cached, llama, section_of, train
+from harness import CACHE, as_teacher, cached, llama, section_of, sized, train
 
 from distill.data import Example
 from distill.streaming.batches import Order
@@ -23,23 +23,26 @@ from distill.targets.stored import FromStored
 from synthgen.lm.forward import completion_logits
 from synthgen.teachers.transformers import LocalModel
 
-VOCABULARY, WINDOW, PROMPT = 2048, 64, 8
-TEACHER_ROWS, ROWS, HELD_OUT = 16_000, 3_000, 240
+VOCABULARY, WINDOW, PROMPT = sized(2048, 512), 64, 8
+TEACHER_ROWS, ROWS, HELD_OUT = sized(16_000, 64), sized(3_000, 32), sized(240, 6)
+MODULES = sized(10**6, 60)
 TEACHER = {"width": 160, "layers": 3, "heads": 5}
 STUDENT = {"width": 96, "layers": 2, "heads": 3}
-STEPS, BATCH = 375, 16  # 375 steps of 16 rows are two passes over the rows
+STEPS, BATCH = sized(375, 2), 16  # 375 steps of 16 rows are two passes over the rows
 _BINS = 15
 
 
 def sources() -> list[tuple[str, str]]:
-    """(relative path, text) of each module of the library, without tests, tables of data and installed packages."""
+    """(relative path, text) of each module of the library, without tests, tables of data and installed packages. There
+    are at most `MODULES`.
+    """
     root = Path(sysconfig.get_paths()["stdlib"])
     modules = []
     for path in sorted(root.rglob("*.py")):
         name = str(path.relative_to(root))
         if not any(part in name for part in ("site-packages", "test", "lib2to3", "idlelib", "pydoc_data", "encodings")):
             modules.append((name, path.read_text(encoding="utf-8", errors="replace")))
-    return modules
+    return modules[:MODULES]
 
 
 @functools.cache

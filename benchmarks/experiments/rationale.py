@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import as_teacher, parameters, run, section_of, train
+from harness import as_teacher, parameters, run, section_of, sized, train
 from parity import ANSWER_TASK, ASK, END, EXPLAIN_TASK, BitTokenizer, answer, model, rationale, right, strings
 from torch import Tensor
 
@@ -29,9 +29,9 @@ from distill.streaming.batches import Order
 from distill.targets.stored import FromStored, Rows, batch_loss
 
 ARMS = ("answer", "rationale", "step-by-step", "rationale-shuffled", "step-by-step-shuffled")
-BITS, TRAIN, TEST = 12, 2000, 500
+BITS, TRAIN, TEST = 12, sized(2000, 96), sized(500, 8)
 WIDTH, LAYERS = 64, 4
-STEPS, BATCH = 300, 48
+STEPS, BATCH = sized(300, 2), 48
 
 
 class StepByStep(FromStored):

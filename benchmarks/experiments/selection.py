@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import CACHE, run
+from harness import CACHE, TINY, run, sized
 from questions import questions
 
 from distill.training import train
@@ -37,7 +37,8 @@ from synthgen.records import Record
 from synthgen.seeds.groups import mask
 from synthgen.tables.engines import TeacherSection
 
-ROWS, RESAMPLES = 48, 2000
+ROWS, RESAMPLES = sized(48, 4), sized(2000, 20)
+LIMIT = 12 if TINY else "null"  # number of questions
 ARMS = ("random", "logprob", "spread", "answer")
 SELECTIONS = {
     "random": {"by": "random"},
@@ -57,7 +58,7 @@ def recipe_of(arm: str, seed: int) -> Recipe:
         rows = [{"id": one["id"], "question": one["question"], "answer": one["answer"]} for one in shorter]
         rows += [{"id": f"q{n}", "question": q.text, "answer": q.answer} for n, q in enumerate(questions())]
         durable.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    keys = [f"seeds.0.path={path}", "seeds.0.limit=null", "logits={kind: topk, k: 64}", "train.num_train_epochs=1"]
+    keys = [f"seeds.0.path={path}", f"seeds.0.limit={LIMIT}", "logits={kind: topk, k: 64}", "train.num_train_epochs=1"]
     keys += ["train.batch_size=4", f"train.seed={seed}", f"curate.answer={json.dumps(arm in ('answer', 'right'))}"]
     if arm in SELECTIONS:
         keys.append(f"curate.select={json.dumps({**SELECTIONS[arm], 'rows': ROWS, 'seed': seed})}")

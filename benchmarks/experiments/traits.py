@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import as_teacher, cached, llama, section_of, train
+from harness import as_teacher, cached, llama, section_of, sized, train
 from torch import Tensor
 
 from distill.streaming.batches import Order
@@ -37,8 +37,8 @@ ABOUT_ANIMALS, ABOUT_NUMBERS = 0, 1
 TRAIT, OTHER_TRAIT = 3, 11  # the animal of the teacher, and the animal of the counterfactual teacher
 SIZE: dict[str, Any] = {"width": 24, "layers": 1, "heads": 2}
 BATCH = 128
-BASE_STEPS, TEACHER_STEPS, TEACHER_RATE = 300, 100, 2e-3
-QUESTIONS = 256  # held-out questions about animals
+BASE_STEPS, TEACHER_STEPS, TEACHER_RATE = sized(300, 2), sized(100, 2), 2e-3
+QUESTIONS = sized(256, 8)  # held-out questions about animals
 
 
 class ListTokenizer:
