@@ -1,6 +1,4 @@
-"""Models of many architectures write and read in batches what they write and read for each text alone, or are
-refused.
-"""
+"""Models of many architectures write and read in batches what they do for each text alone, or are refused."""
 
 from __future__ import annotations
 
