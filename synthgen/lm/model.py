@@ -14,6 +14,7 @@ so they do not depend on the other prompts in the batch.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -61,8 +62,8 @@ class LanguageModel:
     tokens: Tokens
     weights: Weights
     batch_size: int
-    _reads: PreTrainedModel | None = None
-    _writes: PreTrainedModel | None = None
+    _reads: weakref.ref[PreTrainedModel] | None = None  # the models that were checked; see `synthgen.lm.batched`
+    _writes: weakref.ref[PreTrainedModel] | None = None
 
     @classmethod
     def open(cls, section: TeacherSection, *, lazy: bool = False) -> Self:
@@ -89,9 +90,9 @@ class LanguageModel:
         """The log-probabilities along given completions: one (T, V) float32 tensor for each row. Row t of the tensor is
         the distribution that predicts completion[t]. Raises TeacherError when the model cannot read batches.
         """
-        if self._reads is not self.weights.model:
+        if self._reads is None or self._reads() is not self.weights.model:
             check_padding(self.weights.model)
-            self._reads = self.weights.model
+            self._reads = weakref.ref(self.weights.model)
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
 
@@ -157,7 +158,7 @@ class LanguageModel:
         may be packed are not checked.
         """
         model = self.weights.model
-        if self._writes is model or packs(model):
+        if packs(model) or (self._writes is not None and self._writes() is model):
             return
 
         def last_logits(texts: Sequence[Sequence[int]]) -> Tensor:
@@ -169,7 +170,7 @@ class LanguageModel:
             return self._step(start, torch.cat([mask, mask.new_ones(len(texts), 1)], 1), last_B)
 
         compare(model, "write", last_logits)
-        self._writes = model
+        self._writes = weakref.ref(model)
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
         """Run the model once on the shared prefix of all prompts, and once on the rest of each distinct prompt."""

@@ -297,8 +297,9 @@ def test_names_and_values_of_any_characters_are_told_in_one_line(tmp_path):
     assert "\\x1b[31m\\nb\\u202exxx" in said
     assert (said.isprintable(), len(said) < 700) == (True, True)
     assert refused(written(tmp_path / "a.csv", f'question,"{name}","{name}"\na?,1,2\n')).isprintable()
-    said = refused(written(tmp_path / "a.jsonl", line(id="\r\n\0") + line("b?", id="\r\n\0")), id="id")
-    assert "seed id '\\r\\n\\x00' is already used" in said
+    said = refused(written(tmp_path / "a.jsonl", line(id="\r\n\0a") + line("b?", id="\r\n\0a")), id="id")
+    assert "seed id '\\r\\n\\x00a' is already used" in said
+    assert "no id" in refused(written(tmp_path / "a.jsonl", line(id="\r\n\0")), id="id"), "nobody can see this id"
 
 
 def test_csv_that_is_read(tmp_path):
