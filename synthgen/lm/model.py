@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -61,8 +62,7 @@ class LanguageModel:
     tokens: Tokens
     weights: Weights
     batch_size: int
-    _reads: PreTrainedModel | None = None
-    _writes: PreTrainedModel | None = None
+    _checked: WeakKeyDictionary[PreTrainedModel, set[str]] = field(default_factory=WeakKeyDictionary)
 
     @classmethod
     def open(cls, section: TeacherSection, *, lazy: bool = False) -> Self:
@@ -89,9 +89,10 @@ class LanguageModel:
         """The log-probabilities along given completions: one (T, V) float32 tensor for each row. Row t of the tensor is
         the distribution that predicts completion[t]. Raises TeacherError when the model cannot read batches.
         """
-        if self._reads is not self.weights.model:
+        checked = self._checked.setdefault(self.weights.model, set())
+        if "reads" not in checked:
             check_padding(self.weights.model)
-            self._reads = self.weights.model
+            checked.add("reads")
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
 
@@ -157,7 +158,8 @@ class LanguageModel:
         may be packed are not checked.
         """
         model = self.weights.model
-        if self._writes is model or packs(model):
+        checked = self._checked.setdefault(model, set())
+        if "writes" in checked or packs(model):
             return
 
         def last_logits(texts: Sequence[Sequence[int]]) -> Tensor:
@@ -169,7 +171,7 @@ class LanguageModel:
             return self._step(start, torch.cat([mask, mask.new_ones(len(texts), 1)], 1), last_B)
 
         compare(model, "write", last_logits)
-        self._writes = model
+        checked.add("writes")
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
         """Run the model once on the shared prefix of all prompts, and once on the rest of each distinct prompt."""
