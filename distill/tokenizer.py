@@ -12,7 +12,7 @@ from synthgen.errors import RecipeError, TeacherError
 from synthgen.files import read_text
 from synthgen.lm.load import load_tokenizer
 from synthgen.lm.tokens import Tokens
-from synthgen.lm.turns import turn_end
+from synthgen.lm.turns import call_end, turn_end
 from synthgen.recipe import Recipe, TrainSection, has_local_teacher, local_teacher
 from synthgen.records import Message
 from synthgen.tables.students import KINDS
@@ -61,7 +61,9 @@ def _own_tokens(model: str, template: str | None) -> Tokens:
     own.tokenizer.chat_template = read_text(path, "") if path.is_file() else load_tokenizer(template).chat_template
     if own.tokenizer.chat_template is None:
         raise RecipeError(f"train.student.chat_template_path: '{template}' has no chat template", "name another model")
-    return Tokens(own.tokenizer, own.eos | {end for end in [turn_end(own.tokenizer)] if end is not None})
+    return Tokens(
+        own.tokenizer, own.eos | {end for end in (turn_end(own.tokenizer), call_end(own.tokenizer)) if end is not None}
+    )
 
 
 PLAIN = (

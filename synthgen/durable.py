@@ -51,11 +51,20 @@ def attempt(number: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, completely or not at all."""
+    with new_version(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_version(path: Path) -> Iterator[BinaryIO]:
+    """A file for writing, which gets the name `path` at the end of the block. If the block fails, `path` stays as it
+    was.
+    """
     make_folder(path.parent)
     temporary = path.with_name(TEMPORARY + _attempt + path.name)
     try:
         with new_file(temporary) as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -32,8 +32,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import CorpusError
+from synthgen.files import check_regular
 
 FORMAT = "logits-v2"
+_AGAIN = "make the logits again: `synthgen generate --repair`"
 _STEP = 1 / 512
 STORAGE_ERROR = _STEP / 2  # largest error of a log-probability above FLOOR, in nats
 FLOOR = -32.0  # nats, a probability of about 1e-14; smaller log-probabilities are stored as this value
@@ -325,6 +327,7 @@ class Shard:
 
 def read(path: Path) -> Shard:
     """Read a shard of distributions. Raises CorpusError when the file is not a shard of distributions."""
+    check_regular(path, _AGAIN)
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         found = json.loads((table.schema.metadata or {})[FORMAT.encode()])
@@ -341,6 +344,7 @@ def read(path: Path) -> Shard:
 
 def pieces(path: Path, rows: int = 64) -> Iterator[Shard]:
     """Read a shard of distributions in pieces of at most `rows` rows. Raises the errors of `read`."""
+    check_regular(path, _AGAIN)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             meta = json.loads((file.schema_arrow.metadata or {})[FORMAT.encode()])
@@ -353,7 +357,7 @@ def pieces(path: Path, rows: int = 64) -> Iterator[Shard]:
 
 
 def _not_logits(path: Path, error: Exception) -> CorpusError:
-    return CorpusError(f"{path}: not a {FORMAT} shard ({error})", "make the logits again: `synthgen generate --repair`")
+    return CorpusError(f"{path}: not a {FORMAT} shard ({error})", _AGAIN)
 
 
 def check_aligned(shard: Shard, row: int, record_id: str, token_ids: Sequence[int], where: Path) -> None:

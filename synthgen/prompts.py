@@ -34,7 +34,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from synthgen.errors import RecipeError
 from synthgen.jsonl import read_object
 from synthgen.records import Message
-from synthgen.values import is_blank, is_null
+from synthgen.values import is_blank, is_null, is_unseen
 
 _TEMPLATES = ("user", "system", "teacher_system", "teacher_user", "assistant")
 
@@ -65,7 +65,7 @@ class _Printer:
         if type(value) is not str:
             _check(value)
         self.count += 1
-        self.texts += not isinstance(value, str) or bool(value.strip())
+        self.texts += not isinstance(value, str) or not is_unseen(value)
         return value
 
 

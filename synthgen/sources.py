@@ -8,7 +8,8 @@ judges each source by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from synthgen.manifest import SourceTerms
 from synthgen.recipe import SeedSource
@@ -31,6 +32,7 @@ def source(name: str, role: str, license: str) -> Source:
 
 LICENSE_COLUMNS = ("license", "licence")
 """Columns of a row that state the row's own license."""
+_KEY = re.compile(r"""["'](license|role)["']\s*:""")  # in a text that is no JSON
 _LONGEST = 100  # a longer text is not the name of a license
 
 
@@ -75,15 +77,28 @@ def given_sources(value: object) -> list[Source]:
     source, for example when a user's own column is called `sources` too.
 
     If an entry cannot be read in full, its missing parts get the values that the audit judges most strictly: an unknown
-    role becomes `generator`, and a missing license becomes `unknown`.
+    role becomes `generator`, and a missing license becomes `unknown`. So does a text that is no JSON but names a
+    license, such as a list as Python prints it.
     """
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+    try:
+        return [_source_of(one) for one in _entries(value) if "license" in one or _has_role(one)]
+    except RecursionError:
+        return [_source_of({})]
+
+
+def _entries(value: object) -> Iterator[Mapping[str, object]]:
+    """All objects in `value`: in lists, in JSON texts, and in lists of these."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if isinstance(text, str) and text.lstrip().startswith(("[", "{")):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
-    rows = value if isinstance(value, list) else [value]
-    return [_source_of(one) for one in rows if isinstance(one, dict) and ("license" in one or _has_role(one))]
+            value = json.loads(text)
+        except ValueError:
+            value = {"license": None} if _KEY.search(text) else None
+    if isinstance(value, list):
+        for one in value:
+            yield from _entries(one)
+    elif isinstance(value, dict):
+        yield value
 
 
 def terms_of(one: Source) -> SourceTerms:

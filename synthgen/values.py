@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+
+_UNSEEN = frozenset(("Zs", "Zl", "Zp", "Cc", "Cf"))  # categories of Unicode: spaces, controls, marks without width
+
+
+def is_unseen(text: str) -> bool:
+    """Whether a text has no character that can be seen: it is empty, or has only white space, control characters and
+    characters without width.
+    """
+    return all(unicodedata.category(character) in _UNSEEN for character in text)
 
 
 def is_null(value: object) -> bool:
@@ -11,9 +21,9 @@ def is_null(value: object) -> bool:
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value is missing, or is a text that consists only of white space."""
+    """Whether a value is missing, or is a text without a character that can be seen."""
     if isinstance(value, str):
-        return not value or value.isspace()
+        return is_unseen(value)
     return is_null(value)
 
 
@@ -41,6 +51,6 @@ def accepted(value: object) -> list[str] | None:
     not a text, a number, a truth value or a list of these.
     """
     if type(value) is str:  # by far the most frequent case
-        return [value] if value and not value.isspace() else None
+        return None if is_unseen(value) else [value]
     answers = value if isinstance(value, list) else [value]
     return [text_of(answer) for answer in answers if not is_blank(answer)] or None

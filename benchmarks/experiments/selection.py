@@ -28,6 +28,7 @@ from questions import questions
 
 from distill.training import train
 from synthgen import corpus, durable
+from synthgen.auditing import audit
 from synthgen.curation import curate
 from synthgen.generation.driver import generate
 from synthgen.lm.model import LanguageModel
@@ -125,6 +126,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     # could learn.
     curate(recipe, RUN / ("right" if arm == "answer" else "all"), out)
     chosen = [row for _, rows in corpus.records(out, split="train") for row in rows]
+    audit(recipe, out)
     began = time.process_time()
     done = train(recipe, out, FOLDER / f"student-{arm}-{seed}", override_audit=True).training
     spent = {"cpu_s": round(time.process_time() - began, 1), "steps": done.steps, "tokens": done.tokens}

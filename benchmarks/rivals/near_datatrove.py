@@ -1,5 +1,6 @@
-"""Near duplicates with datatrove: python near_datatrove.py IN.parquet OUT.parquet. datatrove's four steps run on this
-machine with two workers.
+"""Near duplicates with datatrove: python near_datatrove.py IN.parquet OUT.parquet [ray]. datatrove's four steps run on
+this machine with two workers. With `ray`, datatrove's executor for Ray runs them on a Ray cluster of this machine with
+two cores.
 """
 
 import sys
@@ -13,6 +14,22 @@ from datatrove.pipeline.dedup import MinhashDedupCluster, MinhashDedupFilter, Mi
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.pipeline.readers import ParquetReader
 from datatrove.pipeline.writers import ParquetWriter
+
+
+def run(pipeline: list, tasks: int, logs: str) -> None:
+    """Runs one step."""
+    if "ray" not in sys.argv[3:]:
+        LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=logs).run()
+        return
+    import ray
+    from datatrove.executor import RayPipelineExecutor
+
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False)
+    executor = RayPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=logs)
+    executor.run()
+    if missing := executor.get_incomplete_ranks(range(tasks)):  # run() only logs a warning
+        sys.exit(f"{len(missing)} of {tasks} tasks of {pipeline} failed")
 
 
 def main() -> None:
@@ -32,8 +49,8 @@ def main() -> None:
             ([MinhashDedupCluster(f"{scratch}/buckets", f"{scratch}/remove", config=config)], 1),
             ([reader, MinhashDedupFilter(f"{scratch}/remove"), ParquetWriter(f"{scratch}/out")], 2),
         ]
-        for pipeline, tasks in steps:
-            LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=f"{scratch}/logs").run()
+        for number, (pipeline, tasks) in enumerate(steps):
+            run(pipeline, tasks, f"{scratch}/logs/{number}")
         ids = [
             number
             for path in Path(f"{scratch}/out").glob("*.parquet")

@@ -1,5 +1,6 @@
-"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact]. The program runs the sweep
-alone: the functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`.
+"""Near duplicates with synthgen: python near_synthgen.py IN.parquet OUT.parquet [exact] [ray]. The program runs the
+sweep alone: the functions `signature` and `decide` that `synthgen curate` runs for `curate.near_duplicates`. With
+`ray`, both run on a Ray cluster of this machine with two workers.
 """
 
 import sys
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from synthgen.curation.near import decide, signature
 from synthgen.curation.order import Order
-from synthgen.executor import LocalExecutor, Services
+from synthgen.executor import LocalExecutor, Services, open_executor
 from synthgen.executor.exchange import write_table
 from synthgen.tables.curation_settings import NearDuplicates
 
@@ -22,8 +23,18 @@ _ROWS = 8192  # number of rows in one file of signatures
 _NONE = np.array([], np.int64)
 
 
-def main() -> None:
-    section = NearDuplicates(of="completion", exact="exact" in sys.argv[3:])
+def on_ray(section: NearDuplicates) -> pa.Table:
+    """The rows that the sweep drops, found by two workers of a Ray cluster."""
+    from signing import sign, signings
+
+    with tempfile.TemporaryDirectory() as scratch, open_executor("ray", 2, 2) as executor:
+        paths = list(executor.map(sign, signings(Path(sys.argv[1]), section, Path(scratch))))
+        return decide(paths, _NONE, Order(_NONE, _NONE), section, executor)
+
+
+def here(section: NearDuplicates) -> pa.Table:
+    """The rows that the sweep drops, found by two threads."""
+    splits = pa.repeat("train", _ROWS)
     with tempfile.TemporaryDirectory() as scratch:
 
         def signed(part: tuple[int, pa.RecordBatch]) -> Path:
@@ -31,7 +42,7 @@ def main() -> None:
             path = Path(scratch) / f"{number:05d}.arrow"
             text = batch["text"].cast(pa.string())
             row = pa.array(np.arange(number * _ROWS, number * _ROWS + len(batch)))
-            rows = pa.record_batch({"completion.said": text, "split": pa.repeat("train", len(text)), "row": row})
+            rows = pa.record_batch({"completion.said": text, "split": splits[: len(text)], "row": row})
             write_table(path, signature(rows, section, Services()))
             return path
 
@@ -48,10 +59,15 @@ def main() -> None:
                 if len(waiting) > 4:  # at most five parts are in memory
                     paths.append(waiting.pop(0).result())
             paths += [future.result() for future in waiting]
-            drops = decide(paths, _NONE, Order(_NONE, _NONE), section, executor)
-        ids = pq.read_table(sys.argv[1], columns=["id"])["id"]
-        dropped = pc.is_in(pa.array(np.arange(len(ids))), drops["row"].combine_chunks())
-        pq.write_table(pa.table({"id": ids.filter(pc.invert(dropped))}), sys.argv[2])
+            return decide(paths, _NONE, Order(_NONE, _NONE), section, executor)
+
+
+def main() -> None:
+    section = NearDuplicates(of="completion", exact="exact" in sys.argv[3:])
+    drops = on_ray(section) if "ray" in sys.argv[3:] else here(section)
+    ids = pq.read_table(sys.argv[1], columns=["id"])["id"]
+    dropped = pc.is_in(pa.array(np.arange(len(ids))), drops["row"].combine_chunks())
+    pq.write_table(pa.table({"id": ids.filter(pc.invert(dropped))}), sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from distill.exporting.int8 import BLOCK, Int8
 from distill.exporting.running import Array
 from synthgen.errors import UserError
+from synthgen.lm.turns import template_end
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # The entries of tokenizer.json for each pre-tokenizer that llama.cpp knows by name.
@@ -142,6 +143,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, student: Any) -> None:
     merges = _tokenizer(student)["model"]["merges"]
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
     add_special(writer, tokenizer, ("bos", "eos", "unk", "pad"))
+    end = template_end(tokenizer)
+    if end is not None and end != tokenizer.eos_token_id:  # llama.cpp knows only some of these tokens by their text
+        writer.add_eot_token_id(end)
     writer.add_add_bos_token(tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
     template = tokenizer.chat_template
     if isinstance(template, dict):  # there are several templates; llama.cpp reads the template named "default"

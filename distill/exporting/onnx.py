@@ -137,7 +137,8 @@ def _supported(model: Any) -> Iterator[None]:
     except (MemoryError, OSError, UserError):
         raise
     except Exception as error:
-        raise _unsupported(model, f"{type(error).__name__}: {first_line(error)}") from None
+        line = re.sub(r"\x1b\[\d*m", "", first_line(error))  # without the codes of colors
+        raise _unsupported(model, f"{type(error).__name__}: {line}") from None
 
 
 def _unsupported(model: Any, reason: str) -> UserError:

@@ -15,6 +15,7 @@ A row without a prompt is plain text, and the student learns all of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import transformers
 
@@ -60,10 +61,29 @@ def reader_of(
     everything = [tokens.hash, sorted(tokens.eos), sorted(own), reasoning, transformers.__version__, identity]
 
     def turns(rows: Sequence[Row]) -> list[list[Turn]]:
+        rows = [_ended_once(tokens, row) for row in rows]
         prompts = _prompts(tokens, rows)
         return [_turns(tokens, row, prompt, reasoning) for row, prompt in zip(rows, prompts, strict=True)]
 
     return Reader(durable.digest(everything), _COLUMNS, turns=turns, own=frozenset(own), shape=shape)
+
+
+def _ended_once(tokens: Tokens, row: Row) -> Row:
+    """The row without the characters of end tokens after the texts of the assistant's earlier turns. The turns of a
+    conversation then look alike, whether they are read or learned. Prompts with stored answers of the teacher are not
+    changed.
+    """
+    if row.token_ids or all(message["role"] != "assistant" for message in row.prompt[:-1]):
+        return row
+    *earlier, last = row.prompt
+    return replace(row, prompt=[*(_message_ended_once(tokens, message) for message in earlier), last])
+
+
+def _message_ended_once(tokens: Tokens, message: Message) -> Message:
+    content = message.get("content")
+    if message["role"] != "assistant" or not content:
+        return message
+    return {**message, "content": tokens.without_end(content)}
 
 
 def _prompts(tokens: Tokens, rows: Sequence[Row]) -> list[list[int] | None]:

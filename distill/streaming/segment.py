@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from synthgen import durable
 from synthgen.errors import CorpusError
+from synthgen.files import is_regular
 
 Entries = npt.NDArray[np.void]
 
@@ -110,6 +111,8 @@ class Segment:
 
         All bytes are compared with the checksum, unless `check` is false.
         """
+        if not is_regular(path):  # opening a pipe would block
+            return None
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size

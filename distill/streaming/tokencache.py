@@ -40,7 +40,7 @@ from synthgen import durable, logits
 from synthgen.lm.sampling import with_end
 from synthgen.records import Message
 
-FORMAT = "rows-v3"
+FORMAT = "rows-v4"
 _FIELDS_OF_ENTRY = (
     ("place", "<u8"),  # hash of the seed, for `share`
     ("prompt", "<u4"),  # number of prompt tokens before `shape` is applied; compared with `max_length`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -78,9 +79,14 @@ def with_adapter(
     try:
         adapter = peft.get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RecipeError(f"train.student.lora: {reason}", "change target_modules") from None
+        raise RecipeError(f"train.student.lora: {_reason(error)}", "change target_modules") from None
     return StudentModel(adapter.base_model.model, adapter, base)
+
+
+def _reason(error: Exception) -> str:
+    """The error's message as one line. peft writes whole modules, in many lines, in the middle of a sentence."""
+    text = re.sub(r"\(\n.*\n\)", "(…)", str(error), flags=re.DOTALL)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _check_targets(model: PreTrainedModel, lora: Lora) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from distill.streaming.tokencache import Floats, Reader, Row, Stored
 from distill.students.classifier import Classifier, features
 from distill.students.labels import label_probs, learns_by, texts_of
 from synthgen import durable
+from synthgen.errors import UserError
 from synthgen.results.training import Metrics, Training
 from synthgen.tables.students import ClassifierStudent
 
@@ -122,10 +124,12 @@ def _fit(job: Job, rows: Mapped[Bag], kd_weight: float, steps: int) -> tuple[Cla
         ce_N = functional.nll_loss(logq, p.argmax(-1), reduction="none")
         ce = (ce_N * kept).sum() / kept.sum().clamp(min=1) if kd_weight else ce_N.mean()
         loss = kd_weight * kd + (1 - kd_weight) * ce
+        if not math.isfinite(value := float(loss.detach())):
+            raise UserError(f"the loss of step {step} is {value}", "lower train.learning_rate")
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        metrics.append({"step": step, "loss": float(loss.detach()), "distillation": float(kd.detach())})
+        metrics.append({"step": step, "loss": value, "distillation": float(kd.detach())})
     arrays = [t.detach().numpy() for t in (embed.weight, bias, out.weight.T.contiguous(), out.bias)]
     return Classifier(list(job.labels), *arrays), metrics
 

@@ -18,6 +18,8 @@ from synthgen.errors import CorpusError
 from synthgen.recipe import TrainSection
 from synthgen.records import Message
 
+_SUM = 0.01  # how far the sum of a row's probabilities may be from 1
+
 
 class Predicts(Protocol):
     """A student that predicts probabilities of `labels`. `parameters` is the student's number of parameters."""
@@ -50,10 +52,19 @@ def texts_of(rows: Sequence[Row]) -> list[str]:
 
 
 def label_probs(rows: Sequence[Row]) -> list[Floats]:
-    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has no probabilities."""
+    """Return the teacher's label probabilities of each row. Raises CorpusError when a row has no probabilities, or
+    numbers that are none.
+    """
     if not all(row.label_probs for row in rows):
         raise CorpusError("the corpus has no class probabilities to learn from", "generate with strategy: classify")
-    return [np.asarray(row.label_probs, np.float32) for row in rows]
+    found = [np.asarray(row.label_probs, np.float32) for row in rows]
+    for row, probs in zip(rows, found, strict=True):
+        if not (abs(float(probs.sum()) - 1) <= _SUM and probs.min() >= 0):  # NaN fails both comparisons
+            raise CorpusError(
+                f"row {row.id}: its class probabilities are not numbers from 0 that add up to 1",
+                "generate the row again, or remove it",
+            )
+    return found
 
 
 def labels_reader(tokenize: Callable[[Sequence[str]], Sequence[Sequence[int]]], identity: object) -> Reader:

@@ -76,13 +76,21 @@ def _refusal(teacher: PreTrainedModel, layers: Sequence[int], what: str) -> Reci
     )
 
 
+def _reason(error: BaseException) -> str:
+    """The first line of the error's message. The kind of the error comes before a message of one word, such as a key
+    that is missing.
+    """
+    line = next(iter(str(error).splitlines()), "")
+    return line if " " in line else f"{type(error).__name__} {line}".strip()
+
+
 def _empty(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """A model of the teacher's class with the config of the student, and with arbitrary weights."""
     try:
         config = type(teacher.config).from_dict(config_of(teacher.config, layers))
         student = type(teacher)(config)
     except Exception as error:  # a config of transformers runs code that can raise any error
-        reason = next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
+        reason = _reason(error.__cause__ or error)
         raise _refusal(teacher, layers, f"no config describes a model of these layers ({reason})") from None
     student.eval()
     return student
@@ -259,9 +267,8 @@ def _check_outputs(teacher: PreTrainedModel, student: PreTrainedModel, path: str
         found = without_other_layers(teacher, path, layers, lambda: outputs(teacher, ids))
         own = outputs(student, ids.cpu())
     except Exception as error:  # a model can raise any error, and what cannot be compared is refused
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise _refusal(
-            teacher, layers, f"these layers cannot be run and compared with the teacher ({reason})"
+            teacher, layers, f"these layers cannot be run and compared with the teacher ({_reason(error)})"
         ) from None
     if found is None:
         raise _refusal(teacher, layers, "the model does more than run its layers one after another")

@@ -37,12 +37,14 @@ from distill.data import Example
 from distill.targets.layer_outputs import NO_HEAD, see
 from synthgen import durable
 from synthgen.errors import CorpusError, TeacherError
+from synthgen.files import check_regular
 from synthgen.lm.forward import batches
 from synthgen.lm.weights import Weights
 from synthgen.logits import Floats
 from synthgen.ui import UI
 
 FORMAT = b"hidden-v1"
+_AGAIN = "delete the file; the states are then computed again"
 _PART = 256  # maximum number of texts in a file
 _PART_NUMBERS = 1 << 27  # a file is written when this many values, over all layers, are in memory (256 MiB)
 _GROUP_BYTES = 1 << 16  # size in bytes of a row group; a whole row group is read and decompressed to read one text
@@ -238,6 +240,7 @@ def _text(row: Example) -> Text:
 
 
 def _opened(path: Path) -> pq.ParquetFile:
+    check_regular(path, _AGAIN)
     return _opened_then(path, path.stat().st_mtime_ns)
 
 
@@ -248,7 +251,7 @@ def _opened_then(path: Path, changed: int) -> pq.ParquetFile:
 
 def _damaged(path: Path, error: Exception) -> CorpusError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return CorpusError(f"{path} is damaged: {reason}", "delete the file; the states are then computed again")
+    return CorpusError(f"{path} is damaged: {reason}", _AGAIN)
 
 
 def _parts(texts: Sequence[Text], numbers: int) -> Iterator[Sequence[Text]]:

@@ -115,6 +115,7 @@ def counted(part: str, table: pa.Table) -> Tally:
     # count of tokens is used.
     counted = pc.struct_field(table["usage"], "completion_tokens")
     ids = pc.list_value_length(table["token_ids"])
+    ids = pc.if_else(pc.greater(ids, 0), ids, None)
     # The server counted the tokens before the edits, so its count is not used for an edited text.
     edited = lengths(table["edits"].combine_chunks()) > 0
     tokens = pc.if_else(pa.array(edited), ids, pc.max_element_wise(ids, counted))

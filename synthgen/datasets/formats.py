@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from synthgen.datasets.messages import (
     MEDIA,
+    SETTINGS,
     Said,
     as_json,
     called,
@@ -47,7 +48,7 @@ def pair(row: Row) -> list[Turns]:
     """Read a preference pair: two conversations with the same prompt. If the row has no column `prompt`, or if both
     sides begin with the prompt, all messages of a side except the last are its prompt.
     """
-    _check_media(row)
+    _check_others(row)
     chosen, rejected = (_side(row, column) for column in ("chosen", "rejected"))
     if chosen.prompt != rejected.prompt:
         raise ValueError("the conversations of `chosen` and `rejected` differ before their last messages")
@@ -91,7 +92,7 @@ def has_prompt_and_completion(row: Row) -> bool:
 
 def prompt_and_completion(row: Row) -> list[Turns]:
     """Read a row in the prompt-completion format of TRL and Hugging Face."""
-    _check_media(row)
+    _check_others(row)
     return [turns(_messages(row, "prompt", "user"), _messages(row, "completion", "assistant"), row)]
 
 
@@ -102,7 +103,7 @@ def has_messages(row: Row) -> bool:
 
 def messages(row: Row) -> list[Turns]:
     """Read a row in the chat format of OpenAI and Hugging Face. OpenAI's older column `functions` holds tools too."""
-    _check_media(row)
+    _check_others(row)
     said = [read(one) for one in listed(row.get("messages"), "the column 'messages'")]
     found = conversation(with_system(said, row), row)
     functions = tool_list(row.get("functions"), wrap=True)
@@ -118,7 +119,7 @@ def has_conversations(row: Row) -> bool:
 
 def sharegpt(row: Row) -> list[Turns]:
     """Read a row in the ShareGPT format; its tools have the form that LLaMA-Factory uses."""
-    _check_media(row)
+    _check_others(row)
     said = [read(_of_speaker(one)) for one in listed(row.get("conversations"), "the column 'conversations'")]
     found = conversation(with_system(said, row), row)
     return [replace(found, tools=tool_list(row.get("tools"), wrap=True))]
@@ -149,7 +150,7 @@ def has_instruction(row: Row) -> bool:
 
 def alpaca(row: Row) -> list[Turns]:
     """Read a row in the Alpaca format. The input follows the instruction after an empty line."""
-    _check_media(row)
+    _check_others(row)
     said: list[Said] = []
     history = row.get("history")
     for turn in [] if is_blank(history) else listed(history, "the column 'history'"):
@@ -209,7 +210,14 @@ def _is_list_of(value: object, key: str) -> bool:
     return bool(each) and all(isinstance(one, Mapping) and key in one for one in each)
 
 
-def _check_media(row: Row) -> None:
+def _check_others(row: Row) -> None:
+    """Raise ValueError when another column of the row changes what the row teaches, and cannot be used."""
     column = next((name for name in MEDIA if isinstance(row.get(name), list) and row[name]), None)
     if column:
         raise ValueError(f"the row has {column}, which cannot be learned (the column '{column}')")
+    settings = row.get(SETTINGS)
+    if isinstance(settings, Mapping) and any(not is_null(value) for value in settings.values()):
+        raise ValueError(
+            f"the column '{SETTINGS}' has settings of the chat template, with which the prompt would be another; "
+            "templates get no such settings here (to learn the row without them, rename the column)"
+        )

@@ -19,6 +19,9 @@ from synthgen.values import is_blank, is_null
 MEDIA = ("images", "videos", "audios")
 """Columns in which LLaMA-Factory and TRL expect the images, videos and sounds of a row's messages."""
 
+SETTINGS = "chat_template_kwargs"
+"""The column in which TRL expects settings of the chat template, such as `enable_thinking`."""
+
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")  # values of `type` in a part of a message's content

@@ -41,11 +41,10 @@ def write_table(path: Path, batches: pa.Table | Sequence[pa.RecordBatch]) -> Non
     record batch of the file.
     """
     several = batches.to_batches() if isinstance(batches, pa.Table) else batches
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batches.schema if isinstance(batches, pa.Table) else batches[0].schema) as file:
+    schema = batches.schema if isinstance(batches, pa.Table) else batches[0].schema
+    with durable.new_version(path) as sink, pa.ipc.new_file(sink, schema) as file:
         for batch in several:
             file.write_batch(batch)
-    durable.write_bytes(path, sink.getvalue())
 
 
 def read_table(path: Path) -> pa.Table:

@@ -240,11 +240,13 @@ def _ray() -> ModuleType:
 
 def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
     named = address or os.environ.get("RAY_ADDRESS")
-    settings = {} if named else {"include_dashboard": False, "num_cpus": workers}
+    settings: dict[str, object] = {"address": address}
+    if not named:  # with the address None, Ray would connect to a cluster that `ray start` has started on this machine
+        settings = {"address": "local", "include_dashboard": False, "num_cpus": workers}
     try:
         if named and named != "auto":
             _reach(named)  # without this test, Ray tries for minutes
-        _start(ray, {"address": address, "logging_level": "ERROR", "log_to_driver": False, **settings})
+        _start(ray, {"logging_level": "ERROR", "log_to_driver": False, **settings})
     except Exception as error:  # Ray also raises exceptions that are not RayError
         raise UserError(
             f"the Ray cluster at {named or 'this machine'} cannot be used: {_reason(error)}",

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from synthgen import durable
-from synthgen.errors import TeacherError, UserError
+from synthgen.errors import CorpusError, TeacherError, UserError
+from synthgen.files import read_json, read_text
 from synthgen.generation.account import Account
 from synthgen.generation.batch_output import Output
 from synthgen.generation.batching import Batching
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 # The maximum number of requests and bytes in one file. Providers allow 50,000 requests and 200 MB.
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 100 << 20
 _RUN_ID = ".run-id"
+_AGAIN = "restore the file from a copy, because batches that were sent would be paid again without it"
 _ROUNDS = 3
 _FIRST_LOOK, _LAST_LOOK = 1.0, 60.0  # shortest and longest wait between two requests for a batch's status, in seconds
 _ENDED = ("completed", "expired", "failed", "cancelled")
@@ -79,7 +81,10 @@ class Batches:
 
     def load(self) -> list[dict[str, Any]]:
         """Read the journal. The journal has one entry for each batch."""
-        return list(json.loads(self.path.read_text())) if self.path.exists() else []
+        found = read_json(self.path, _AGAIN) if self.path.exists() else []
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise CorpusError(f"{self.path} is damaged: it is not a list of batches", _AGAIN)
+        return found
 
     def save(self, entries: list[dict[str, Any]]) -> None:
         """Write the journal durably."""
@@ -93,7 +98,7 @@ def _run_id(folder: Path) -> str:
     path = folder / _RUN_ID
     if not path.exists():
         durable.write_text(path, secrets.token_hex(16))
-    return path.read_text().strip()
+    return read_text(path, _AGAIN).strip()
 
 
 async def fill_cache(teacher: ApiModel, wanted: Batching, cache: Cache, budget: Budget, ledger: Ledger) -> None:

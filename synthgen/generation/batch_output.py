@@ -11,9 +11,10 @@ from synthgen.generation.account import Account
 from synthgen.generation.cache import Entry
 from synthgen.generation.ledger import Spent
 from synthgen.teachers.base import Reply
-from synthgen.teachers.completion import completion, error_in, parsed
+from synthgen.teachers.completion import completion, parsed
 from synthgen.teachers.openai import INVALID, ApiModel, as_batched
 from synthgen.teachers.refusals import refusal
+from synthgen.teachers.server_errors import error_in
 from synthgen.teachers.usage import BadReply, Bill, bill_of
 
 
@@ -78,6 +79,8 @@ class Output:
         the entry is None, so that nothing is cached. The bill is None when nothing is billed.
         """
         status = response.get("status_code")
+        if isinstance(status, str) and status.isdecimal():
+            status = int(status)
         body = json.dumps(response.get("body") or {}, ensure_ascii=False).encode(errors="replace")
         if status == 200:
             return self._answer(response.get("body"), as_batched(body))

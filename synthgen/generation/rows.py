@@ -21,7 +21,9 @@ def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: M
     request, lineage = query.request, query.lineage
     rationale, answer = _split(recipe, reply)
     measured = [*reply.scores, *((name, float(value)) for name, value in scores.items())]
-    counted = {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)}
+    usage = reply.usage
+    if usage is None and (len(reply.prompt_token_ids) or len(reply.token_ids)):
+        usage = {"prompt_tokens": len(reply.prompt_token_ids), "completion_tokens": len(reply.token_ids)}
     return Record(
         id=request.id,
         seed_id=lineage.seed_id,
@@ -46,7 +48,7 @@ def record(recipe: Recipe, query: Query, reply: Reply, prompt: Prompt, scores: M
         token_ids=reply.token_ids,
         label_probs=reply.label_probs,
         finish_reason=reply.finish_reason if reply.finish_reason in FINISH_REASONS else "unknown",
-        usage=reply.usage or counted,  # type: ignore[arg-type]
+        usage=usage,
         cost_usd=reply.cost_usd,
         sources=list(lineage.sources),
         scores=[Score(name=name, value=value) for name, value in measured],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 
 class GrowingLayer(DynamicLayer):
@@ -37,9 +37,9 @@ class GrowingLayer(DynamicLayer):
         self._show()
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep only the rows `indices` of the batch, in the order of `indices`."""
-        self._slabs = [slab[indices] for slab in self._slabs]
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep only the rows `beam_idx` of the batch, in the order of `beam_idx`."""
+        self._slabs = [slab[beam_idx] for slab in self._slabs]
         self._show()
 
 
@@ -51,4 +51,18 @@ def grow_in_place(cache: Cache, select: torch.Tensor, room: int) -> None:
         if type(layer) is DynamicLayer:
             cache.layers[number] = GrowingLayer(layer, select, room)
         else:
-            layer.batch_select_indices(select)
+            layer.reorder_cache(select)
+
+
+def select_rows(cache: Cache, rows: torch.Tensor) -> None:
+    """Keep only the rows `rows` of the cache, in the order of `rows`. A row may occur several times.
+
+    transformers selects rows for a beam search by `reorder_cache`. Its other method, `batch_select_indices`, is missing
+    in layers with recurrent states (Mamba, linear attention, convolutions), or forgets these states.
+    """
+    cache.reorder_cache(rows)
+
+
+def is_recurrent(cache: Cache) -> bool:
+    """Whether a layer has recurrent states, so that it does not keep each earlier token by itself."""
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)

@@ -13,6 +13,8 @@ so they do not depend on the other prompts in the batch.
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -23,7 +25,8 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from synthgen.errors import TeacherError
 from synthgen.lm import prefix
-from synthgen.lm.cache import grow_in_place
+from synthgen.lm.batched import check_padding, compare
+from synthgen.lm.cache import grow_in_place, is_recurrent, select_rows
 from synthgen.lm.forward import completion_logits, packs, prefill
 from synthgen.lm.sampling import Sampler
 from synthgen.lm.tokens import Tokens
@@ -59,6 +62,8 @@ class LanguageModel:
     tokens: Tokens
     weights: Weights
     batch_size: int
+    _reads: weakref.ref[PreTrainedModel] | None = None  # the models that were checked; see `synthgen.lm.batched`
+    _writes: weakref.ref[PreTrainedModel] | None = None
 
     @classmethod
     def open(cls, section: TeacherSection, *, lazy: bool = False) -> Self:
@@ -83,8 +88,11 @@ class LanguageModel:
     @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> list[Tensor]:
         """The log-probabilities along given completions: one (T, V) float32 tensor for each row. Row t of the tensor is
-        the distribution that predicts completion[t].
+        the distribution that predicts completion[t]. Raises TeacherError when the model cannot read batches.
         """
+        if self._reads is None or self._reads() is not self.weights.model:
+            check_padding(self.weights.model)
+            self._reads = weakref.ref(self.weights.model)
         rows = completion_logits(self.weights.model, prompts, completions, share=True)
         return [z.float().log_softmax(-1) for z in rows]
 
@@ -111,7 +119,7 @@ class LanguageModel:
     ) -> list[Written]:
         """Complete each prompt of one batch. After each step, `tick` receives the number of unfinished rows.
 
-        Raises TeacherError when memory runs out.
+        Raises TeacherError when memory runs out, or when the model cannot write in batches.
         """
         start = self._prefill([prompt.ids for prompt in prompts])
         device = self.weights.model.device
@@ -125,7 +133,7 @@ class LanguageModel:
             if not batch.live:
                 return batch.written()
             if index is not None:
-                start.cache.batch_select_indices(index)
+                select_rows(start.cache, index)
                 mask = mask[index]
             mask = torch.cat([mask, mask.new_ones(len(batch.live), 1)], 1)
             z_BV = self._step(start, mask, batch.last)
@@ -134,18 +142,39 @@ class LanguageModel:
         """Run the model on `last_B`, the last token of each row. Returns the logits (B, V) that predict the next token.
         `mask` already has a column for the last token.
         """
+        cached = _cached(self.weights.model, start.cache)
         out = self.weights.model(
             last_B[:, None],
-            attention_mask=mask,
+            attention_mask=mask if "past_key_values" in cached else mask[:, -1:],
             position_ids=start.shared + mask.sum(-1, keepdim=True) - 1,
-            past_key_values=start.cache,
             logits_to_keep=1,
+            **cached,
             **start.inputs,
         )
         return out.logits[:, -1].float()
 
+    def _check_writing(self) -> None:
+        """Raise TeacherError when the model writes a text of a batch with other logits than alone. Models whose rows
+        may be packed are not checked.
+        """
+        model = self.weights.model
+        if packs(model) or (self._writes is not None and self._writes() is model):
+            return
+
+        def last_logits(texts: Sequence[Sequence[int]]) -> Tensor:
+            cache, mask, logits_UV = self._padded(model, [text[:-1] for text in texts], 0, {})
+            rows = torch.arange(len(texts), device=model.device)
+            grow_in_place(cache, rows, 1)
+            start = _Prefilled(cache, mask, logits_UV, rows.tolist(), 0, {})
+            last_B = torch.tensor([text[-1] for text in texts], device=model.device)
+            return self._step(start, torch.cat([mask, mask.new_ones(len(texts), 1)], 1), last_B)
+
+        compare(model, "write", last_logits)
+        self._writes = weakref.ref(model)
+
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Prefilled:
         """Run the model once on the shared prefix of all prompts, and once on the rest of each distinct prompt."""
+        self._check_writing()
         model = self.weights.model
         distinct = list(dict.fromkeys(tuple(p) for p in prompts))
         row_of = {prompt: row for row, prompt in enumerate(distinct)}
@@ -179,8 +208,8 @@ class LanguageModel:
             ids,
             attention_mask=mask,
             position_ids=shared + (mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
             logits_to_keep=1,
+            **_cached(model, cache),
             **inputs,
         )
         return cache, mask, out.logits[:, -1]
@@ -199,7 +228,10 @@ class LanguageModel:
         likely_U = logp_UV.argmax(-1).tolist()
         score_UL = logp_UV[:, [ids[0] for ids in labels]].double()
         if any(len(ids) > 1 for ids in labels):
-            self._score_later_tokens(start, labels, score_UL)
+            if is_recurrent(start.cache):
+                self._read_later_tokens(list(dict.fromkeys(map(tuple, prompts))), labels, score_UL)
+            else:
+                self._score_later_tokens(start, labels, score_UL)
         probs = score_UL.exp().cpu().tolist()
         return [(probs[row], likely_U[row]) for row in start.rows]
 
@@ -209,7 +241,7 @@ class LanguageModel:
         """
         model, many = self.weights.model, len(score_UL)
         longer = [n for n, ids in enumerate(labels) if len(ids) > 1]
-        start.cache.batch_select_indices(torch.arange(many, device=model.device).repeat_interleave(len(longer)))
+        select_rows(start.cache, torch.arange(many, device=model.device).repeat_interleave(len(longer)))
         width = max(len(labels[n]) for n in longer) - 1
         rows = [([*labels[n][:-1], *[0] * width])[:width] for n in longer]
         ids = torch.tensor(rows, device=model.device).repeat(many, 1)
@@ -219,10 +251,29 @@ class LanguageModel:
             ids,
             attention_mask=wide,
             position_ids=start.shared + (wide.cumsum(-1) - 1)[:, -width:],
-            past_key_values=start.cache,
+            **_cached(model, start.cache),
             **start.inputs,
         ).logits
         logp = z.float().log_softmax(-1).view(many, len(longer), width, -1)
         for column, n in enumerate(longer):
             for position, token in enumerate(labels[n][1:]):
                 score_UL[:, n] += logp[:, column, position, token]
+
+    def _read_later_tokens(
+        self, distinct: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], score_UL: Tensor
+    ) -> None:
+        """The same as `_score_later_tokens`, for models with recurrent states. Some of these models read several tokens
+        after a cache as if nothing stood before them, so each prompt is read again with each label.
+        """
+        pairs = [(row, n) for row in range(len(distinct)) for n, ids in enumerate(labels) if len(ids) > 1]
+        read = self.logprobs([distinct[row] for row, _ in pairs], [labels[n] for _, n in pairs])
+        for (row, n), logp_TV in zip(pairs, read, strict=True):
+            score_UL[row, n] += sum(float(logp_TV[t, token]) for t, token in enumerate(labels[n]) if t)
+
+
+def _cached(model: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
+    """The argument that gives the cache to the model. It has another name in models that have only recurrent states,
+    such as Mamba. Such models read only the new tokens' part of a mask.
+    """
+    name = "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: cache}

@@ -52,11 +52,11 @@ class Tokens:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> Tokens:
         """Make a `Tokens` object. The end tokens of this object are the end tokens of the tokenizer and of the
-        generation config, and the token with which the chat template ends a turn.
+        generation config, and the tokens with which the chat template ends a turn and a call of a tool.
         """
         ends = generation.eos_token_id if generation else None
         ends = ends if isinstance(ends, list) else [ends]
-        every = [*ends, tokenizer.eos_token_id, turns.turn_end(tokenizer)]
+        every = [*ends, tokenizer.eos_token_id, turns.turn_end(tokenizer), turns.call_end(tokenizer)]
         return cls(tokenizer, frozenset(int(i) for i in every if i is not None))
 
     @cached_property
@@ -84,6 +84,10 @@ class Tokens:
     def answer(self, prompt: Sequence[Message], answer: Sequence[Message], tools: str | None = None) -> list[int]:
         """Token ids of an answer to a prompt, with the end of the turn; see `synthgen.lm.turns.answer_ids`."""
         return turns.answer_ids(self.tokenizer, prompt, answer, tools)
+
+    def without_end(self, text: str) -> str:
+        """The text without the characters of the tokens that end a turn; see `synthgen.lm.turns.without_end`."""
+        return turns.without_end(self.tokenizer, text)
 
     def render_each(self, prompts: Sequence[tuple[Sequence[Message], bool]]) -> list[list[int]]:
         """Token ids of each prompt. A prompt is a pair: its messages, and whether the last message is unfinished."""

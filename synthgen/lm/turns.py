@@ -6,10 +6,14 @@
 For a plain text, the ids are the text's tokens and the token that ends a turn, unless the template begins every answer
 with reasoning. In all other cases (reasoning, calls of tools, several messages), the conversation is rendered with and
 without the answer, and the difference is the answer.
+
+Some templates begin every answer with reasoning, and leave the reasoning out of a rendered answer (DeepSeek R1). There,
+the answer is the reasoning, the closing tag and the text.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -25,6 +29,8 @@ from synthgen.records import Message
 
 _OPENED = ("<think>", "<thinking>", "<thought>", "<reasoning>")
 """Tags that a template may write at the end of a prompt, so that the answer begins with reasoning."""
+_QUESTION: list[Message] = [{"role": "user", "content": "question"}]
+_TOOL = json.dumps([{"type": "function", "function": {"name": "look", "description": "", "parameters": {}}}])
 
 _WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no template
 
@@ -32,12 +38,14 @@ _WORD = f"end{secrets.token_hex(8)}end"  # a random word, which is in no templat
 @dataclass(frozen=True)
 class _Turn:
     """How a chat template writes an assistant's turn. `end` is the special token that the template puts after the turn,
-    or None when the template puts no special token there. `thinks` says whether the prompt ends with the beginning of
-    reasoning.
+    or None when the template puts no special token there. `call_end` is the same for a turn that calls a tool. `opened`
+    is the tag, with the space after it, with which a prompt ends if the template begins every answer with reasoning;
+    otherwise it is empty.
     """
 
     end: int | None
-    thinks: bool = False
+    call_end: int | None = None
+    opened: str = ""
 
 
 _TURNS: WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, _Turn]] = WeakKeyDictionary()
@@ -69,19 +77,52 @@ def _turn_of(tokenizer: PreTrainedTokenizerBase) -> _Turn:
     return known[template]
 
 
+def call_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of the special token that the chat template puts after a call of a tool, such as that of <|call|>. None
+    when the template puts no special token there, and when the template shows no calls.
+    """
+    return _turn_of(tokenizer).call_end
+
+
 def _read_turn(tokenizer: PreTrainedTokenizerBase) -> _Turn:
     if not tokenizer.chat_template:
         return _Turn(None)
-    question: list[Message] = [{"role": "user", "content": "question"}]
     try:
-        prompt = rendered(tokenizer, question)
-        whole = rendered(tokenizer, [*question, {"role": "assistant", "content": _WORD}], is_open=True)
+        prompt = rendered(tokenizer, _QUESTION)
     except TeacherError:  # the rows themselves are rendered later, and their error is reported
         return _Turn(None)
+    ends = _specials_after(tokenizer, {"role": "assistant", "content": _WORD}, None)
+    tag = next(filter(prompt.rstrip().endswith, _OPENED), "")
+    opened = prompt[prompt.rindex(tag) :] if tag else ""
+    return _Turn(ends[0] if ends else None, _read_call_end(tokenizer, ends), opened)
+
+
+def _read_call_end(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> int | None:
+    """See `call_end`. `ends` are the special tokens after a plain answer. If there are none, the template ends turns by
+    text, and a special token after a call belongs to the call.
+    """
+    function = {"name": "look", "arguments": {"key": _WORD}}
+    calls = json.dumps([{"id": "abcdefghi", "type": "function", "function": function}])
+    message: Message = {"role": "assistant", "content": "", "tool_calls": calls}
+    found = _specials_after(tokenizer, message, _TOOL) or _specials_after(tokenizer, message, None) if ends else []
+    usual = [token for token in found if token in (ends[0], tokenizer.eos_token_id)]
+    return next(iter(usual or found[-1:]), None)
+
+
+def _specials_after(tokenizer: PreTrainedTokenizerBase, message: Message, tools: str | None) -> list[int]:
+    """The special tokens that the template puts after `message`, which has the random word in its content or in a call
+    of a tool. Empty when other text follows the content, or when the template does not show the message.
+    """
+    try:
+        whole = rendered(tokenizer, [*_QUESTION, message], is_open=True, tools=tools)
+    except TeacherError:
+        return []
     _, found, after = whole.rpartition(_WORD)
     ids = list(tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]) if found else []
-    end = int(ids[0]) if ids and ids[0] in control_of(tokenizer).ids else None
-    return _Turn(end, prompt.rstrip().endswith(_OPENED))
+    special = control_of(tokenizer).ids
+    if message.get("content") and ids and ids[0] not in special:
+        return []
+    return [int(token) for token in ids if token in special]
 
 
 def completion_ids(
@@ -100,16 +141,19 @@ def completion_ids(
     return [*plain_ids(tokenizer, text), *_known(turn_end(tokenizer))]
 
 
-def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text without the characters of a token that ends a turn, if the text ends with them. Texts in a data set for
-    one model often end with the end token of that model. If this token were kept, the answer would have two end tokens.
+def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the tokens that end a turn, if the text ends with the characters of such tokens. Texts in a data
+    set for one model often end with the end tokens of that model. If these tokens were kept, the answer would have two
+    ends.
     """
-    cut = text.rstrip()
-    for token in (turn_end(tokenizer), tokenizer.eos_token_id):
-        written = "" if token is None else str(tokenizer.convert_ids_to_tokens(int(token)))
-        if written and cut.endswith(written):
-            return cut[: -len(written)]
-    return text
+    ends = (turn_end(tokenizer), tokenizer.eos_token_id, call_end(tokenizer))
+    written = {str(tokenizer.convert_ids_to_tokens(int(token))) for token in ends if token is not None}
+    while True:
+        cut = text.rstrip()
+        end = next((end for end in written if end and cut.endswith(end)), None)
+        if end is None:
+            return text
+        text = cut[: -len(end)]
 
 
 def answer_ids(
@@ -121,14 +165,39 @@ def answer_ids(
     When the last message of `prompt` is the assistant's, the answer continues this message. Raises TeacherError when
     the template cannot show the answer.
     """
-    plain = is_plain(answer)
-    if plain and (_continues(prompt) or not _turn_of(tokenizer).thinks):
-        return completion_ids(tokenizer, (), _without_end(tokenizer, str(answer[0].get("content") or "")))
+    opened = "" if _continues(prompt) else _turn_of(tokenizer).opened
+    answer = [_ended_once(tokenizer, message) for message in answer]
+    text, tag = str(answer[0].get("content") or ""), opened.strip()
+    if is_plain(answer) and text.lstrip().startswith(tag):
+        return completion_ids(tokenizer, (), _without_tag(text, opened) if tag else text)
     if _continues(prompt):
         raise TeacherError(
             "an answer with reasoning or calls of tools cannot continue a message that the assistant began",
             "move the beginning of the answer from the prompt to the completion",
         )
+    try:
+        return _rendered_answer(tokenizer, prompt, answer, tools)
+    except TeacherError:
+        if not opened or len(answer) > 1 or answer[0].get("tool_calls"):
+            raise
+        thoughts = str(answer[0].get("reasoning_content") or "").strip("\n")
+        return completion_ids(tokenizer, (), f"{thoughts}\n</{tag[1:]}\n\n{text}")
+
+
+def _without_tag(text: str, opened: str) -> str:
+    """The text without its opening tag, with which the prompt already ends."""
+    return text.lstrip().removeprefix(opened).removeprefix(opened.strip())
+
+
+def _ended_once(tokenizer: PreTrainedTokenizerBase, message: Message) -> Message:
+    content = message.get("content")
+    return {**message, "content": without_end(tokenizer, content)} if content else message
+
+
+def _rendered_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: Sequence[Message], tools: str | None
+) -> list[int]:
+    """The token ids by which the rendered conversation with the answer is longer than the conversation without it."""
     control, whole = control_of(tokenizer), [*prompt, *answer]
     if control.in_conversation(whole, tools):
         whole, tools = control.hidden(whole), control.hidden_text(tools)
@@ -153,14 +222,20 @@ def is_plain(answer: Sequence[Message]) -> bool:
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, control: Control, text: str) -> list[int]:
-    """The token ids of a rendered answer up to its last end token. Text that the template puts after this token, such
-    as a line break, is left out. A missing end token is added.
+    """The token ids of a rendered answer up to its end token. Text that the template puts after this token, such as a
+    line break or a further end token, is left out. A missing end token is added.
     """
     end = turn_end(tokenizer)
     marked = control.word in text
     ids = control.rendered_ids(text) if marked else list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    last = max((place for place, token in enumerate(ids) if token in (end, tokenizer.eos_token_id)), default=-1)
-    return ids[: last + 1] if last >= 0 else [*ids, *_known(end)]
+    ends = (end, tokenizer.eos_token_id, call_end(tokenizer))
+    places = [place for place, token in enumerate(ids) if token in ends]
+    if not places:
+        return [*ids, *_known(end)]
+    last = places.pop()
+    while places and not str(tokenizer.decode(ids[places[-1] + 1 : last])).strip():
+        last = places.pop()
+    return ids[: last + 1]
 
 
 def _known(token: int | None) -> tuple[int, ...]:

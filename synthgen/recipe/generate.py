@@ -12,13 +12,14 @@ from pydantic import Field, field_validator
 from synthgen.tables.json_schemas import JsonSchema
 from synthgen.tables.section import Count, Rule, Section
 
-_AROUND = " \t.!。！\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not count when labels are compared
+_AROUND = " \t\"'“”‘’«»„*_`()[]{}"  # characters around a label that do not count when labels are compared
+_ENDS = ".!。！"  # characters after a label that do not count; before a label they do: ".5" is not "5"
 
 
 def plain_label(text: str) -> str:
     """A label without case, quotes, emphasis and final period. Labels with the same form count as the same label."""
     words = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    return words.strip(_AROUND) or words
+    return words.rstrip(_AROUND + _ENDS).lstrip(_AROUND) or words
 
 
 class Budget(Section):

@@ -16,6 +16,13 @@ from synthgen.sources import LICENSE_COLUMNS
 
 Row = dict[str, object]
 Convert = Callable[[object], object]
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 _PLAIN = (str, int, float, bool)
 
 
@@ -43,7 +50,7 @@ def _convert(kind: pa.DataType) -> Convert | None:
     if pa.types.is_struct(kind):
         parts = converter(pa.schema(list(kind)))
         return partial(_parts_converted, parts) if parts else None
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if any(is_list(kind) for is_list in _LISTS):
         inner = _convert(kind.value_type)
         return (lambda value: list(map(inner, value)) if isinstance(value, list) else value) if inner else None
     return _convert(kind.value_type) if pa.types.is_dictionary(kind) else None

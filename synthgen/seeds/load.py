@@ -16,7 +16,7 @@ from synthgen.recipe import SeedSource, Split
 from synthgen.seeds.groups import mask, side
 from synthgen.seeds.rows import Row, Where, read_rows
 from synthgen.seeds.store import Seed, Seeds, copy_id
-from synthgen.values import accepted, is_blank
+from synthgen.values import accepted, is_blank, is_unseen
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
@@ -81,7 +81,7 @@ def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: W
         question = text(fields)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error.message}", error.hint) from None
-    if not question or question.isspace():
+    if is_unseen(question):
         raise RecipeError(f"{where}: the question is empty", "leave the row out of the file, or fill it in")
     group = _column(row, source.group, where) if source.group else None
     on = side(mask(question) if group is None or is_blank(group) else str(group), split)
@@ -90,7 +90,7 @@ def _seed(source: SeedSource, split: Split, text: Callable[[Row], str], where: W
 
 def _id(row: Row, column: str, where: Where) -> str:
     value = _column(row, column, where)
-    if type(value) is str and value and not value.isspace():  # by far the most frequent case
+    if type(value) is str and not is_unseen(value):  # by far the most frequent case
         return value
     if is_blank(value):
         raise RecipeError(f"{where}: no id in column '{column}'", "fill it in, or leave out `id` under seeds")

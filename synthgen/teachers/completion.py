@@ -22,28 +22,9 @@ _MOST_LOGPROB = 1e-4  # rounding may make the log-probability of a certain token
 # upper bound of the total probability of one position's most probable tokens; more than 1 because of rounding
 _MOST_MASS = 1.02
 _MOST_NAME = 300  # maximum number of characters of a model's name
-_MOST_ERROR = 500  # maximum number of characters of an error's message
-# Error codes that are words, and the HTTP status with the same meaning.
-_STATUSES = {
-    "resource_exhausted": 429,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "too_many_requests": 429,
-    "insufficient_quota": 429,
-    "unauthenticated": 401,
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "permission_denied": 403,
-    "invalid_argument": 400,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "content_filter": 400,
-    "unavailable": 503,
-    "overloaded_error": 503,
-    "internal": 500,
-    "server_error": 500,
-}
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details")
+_REASONING_KEYS = (
+    "reasoning_content", "reasoning", "thinking", "thoughts", "reasoning_details", "reasoning_text", "thinking_blocks",
+)  # fmt: skip
 _TEXT_PARTS = ("text", "output_text")
 _THOUGHT_PARTS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "summary_text", "reasoning_text")
 _HIDDEN_PARTS = ("redacted_thinking", "reasoning.encrypted")
@@ -86,13 +67,17 @@ def parsed(body: bytes) -> object:
         return from_json(body, cache_strings="keys", allow_inf_nan=False)
     except ValueError:
         body = body.removeprefix(b"\xef\xbb\xbf")
-        if not _HALF.search(body):
-            return from_json(body, allow_inf_nan=False)
-        whole = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape.group(1) else escape.group(), body)
-        return from_json(whole, allow_inf_nan=False)
+        return from_json(_without_halves(body), allow_inf_nan=False)
     finally:
         if searching:
             gc.enable()
+
+
+def _without_halves(body: bytes) -> bytes:
+    """JSON text in which each escape of half a surrogate pair is replaced by the escape of U+FFFD."""
+    if not _HALF.search(body):
+        return body
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape.group(1) else escape.group(), body)
 
 
 def reply_object(body: bytes) -> Mapping[str, object]:
@@ -124,11 +109,13 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
         raise BadReply("server", f"the server broke off its answer (finish_reason: {_named(choice)})")
     if finish == "content_filter":
         raise BadReply("content_filter", f"the provider withheld the answer (finish_reason: {_named(choice)})")
-    if finish == "refusal" or (refusal and not text.strip()):
+    if filtered := _filtered(choice):
+        raise BadReply("content_filter", f"the provider withheld a part of the answer (filtered: {filtered})")
+    if finish == "refusal" or (refusal.strip() if isinstance(refusal, str) else refusal):
         raise BadReply("refusal", f"refused: {refusal if isinstance(refusal, str) else text}"[:300])
     if finish == "unknown":
         raise BadReply("finish", f"finish_reason is {_named(choice)}, so the answer may not be complete")
-    calls = _tool_calls(message.get("tool_calls"), cut=finish == "length")
+    calls = _tool_calls(_called(message), cut=finish == "length")
     if finish == "tool_calls" and calls is None:
         raise BadReply("tool_call", "finish_reason says that tools are called, but the answer calls none")
     reasoning = _reasoning(message) or "\n\n".join(thoughts) or None
@@ -136,40 +123,6 @@ def completion(value: Mapping[str, object], bill: Bill) -> Completion:
     return Completion(
         text, reasoning, finish, tool_calls=calls, logprobs=_logprobs(choice), model=_model(value), bill=paid
     )
-
-
-class ErrorIn(NamedTuple):
-    """An error inside a reply with status 200. `status` is the HTTP status that the error names, or None."""
-
-    code: str
-    message: str
-    status: int | None
-
-
-def error_in(value: object) -> ErrorIn | None:
-    """The error that a reply with status 200 contains instead of an answer, or None."""
-    if isinstance(value, list) and len(value) == 1:  # Gemini: [{"error": …}]
-        value = value[0]
-    if not isinstance(value, dict):
-        return None
-    choices = value.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    found: object = value.get("error")
-    if not found and isinstance(first, dict):
-        found = first.get("error")
-    if not found and first is None and "error" in (value.get("object"), value.get("type")):
-        found = value
-    if not found:
-        return None
-    if not isinstance(found, dict):
-        return ErrorIn("", str(found)[:_MOST_ERROR], None)
-    names = [str(found.get(name) or "") for name in ("code", "status", "type")]
-    message = str(found.get("message") or "")[:_MOST_ERROR]
-    if first is not None and not message and set(names) <= {"", "0"}:
-        return None  # the error is empty, and there is an answer
-    statuses = [int(name[:3]) for name in names if re.fullmatch(r"[45][0-9][0-9](?:\.0)?", name)]
-    statuses += [_STATUSES[name.lower()] for name in names if name.lower() in _STATUSES]
-    return ErrorIn(" ".join(name for name in names if name)[:100], message or "no message", next(iter(statuses), None))
 
 
 def _choice(value: Mapping[str, object]) -> Mapping[str, object]:
@@ -198,6 +151,8 @@ def _content(value: object) -> tuple[str, list[str]]:
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(part, str):
             texts.append(part)
+        elif kind is not None and part.get("thought") is True:  # Gemini: the part's text is reasoning
+            thoughts.append(_thought(part))
         elif kind in _TEXT_PARTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind in _THOUGHT_PARTS:
@@ -238,6 +193,12 @@ def _reasoning(message: Mapping[str, object]) -> str | None:
     return None
 
 
+def _called(message: Mapping[str, object]) -> object:
+    """The tool calls in a message. Older servers have one call, under the key `function_call`."""
+    calls, old = message.get("tool_calls"), message.get("function_call")
+    return calls if calls or not old else [{"type": "function", "function": old}]
+
+
 def _tool_calls(value: object, *, cut: bool) -> str | None:
     """The tool calls as JSON text, or None when there are none. With `cut`, the reply was cut off, so the last call may
     be incomplete.
@@ -246,6 +207,7 @@ def _tool_calls(value: object, *, cut: bool) -> str | None:
         return None
     if not isinstance(value, list):
         raise BadReply("schema", "tool_calls is not a list")
+    calls = []
     for call in value:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
@@ -253,13 +215,33 @@ def _tool_calls(value: object, *, cut: bool) -> str | None:
         arguments, name = function.get("arguments"), function["name"][:80]
         if isinstance(arguments, str) and arguments.strip():
             try:
-                from_json(arguments, allow_inf_nan=False)
+                function = {**function, "arguments": _json_text(arguments)}
             except ValueError:
                 why = "were cut off" if cut else "are not JSON"
                 raise BadReply("tool_call", f"the arguments of tool '{name}' {why}") from None
         elif arguments is not None and not isinstance(arguments, str | dict):
             raise BadReply("tool_call", f"the arguments of tool '{name}' are not JSON")
-    return json.dumps(value, ensure_ascii=False)
+        calls.append({**call, "function": function})
+    return json.dumps(calls, ensure_ascii=False)
+
+
+def _json_text(text: str) -> str:
+    """The JSON text, in which half of a surrogate pair becomes U+FFFD. Raises ValueError when it is not JSON."""
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        whole = _without_halves(text.encode())
+        from_json(whole, allow_inf_nan=False)
+        return whole.decode()
+    return text
+
+
+def _filtered(choice: Mapping[str, object]) -> str:
+    """The categories of Azure's filter that removed text from the answer."""
+    results = choice.get("content_filter_results")
+    if not isinstance(results, dict):
+        return ""
+    return ", ".join(str(name) for name, one in results.items() if isinstance(one, dict) and one.get("filtered"))[:200]
 
 
 def _model(value: Mapping[str, object]) -> str | None:

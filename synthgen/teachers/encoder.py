@@ -33,9 +33,14 @@ from synthgen.teachers.labels import most_likely
 def context_of(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """The maximum number of tokens that an encoder can read."""
     room = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
-    # RoBERTa models number the positions from pad_token_id + 1 on.
-    offset = int(config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    return min(room - offset, int(tokenizer.model_max_length or room))
+    first = 0
+    if any(name in config.model_type for name in _AFTER_PADDING):
+        first = 2 if config.model_type == "mpnet" else int(config.pad_token_id or 0) + 1
+    return min(room - first, int(tokenizer.model_max_length or room))
+
+
+# Architectures that number the positions of tokens from pad_token_id + 1 on, so that some positions are never used.
+_AFTER_PADDING = ("roberta", "camembert", "mpnet", "data2vec-text", "xmod", "ibert", "longformer", "luke")
 
 
 def padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> dict[str, Tensor]:

@@ -8,7 +8,11 @@ ERROR = "error"
 # Finish reasons in lower case, and what they mean.
 _ENDS = {
     **dict.fromkeys(
-        ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "end", "done"), "stop"
+        (
+            "stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "end", "done", "finish",
+            "finished", "endoftext", "end_of_text", "normal",
+        ),
+        "stop",
     ),
     **dict.fromkeys(
         (
@@ -23,7 +27,7 @@ _ENDS = {
         (
             "content_filter", "content_filtered", "contentfilter", "filtered", "safety", "recitation", "language",
             "blocklist", "prohibited_content", "spii", "image_safety", "guardrail_intervened", "guardrails",
-            "error_toxic", "sensitive", "moderation",
+            "error_toxic", "sensitive", "moderation", "blacklist",
         ),
         "content_filter",
     ),
@@ -44,12 +48,11 @@ def finish_reason(value: object, native: object = None) -> str:
     """One of `records.FINISH_REASONS`, or `ERROR`. `value` is the server's finish reason.
 
     `native` is the reason of the provider behind a gateway, if the gateway reports it. Some gateways map the provider's
-    reason wrongly to "stop". Therefore, if the native reason is known, the worse of the two reasons is returned.
+    reason wrongly to "stop", above all a reason that they do not know. Therefore the worse of the two reasons is
+    returned, and an unknown native reason is worse than "stop".
     """
     reason = _mapped(value)
-    if native is None or (behind := _mapped(native)) == "unknown":
-        return reason
-    return max(reason, behind, key=_SEVERITY.index)
+    return reason if native is None or native == "" else max(reason, _mapped(native), key=_SEVERITY.index)
 
 
 def _mapped(value: object) -> str:
@@ -59,7 +62,12 @@ def _mapped(value: object) -> str:
         return "unknown"
     if value in _ENDS:  # the usual case
         return _ENDS[value]
-    # Some servers add details: "content_filter: RECITATION".
-    name = value.partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
-    name = name.removeprefix("finish_reason_").removeprefix("finishreason.").removeprefix("stop_reason_")
-    return _ENDS.get(name, "unknown")
+    # Some servers add details: "content_filter: RECITATION". The details may be worse than the reason itself.
+    name, _, details = value.partition(":")
+    parts = [_ENDS.get(_plain(part), "unknown") for part in (name, details) if part.strip()]
+    return max(parts, key=_SEVERITY.index, default="unknown")
+
+
+def _plain(name: str) -> str:
+    name = name.strip().lower().replace("-", "_").replace(" ", "_")
+    return name.removeprefix("finish_reason_").removeprefix("finishreason.").removeprefix("stop_reason_")

@@ -16,7 +16,8 @@ from synthgen.logits import TopK
 from synthgen.records import FINISH_REASONS
 from synthgen.requests import Request
 from synthgen.teachers.base import Reply
-from synthgen.teachers.reasoning import split_reasoning
+from synthgen.teachers.reasoning import holds_call, split_reasoning
+from synthgen.values import is_unseen
 
 _SUM = 1e-3  # how far the sum of label probabilities may be from 1
 _MOST_LOGPROB = 1e-3  # rounding may make a log-probability slightly larger than 0
@@ -63,6 +64,12 @@ def _answer(request: Request, reply: Reply) -> Reply:
     if request.kind != "sample":
         return reply
     reply.text.encode()  # `encode` raises an error for half of a surrogate pair, which cannot be written to a file
+    if holds_call(reply.text):
+        return failed(
+            reply,
+            "tool_call",
+            "the answer is a tool call that the server left in the text, in the model's control tokens",
+        )
     parts = split_reasoning(reply.text)
     if parts.answer == reply.text and parts.complete:
         return reply
@@ -71,7 +78,7 @@ def _answer(request: Request, reply: Reply) -> Reply:
     reasoning = "\n\n".join(part for part in (reply.reasoning, parts.reasoning) if part) or None
     if not parts.complete:
         return failed(reply, "empty", "the answer ends inside the reasoning; raise generate.max_new_tokens")
-    if not parts.answer.strip() and not reply.tool_calls:
+    if is_unseen(parts.answer) and not reply.tool_calls:
         return failed(reply, "empty", "the answer has no text besides reasoning and control tokens")
     return replace(reply, text=parts.answer, reasoning=reasoning)
 

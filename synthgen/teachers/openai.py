@@ -27,16 +27,18 @@ from synthgen.requests import Request
 from synthgen.tables.engines import ApiTeacher
 from synthgen.teachers.base import Call, Identity, Refused, Reply, TeacherOptions
 from synthgen.teachers.chat import outgoing, prompt_was_cut, why_empty
-from synthgen.teachers.completion import Completion, completion, error_in, reply_object
+from synthgen.teachers.completion import Completion, completion, reply_object
 from synthgen.teachers.gate import admitted, failed
 from synthgen.teachers.labels import classified
 from synthgen.teachers.reasoning import split_reasoning
 from synthgen.teachers.refusals import error_with_200, refusal
 from synthgen.teachers.sent import LABEL_TOKENS, LIMITS, as_sent, most_completion
 from synthgen.teachers.served import same_model
+from synthgen.teachers.server_errors import error_in
 from synthgen.teachers.server_tokens import TokenMap, UnknownToken
 from synthgen.teachers.structured import mismatch
 from synthgen.teachers.usage import BadReply, Bill, bill_of
+from synthgen.values import is_unseen
 
 if TYPE_CHECKING:
     import aiohttp
@@ -221,7 +223,7 @@ class ApiModel:
         """The reply with the answer, or with a failure. Raises UnknownToken."""
         usage, served = answer.bill.usage, answer.model
         paid |= {"usage": usage, "bill": answer.bill}
-        if not answer.text.strip() and not answer.tool_calls:
+        if is_unseen(answer.text) and not answer.tool_calls:
             return self._failed(Reply(**paid), "empty", why_empty(answer.finish, usage))
         reply = Reply(
             text=answer.text,

@@ -28,13 +28,17 @@ class Parts(NamedTuple):
 
 # Pairs of tags around reasoning, as regular expressions, with the models that write them.
 _PAIRS = (
-    (r"<(?:think|thinking|thought|thoughts|reasoning)>", r"</(?:think|thinking|thought|thoughts|reasoning)>"),
+    (
+        r"<(?:think|thinking|thought|thoughts|reasoning)(?:\s\w{1,40}=[^<>\n]{0,100})?>",
+        r"</(?:think|thinking|thought|thoughts|reasoning)>",
+    ),
     (r"<seed:think>", r"</seed:think>"),  # Seed-OSS
     (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
     (r"◁think▷", r"◁/think▷"),  # Kimi
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # OpenThinker, Sky-T1
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
     (r"<unused94>(?:thought)?", r"<unused95>"),  # MedGemma
+    (r"<\|channel>(?:thought\b)?", r"<channel\|>"),  # Gemma 4
 )
 _TAG = re.compile(
     rf"(?P<open>{'|'.join(opening for opening, _ in _PAIRS)})|(?P<close>{'|'.join(closing for _, closing in _PAIRS)})",
@@ -44,6 +48,18 @@ _SOLUTION = re.compile(
     r"\s*(?:<\|begin_of_solution\|>|<\|START_RESPONSE\|>)(.*?)(?:<\|end_of_solution\|>|<\|END_RESPONSE\|>|\Z)\s*",
     re.DOTALL,
 )
+# Models that announce the answer in words: Granite and Apriel.
+_ANNOUNCED = re.compile(
+    r"(?:\s*Here(?: is|'s) my thought process:(?P<thought>.*?)\n[ \t]{0,8}Here(?: is|'s) my response:"
+    r"|(?P<steps>.*?)(?:\A|\n)\[BEGIN FINAL RESPONSE\])(?P<answer>.*?)(?:\[END FINAL RESPONSE\]|\Z)",
+    re.DOTALL,
+)
+# Control tokens with which a model begins a tool call: Mistral, Llama, DeepSeek, Kimi, Granite, FunctionGemma.
+_CALL = re.compile(
+    r"^[ \t]{0,8}(?:\[TOOL_CALLS\]|<\|python_tag\|>|<｜tool▁calls?▁begin｜>|<\|tool_calls?(?:_section)?_begin\|>"
+    r"|<\|tool_call\|>|<start_function_call>)",
+    re.MULTILINE,
+)
 # Harmony, the format of gpt-oss: <|channel|>NAME<|message|>TEXT, up to the next control token.
 _CHANNEL = re.compile(r"<\|channel\|>\s{0,4}(\w{1,40})\b[^<]{0,200}(?:<\|constrain\|>[^<]{0,200})?<\|message\|>")
 _HARMONY_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
@@ -52,7 +68,7 @@ _BARE_OPEN = re.compile(r"\s*(?:analysis|commentary)(?=[A-Z])")
 # Tokens that end a turn or begin the next one. Text after the first such token is not part of the answer.
 _END = re.compile(
     r"(?P<sure><\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|return|END_OF_TURN_TOKEN|im_start|start_header_id)\|>"
-    r"|<end_of_turn>|<start_of_turn>|<｜end▁of▁sentence｜>|<｜User｜>)"
+    r"|<end_of_turn>|<start_of_turn>|<turn\|>|<\|turn>|<｜end▁of▁sentence｜>|<｜User｜>)"
     r"|<\|(?:end|eos|end_of_turn|eot|user|system|assistant)\|>|<eos>|</s>"
 )
 _ROLES = ("<|user|>", "<|system|>", "<|assistant|>")
@@ -61,7 +77,7 @@ _ROLE = re.compile(r"\s*(?:<\||<start_of_turn>|</?s>|<｜|\[INST\]|\Z)")
 _HEADER = re.compile(
     r"\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>)\s*)*"
     r"(?:<\|im_start\|>\s*assistant\s*\n?|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>\s*"
-    r"|<start_of_turn>\s*(?:model|assistant)\s*\n?|<\|assistant\|>\s*|<\|start\|>\s*assistant\s*|<｜Assistant｜>"
+    r"|(?:<start_of_turn>|<\|turn>)\s*(?:model|assistant)\s*\n?|<\|assistant\|>\s*|<\|start\|>\s*assistant\s*|<｜Assistant｜>"
     r"|(?:\[INST\].*?)?\[/INST\]\s*)?",
     re.DOTALL,
 )
@@ -71,7 +87,10 @@ _FENCE = "```"
 _NEAR = 1024  # number of characters before a tag that are searched
 # Every pattern above needs one of these characters or words. Most texts contain none of these characters and words, so
 # one search is enough for most texts.
-_LIKELY = re.compile(r"[<◁]|\[/?(?:THINK|INST)\]|\A\s{0,9}(?:analysis|commentary)[A-Z]", re.IGNORECASE)
+_LIKELY = re.compile(
+    r"[<◁]|\[/?(?:THINK|INST)\]|\[BEGIN FINAL|\A\s{0,9}(?:(?:analysis|commentary)[A-Z]|Here(?: is|'s) my thought)",
+    re.IGNORECASE,
+)
 
 
 def split_reasoning(text: str) -> Parts:
@@ -81,9 +100,9 @@ def split_reasoning(text: str) -> Parts:
     """
     if not _LIKELY.search(text):
         return Parts(text, None, True)
-    harmony = _harmony(text)
-    if harmony is not None:
-        return harmony
+    apart = _harmony(text) or _announced(text)
+    if apart is not None:
+        return apart
     header = _HEADER.match(text)
     struck = text.lstrip().startswith("<s>") and not text.rstrip().endswith("</s>") and "</s>" in text  # HTML
     body = text[header.end() :] if header and header.group().strip() and not struck else text
@@ -97,6 +116,19 @@ def split_reasoning(text: str) -> Parts:
         body = solution.group(1).strip()
     reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip()) or None
     return Parts(body.strip() if thoughts else body, reasoning, complete, cut)
+
+
+def holds_call(text: str) -> bool:
+    """Whether a line of a reply, outside of code, begins with the control token of a tool call. The server did not read
+    this call, and in training the token would be ordinary characters.
+    """
+    fences = counted = 0
+    for call in _CALL.finditer(text) if "<" in text or "[TOOL" in text else ():
+        fences += text.count(_FENCE, counted, call.start())
+        counted = call.start()
+        if fences % 2 == 0:
+            return True
+    return False
 
 
 def _end_of_turn(text: str) -> int | None:
@@ -214,3 +246,14 @@ def _harmony(text: str) -> Parts | None:
         return Parts("", text[opening.end() :].strip() or None, False)
     first = finals[0]
     return Parts(text[first.end() :].strip(), text[opening.end() : first.start()].strip() or None, True)
+
+
+def _announced(text: str) -> Parts | None:
+    """Split a text that announces its answer in words. None when the text does not."""
+    if "[BEGIN FINAL RESPONSE]" not in text and "my response:" not in text:
+        return None
+    found = _ANNOUNCED.match(text)
+    if found is None or text.count(_FENCE, 0, found.start("answer")) % 2:
+        return None
+    thought = (found["thought"] or found["steps"] or "").strip()
+    return Parts(found["answer"].strip(), thought or None, True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 
 from synthgen.teachers.base import Refused
 from synthgen.teachers.chat import error_of, retry_after
-from synthgen.teachers.completion import error_in, parsed
+from synthgen.teachers.completion import parsed
+from synthgen.teachers.server_errors import error_in
 
 _QUOTA = ("insufficient_quota", "billing", "credit", "payment")
 _CONTEXT = ("context length", "context_length", "context window", "maximum context", "too many tokens", "too long")
@@ -16,9 +18,11 @@ _MOST = 500  # maximum number of characters of a reason
 # The HTTP status that fits an error without a status, by phrases in its message. The message may quote the prompt, so
 # no phrase is mapped to a status that stops the run.
 _STATUS = (
-    (429, ("rate limit", "too many requests")),
+    (429, ("rate limit", "too many requests", "request limit", "throttl")),
     (400, (*_FILTER, *_CONTEXT)),
 )
+
+_CHOICE = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 
 Clean = Callable[[str], str]
 """A function that removes the API key from a text."""
@@ -51,7 +55,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, clean: Clean) 
 
 def error_with_200(body: bytes, headers: Mapping[str, str], clean: Clean) -> Refused | None:
     """The `Refused` exception for a response with status 200 that contains an error instead of an answer, or None."""
-    if b'"error"' not in body:
+    if b'"error"' not in body and _CHOICE.search(body):  # the usual case
         return None
     try:
         error = error_in(parsed(body))
@@ -59,7 +63,7 @@ def error_with_200(body: bytes, headers: Mapping[str, str], clean: Clean) -> Ref
         return None  # `ApiModel.read` reports the error
     if error is None:
         return None
-    known = error.message.lower()
+    known = f"{error.code} {error.message}".lower()
     likely = next((code for code, phrases in _STATUS if any(phrase in known for phrase in phrases)), 502)
     whole = json.dumps({"error": {"message": error.message, "code": error.code}}).encode()
     problem = refusal(error.status or likely, headers, whole, clean)

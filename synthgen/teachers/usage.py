@@ -65,13 +65,14 @@ def bill_of(reply: Mapping[str, object], asked_tier: object = None, *, batched: 
     Some servers count reasoning separately from the completion. The total is then larger than the sum of the other
     counts, and the difference is added to the completion's tokens.
     """
-    tier = reply.get("service_tier")
+    given, tier = reply.get("usage"), reply.get("service_tier")
+    if tier is None and isinstance(given, dict):
+        tier = given.get("service_tier")  # Anthropic
     if tier is not None and not isinstance(tier, str):
         raise BadReply("usage", f"service_tier is {_shown(tier)}, not text")
     unusual = unusual_tier(tier or asked_tier)
     if batched and unusual == _BATCH:
         unusual = None
-    given = reply.get("usage")
     if given is None:
         return Bill(None, None, unusual)
     if not isinstance(given, dict):

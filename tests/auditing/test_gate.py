@@ -161,6 +161,11 @@ def test_sources_that_cannot_be_read_are_judged_most_strictly():
     assert given_sources("[not JSON") == given_sources("[1, null]") == given_sources(None) == []
     assert given_sources(["https://example.org", {"title": "a page"}]) == [], "a user's own column"
     assert given_sources("https://example.org") == []
+    for hidden in (json.dumps([good]).encode(), [json.dumps(good)], [[good]], [[json.dumps(good).encode()]]):
+        assert given_sources(hidden) == [good], hidden
+    for unreadable in (str([good]), f"[{json.dumps(good)}", [str(good)], "[" * 100_000):
+        assert [(one["role"], one["license"]) for one in given_sources(unreadable)] == [("generator", "unknown")]
+    assert given_sources("[1] on a license: see there") == given_sources(b"\xff[{") == []
 
 
 def test_a_refusal_says_which_command_audits_the_student(rows, tmp_path):

@@ -140,6 +140,10 @@ def test_scores_are_kept_for_the_same_weights_and_texts_only(small, tmp_path, mo
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "bias").iterdir()} == kept
     assert scored(small, "she went") != first != scored(other, "she left")
     assert len(list((tmp_path / "cache" / "bias").iterdir())) == 3
+    for name in kept:
+        for damage in ("[1.0]", "{}", "[NaN, 1.0]", "[[1.0, 2.0]]", "nothing", "[null, 1.0]"):
+            (tmp_path / "cache" / "bias" / name).write_text(damage)
+            assert scored(small, "she left") == first, f"{damage} is computed again"
     unnamed = open_model(str(small))[0]
     unnamed.weights.files._revision = "unknown"
     score_pairs(unnamed, [Pair("t", "c", "she left", "he left")])

@@ -4,6 +4,8 @@ its own tokens.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +144,12 @@ def test_a_file_that_is_no_shard_is_named(tmp_path):
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CorpusError, match=r"x\.parquet"):
         logits.read(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CorpusError, match=r"x\.parquet"):
+        logits.read(path)
+    with pytest.raises(CorpusError, match=r"x\.parquet"):
+        next(logits.pieces(path))
 
 
 @pytest.mark.parametrize(("k", "level"), [(32, 15), (33, 9)])

@@ -64,6 +64,8 @@ def table(path: Path, **columns: pa.Array) -> Path:
         ("null", None),
         ('""', None),
         ('"  \\t"', None),
+        ('"\\u200b\\ufeff"', None),
+        ('["\\u00ad", "7"]', ["7"]),
         ("[]", None),
         ('[null, "", NaN]', None),
         ('"n/a"', ["n/a"]),
@@ -105,10 +107,11 @@ def test_floats_of_every_width_print_shortest(tmp_path, kind):
         question=pa.array([f"How far is {n}?" for n in range(5)]),
         answer=pa.array(values, kind),
         some=pa.array([[n] for n in values], pa.list_(kind)),
+        view=pa.array([[n] for n in values], pa.list_view(kind)),
         deep=pa.array([{"x": [{"y": n}]} for n in values], pa.struct([("x", pa.list_(pa.struct([("y", kind)])))])),
     )
     texts = ["0.1", "2.5", repr(numbers[2])]
-    for column in ("answer", "some"):
+    for column in ("answer", "some", "view"):
         assert [s.reference for s in load(path, reference=column)] == [*([t] for t in texts), None, None]
     assert [s.fields["deep"]["x"][0]["y"] for s in load(path)][:4] == numbers[:4]
     prompt = Path(tmp_path / "task")
@@ -137,7 +140,7 @@ def test_other_values_of_parquet_as_references(tmp_path):
     "template", ["{{ question }}", "Think.\n{{ question }}\n", "{% if 1 %}So: {{ question }}{% endif %}"]
 )
 @pytest.mark.parametrize(
-    "given", ["null", "NaN", '""', '" \\u00a0\\n"', "[]", '{"en": "How?"}', '["How?"]', "Infinity"]
+    "given", ["null", "NaN", '""', '" \\u00a0\\n"', '"\\u200b\\ufeff"', "[]", '{"en": "How?"}', '["How?"]', "Infinity"]
 )
 def test_a_question_of_nothing_is_refused(tmp_path, template, given):
     written(tmp_path / "task" / "user.j2", template)
@@ -147,7 +150,7 @@ def test_a_question_of_nothing_is_refused(tmp_path, template, given):
     assert "question" in said
 
 
-@pytest.mark.parametrize("asked", ["", " \u00a0\n"])
+@pytest.mark.parametrize("asked", ["", " \u00a0\n", "\u200b \u2060"])
 def test_a_question_of_a_template_that_prints_nothing_is_refused(tmp_path, asked):
     path = written(tmp_path / "a.jsonl", line() + line("Why?"))
     assert "line 2: the question is empty" in refused(
@@ -294,8 +297,9 @@ def test_names_and_values_of_any_characters_are_told_in_one_line(tmp_path):
     assert "\\x1b[31m\\nb\\u202exxx" in said
     assert (said.isprintable(), len(said) < 700) == (True, True)
     assert refused(written(tmp_path / "a.csv", f'question,"{name}","{name}"\na?,1,2\n')).isprintable()
-    said = refused(written(tmp_path / "a.jsonl", line(id="\r\n\0") + line("b?", id="\r\n\0")), id="id")
-    assert "seed id '\\r\\n\\x00' is already used" in said
+    said = refused(written(tmp_path / "a.jsonl", line(id="\r\n\0a") + line("b?", id="\r\n\0a")), id="id")
+    assert "seed id '\\r\\n\\x00a' is already used" in said
+    assert "no id" in refused(written(tmp_path / "a.jsonl", line(id="\r\n\0")), id="id"), "nobody can see this id"
 
 
 def test_csv_that_is_read(tmp_path):

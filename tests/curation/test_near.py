@@ -22,6 +22,7 @@ from synthgen.curation.near import components, kernels, search, sketch, twins
 from synthgen.curation.near.shingles import ALONE, BREAK, KINDS, LOWER, WORD, shingles, words
 from synthgen.datasets import source_of
 from synthgen.errors import RecipeError
+from synthgen.executor.exchange import write_table
 from synthgen.recipe import curate as curate_section
 from synthgen.records import Record
 
@@ -444,13 +445,26 @@ def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exac
     texts = clusters(11, 300)
     results = []
     rows = [row(text, n, group_id=f"g{n // 2}" if n % 3 else None) for n, text in enumerate(texts)]
-    for size, workers, chunk in ((300, 1, 1 << 22), (37, 1, 400), (60, 1 if exact else 2, 1)):
+    for size, workers, chunk, keys in ((300, 1, 1 << 22, 1), (37, 1, 400, 2500), (60, 1 if exact else 2, 1, 1 << 23)):
         monkeypatch.setattr(search, "_CHUNK", chunk)
+        monkeypatch.setattr(search, "_KEYS", keys)  # one band at a time, several, all
         run = corpus_of(tmp_path / str(size), rows, size)
         synthgen.curate(curating(near_duplicates={"exact": exact}), run, workers=workers)
         kept, rejected = parts(run)
         results.append((sorted(kept), {i: r.verdicts for i, r in sorted(rejected.items())}))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("together", [1, 20, 47, 1000])
+def test_the_keys_of_all_bands_are_read(tmp_path, monkeypatch, together):
+    monkeypatch.setattr(search, "_KEYS", together)
+    expected = np.arange(70, dtype=np.uint64).reshape(7, 10)
+    names = [f"band-{band}" for band in range(7)]
+    for number, (first, last) in enumerate(((0, 4), (4, 4), (4, 10))):
+        part = pa.table({name: keys[first:last] for name, keys in zip(names, expected, strict=True)})
+        write_table(tmp_path / f"{number}.arrow", part)
+    found = search.band_keys([tmp_path / f"{number}.arrow" for number in range(3)], names, 10)
+    assert np.array_equal(list(found), expected)
 
 
 def test_without_numba_the_recipe_is_refused_before_anything_is_spent(tmp_path, monkeypatch):

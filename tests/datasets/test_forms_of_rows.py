@@ -254,6 +254,8 @@ def messages(*said: dict, **more) -> dict:
         (MESSAGES, messages(ASKED, said("assistant", " ")), "the last message of the completion is empty"),
         (MESSAGES, messages(said("system", "a"), ASKED, ANSWERED, system="b"), "different system messages"),
         (MESSAGES, messages(ASKED, ANSWERED, images=["a.png"]), "the row has images"),
+        (MESSAGES, messages(ASKED, ANSWERED, chat_template_kwargs={"think": False}), "settings of the chat template"),
+        (PAIR, {**PAIR, "chat_template_kwargs": {"think": False}}, "settings of the chat template"),
         (MESSAGES, {"messages": None}, "the column 'messages' is not a list"),
         (MESSAGES, messages("Hello", ANSWERED), "not an object with a role"),
         (SPOKEN, {"conversations": [{"from": "narrator", "value": "x"}]}, "from 'narrator'"),
@@ -288,6 +290,11 @@ def messages(*said: dict, **more) -> dict:
 )
 def test_what_a_record_cannot_hold_is_refused_by_row(tmp_path, first, row, words):
     assert words in refused(tmp_path, first, row)
+
+
+def test_settings_that_are_null_change_nothing(tmp_path):
+    row = messages(ASKED, ANSWERED, chat_template_kwargs={"think": None})
+    assert open_dataset(source_of(written(tmp_path / "rows.jsonl", row))).rows == 1
 
 
 def test_a_row_of_no_format_names_the_columns_and_what_to_do(tmp_path):

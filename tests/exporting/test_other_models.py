@@ -41,6 +41,19 @@ def test_gguf_has_every_named_chat_template(tmp_path):
     assert values(file, "tokenizer.chat_templates") == ["tool_use"]
 
 
+def test_gguf_names_the_token_that_ends_a_turn(tmp_path):
+    """The tokenizer's end token is another one than that of the chat template, as in many base models."""
+    folder = small_teacher(tmp_path / "model", words=True)
+    tokenizer = byte_tokenizer(words=True)
+    ends = tokenizer.eos_token_id
+    tokenizer.eos_token = "<|im_start|>"
+    tokenizer.save_pretrained(folder)
+    gguf.write_decoder(LocalModel.open(TeacherSection(model=str(folder), device="cpu")), {}, tmp_path)
+    file = tmp_path / "model-f16.gguf"
+    assert values(file, "tokenizer.ggml.eot_token_id") == ends
+    assert values(file, "tokenizer.ggml.eos_token_id") == tokenizer.eos_token_id != ends
+
+
 def test_architectures_that_onnx_does_not_support_are_refused():
     config = AutoConfig.for_model("mamba", vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=4)
     with pytest.raises(UserError, match=r"\(mamba\) cannot be exported to ONNX: not every layer") as caught, quiet():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
 
 import pytest
 from support.reading import read
 from support.serving import KEY, write_recipe
 
 import synthgen
-from synthgen.errors import TeacherError, UserError
+from synthgen.errors import CorpusError, TeacherError, UserError
 from synthgen.generation import ledger
 
 
@@ -86,6 +88,25 @@ def test_killed_after_create_the_batch_is_found_again(serve, tmp_path):
     assert len(stats["batches"]) == stats["uploads"] == 1
     assert stats["paid"] == 10
     assert spent(tmp_path) == pytest.approx(sum(r.cost_usd for r in rows))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '["a"]', '[{"batch"', None])
+def test_a_damaged_journal_is_named_before_anything_is_sent(serve, tmp_path, text):
+    server = serve(batch={"polls": 0})
+    batched(tmp_path, server, seeds=3)
+    journal = tmp_path / "run/generated/batches.json"
+    journal.unlink()
+    if text is None:
+        os.mkfifo(journal)
+    else:
+        journal.write_text(text)
+    (tmp_path / "run/generated/manifest.json").unlink()
+    shutil.rmtree(tmp_path / "run/generated/data")
+    before = server.stats()
+    with pytest.raises(CorpusError, match=r"batches\.json is damaged") as stopped:
+        batched(tmp_path, server, seeds=3)
+    assert "would be paid again" in stopped.value.hint
+    assert server.stats() == before
 
 
 def spent(tmp_path) -> float:

@@ -79,6 +79,13 @@ def test_marks(text, value):
         ("1. Why?\n   Answer: So.\n2. How?", ["Why?", "How?"]),
         # code
         ("```\n1. Why?\n2. How?\n```", ["Why?", "How?"]), ("1. What does it do?\n```\nx = 1\n```\n2. Why?", []),
+        # JSON
+        ('["Why?", "How?"]', ["Why?", "How?"]), ('[\n  "Why?",\n  "3 - 4 is?"\n]', ["Why?", "3 - 4 is?"]),
+        ('Here are two:\n\n["Why?", "Why?", "How?"]', ["Why?", "How?"]),
+        ('```json\n{"questions": [{"question": "Why?"}, {"question": "How?"}]}\n```', ["Why?", "How?"]),
+        ('["Why?", 3]', []), ('[{"question": "Why?", "answer": "So."}]', []), ('["Why?", "How?]', []),
+        ('["a"] has which length?\n{"a": 1} has which keys?', ['["a"] has which length?', '{"a": 1} has which keys?']),
+        ('- ["a"] has which length?\n- Is [] true?', ['["a"] has which length?', "Is [] true?"]),
         # repeated items are dropped; items with different operators or signs are different
         ("1. Why?\n2. why\n3. How?", ["Why?", "How?"]), ("- 3 - 4?\n- 3 + 4?\n- 3+4?", ["3 - 4?", "3 + 4?"]),
     ],
@@ -90,7 +97,7 @@ def test_items(text, found):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("1. Why?\n2. Ho", ["Why?"]), ("Why?\nHow?", ["Why?"]), ("Why?", []),
+        ('["Why?", "Ho', []), ("1. Why?\n2. Ho", ["Why?"]), ("Why?\nHow?", ["Why?"]), ("Why?", []),
         ("1. Why?\n2. Which flies?\n   a) bi", ["Why?"]), ("1. Birds:\n   - Why?\n   - Ho", ["Why?"]),
     ],
 )  # fmt: skip
@@ -110,6 +117,7 @@ def test_the_last_item_of_a_cut_list_is_left_out(text, found):
         ("It's", "it’s", True),
         ("A well-known dog", "A well known dog", True), ('Say "no".', "Say no", True), ("**Why?**", "Why", True),
         ("8 − 5", "8 - 5", True), ("Wow!", "Wow", True),
+        ("Why?!", "why", True), ("n!", "n", False), ("(n + 1)!", "(n + 1)", False),
     ],
 )  # fmt: skip
 def test_questions_that_are_the_same(one, other, same):

@@ -83,6 +83,16 @@ def test_another_model_stands_in_the_row_and_its_sources(serve, tmp_path):
     assert len(row.sources) == 3
 
 
+def test_an_unknown_number_of_tokens_is_not_zero(serve, tmp_path):
+    server = serve()
+    answers(server, reply_with(usage={"prompt_tokens": 10, "completion_tokens": -5}))
+    [row], _, _ = one(tmp_path, server, split={"test": 0.0}, curate={"length": None})
+    assert row.usage is None
+    counts = synthgen.curate(synthgen.load_recipe(tmp_path / "task" / "recipe.yaml"), tmp_path / "run").counts
+    assert counts["kept"] == 1
+    assert "tokens_kept" not in counts
+
+
 def test_a_row_says_what_was_sent(serve, tmp_path):
     server = serve()
     extra = {"temperature": 0.3, "top_p": None, "max_completion_tokens": 700, "seed": 9}
@@ -286,6 +296,16 @@ def test_a_failed_batch_reply_is_sent_again_with_retry_failed(serve, tmp_path):
         synthgen.generate(recipe, tmp_path / "run", batch=True, retry_failed=True).folder
     )
     assert ([r.text for r in rows], failures) == (["Yes."], [])
+
+
+def test_a_status_of_a_batch_may_be_text(serve, tmp_path):
+    server = serve(batch={"polls": 0}, answers={QUESTION: [{"body": reply_with(), "status_code": "200"}]})
+    path = write_recipe(tmp_path / "task", server.url, seeds=[{"id": "q", "question": QUESTION}])
+    rows, failures, _ = read_generated(
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run", batch=True).folder
+    )
+    assert ([r.text for r in rows], failures) == (["Yes."], [])
+    assert ledger.spent(tmp_path / "run" / "ledger").tokens == 12
 
 
 def test_a_batch_that_counts_no_tokens_costs_its_reservation(serve, tmp_path):

@@ -1,5 +1,5 @@
 """The Ray executor gives the same rows as the local executor, whichever process or node dies. `make test-ray` runs
-these tests.
+these tests. SYNTHGEN_KILLS sets how often a node is killed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import synthgen
 from synthgen.errors import CorpusError, UserError
 from synthgen.recipe import dump_recipe
 
+KILLS = int(os.environ.get("SYNTHGEN_KILLS", "2"))
 RECIPE = curating(near_duplicates={}, select={"by": "spread", "rows": 900})
 WORDS = [f"word{n}" for n in range(300)]
 
@@ -48,6 +49,14 @@ def plain(tmp_path_factory):
     run = many(tmp_path_factory.mktemp("plain") / "run")
     done = synthgen.curate(RECIPE, run, workers=1)
     assert {"near_duplicates", "refusal"} <= set(done.rejected_by), done.rejected_by
+    return run, contents(run / "curated")
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """The same for a corpus that curation divides into three tasks."""
+    run = many(tmp_path_factory.mktemp("larger") / "run", rows=20_000)
+    synthgen.curate(RECIPE, run, workers=1)
     return run, contents(run / "curated")
 
 
@@ -153,16 +162,18 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_continues(plain,
     assert contents(run / "curated") == plain[1]
 
 
-def test_a_node_killed_in_the_middle_changes_nothing(plain, tmp_path, cluster):
-    run = of_run(plain[0], tmp_path / "run")
-    second = cluster.worker_nodes.copy().pop()
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_node_killed_in_the_search_for_near_duplicates_changes_nothing(larger, tmp_path, cluster, seed):
+    run = of_run(larger[0], tmp_path / "run")
+    second, wanted = cluster.worker_nodes.copy().pop(), random.Random(seed).choice([1, 2, 3])
     process = command(run, RAY_ADDRESS=cluster.address)
-    while not list((run / "curated").glob("steps/**/*.arrow")) and process.poll() is None:
-        time.sleep(0.02)
-    assert process.poll() is None
+    while len(list((run / "curated").glob("steps/*/near_duplicates-*-spread.arrow"))) < wanted:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    assert not list((run / "curated").glob("data/*.parquet"))
     threading.Thread(target=cluster.remove_node, args=(second,), kwargs={"allow_graceful": False}).start()
     assert process.wait(300) == 0, process.stderr.read()
-    assert contents(run / "curated") == plain[1]
+    assert contents(run / "curated") == larger[1]
 
 
 def test_an_address_without_a_cluster_is_one_line(plain, tmp_path):

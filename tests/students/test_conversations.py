@@ -32,6 +32,11 @@ PLAIN = byte_tokenizer().chat_template
 THINKS = PLAIN.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}").replace(
     "{{ m['content'] }}", "{{ '<think>\n</think>' if m.role == 'assistant' }}{{ m['content'] }}"
 )
+# A template like DeepSeek R1's: the prompt begins the reasoning, and a rendered answer has no reasoning.
+FORGETS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'].split('</think>')[-1].lstrip() }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
 USER = {"role": "user", "content": "weather in Rome?"}
 CALL = [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"city": "Rome"}'}}]
 CALLING = {"role": "assistant", "content": None, "tool_calls": json.dumps(CALL)}
@@ -39,8 +44,9 @@ RESULT = {"role": "tool", "content": "sunny", "name": "look", "tool_call_id": "c
 TOOLS = json.dumps([{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}])
 
 
-def tokens_with(template: str) -> Tokens:
+def tokens_with(template: str, *special: str, eos: str = "<|im_end|>") -> Tokens:
     tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": eos, "additional_special_tokens": ["<|im_end|>", *special]})
     tokenizer.chat_template = template
     tokenizer.name_or_path = "odd-model"
     return Tokens.of(tokenizer, None)
@@ -127,6 +133,54 @@ def test_a_template_that_begins_to_think_gets_an_end_of_thinking():
     [(before, answer)] = read(THINKS, [USER], [assistant("Sunny.")])
     assert before.endswith("<|im_start|>assistant\n<think>\n")
     assert answer == "</think>Sunny.<|im_end|>", "the answer does not stand inside the thoughts"
+
+
+@pytest.mark.parametrize(
+    ("answer", "learned"),
+    [
+        (assistant("<think>\nJune.\n</think>\n\nSunny."), "June.\n</think>\n\nSunny.<|im_end|>"),
+        (assistant("Sunny.", reasoning_content="June."), "June.\n</think>\n\nSunny.<|im_end|>"),
+        (assistant("Sunny."), "\n</think>\n\nSunny.<|im_end|>"),
+    ],
+)
+def test_reasoning_that_the_prompt_begins_is_learned_where_a_rendered_answer_has_none(answer, learned):
+    [(before, after)] = read(FORGETS, [USER], [answer])
+    assert before.endswith("<|im_start|>assistant\n<think>\n")
+    assert after == learned
+    with pytest.raises(CorpusError, match="hides the reasoning"):
+        read(PLAIN, [USER], [assistant("Sunny.", reasoning_content="June.")])
+
+
+def test_a_call_that_ends_by_a_token_of_its_own_has_one_end():
+    template = FULL.replace("{% endfor %}<|im_end|>", "{% endfor %}{{ '<|call|>' if m.tool_calls else '<|im_end|>' }}")
+    tokens = tokens_with(template, "<|call|>")
+    [[turn]] = reader_of(tokens, ()).read([Row("r", True, prompt=[USER], completion=[CALLING], tools=TOOLS)])
+    assert tokens.tokenizer.decode(turn.completion) == '<call>look {"city": "Rome"}</call><|call|>'
+    assert turn.completion[-1] in tokens.eos, "the student's generate stops there"
+    [[turn]] = reader_of(tokens, ()).read([Row("r", True, prompt=[USER], completion=[assistant("ok")])])
+    assert tokens.tokenizer.decode(turn.completion) == "ok<|im_end|>"
+    assert tokens_with(FULL).eos == {tokens_with(FULL).end}
+
+
+def test_of_two_tokens_that_end_a_turn_the_first_is_learned():
+    template = FULL.replace(
+        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n{% else %}<|all_ends|>{% endif %}"
+    )
+    tokens = tokens_with(template, eos="<|all_ends|>")
+    for answer in ([CALLING], [assistant("ok", reasoning_content="June.")], [assistant("ok<|im_end|>\n<|all_ends|>")]):
+        [[turn]] = reader_of(tokens, ()).read([Row("r", True, prompt=[USER], completion=answer)])
+        shown = tokens.tokenizer.decode(turn.completion)
+        assert shown.endswith("<|im_end|>")
+        assert shown.count("<|") == 1, shown
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", ""])
+def test_all_turns_have_one_end_where_the_texts_have_one_already(end):
+    prompt = [USER, assistant(f"One.{end}"), {"role": "user", "content": "<|im_end|>"}]
+    last, first = read(FULL, prompt, [assistant(f"Two.{end}", reasoning_content="2")], teaches="all")
+    assert [last[1], first[1]] == ["<think>2</think>Two.<|im_end|>", "One.<|im_end|>"]
+    assert last[0].count("One.<|im_end|>\n<|im_start|>user") == 1, "a turn that is read looks like one that is learned"
+    assert last[0].count("<|im_end|><|im_end|>") == 1, "what a user writes is not changed"
 
 
 def test_all_turns_are_learned_after_what_stood_before_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -308,6 +309,20 @@ def test_a_corpus_without_probabilities(run, tmp_path):
     with pytest.raises(CorpusError, match="no class probabilities") as caught:
         read_texts(curated, word_tokenizer(tmp_path / "words"), tmp_path / "cache", Choice(24, targets=False))
     assert "strategy: classify" in caught.value.hint
+
+
+@pytest.mark.parametrize("wrong", [[math.nan] * 3, [math.inf, 0.0, 0.0], [1.5, -0.5, 0.0], [0.5, 0.1, 0.1]])
+def test_numbers_that_are_no_probabilities_teach_nobody(run, tmp_path, wrong):
+    curated = tmp_path / "curated"
+    (curated / "data").mkdir(parents=True)
+    path = next((run[2] / "curated" / "data").glob("train-*.parquet"))
+    table = pq.read_table(path)
+    column, [first, *others] = table.schema.get_field_index("label_probs"), table["label_probs"].to_pylist()
+    assert len(first) == len(wrong)
+    values = pa.array([wrong, *others], table.schema.field(column).type)
+    pq.write_table(table.set_column(column, table.schema.field(column), values), curated / "data" / path.name)
+    with pytest.raises(CorpusError, match=rf"row {table['id'][0]}: its class probabilities are not numbers"):
+        read_texts(curated, word_tokenizer(tmp_path / "words"), tmp_path / "cache", Choice(24, targets=False))
 
 
 def test_another_strategy_and_missing_validation_rows(run, tmp_path):

@@ -16,7 +16,7 @@ from support.layers import META, V, rows, section
 from support.small import byte_tokenizer, small_teacher
 from support.training import changed
 from support.unaudited import train
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, MixtralConfig, pipeline
 
 from distill.arms import StudentModel, save
 from distill.students.build import with_adapter
@@ -125,6 +125,20 @@ def test_targets_that_cannot_be_merged_are_refused(tmp_path, target, says):
     with pytest.raises(RecipeError, match=says) as caught:
         with_adapter(model, Lora(target_modules=("q_proj", target)), 0)
     assert caught.value.hint
+
+
+def test_a_target_that_peft_does_not_support_is_named_in_one_line():
+    config = MixtralConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+    )
+    with pytest.raises(RecipeError, match=r"lora: Target module \w+Experts\(…\) is not supported"):
+        with_adapter(AutoModelForCausalLM.from_config(config), Lora(target_modules=("experts",)), 0)
 
 
 def test_a_student_ends_where_its_tokenizer_its_template_and_its_rows_do(tmp_path):

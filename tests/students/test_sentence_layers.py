@@ -8,6 +8,8 @@ import pytest
 import torch
 from support.small import word_tokenizer
 from transformers import (
+    AutoConfig,
+    AutoModel,
     ModernBertConfig,
     ModernBertModel,
     Qwen3Config,
@@ -86,3 +88,19 @@ def test_layers_of_an_embedding_model_that_was_a_decoder(tmp_path):
     student = sentence(SentenceStudent(layers=[1, 3]), teacher, 0)
     ours, theirs = student.model.layers[0], teacher.model.layers[1]
     assert torch.equal(ours.mlp.up_proj.weight, theirs.mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "pad", "room"),
+    [("bert", 3, 32), ("xlm-roberta", 3, 28), ("camembert", 3, 28), ("mpnet", 3, 30), ("data2vec-text", 1, 30)],
+)
+def test_a_text_is_cut_to_the_positions_that_the_model_uses(tmp_path, name, pad, room):
+    tokenizer = word_tokenizer(tmp_path)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        name, vocab_size=len(tokenizer), max_position_embeddings=32, pad_token_id=pad, bos_token_id=0, **sizes
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    teacher = SentenceEncoder.open(section(tmp_path))[0]
+    assert teacher.context == room
+    assert teacher.vectors(["lost " * 100]).shape == (1, 16), "every position has a row in the table"

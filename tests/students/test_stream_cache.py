@@ -76,7 +76,7 @@ def test_another_renderer_has_rows_of_its_own(run, reader):
     } - {name.split("/")[0] for name in before}, "distributions do not depend on the renderer"
 
 
-@pytest.mark.parametrize("place", ["start", "middle", "entries", "header", "tail", "cut", "empty", "foreign"])
+@pytest.mark.parametrize("place", ["start", "middle", "entries", "header", "tail", "cut", "empty", "foreign", "pipe"])
 @pytest.mark.parametrize("what", ["rows-*", "distributions-*"])
 def test_a_damaged_segment_is_made_again(run, reader, what, place):
     opened(run, reader)
@@ -89,11 +89,15 @@ def test_a_damaged_segment_is_made_again(run, reader, what, place):
         data = bytearray()
     elif place == "foreign":
         data = bytearray(path.with_name("train-00000.bin").read_bytes())
-    else:
+    elif place != "pipe":
         at = {"start": 3, "middle": len(data) // 2, "entries": -400, "header": -120, "tail": -50}[place]
         data[at] ^= 1
-    path.write_bytes(data)
-    assert files(run / "cache") != wanted
+    path.unlink()
+    if place == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(data)
+        assert files(run / "cache") != wanted
     opened(run, reader)
     assert files(run / "cache") == wanted
 

@@ -22,7 +22,7 @@ from distill.students.labels import last_question
 from distill.students.layers import from_layers
 from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus, curate, generate
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, UserError
 from synthgen.lm.forward import completion_logits
 from synthgen.recipe import Recipe, load_recipe
 from synthgen.results.measures import Interval
@@ -369,6 +369,14 @@ def test_features_have_unit_length_and_stay_in_their_buckets():
         assert len(set(ids.tolist())) == len(ids)
         assert np.linalg.norm(weights) == pytest.approx(1, rel=1e-5)
     assert len(features("", 97)[0]) == 0
+
+
+def test_a_classifier_whose_loss_is_not_a_number_is_not_saved(sorted_texts, tmp_path):
+    recipe, run = sorted_texts
+    section = recipe.train.model_copy(update={"learning_rate": 1e30, "baseline": False})
+    with pytest.raises(UserError, match=r"the loss of step \d+ is (?:nan|inf)"):
+        train(recipe.model_copy(update={"train": section}), run, tmp_path / "student")
+    assert not (tmp_path / "student" / "model.safetensors").exists()
 
 
 def test_rows_that_curation_rejected_teach_a_classifier_their_probabilities_alone(tmp_path):

@@ -404,7 +404,7 @@ class Server:
                 reply |= changes
             canned = self.canned(row["body"], self.seen[key])
             if isinstance(canned, dict):
-                good.append({"custom_id": row["custom_id"], "response": {"status_code": 200, "body": canned["body"]}})
+                good.append({"custom_id": row["custom_id"], "response": {"status_code": 200, **canned}})
                 continue
             if rule.get("renamed"):
                 row["custom_id"] = row["custom_id"][::-1]

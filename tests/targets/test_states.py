@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -254,6 +255,10 @@ def test_damaged_files_are_named(teacher, tmp_path):
                 [same.read(1, *text) for text in texts()]
         assert "delete the file" in caught.value.hint
         assert "\n" not in caught.value.message
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CorpusError, match=f"{path.name} is damaged"):
+        [States(tmp_path, teacher).read(1, *text) for text in texts()]
     path.unlink()
     again = States(tmp_path, teacher)
     again.make(teacher, [1], texts(), 4)

@@ -15,12 +15,11 @@ from synthgen.generation.budget import Budget
 from synthgen.generation.ledger import Spent
 from synthgen.generation.prices import Prices
 from synthgen.records import FINISH_REASONS
-from synthgen.teachers.base import FAILURES, Call, Refused, Reply, TeacherOptions
-from synthgen.teachers.completion import error_in
+from synthgen.teachers.base import FAILURES, Call, Reply, TeacherOptions
 from synthgen.teachers.finish import ERROR, finish_reason
 from synthgen.teachers.gate import admitted
 from synthgen.teachers.openai import ApiModel
-from synthgen.teachers.refusals import error_with_200, refusal
+from synthgen.teachers.refusals import refusal
 from synthgen.teachers.served import same_model
 
 
@@ -123,6 +122,8 @@ def test_costs_by_tokens_by_the_server_and_by_tier():
         reply = read(service_tier=tier)
         assert (account().priced(reply).cost_usd is not None) == known
         assert account().unpriced(reply) == ("priority" if tier == "priority" else None)
+    assert account().unpriced(usage(service_tier="priority")) == "priority"  # Anthropic
+    assert account().unpriced(usage(service_tier="standard")) is None
 
 
 def test_requests_reserve_more_after_one_cost_more():
@@ -138,8 +139,27 @@ def test_requests_reserve_more_after_one_cost_more():
 
 
 REASONS = {
-    "stop": ["stop", "STOP", "end_turn", "eos", "COMPLETE", "FINISH_REASON_STOP", {"type": "stop"}],
-    "length": ["length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "max_output_tokens", "token_limit"],
+    "stop": [
+        "stop",
+        "STOP",
+        "end_turn",
+        "eos",
+        "COMPLETE",
+        "FINISH_REASON_STOP",
+        {"type": "stop"},
+        "FINISH",
+        "stop: eos",
+    ],
+    "length": [
+        "length",
+        "LENGTH",
+        "max_tokens",
+        "MAX_TOKENS",
+        "model_length",
+        "max_output_tokens",
+        "token_limit",
+        "stop: max_tokens",
+    ],
     "content_filter": [
         "content_filter",
         "SAFETY",
@@ -147,11 +167,24 @@ REASONS = {
         "PROHIBITED_CONTENT",
         "recitation",
         "SPII",
+        "blacklist",
+        "stop:SAFETY",
     ],
     "refusal": ["refusal"],
     "tool_calls": ["tool_calls", "tool_use", "function_call"],
     ERROR: ["error", "ERROR", "abort", "insufficient_system_resource", "cancelled", "MALFORMED_FUNCTION_CALL"],
-    "unknown": [None, "", "whatever", 3, ["stop"], {"type": 1}, "stopped by the operator", "OTHER"],
+    "unknown": [
+        None,
+        "",
+        ":",
+        "whatever",
+        3,
+        ["stop"],
+        {"type": 1},
+        "stopped by the operator",
+        "OTHER",
+        "stop: whatever",
+    ],
 }
 
 
@@ -167,6 +200,12 @@ def test_finish_reasons_of_all_dialects(meaning, spellings):
         ("length", None, None),
         ("stop", "MAX_TOKENS", None),
         ("stop", "SAFETY", "content_filter"),
+        ("stop", "completed", None),
+        ("stop", "", None),
+        ("stop", "OTHER", "finish"),
+        ("stop", "a_new_reason", "finish"),
+        ("stop", 7, "finish"),
+        ("length", "a_new_reason", None),
         ("RECITATION", None, "content_filter"),
         ("refusal", None, "refusal"),
         ("error", None, "server"),
@@ -179,7 +218,7 @@ def test_only_a_finished_answer_is_a_success(reason, native, kind):
     reply = MODEL.read(request(), body_of(choice={"finish_reason": reason, "native_finish_reason": native}))
     assert (reply.failure and reply.failure[0]) == kind
     if kind is None:
-        assert reply.finish_reason == ("length" if "length" in (reason,) or native else "stop")
+        assert reply.finish_reason == ("length" if reason == "length" or native == "MAX_TOKENS" else "stop")
         assert reply.finish_reason in FINISH_REASONS
 
 
@@ -201,6 +240,13 @@ def message(**fields) -> Reply:
         ({"content": "Yes.", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}, "Yes.", "Hm"),
         ({"content": "Yes.", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "Yes.", None),
         ({"content": "Yes.", "reasoning": {"summary": "Hm"}}, "Yes.", "Hm"),
+        ({"content": "Yes.", "reasoning_text": "Hm"}, "Yes.", "Hm"),
+        ({"content": "Yes.", "thinking_blocks": [{"type": "thinking", "thinking": "Hm"}]}, "Yes.", "Hm"),
+        (
+            {"content": [{"type": "text", "text": "Hm", "thought": True}, {"type": "text", "text": "Yes."}]},
+            "Yes.",
+            "Hm",
+        ),
         ({"content": "<think>Hm</think>Yes.", "reasoning_content": "Before"}, "Yes.", "Before\n\nHm"),
     ],
 )
@@ -218,17 +264,55 @@ def test_content_and_reasoning_in_every_form(fields, text, reasoning):
         ({"content": [7]}, "schema"),
         ({"content": None}, "empty"),
         ({"content": "  \n"}, "empty"),
+        ({"content": "\u200b\ufeff\u00ad"}, "empty"),
+        ({"content": "<think>Hm</think>\u200b"}, "empty"),
         ({"content": "<think>Hm"}, "empty"),
         ({"content": "<think>Hm</think>"}, "empty"),
         ({"content": None, "refusal": "I must not."}, "refusal"),
+        ({"content": "First you", "refusal": "I must not."}, "refusal"),
         ({"content": [{"type": "refusal", "refusal": "No."}]}, "refusal"),
         ({"content": None, "tool_calls": "call"}, "schema"),
         ({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "tool_call"),
         ({"content": None, "tool_calls": [{"function": {"arguments": "{}"}}]}, "tool_call"),
+        ({"content": None, "function_call": {"name": "f", "arguments": "{"}}, "tool_call"),
+        ({"content": '[TOOL_CALLS] [{"name": "f", "arguments": {}}]'}, "tool_call"),
+        ({"content": 'Let me look.\n<|python_tag|>{"name": "f", "parameters": {}}'}, "tool_call"),
     ],
 )
 def test_what_is_no_answer_is_a_failure(fields, kind):
     assert message(**fields).failure[0] == kind
+
+
+def test_text_that_a_filter_removed_is_no_answer():
+    def filtered(**results) -> Reply:
+        return read(choice={"content_filter_results": results})
+
+    found = filtered(hate={"filtered": False}, violence={"filtered": True, "severity": "high"})
+    assert found.failure == ("content_filter", "the provider withheld a part of the answer (filtered: violence)")
+    assert filtered(hate={"filtered": False, "severity": "safe"}, error=None).failure is None
+
+
+def test_a_call_in_the_old_form_is_a_tool_call():
+    old = {"name": "f", "arguments": '{"city": "Rome"}'}
+    reply = MODEL.read(
+        request(),
+        body_of(message={"content": None, "function_call": old}, choice={"finish_reason": "function_call"}),
+    )
+    assert (reply.failure, reply.finish_reason) == (None, "tool_calls")
+    assert json.loads(reply.tool_calls) == [{"type": "function", "function": old}]
+    beside = message(content="Let me look.", function_call=old)
+    assert (beside.text, json.loads(beside.tool_calls)[0]["function"]) == ("Let me look.", old)
+
+
+def test_half_a_surrogate_pair_in_the_arguments_of_a_call():
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": r'{"a": "\ud83d, \\ud83d"}'}}
+    reply = MODEL.read(
+        request(), body_of(message={"content": None, "tool_calls": [call]}, choice={"finish_reason": "tool_calls"})
+    )
+    assert reply.failure is None
+    [kept] = json.loads(reply.tool_calls)
+    assert (kept["id"], kept["type"]) == ("1", "function")
+    assert json.loads(kept["function"]["arguments"]) == {"a": "�, \\ud83d"}
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character():
@@ -318,43 +402,6 @@ def test_logged_tokens_must_spell_the_text():
         [("Hm", -0.2), ("Yes", -0.1), (".", 0)],
     ):
         assert logged(*entries).failure[0] == "logprobs"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ({"error": {"code": 502, "message": "down"}}, ("502", "down", 502)),
-        ({"error": {"code": "429.0", "message": "slow"}}, ("429.0", "slow", 429)),
-        ({"error": {"code": None, "status": 429}}, ("429", "no message", 429)),
-        ({"error": {"code": 7, "status": "RESOURCE_EXHAUSTED", "message": "m"}}, ("7 RESOURCE_EXHAUSTED", "m", 429)),
-        ([{"error": {"code": 503, "message": "m"}}], ("503", "m", 503)),
-        ({"object": "error", "code": 429, "message": "m"}, ("429", "m", 429)),
-        ({"error": {"code": "²²²", "message": "m"}}, ("²²²", "m", None)),
-        ({"error": "plain text"}, ("", "plain text", None)),
-        ({"error": None, "choices": []}, None),
-        ({"error": {"code": 0, "message": ""}, "choices": [{"message": {}}]}, None),
-        ({"choices": [{"error": {"code": 502, "message": "m"}}]}, ("502", "m", 502)),
-    ],
-)
-def test_errors_inside_a_reply(value, expected):
-    assert error_in(value) == expected
-
-
-def test_a_long_error_is_cut():
-    code, message, _ = error_in({"error": {"code": "c" * 999, "message": "m" * 999}})
-    assert (len(code), len(message)) == (100, 500)
-    assert len(error_in({"error": "m" * 999})[1]) == 500
-
-
-def test_an_error_that_quotes_the_prompt_does_not_stop_the_run():
-    def refused(**error) -> Refused:
-        return error_with_200(json.dumps({"error": error}).encode(), {}, str)
-
-    assert not refused(message="cannot be processed: 'How do I rotate an API key and my billing address?'").fatal
-    assert refused(code="invalid_api_key", message="wrong").fatal
-    assert refused(code=429, message="You reached your rate limit. Please add a payment method: /billing").pace
-    assert not refusal(429, {}, b'{"error": {"message": "rate limit; see billing"}}', str).fatal
-    assert refusal(429, {}, b'{"error": {"message": "m", "code": "insufficient_quota"}}', str).fatal
 
 
 def test_a_wrong_address_stops_the_run():

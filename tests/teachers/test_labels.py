@@ -52,6 +52,7 @@ def read(text: str, content: list[object], labels: tuple[str, ...] = PETS):
         ("The category is not dog.", PETS, None), ("The category is dog or cat.", PETS, None),
         ("I", MOODS, None), ("I think it is ironic.", MOODS, None), ("Not ironic", MOODS, None), ("", PETS, None),
         ("no", PETS, None), ("10 of 10", GRADES, None), ("100", GRADES, None), ("-1", GRADES, None),
+        (".5", GRADES, None), ("!dog", PETS, None), ("(dog)!", PETS, "dog"), ("\u00acdog", PETS, None),
         ("C#", ("C", "C++"), None), ("dog\n\nIt barks.", PETS, None), ("quite good", ("good", "very good"), None),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from synthgen.teachers.reasoning import split_reasoning
+from synthgen.teachers.reasoning import holds_call, split_reasoning
 
 HIDDEN = "The sum of both is twelve."
 ANSWER = "It costs 12 euros."
@@ -33,6 +33,12 @@ SPLIT = [
     f"<|im_start|>assistant\n<think>{HIDDEN}</think>\n{ANSWER}<|im_end|>",
     f"<think>{HIDDEN}</think>\n{ANSWER}<|im_end|>\n<|im_start|>user\nAnd for two?",
     f"<think>{HIDDEN}</think>{ANSWER}</s>",
+    f'<think duration="3">{HIDDEN}</think>{ANSWER}',
+    f"<|channel>thought\n{HIDDEN}\n<channel|>{ANSWER}<turn|>",
+    f"<|turn>model\n<|channel>thought\n{HIDDEN}<channel|>{ANSWER}<turn|>\n<|turn>user\nMore?",
+    f"{HIDDEN}\n[BEGIN FINAL RESPONSE]\n{ANSWER}\n[END FINAL RESPONSE]\n<|end|>",
+    f"Here is my thought process: {HIDDEN}\n\nHere is my response: {ANSWER}",
+    f"Here's my thought process:\n{HIDDEN}\nHere's my response:\n{ANSWER}\n",
 ]
 
 
@@ -99,12 +105,37 @@ def test_an_answer_that_ends_inside_the_reasoning_is_not_complete(text):
         "analysis of variance compares means",
         "The assistant finalized the list.",
         "if (a < b && c > d) return a;",
+        "The <thought experiment> of Schrödinger has a cat.",
+        "Here is my thought process: I add both numbers. So it is 12.",
+        "Here is my response: 12",
+        "```\n[BEGIN FINAL RESPONSE]\n```\nis how Apriel announces its answer.",
+        "Apriel writes [BEGIN FINAL RESPONSE] before its answer.",
         " <p>paragraph</p>\n",
         "",
     ],
 )
 def test_a_tag_that_is_only_mentioned_stays(text):
     assert split_reasoning(text) == (text, None, True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[TOOL_CALLS] [{"name": "f", "arguments": {}}]', True),
+        ('[TOOL_CALLS]f[ARGS]{"city": "Rome"}', True),
+        ('I look it up.\n<|python_tag|>{"name": "f", "parameters": {}}', True),
+        ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f", True),
+        ("<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0", True),
+        ('```\na\n```\n[TOOL_CALLS] [{"name": "f"}]', True),
+        ("```\n[TOOL_CALLS] []\n```\nis what Mistral writes.", False),
+        ("Mistral writes [TOOL_CALLS] before a call.", False),
+        ('The token "<|python_tag|>" begins a call.', False),
+        (ANSWER, False),
+        ("", False),
+    ],
+)
+def test_a_tool_call_that_was_left_in_the_text(text, found):
+    assert holds_call(text) == found
 
 
 def test_a_block_after_a_whole_sentence():
@@ -137,13 +168,28 @@ def test_random_pieces_never_fail_and_leave_no_closed_block():
 
 
 @pytest.mark.parametrize(
-    "piece", ["x <think>", "</think>", "<think>", "`<think>", "x </s>", "[INST]", "<|channel|>a<|message|>"]
+    "piece",
+    [
+        "x <think>",
+        "</think>",
+        "<think>",
+        "`<think>",
+        "x </s>",
+        "[INST]",
+        "<|channel|>a<|message|>",
+        "<|channel>",
+        "\n\nHere is my response:",
+        "```\n[BEGIN FINAL RESPONSE]",
+        "```\n<|python_tag|>",
+    ],
 )
 def test_the_time_is_linear(piece):
     def seconds(count: int) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         split_reasoning("<|channel|>" + piece * count)
-        return time.perf_counter() - began
+        split_reasoning("Here is my thought process:" + piece * count)
+        holds_call(piece * count)
+        return time.process_time() - began
 
     short = min(seconds(500) for _ in range(3))
     assert min(seconds(5000) for _ in range(3)) < 40 * short + 0.01  # quadratic time would be a factor of 100

@@ -6,9 +6,9 @@ was killed continues with the next model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from synthgen import durable
 from synthgen.auditing.models.bbq import Question
 from synthgen.auditing.models.pairs import Pair
 from synthgen.auditing.statistics import Numbers
-from synthgen.errors import UserError
+from synthgen.errors import CorpusError, UserError
+from synthgen.files import read_json
 from synthgen.lm.model import LanguageModel
 from synthgen.lm.tokens import Tokens
 from synthgen.lm.tree import Row, log_likelihoods
@@ -114,11 +115,20 @@ def _scored(model: LanguageModel, rows: Sequence[Row]) -> Numbers:
     identity = [_VERSION, model.weights.revision, model.weights.dtype, [[list(p), list(t)] for p, t in rows]]
     path = durable.cache_folder() / "bias" / f"{durable.digest(identity)[:32]}.json"
     known = model.weights.revision not in ("", "unknown")
-    if known and path.exists():
-        return np.array(json.loads(path.read_text()))
+    if known and (stored := _stored(path, len(rows))) is not None:
+        return stored
     distinct = list(dict.fromkeys((tuple(prompt), tuple(text)) for prompt, text in rows))
     found = dict(zip(distinct, log_likelihoods(model.weights.model, distinct).tolist(), strict=True))
     sums = [found[tuple(prompt), tuple(text)] for prompt, text in rows]
     if known and durable.writes():
         durable.write_json(path, sums)
     return np.array(sums)
+
+
+def _stored(path: Path, rows: int) -> Numbers | None:
+    """The log-likelihoods in a file of the cache, or None when the file does not hold a number for each row."""
+    try:
+        values = np.array(read_json(path, ""), np.float64)
+    except (CorpusError, TypeError, ValueError):
+        return None
+    return values if values.shape == (rows,) and np.isfinite(values).all() else None

@@ -5,7 +5,8 @@ have a band in common and agree in enough slots, or if they are in the same unit
 always in the same component. Components are therefore searched one after the other, and the memory holds the shingles
 of some components only:
 
-1. `_components` reads the keys of one band at a time. This step needs about 140 bytes of memory for each row.
+1. `_components` reads the keys of some bands at a time: of all bands if there are few rows, and of one if there are
+   very many. This step needs about 140 bytes of memory for each row, and at least 64 MB.
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
 3. `_search` reads one chunk from all of these files.
 
@@ -14,7 +15,7 @@ A component is never divided: if it has more than `_CHUNK` shingles, its chunk t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from synthgen.executor.exchange import divided, read_batch, read_table, write_ta
 from synthgen.tables.curation_settings import NearDuplicates
 
 _CHUNK = 1 << 22  # about this many shingles, of 8 bytes each, are searched together
+_KEYS = 1 << 23  # at most this many keys of bands, of 8 bytes each, are read together, but at least one band
 _MARKS = 64  # number of 8-bit slots that are compared before two rows are put into one component
 
 
@@ -80,6 +82,22 @@ def _filled(
     return values
 
 
+def band_keys(paths: Sequence[Path], names: Sequence[str], count: int) -> Iterator[npt.NDArray[np.uint64]]:
+    """Yield the keys of each band from all files, which together have `count` rows. `names` are the bands' columns.
+    Several bands are read together, so that the files are opened less often.
+    """
+    together = max(1, _KEYS // max(1, count))
+    for begin in range(0, len(names), together):
+        some = names[begin : begin + together]
+        keys, start = np.empty((len(some), count), np.uint64), 0
+        for path in paths:
+            table = read_table(path)
+            for band, name in enumerate(some):
+                keys[band, start : start + len(table)] = numbers(table[name])
+            start += len(table)
+        yield from keys
+
+
 def _slots(column: pa.ChunkedArray | pa.Array, count: int) -> npt.NDArray[np.uint8]:
     """The first `count` slots of each row: (rows, count)."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -98,8 +116,9 @@ def _components(
         components.connect(units, alive, np.empty((len(rows), 0), np.uint8), 0, parents)
     marks = _filled(paths, len(rows), lambda table: _slots(table["slots"], _MARKS))
     least = least_agreement(section.threshold, _MARKS)
-    for band in range(bands(section.threshold)[0]):
-        components.connect(_column(paths, f"band-{band:02d}", len(rows)), alive, marks, least, parents)
+    names = [f"band-{band:02d}" for band in range(bands(section.threshold)[0])]
+    for keys in band_keys(paths, names, len(rows)):
+        components.connect(keys, alive, marks, least, parents)
     components.roots(parents)
     return parents
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from synthgen.generation.rounds import Failure, failure, unfinished
 from synthgen.requests import Query
 from synthgen.teachers.base import Reply
+from synthgen.teachers.structured import parsed_json
 
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "「": "」"}
 # Two patterns: a first line that only announces the question, and a title such as "Question:" before the text.
@@ -50,6 +51,7 @@ _ANNOUNCES = re.compile(
     re.IGNORECASE,
 )
 _ANSWER = re.compile(r"[*_\s]*(?:answer|solution|explanation|hint)s?[*_]*\s*:", re.IGNORECASE)
+_JSON = re.compile(r'^\s{0,9}(?:\[\s{0,9}["{\[]|\{\s{0,9}").*', re.MULTILINE | re.DOTALL)
 _QUESTION_END = re.compile(r"[?？؟][\"”’»*_)\s]*$")
 
 
@@ -84,7 +86,7 @@ def _counts(before: str, part: str, after: str, text: str) -> bool:
     if part == "-":  # in "well-known", the hyphen joins two words
         return not (min(len(before), len(after)) > 1 and (before + after).isalpha() and f"{before}-{after}" in text)
     if part == "!":  # a factorial
-        return before[-1:].isdigit() or len(before) == 1
+        return before[-1:].isdigit() or before in (")", "]") or (len(before) == 1 and before.isalpha())
     if part == ":":  # a ratio
         return before[-1:].isdigit() and after[:1].isdigit()
     return part not in _PUNCTUATION
@@ -124,19 +126,37 @@ def items(text: str, *, whole: bool = True) -> list[str]:
     such as "a) red", belong to the item before them. But if an item ends with a colon, and all lines that belong to it
     have markers, the item is only a heading, and each of these lines is an item. In a list without markers, each line
     is an item, except an introduction, a heading and a closing remark. A list that contains code has no items, because
-    lines of code cannot be distinguished from items.
+    lines of code cannot be distinguished from items. The list may also be written in JSON.
     """
     lines = text.strip("\n").rstrip().split("\n")
     fences = [n for n, line in enumerate(lines) if line.lstrip().startswith("```")]
     if fences and (len(fences) != 2 or fences[-1] != len(lines) - 1):
         return []
-    found = _lines(lines[fences[0] + 1 : fences[1]] if fences else lines)
-    if any(line.kind for line in found):
+    inner = lines[fences[0] + 1 : fences[1]] if fences else lines
+    found, json_list = _lines(inner), _JSON.search("\n".join(inner).rstrip())
+    if json_list and (json_list[0][-1] in "]}" or not whole):
+        kept = _of_json(json_list[0])
+    elif any(line.kind for line in found):
         kept = _marked(_heads(found, whole=whole))
     else:
         kept = _unmarked(found if whole else found[:-1])
     by_key = {sameness(item): item for item in reversed(kept)}
     return [item for key, item in reversed(by_key.items()) if key]
+
+
+def _of_json(text: str) -> list[str]:
+    """The items of a list in JSON: texts, or objects with the one key `question`. [] for other JSON, and for JSON that
+    was cut off.
+    """
+    try:
+        value = parsed_json(text)
+    except ValueError:
+        return []
+    if isinstance(value, dict) and len(value) == 1:
+        [value] = value.values()
+    given = value if isinstance(value, list) else []
+    texts = [one.get("question") if isinstance(one, dict) and len(one) == 1 else one for one in given]
+    return [one.strip() for one in texts if isinstance(one, str)] if all(isinstance(one, str) for one in texts) else []
 
 
 def _lines(raw: Sequence[str]) -> list[_Line]:

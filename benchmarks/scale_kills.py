@@ -1,0 +1,136 @@
+"""Kills workers and nodes of a Ray cluster during `synthgen curate`, for `benchmarks/scale.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+from scale_runs import Bench, Meanwhile, children, curate, has_task
+
+
+def kill_workers(bench: Bench, rows: int, trials: int) -> bool:
+    """In each trial, kill a worker at a random moment of the time in which workers have tasks. Returns whether all
+    results are equal to the unharmed one.
+    """
+    whole, unharmed = bench.measured("local", 1, rows), bench.measured("ray", 2, rows)
+    span = unharmed.working[1] - unharmed.working[0]
+    print(f"\nkills: {rows:,} rows, two workers; tasks run for {span:.1f} s", flush=True)
+    equal, hits = unharmed.sha256 == whole.sha256, 0
+    for seed in range(trials):
+        struck: list[str] = []
+        out = bench.run_of(rows) / "curated-killed"
+        result = curate(bench.run_of(rows), out, "ray", 2, _strike(random.Random(seed).uniform(0, span), out, struck))
+        shutil.rmtree(out)
+        hits += bool(struck)
+        equal &= result.sha256 == whole.sha256
+        _say(seed, struck, result.seconds, result.sha256 == whole.sha256)
+    print(f"  {trials} trials, {hits} kills of a worker with a task, results {'equal' if equal else 'DIFFERENT'}")
+    return equal
+
+
+def kill_nodes(bench: Bench, rows: int, trials: int) -> bool:
+    """In each trial, kill a node of a cluster of two nodes while near duplicates are searched. Returns whether all
+    results are equal to the local one.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    whole, equal, hits = bench.measured("local", 1, rows), True, 0
+    print(f"\nnodes: {rows:,} rows, two nodes of one core; the second node is killed", flush=True)
+    for seed in range(trials):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        second = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        struck: list[str] = []
+        out = bench.run_of(rows) / "curated-killed"
+        raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+        wanted = random.Random(seed).randrange(max(1, rows // 8192))  # a task has 8192 rows
+        end = partial(cluster.remove_node, second, allow_graceful=False)
+        try:
+            meanwhile = _remove(raylet, end, wanted, out, struck)
+            result = curate(bench.run_of(rows), out, "ray", 2, meanwhile, RAY_ADDRESS=cluster.address)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+        shutil.rmtree(out)
+        hits += bool(struck)
+        equal &= result.sha256 == whole.sha256
+        _say(seed, struck, result.seconds, result.sha256 == whole.sha256)
+    print(f"  {trials} trials, {hits} kills of a node with a task, results {'equal' if equal else 'DIFFERENT'}")
+    return equal
+
+
+def _say(seed: int, struck: list[str], seconds: float, right: bool) -> None:
+    hit = struck[0] if struck else "nothing with a task was killed"
+    print(f"  trial {seed + 1}: {hit}; {seconds:.1f} s, {'same result' if right else 'DIFFERENT'}", flush=True)
+
+
+def _strike(moment: float, out: Path, struck: list[str]) -> Meanwhile:
+    """A function that kills a worker with a task, `moment` seconds after the first task was seen. It adds the running
+    step to `struck`, or nothing if no worker has a task until the command ends.
+    """
+
+    def act(command: psutil.Process) -> None:
+        first = None
+        while _lives(command):
+            for worker in _with_task(command):
+                first = first or time.monotonic()
+                if time.monotonic() < first + moment:
+                    break
+                step = _step(out)
+                worker.kill()
+                struck.append(f"a worker after {moment:.1f} s, when {step}")
+                return
+            time.sleep(0.02)
+
+    return act
+
+
+def _remove(raylet: psutil.Process, end: Callable[[], None], wanted: int, out: Path, struck: list[str]) -> Meanwhile:
+    """A function that ends a node with `end` while one of its workers has a task of the search for near duplicates, and
+    after `wanted` files of the search have been written.
+    """
+
+    def act(command: psutil.Process) -> None:
+        while _lives(command):
+            spread = len(list(out.glob("steps/*/near_duplicates-signatures-*-spread.arrow")))
+            if spread >= wanted and _step(out) == "near duplicates are searched" and _with_task(raylet):
+                struck.append(f"the node after {spread} files of the search")
+                end()
+                return
+            time.sleep(0.01)
+
+    return act
+
+
+def _lives(command: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(command.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _with_task(tree: psutil.Process) -> list[psutil.Process]:
+    """The processes below a process that are workers of Ray and have a task."""
+    found = []
+    for process in children(tree):
+        with contextlib.suppress(psutil.Error):
+            if has_task(" ".join(process.cmdline())):
+                found.append(process)
+    return found
+
+
+def _step(out: Path) -> str:
+    """The step of a curation that is running, according to the files that it has written."""
+    if list(out.glob("data/[!.]*.parquet")):
+        return "rows are written"
+    if list(out.glob("steps/*/near_duplicates.arrow")):
+        return "near duplicates have been found"
+    if list(out.glob("steps/*/duplicates.arrow")):
+        return "near duplicates are searched"
+    return "copies are searched" if list(out.glob("steps/*/*-by-*.arrow")) else "rows are checked"

@@ -1,0 +1,94 @@
+"""Errors inside a reply with status 200, in the dialects of servers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.wire import MODEL, body_of, request
+
+from synthgen.teachers.base import Refused
+from synthgen.teachers.refusals import error_with_200, refusal
+from synthgen.teachers.server_errors import error_in
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"error": {"code": 502, "message": "down"}}, ("502", "down", 502)),
+        ({"error": {"code": "429.0", "message": "slow"}}, ("429.0", "slow", 429)),
+        ({"error": {"code": None, "status": 429}}, ("429", "no message", 429)),
+        ({"error": {"code": 7, "status": "RESOURCE_EXHAUSTED", "message": "m"}}, ("7 RESOURCE_EXHAUSTED", "m", 429)),
+        ([{"error": {"code": 503, "message": "m"}}], ("503", "m", 503)),
+        ({"object": "error", "code": 429, "message": "m"}, ("429", "m", 429)),
+        ({"error": {"code": "²²²", "message": "m"}}, ("²²²", "m", None)),
+        ({"error": "plain text"}, ("", "plain text", None)),
+        ({"error": None, "choices": []}, None),
+        ({"error": {"code": 0, "message": ""}, "choices": [{"message": {}}]}, None),
+        ({"choices": [{"error": {"code": 502, "message": "m"}}]}, ("502", "m", 502)),
+        ({"error": True, "message": "m", "code": 503}, ("503", "m", 503)),
+        ({"error": [{"code": 503, "message": "m"}]}, ("503", "m", 503)),
+        ({"error_code": 18, "error_msg": "m"}, ("18", "m", None)),
+        ({"code": "Throttling.RateQuota", "message": "m"}, ("Throttling.RateQuota", "m", None)),
+        ({"status": 503, "title": "m"}, ("503", "m", 503)),
+        ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "m"}}, ("1002", "m", None)),
+        ({"success": False, "errors": [{"code": 7009, "message": "m"}]}, ("7009", "m", None)),
+        ({"errors": ["m"]}, ("", "m", None)),
+        ({"fault": {"faultstring": "m", "detail": {"errorcode": "x"}}}, ("", "m", None)),
+        ({"detail": "m"}, ("", "m", None)),
+        ({"detail": [{"loc": ["body"], "msg": "m", "type": "missing"}]}, ("missing", "m", None)),
+        ({"__type": "ThrottlingException", "message": "m"}, ("ThrottlingException", "m", None)),
+        (
+            {"promptFeedback": {"blockReason": "SAFETY"}},
+            ("content_filter", "the prompt was blocked: SAFETY", 400),
+        ),
+        ({"answer": "42", "usage": {}}, None),
+        ({"message": {"role": "assistant", "content": "m"}}, None),
+        ({"base_resp": {"status_code": 0, "status_msg": "ok"}, "choices": [{"message": {}}]}, None),
+        ({"message": "m", "choices": [{"message": {}}]}, None),
+    ],
+)
+def test_errors_inside_a_reply(value, expected):
+    assert error_in(value) == expected
+
+
+def test_a_long_error_is_cut():
+    code, message, _ = error_in({"error": {"code": "c" * 999, "message": "m" * 999}})
+    assert (len(code), len(message)) == (100, 500)
+    assert len(error_in({"error": "m" * 999})[1]) == 500
+
+
+def test_an_error_that_quotes_the_prompt_does_not_stop_the_run():
+    def refused(**error) -> Refused:
+        return error_with_200(json.dumps({"error": error}).encode(), {}, str)
+
+    assert not refused(message="cannot be processed: 'How do I rotate an API key and my billing address?'").fatal
+    assert refused(code="invalid_api_key", message="wrong").fatal
+    assert refused(code=429, message="You reached your rate limit. Please add a payment method: /billing").pace
+    assert not refusal(429, {}, b'{"error": {"message": "rate limit; see billing"}}', str).fatal
+    assert refusal(429, {}, b'{"error": {"message": "m", "code": "insufficient_quota"}}', str).fatal
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "pace", "said"),
+    [
+        ({"error_code": 18, "error_msg": "Open api qps request limit reached"}, "server", True, "qps request limit"),
+        ({"code": "Throttling.RateQuota", "message": "Slow down"}, "server", True, "Slow down"),
+        ({"detail": "The worker died"}, "server", False, "The worker died"),
+        ({"promptFeedback": {"blockReason": "OTHER"}}, "content_filter", False, "blocked: OTHER"),
+        ({"choices": None, "base_resp": {"status_code": 1013, "status_msg": "unknown"}}, "server", False, "unknown"),
+    ],
+)
+def test_an_error_under_another_key_keeps_the_words_of_the_server(value, kind, pace, said):
+    for spaced in (None, (",", ":")):
+        problem = error_with_200(json.dumps(value, separators=spaced).encode(), {}, str)
+        assert (problem.kind, problem.pace, problem.fatal) == (kind, pace, False)
+        assert said in problem.reason
+    assert said in MODEL.read(request(), json.dumps(value).encode()).failure[1]
+
+
+def test_an_answer_is_no_error_whatever_it_holds():
+    for more in ({}, {"base_resp": {"status_code": 0, "status_msg": ""}}, {"detail": "ok", "errors": []}):
+        body = body_of(message={"content": '{"error": 1, "choices": null}'}, **more)
+        assert error_with_200(body, {}, str) is None
+        assert MODEL.read(request(), body).failure is None
