@@ -128,7 +128,7 @@ def arm_of(arm: str, seed: int) -> dict[str, Any]:
     chosen = [row for _, rows in corpus.records(out, split="train") for row in rows]
     audit(recipe, out)
     began = time.process_time()
-    done = train(recipe, out, FOLDER / f"student-{arm}-{seed}", override_audit=True).training
+    done = train(recipe, out, FOLDER / f"student-{arm}-{seed}").training
     spent = {"cpu_s": round(time.process_time() - began, 1), "steps": done.steps, "tokens": done.tokens}
     held_out = [row for _, rows in corpus.records(RUN / "right", split="test") for row in rows]
     right = {one.id for one in scored() if any(s["name"] == "answer" and s["value"] == 1 for s in one.scores)}

@@ -109,6 +109,7 @@ RUNS = [
         "--seeds 40 --few 40",
         r"^ids of 40 seeds are the same at 199c186 and now; #% of the seeds have the same split$",
     ),
+    ("scale.py", "--only rates --rows 200 --workers 1 --folder NEW", r"^ray +1 +200 "),
     ("selection.py", "--rows 60 --chosen 5", r"^chosen: # ms of CPU time a row, for 5 of 60 \(#\)$"),
     ("sentences.py", "-n 3", r"^3 of # sentences, seed 0\n1\. \["),
     ("strategies.py", "--only evolve --limit 1 --rows 1", r"^evolve +# +# +# +#% "),
@@ -160,11 +161,13 @@ ELSEWHERE = {
         [f"rivals/near_{tool}.py" for tool in TOOLS],
         "near_duplicates.py runs it in an environment with the tool",
     ),
+    "api_student.py": "it needs a server with a model",
     "rivals/ask_synthgen.py": "rivals.py runs it",
     "rivals/near_synthgen.py": "near_duplicates.py runs it",
 }
 NEEDS = {
     "replay_logprobs.py": "vllm",
+    "scale.py": "ray",
     "vllm_capture.py": "vllm",
     "experiments/curation.py": "reasoning_gym",
     "experiments/family.py": "reasoning_gym",
@@ -176,10 +179,10 @@ JUDGES = ("bias_of_models.py", "leaks.py", "mutants.py", "verification.py")
 
 
 def programs() -> set[str]:
-    """The files of benchmarks/ that are programs: those with a main part, and those of other tools."""
-    paths = [path for path in HERE.rglob("*.py") if path.name != "clock.py"]
-    main = 'if __name__ == "__main__":'
-    return {p.relative_to(HERE).as_posix() for p in paths if main in p.read_text() or p.parent.name == "rivals"}
+    """The files of benchmarks/ that are programs: those with a main part, and those that ask or compare a tool."""
+    paths, main = sorted(HERE.rglob("*.py")), 'if __name__ == "__main__":'
+    tools = {path for path in paths if path.name.startswith(("ask_", "near_"))}
+    return {path.relative_to(HERE).as_posix() for path in paths if path in tools or main in path.read_text()}
 
 
 def run(program: str, arguments: list[str], folder: Path) -> Done:
