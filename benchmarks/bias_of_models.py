@@ -193,15 +193,15 @@ def plant(folder: Path, winobias: Path, bbq: Path, items: int, steps: int) -> No
             train(folder / name, rows, word_tokenizer([*texts, *written]), steps)
 
 
-def train_students(folder: Path, rows: Path, steps: int, seeds: Sequence[int]) -> None:
-    """Train students of three layers on the data set `rows` for `steps` steps, one for each seed. FOLDER/untrained is
+def train_students(folder: Path, rows: Path, steps: int, numbers: Sequence[int]) -> None:
+    """Train students of three layers on the data set `rows` for `steps` steps, one for each number. FOLDER/untrained is
     the student before the first step; this student is the same for all seeds.
     """
     teacher = {"model": MODEL, "license": "Apache-2.0", "device": "cpu"}
     seeds = [{"path": str(rows.resolve()), "source": "rows", "license": "Apache-2.0"}]
     common = {"task": "bias", "license": "CC0-1.0", "seeds": seeds, "teacher": teacher, "logits": None}
     settings = {"student": {"kind": "decoder", "layers": 3}, "kd_weight": 0.0, "baseline": False, "max_steps": steps}
-    for seed in seeds:
+    for seed in numbers:
         recipe = recipe_of_values({**common, "train": {**settings, "batch_size": 8, "seed": seed}})
         began = time.process_time()
         distill.train(recipe, rows, folder / f"seed-{seed}", override_audit=True)

@@ -1,6 +1,6 @@
 """Measures how many bytes the stored distributions of one token take on disk, for completions of the demo's teacher.
 
-    python benchmarks/logits_size.py [--rows 96]
+    python benchmarks/logits_size.py [--rows 96] [--tokens 48]
 
 With the package's own code, the benchmark writes shards (Parquet, zstd) of top-k with k = 20, 64 and 128, and of 50
 draws. For comparison it writes the same top-k as flat lists of int32 and float16, as nested dictionaries and as JSON.
@@ -33,7 +33,7 @@ def completions(spec: logits.LogitsSpec) -> list:
     """
     prompt = load_prompt(RECIPE.prompts, RECIPE.task)
     seeds = load_seeds(RECIPE.seeds, RECIPE.split, prompt.question)[:ROWS]
-    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": TOKENS}
     requests = [Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}") for n, s in enumerate(seeds)]
     return TEACHER.sample(requests, spec)
 
@@ -75,7 +75,9 @@ def shard_size(spec: logits.LogitsSpec, replies: list) -> tuple[int, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=96, help="number of completions")
-    ROWS = parser.parse_args().rows
+    parser.add_argument("--tokens", type=int, default=48, help="maximum number of tokens of a completion")
+    options = parser.parse_args()
+    ROWS, TOKENS = options.rows, options.tokens
     RECIPE = load_recipe("reasoning")
     TEACHER = LocalModel.open(RECIPE.teacher)
     out = sys.stdout

@@ -166,7 +166,7 @@ def run(numbers: list[str] | None, bug: list[tuple[str, str, str]]) -> tuple[int
             with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
                 os.chdir(folder)
                 sys.path.insert(0, str(folder))
-                arguments = [TESTS, "-q", "-x", "--tb=line", "-p", "no:cacheprovider", "--durations=0"]
+                arguments = [TESTS, "-q", "-x", "-rf", "--tb=line", "-p", "no:cacheprovider", "--durations=0"]
                 status = pytest.main(
                     [*arguments, *(["-k", " or ".join(f"test_bug_{n}_" for n in numbers)] if numbers else [])]
                 )

@@ -1,7 +1,7 @@
 """Measures the memory and time to compute the loss and its gradients, with the logits of all tokens at once, and with
 the logits of one chunk of tokens at a time.
 
-    python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled]
+    python benchmarks/losses.py [--tokens 2048] [--vocabulary 49152] [--width 576] [--compiled] [--only jsd]
 
 Each measurement runs in a separate process. The process creates random hidden states and an output weight, and computes
 loss and gradients once as a warm-up. The process then repeats this computation and measures its CPU time, on which
@@ -100,6 +100,7 @@ if __name__ == "__main__":
     parser.add_argument("--vocabulary", type=int, default=49152)
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=dict(CASES), default=list(dict(CASES)), help="the divergences")
     for hidden_option in ("--name", "--kind", "--way"):
         parser.add_argument(hidden_option, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -113,7 +114,7 @@ if __name__ == "__main__":
     columns = ("divergence, target", "whole, s", "chunked, s", "ratio", "whole, MiB", "chunked, MiB", "ratio")
     print(f"| {' | '.join(columns)} | gradients differ by |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, kind in CASES:
+    for name, kind in [case for case in CASES if case[0] in given.only]:
         whole, chunked = run(given, name, kind, "whole"), run(given, name, kind, "chunked")
         print(
             f"| {name}, {kind} | {whole['seconds']:.2f} | {chunked['seconds']:.2f} | "

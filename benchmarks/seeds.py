@@ -7,8 +7,9 @@ revision.
 
 Each measurement runs in a separate process. The time is that of `plan` alone, which reads, groups and splits the seeds,
 and renders the first request of each job. CPU time depends little on other programs. Memory is the peak of the process.
-The earlier revision is read with git. The last line of the output says whether both versions assign the same ids and
-splits to the seeds that both versions planned.
+The earlier revision is read with git. The last line of the output says whether both versions assign the same ids to
+the seeds that both versions planned, and for how many seeds they choose the same split. Splits differ, because the
+groups of similar seeds are now formed in another way.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ result = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - b
 with open("/proc/self/status") as status:  # the peak of `resource` would include the memory of the parent
     result["peak_mb"] = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 if len(sys.argv) > 2:
-    hashed = hashlib.sha256()
+    hashed, splits = hashlib.sha256(), []
     for seed in load_seeds(recipe.seeds, recipe.split, load_prompt(recipe.prompts, recipe.task).question):
-        hashed.update(f"{seed.id} {seed.split}\\n".encode())
-    result["ids"] = hashed.hexdigest()
+        hashed.update(f"{seed.id}\\n".encode())
+        splits.append(seed.split)
+    result |= {"ids": hashed.hexdigest(), "splits": splits}
 print(json.dumps(result))
 """
 
@@ -76,8 +78,10 @@ def main() -> None:
         requests = ", ".join(f"{split} {number:,}" for split, number in sorted(found["requests"].items()))
         times = f"{found['seconds']:>7.1f}  {found['cpu']:>6.1f}  {each:>13.1f}"
         print(f"{name:>8}  {count:>9,}  {times}  {found['peak_mb']:>7.0f}  {requests}")
-    same = rows[0][2]["ids"] == rows[1][2]["ids"]
-    print(f"ids and sides of {asked.few:,} seeds are {'the same' if same else 'DIFFERENT'} at {REVISION} and now")
+    (_, _, old), (_, _, new), _ = rows
+    same = sum(a == b for a, b in zip(old["splits"], new["splits"], strict=True)) / asked.few
+    ids = "the same" if old["ids"] == new["ids"] else "DIFFERENT"
+    print(f"ids of {asked.few:,} seeds are {ids} at {REVISION} and now; {same:.1%} of the seeds have the same split")
 
 
 def archived(folder: Path) -> Path:

@@ -47,7 +47,7 @@ def distributions(teacher: LocalModel, tokens: int) -> tuple[torch.Tensor, dict[
     recipe = load_recipe("reasoning")
     prompt = load_prompt(recipe.prompts, recipe.task)
     seeds = load_seeds(recipe.seeds, recipe.split, prompt.question)[: 2 + tokens // 40]
-    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 48}
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": min(48, tokens)}
     requests = [Request("sample", prompt.teacher(s.fields), sampling, id=f"{n:032x}") for n, s in enumerate(seeds)]
     replies = teacher.sample(requests, None)
     depth = teacher.model.config.num_hidden_layers

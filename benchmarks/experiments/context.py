@@ -37,8 +37,9 @@ from synthgen.teachers.transformers import LocalModel
 from synthgen.verify import matches
 
 ARMS = ("teacher", "untrained", "student")
-ASKED = sized(540, 2)  # number of held-out questions
-FEW = ["seeds.0.limit=6", "train.max_steps=1"] if TINY else []  # keys of the recipe in a quick run
+ASKED = sized(540, 1)  # number of held-out questions
+# Keys of the recipe in a quick run
+FEW = ["seeds.0.limit=4", "train.max_steps=1", "evaluate.max_new_tokens=4"] if TINY else []
 
 
 def demo(seed: int) -> Recipe:

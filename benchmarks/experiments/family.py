@@ -43,7 +43,7 @@ from synthgen.lm.model import LanguageModel
 ALIGNED = {"text-aligned": 0.9, "text-aligned-half": 0.5}  # arm → kd_weight
 ARMS = ("text", "base", "teacher", "text-aligned", "answers", "after", "shuffled")
 NEW_TOKENS = {"answers": 12, "after": 12}  # 12 tokens suffice for an answer; other arms may write RATIONALE_TOKENS
-RATIONALE_TOKENS = 48
+RATIONALE_TOKENS = sized(48, 4)
 STEPS = sized(30, 1)
 LIKELIHOODS = 40  # held-out problems whose likelihoods are computed
 

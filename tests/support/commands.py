@@ -6,6 +6,8 @@
 A warm command is a real process with its own signals, streams and exit code. A warm command does not spend seconds on
 importing torch and transformers, and measures models in its own process. With `apart=True`, it measures models in
 child processes, as a user's command does. Each of these children imports torch.
+
+    done = warm("benchmarks/losses.py", "--tokens", 32)        # a program of the repository, as `python FILE` runs it
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import importlib
 import multiprocessing
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -59,9 +62,9 @@ def cold(*command: Any, env: dict[str, str] | None = None, cwd: Path | None = No
     return Done(process.returncode, process.stdout, process.stderr)
 
 
-def warm(*command: Any, env: dict[str, str] | None = None, apart: bool = False) -> Done:
-    """Runs a command to its end in a fork."""
-    return start(*command, env=env, apart=apart).wait()
+def warm(*command: Any, env: dict[str, str] | None = None, apart: bool = False, limit: float = _LIMIT) -> Done:
+    """Runs a command to its end in a fork. Fails if it takes more than `limit` seconds."""
+    return start(*command, env=env, apart=apart).wait(limit)
 
 
 def start(*command: Any, env: dict[str, str] | None = None, apart: bool = False) -> Running:
@@ -85,9 +88,9 @@ class Running:
             assert self.process.is_alive(), self.wait()
             time.sleep(0.002)
 
-    def wait(self) -> Done:
+    def wait(self, limit: float = _LIMIT) -> Done:
         """Waits until the command ends, and returns its outcome."""
-        self.process.join(_LIMIT)
+        self.process.join(limit)
         if self.process.exitcode is None:
             self.process.kill()
             raise AssertionError("the command hangs")
@@ -113,7 +116,11 @@ def _main(command: list[str], env: dict[str, str], streams: list[str], apart: bo
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = command
     with nullcontext() if apart else measured_here():
-        importlib.import_module(f"{command[0]}.cli").main()
+        if command[0].endswith(".py"):
+            sys.path.insert(0, str(Path(command[0]).parent))
+            runpy.run_path(command[0], run_name="__main__")
+        else:
+            importlib.import_module(f"{command[0]}.cli").main()
 
 
 def _environment(added: dict[str, str] | None) -> dict[str, str]:

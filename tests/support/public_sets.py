@@ -51,11 +51,10 @@ def _problem(number: int) -> tuple[int, str, str, int]:
 
 
 def _solutions(number: int) -> dict[str, object]:
-    """The solution of each model. The first two models are right, the others forget the friend."""
+    """The solution of each model. The first two models are right, the others compute a wrong sum."""
     _, _, why, answer = _problem(number)
-    first = why.split("\n")[0]
-    wrong = answer - 3 - number % 7
-    right, other = {"is_correct": True, "solution": f"{why}\nA: {answer}"}, f"{first}\nA: {wrong}"
+    right = {"is_correct": True, "solution": f"{why}\nA: {answer}"}
+    other = f"{why.replace(str(answer), str(answer + 1))}\nA: {answer + 1}"
     return {model: right if model.startswith("6b") else {"is_correct": False, "solution": other} for model in MODELS}
 
 
