@@ -58,13 +58,15 @@ _HEADER = (
 
 
 def predicted(run: Path, rows: int, nodes: int) -> float:
-    """The seconds that `synthgen plan` predicts for the curation."""
+    """The seconds that `synthgen plan` predicts for the curation. NaN if it uses no rate of `run`, for example because
+    another version made the run.
+    """
     command = ["plan", str(run / "recipe.yaml"), "--executor", "ray", "--nodes", str(nodes), "--rows", str(rows)]
     said = subprocess.run(
         [sys.executable, "-m", "synthgen.cli", *command, "--measured", str(run), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, check=True,
     ).stdout  # fmt: skip
-    return float(json.loads(said)["outlook"]["seconds"]["curate"])
+    return float(json.loads(said)["outlook"]["seconds"].get("curate", "nan"))
 
 
 def rates(bench: Bench, rows: int, workers: list[int]) -> bool:
