@@ -13,7 +13,8 @@ already, and measures the missing ones.
 - s: from the start of the command to its end. On Ray this includes the start and the end of the cluster.
 - CPU s: user and system time of all processes: the command, its workers, and the processes of the cluster. Each
   process is read twice a second, so the last half second of a process may be missing.
-- of local: rows/s, divided by those of the local executor with as many workers.
+- of local: rows/s, divided by those of the local executor with as many workers. "CPU of local" is the same for the rows
+  of a CPU second. On a busy machine only this ratio says something.
 - worker MB, command MB: the peak memory (VmHWM) of the largest worker, and of the command's own process. With one
   local worker, the command does the work itself.
 - plan s: what `synthgen plan --executor ray --nodes N --measured RUN` predicts. RUN was made by the local executor with
@@ -45,25 +46,27 @@ from pathlib import Path
 import curation
 import near_duplicates
 from scale_kills import kill_nodes, kill_workers
-from scale_runs import ROOT, Bench
+from scale_runs import ROOT, Bench, Result
 
 from synthgen.executor.local import cores
 
 PARTS = ("rates", "memory", "kills", "nodes", "peer")
 _HEADER = (
-    f"{'arm':8}{'workers':>8}{'rows':>11}{'s':>9}{'CPU s':>9}{'rows/s':>9}{'of local':>10}{'worker MB':>11}"
-    f"{'command MB':>12}{'plan s':>9}{'plan/s':>8}  result"
+    f"{'arm':8}{'workers':>8}{'rows':>11}{'s':>9}{'CPU s':>9}{'rows/s':>9}{'of local':>10}{'CPU of local':>14}"
+    f"{'worker MB':>11}{'command MB':>12}{'plan s':>9}{'plan/s':>8}  result"
 )
 
 
 def predicted(run: Path, rows: int, nodes: int) -> float:
-    """The seconds that `synthgen plan` predicts for the curation."""
+    """The seconds that `synthgen plan` predicts for the curation. NaN if it uses no rate of `run`, for example because
+    another version made the run.
+    """
     command = ["plan", str(run / "recipe.yaml"), "--executor", "ray", "--nodes", str(nodes), "--rows", str(rows)]
     said = subprocess.run(
         [sys.executable, "-m", "synthgen.cli", *command, "--measured", str(run), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, check=True,
     ).stdout  # fmt: skip
-    return float(json.loads(said)["outlook"]["seconds"]["curate"])
+    return float(json.loads(said)["outlook"]["seconds"].get("curate", "nan"))
 
 
 def rates(bench: Bench, rows: int, workers: list[int]) -> bool:
@@ -73,14 +76,16 @@ def rates(bench: Bench, rows: int, workers: list[int]) -> bool:
     print(f"\nrates: {rows:,} rows. Measured for the plan: {max(100, rows // 10):,} rows in {first.seconds:.1f} s")
     print(_HEADER, flush=True)
     arms = [("local", count) for count in workers if count <= cores()] + [("ray", count) for count in workers]
-    equal, local = True, dict[int, float]()
+    equal, local = True, dict[int, Result]()
     for arm, count in arms:
         result = bench.measured(arm, count, rows)
         said = bench.same(rows, result)
         equal &= "DIFFERENT" not in said
         if arm == "local":
-            local[count] = result.seconds
-        share = f"{local[count] / result.seconds:10.2f}" if count in local else f"{'-':>10}"
+            local[count] = result
+        share = f"{'-':>10}{'-':>14}"
+        if count in local:
+            share = f"{local[count].seconds / result.seconds:10.2f}{local[count].cpu / result.cpu:14.2f}"
         plan = predicted(small, rows, min(count, cores()))
         print(
             f"{arm:8}{count:8}{rows:11,}{result.seconds:9.1f}{result.cpu:9.1f}{rows / result.seconds:9,.0f}{share}"
