@@ -233,19 +233,9 @@ def _ray() -> ModuleType:
     if find_spec("ray") is None:
         raise UserError("the executor 'ray' needs ray, which is not installed", "pip install 'synthgen-distill[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage reports
-    if "ray" not in sys.modules and _has_token():  # Ray reads the variable when it is imported
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     return ray
-
-
-def _has_token() -> bool:
-    """Whether this user has a token of Ray. `ray start` then makes clusters that ask for the token. Ray 2.60 sends the
-    token only in the mode `token`, which clusters without a token accept too.
-    """
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:

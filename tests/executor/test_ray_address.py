@@ -1,15 +1,13 @@
-"""Which cluster the Ray executor uses, and whether it sends a token. `tests/ray` tests the executor on real clusters."""
+"""Which cluster the Ray executor uses. `tests/ray` tests the executor on real clusters."""
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from synthgen.executor.ray import _connect, _ray
+from synthgen.executor.ray import _connect
 
 
 @pytest.fixture
@@ -36,20 +34,3 @@ def test_a_named_cluster_keeps_its_own_number_of_cores(opened, monkeypatch):
         _connect(ray, f"ray://{place}", 3)
     assert [call["address"] for call in calls] == [None, f"ray://{place}"]
     assert all("num_cpus" not in call for call in calls)
-
-
-@pytest.mark.parametrize("mode", [None, "disabled"])
-@pytest.mark.parametrize("token", [True, False])
-def test_a_token_is_sent_unless_the_user_chose_another_mode(token, mode, tmp_path, monkeypatch):
-    """Without the mode `token`, a command waits for minutes for a cluster that asks for the token."""
-    (tmp_path / "ray.py").write_text("import os\nseen = os.environ.get('RAY_AUTH_MODE')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "ray", raising=False)
-    monkeypatch.setattr(os, "environ", {"HOME": str(tmp_path), **({"RAY_AUTH_MODE": mode} if mode else {})})
-    if token:
-        (tmp_path / ".ray").mkdir()
-        (tmp_path / ".ray" / "auth_token").write_text("secret")
-    try:
-        assert _ray().seen == (mode or ("token" if token else None))
-    finally:
-        sys.modules.pop("ray", None)
