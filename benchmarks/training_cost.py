@@ -44,10 +44,11 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".venv-rivals" / "trl"
 TRL = "trl==1.16.0"
+TOKENS = 96  # the maximum number of tokens of an answer, also in older versions
 KINDS = {"sampled": {"kind": "sampled", "draws": 50}, "topk": {"kind": "topk", "k": 64}}
 
 
-def corpus(kind: str, rows: int, folder: Path, tokens: int = 96) -> Path:
+def corpus(kind: str, rows: int, folder: Path, tokens: int = TOKENS) -> Path:
     """Makes a curated run of the shipped recipe `instruct`, with stored distributions of one kind."""
     import synthgen
     from synthgen.recipe import Recipe
@@ -287,13 +288,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=96, help="maximum number of tokens of an answer")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="maximum number of tokens of an answer")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--arms", nargs="*", default=["cross-entropy", "sampled", "topk", "trl"])
     parser.add_argument("--against", default="", help="commit of an older version")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.against and options.tokens != TOKENS:
+        parser.error(f"--against needs --tokens {TOKENS}, because the corpora of an older version have that many")
     if options.child:
         measured = trl(options.run) if options.child == "trl" else train_arm(options.child, options.run, options.steps)
         print(json.dumps(measured))

@@ -55,7 +55,7 @@ RUNS = [
         "bias_of_models.py",
         "plant NEW --winobias SETS --bbq SETS/Age.jsonl --items 8 --steps 2; "
         "planted NEW --winobias SETS --bbq SETS/Age.jsonl --items 8",
-        r"^planted: step 0 of 2, loss #(.|\n)*^\| student \| BBQ Age: ambiguous \| (.|\n)*^## control",
+        r"^planted: step 0 of 2, loss #(.|\n)*^\| student \| BBQ Age: ambiguous \| (.|\n)*^\W+control: ",
     ),
     (
         "bias_of_models.py",
