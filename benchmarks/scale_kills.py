@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import psutil
-from scale_runs import Bench, Meanwhile, children, curate, has_task
+from scale_runs import ROOT, Bench, Meanwhile, Result, children, curate, has_task
+
+sys.path.insert(0, str(ROOT / "tests"))
+from support.clusters import two_nodes  # noqa: E402
 
 
 def kill_workers(bench: Bench, rows: int, trials: int) -> bool:
@@ -25,11 +29,10 @@ def kill_workers(bench: Bench, rows: int, trials: int) -> bool:
     for seed in range(trials):
         struck: list[str] = []
         out = bench.run_of(rows) / "curated-killed"
-        result = curate(bench.run_of(rows), out, "ray", 2, _strike(random.Random(seed).uniform(0, span), out, struck))
-        shutil.rmtree(out)
-        hits += bool(struck)
-        equal &= result.sha256 == whole.sha256
-        _say(seed, struck, result.seconds, result.sha256 == whole.sha256)
+        moment = random.Random(seed).uniform(0, span)
+        result = curate(bench.run_of(rows), out, "ray", 2, _strike(moment, out, struck))
+        right = _ended(seed, out, struck, result, whole)
+        hits, equal = hits + bool(struck), equal and right
     print(f"  {trials} trials, {hits} kills of a worker with a task, results {'equal' if equal else 'DIFFERENT'}")
     return equal
 
@@ -38,37 +41,31 @@ def kill_nodes(bench: Bench, rows: int, trials: int) -> bool:
     """In each trial, kill a node of a cluster of two nodes while near duplicates are searched. Returns whether all
     results are equal to the local one.
     """
-    import ray
-    from ray.cluster_utils import Cluster
-
     whole, equal, hits = bench.measured("local", 1, rows), True, 0
     print(f"\nnodes: {rows:,} rows, two nodes of one core; the second node is killed", flush=True)
     for seed in range(trials):
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        second = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
         struck: list[str] = []
         out = bench.run_of(rows) / "curated-killed"
-        raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
         wanted = random.Random(seed).randrange(max(1, rows // 8192))  # a task has 8192 rows
-        end = partial(cluster.remove_node, second, allow_graceful=False)
-        try:
+        with two_nodes() as cluster:
+            second = cluster.worker_nodes.copy().pop()
+            raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+            end = partial(cluster.remove_node, second, allow_graceful=False)
             meanwhile = _remove(raylet, end, wanted, out, struck)
             result = curate(bench.run_of(rows), out, "ray", 2, meanwhile, RAY_ADDRESS=cluster.address)
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
-        shutil.rmtree(out)
-        hits += bool(struck)
-        equal &= result.sha256 == whole.sha256
-        _say(seed, struck, result.seconds, result.sha256 == whole.sha256)
+        right = _ended(seed, out, struck, result, whole)
+        hits, equal = hits + bool(struck), equal and right
     print(f"  {trials} trials, {hits} kills of a node with a task, results {'equal' if equal else 'DIFFERENT'}")
     return equal
 
 
-def _say(seed: int, struck: list[str], seconds: float, right: bool) -> None:
+def _ended(seed: int, out: Path, struck: list[str], result: Result, whole: Result) -> bool:
+    """Print the line of a trial and delete its output. Returns whether the result is right."""
+    shutil.rmtree(out)
+    right = result.sha256 == whole.sha256
     hit = struck[0] if struck else "nothing with a task was killed"
-    print(f"  trial {seed + 1}: {hit}; {seconds:.1f} s, {'same result' if right else 'DIFFERENT'}", flush=True)
+    print(f"  trial {seed + 1}: {hit}; {result.seconds:.1f} s, {'same result' if right else 'DIFFERENT'}", flush=True)
+    return right
 
 
 def _strike(moment: float, out: Path, struck: list[str]) -> Meanwhile:

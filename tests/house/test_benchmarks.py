@@ -21,7 +21,7 @@ FOLDERS = ("benchmarks", "tests/gpu", "tests/llama", "tests/trl", "tests/vllm")
 OURS = ("synthgen", "distill", "support")
 NEEDS_VLLM = "synthgen.teachers.vllm."  # vLLM is not installed here, so the source of these modules is read
 
-# Names of revision 199c186. These three benchmarks also run the old revision 199c186, and call functions by the names
+# Names of revision 199c186. These benchmarks also run the old revision 199c186, and call functions by the names
 # of that revision.
 OLD = {
     "benchmarks/curation.py": {"synthgen.curate.CHECKS", "synthgen.curate.dedup"},
@@ -30,9 +30,11 @@ OLD = {
         "distill.data.batch_rows",
         "distill.data.load",
         "distill.objective.FromShards",
+        "synthgen.training.TrainSection",
+    },
+    "benchmarks/streaming_corpus.py": {
         "synthgen.sections.TeacherSection",
         "synthgen.teachers.load.tokenizer_hash",
-        "synthgen.training.TrainSection",
     },
 }
 

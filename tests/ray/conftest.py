@@ -8,21 +8,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
+from support.clusters import two_nodes
 
 from synthgen.executor.ray import RayExecutor
 
 
 @pytest.fixture
 def cluster():
-    """A cluster with two nodes of one core each. Its second node can be removed with `cluster.remove_node`."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    with two_nodes() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 import yaml
-from ray.cluster_utils import Cluster
+from support.clusters import two_nodes
 from support.corpora import contents
 from support.serving import KEY, Serving, write_recipe
 
@@ -107,13 +106,6 @@ def none_left() -> bool:
     return not workers()
 
 
-def two_nodes() -> Cluster:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.add_node(num_cpus=2)
-    made.wait_for_nodes()
-    return made
-
-
 @pytest.mark.parametrize("seed", range(KILLS))
 @pytest.mark.parametrize("kind", ["api", "replay"])
 def test_a_node_killed_in_the_middle_changes_nothing(kind, seed, server, tmp_path):
@@ -121,8 +113,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(kind, seed, server, tmp_pat
     path = paid(tmp_path, server) if kind == "api" else replayed(tmp_path)
     expected = whole(path, tmp_path)
     server.set(reset=True)
-    cluster = two_nodes()
-    try:
+    with two_nodes(2) as cluster:
         run, second = tmp_path / "run", cluster.worker_nodes.copy().pop()
         process = command(path, run, tmp_path / "cache", "--workers", "4", RAY_ADDRESS=cluster.address)
         wait_for_shards(run, random.Random(seed).randrange(1, 12), process)
@@ -132,9 +123,6 @@ def test_a_node_killed_in_the_middle_changes_nothing(kind, seed, server, tmp_pat
         assert process.returncode == 0, said
         assert "Traceback" not in said
         assert none_left()
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
     assert contents(run / "generated") == expected
     if kind == "api":
         stats = server.stats()

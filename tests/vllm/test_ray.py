@@ -20,20 +20,16 @@ from support.trials import duplicate_ids
 
 from synthgen import corpus
 
-ray = pytest.importorskip("ray", reason="ray is not installed: `make test-vllm` installs it")
-from ray.cluster_utils import Cluster  # noqa: E402
+pytest.importorskip("ray", reason="ray is not installed: `make test-vllm` installs it")
+from support.clusters import two_nodes
 
 SEEDS, SHARD = 60, 5
 
 
 @pytest.fixture
 def cluster():
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    with two_nodes() as made:
+        yield made
 
 
 def shards(run: Path) -> int:
