@@ -15,7 +15,7 @@ import psutil
 from scale_runs import ROOT, Bench, Meanwhile, Result, children, curate, has_task
 
 sys.path.insert(0, str(ROOT / "tests"))
-from support.clusters import two_nodes  # noqa: E402
+from support.clusters import two_nodes
 
 
 def kill_workers(bench: Bench, rows: int, trials: int) -> bool:
