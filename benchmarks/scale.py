@@ -26,7 +26,8 @@ already, and measures the missing ones.
 `kills`: in each trial, a worker is killed (SIGKILL) at a random moment of the time in which workers have tasks. The
 line names the step that was running. `nodes`: in each trial, the second node of a cluster of two nodes is killed in the
 search for near duplicates. Each trial must give the result of the local executor. A kill counts only if the worker, or
-a worker of the node, had a task.
+a worker of the node, had a task. Trials are repeated until `--kills` or `--node-kills` kills counted, but at most four
+times as often.
 
 `peer`: the sweep for near duplicates alone, beside datatrove's executor for Ray. The corpus and the measurements are
 those of `benchmarks/near_duplicates.py`. Both get two CPU cores.
@@ -131,7 +132,7 @@ def peer(rows: int, text: Path | None) -> bool:
 
 
 def main() -> None:
-    """Run the chosen parts. The exit code is 1 if results differ."""
+    """Run the chosen parts. The exit code is 1 if results differ, or too few kills counted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
@@ -152,7 +153,7 @@ def main() -> None:
         "peer": lambda: peer(options.peer_rows, options.text),
     }
     if not all([acts[name]() for name in PARTS if name in options.only]):
-        sys.exit("results differ")
+        sys.exit("results differ, or too few kills hit a task")
 
 
 if __name__ == "__main__":

@@ -18,54 +18,55 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.clusters import two_nodes
 
 
-def kill_workers(bench: Bench, rows: int, trials: int) -> bool:
-    """In each trial, kill a worker at a random moment of the time in which workers have tasks. Returns whether all
-    results are equal to the unharmed one.
+def kill_workers(bench: Bench, rows: int, kills: int) -> bool:
+    """Kill a worker at a random moment of the time in which workers have tasks, in trial after trial. Returns what
+    `_trials` returns.
     """
     whole, unharmed = bench.measured("local", 1, rows), bench.measured("ray", 2, rows)
     span = unharmed.working[1] - unharmed.working[0]
     print(f"\nkills: {rows:,} rows, two workers; tasks run for {span:.1f} s", flush=True)
-    equal, hits = unharmed.sha256 == whole.sha256, 0
-    for seed in range(trials):
-        struck: list[str] = []
-        out = bench.run_of(rows) / "curated-killed"
-        moment = random.Random(seed).uniform(0, span)
-        result = curate(bench.run_of(rows), out, "ray", 2, _strike(moment, out, struck))
-        right = _ended(seed, out, struck, result, whole)
-        hits, equal = hits + bool(struck), equal and right
-    print(f"  {trials} trials, {hits} kills of a worker with a task, results {'equal' if equal else 'DIFFERENT'}")
-    return equal
+
+    def trial(drawn: random.Random, out: Path, struck: list[str]) -> Result:
+        return curate(bench.run_of(rows), out, "ray", 2, _strike(drawn.uniform(0, span), out, struck))
+
+    return _trials(trial, bench.run_of(rows), kills, whole) and unharmed.sha256 == whole.sha256
 
 
-def kill_nodes(bench: Bench, rows: int, trials: int) -> bool:
-    """In each trial, kill a node of a cluster of two nodes while near duplicates are searched. Returns whether all
-    results are equal to the local one.
+def kill_nodes(bench: Bench, rows: int, kills: int) -> bool:
+    """Kill a node of a cluster of two nodes while near duplicates are searched, in trial after trial. Returns what
+    `_trials` returns.
     """
-    whole, equal, hits = bench.measured("local", 1, rows), True, 0
+    whole = bench.measured("local", 1, rows)
     print(f"\nnodes: {rows:,} rows, two nodes of one core; the second node is killed", flush=True)
-    for seed in range(trials):
-        struck: list[str] = []
-        out = bench.run_of(rows) / "curated-killed"
-        wanted = random.Random(seed).randrange(max(1, rows // 8192))  # a task has 8192 rows
+
+    def trial(drawn: random.Random, out: Path, struck: list[str]) -> Result:
+        wanted = drawn.randrange(max(1, rows // 8192))  # a task has 8192 rows
         with two_nodes() as cluster:
             second = cluster.worker_nodes.copy().pop()
             raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
             end = partial(cluster.remove_node, second, allow_graceful=False)
             meanwhile = _remove(raylet, end, wanted, out, struck)
-            result = curate(bench.run_of(rows), out, "ray", 2, meanwhile, RAY_ADDRESS=cluster.address)
-        right = _ended(seed, out, struck, result, whole)
-        hits, equal = hits + bool(struck), equal and right
-    print(f"  {trials} trials, {hits} kills of a node with a task, results {'equal' if equal else 'DIFFERENT'}")
-    return equal
+            return curate(bench.run_of(rows), out, "ray", 2, meanwhile, RAY_ADDRESS=cluster.address)
+
+    return _trials(trial, bench.run_of(rows), kills, whole)
 
 
-def _ended(seed: int, out: Path, struck: list[str], result: Result, whole: Result) -> bool:
-    """Print the line of a trial and delete its output. Returns whether the result is right."""
-    shutil.rmtree(out)
-    right = result.sha256 == whole.sha256
-    hit = struck[0] if struck else "nothing with a task was killed"
-    print(f"  trial {seed + 1}: {hit}; {result.seconds:.1f} s, {'same result' if right else 'DIFFERENT'}", flush=True)
-    return right
+def _trials(trial: Callable[[random.Random, Path, list[str]], Result], run: Path, kills: int, whole: Result) -> bool:
+    """Repeat a trial until `kills` workers or nodes with a task were killed, at most four times as often. A trial gets
+    a source of random numbers, the folder for its output, and a list to which it adds what it killed. Returns whether
+    all results are equal to `whole`, and enough was killed.
+    """
+    equal, hits, seed = True, 0, 0
+    while hits < kills and seed < 4 * kills:
+        struck: list[str] = []
+        result = trial(random.Random(seed), run / "curated-killed", struck)
+        shutil.rmtree(run / "curated-killed")
+        right, seed = result.sha256 == whole.sha256, seed + 1
+        equal, hits = equal and right, hits + bool(struck)
+        hit = struck[0] if struck else "nothing with a task was killed"
+        print(f"  trial {seed}: {hit}; {result.seconds:.1f} s, {'same result' if right else 'DIFFERENT'}", flush=True)
+    print(f"  {seed} trials, {hits} of {kills} kills hit a task, results {'equal' if equal else 'DIFFERENT'}")
+    return equal and hits == kills
 
 
 def _strike(moment: float, out: Path, struck: list[str]) -> Meanwhile:
