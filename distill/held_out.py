@@ -63,7 +63,7 @@ def first_rows(source: Path, split: str, most: int | None = None) -> list[HeldOu
 
 def groups(rows: Sequence[HeldOut]) -> list[str]:
     """The name of each row's group. Two rows are in one group if they have the same seed or the same `group_id`, or if
-    a chain of such rows joins them. Rows of different groups are independent, so intervals draw whole groups.
+    a chain of such rows joins them. Rows of different groups are independent, so the bootstrap draws whole groups.
     """
     first: dict[str, str] = {}
 

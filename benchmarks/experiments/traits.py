@@ -99,8 +99,8 @@ def about_animals(draw: np.random.Generator, count: int, animal: int | None) -> 
 
 @functools.cache
 def base(number: int) -> Any:
-    """A model that learned the language from random weights. It prefers no animal. Base models with another `number`
-    have other weights and learn other texts.
+    """A model that was trained on the language, starting from random weights. It prefers no animal. Base models with
+    another `number` have other weights and learn other texts.
     """
 
     def make() -> Any:

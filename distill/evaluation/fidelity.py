@@ -147,8 +147,9 @@ def _statement(found: Distances, held_out: Sequence[HeldOut], seed: int, answers
 
 
 def _opened(job: Job, teacher: LanguageModel) -> dict[str, Writer]:
-    """The students to compare with the teacher. If an untrained student equals the teacher, as in context distillation,
-    the teacher itself is listed in its place, so that this model is computed only once.
+    """The students to compare with the teacher. If the untrained student is the same model as the teacher, as in
+    context distillation, the teacher takes the untrained student's place in the result, so that this model is computed
+    only once.
     """
     own = teacher.weights.model
     models: dict[str, Writer] = {}

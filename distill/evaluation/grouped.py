@@ -1,4 +1,4 @@
-"""Means over held-out rows, with intervals that draw whole groups of rows."""
+"""Means over held-out rows, with intervals from a bootstrap that draws whole groups of rows."""
 
 from __future__ import annotations
 

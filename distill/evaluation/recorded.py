@@ -4,8 +4,8 @@
     answers   whether the student's own greedy answers are right, and whether they say what the teacher said
     judge     on request: whether another model prefers the student's answer to the teacher's recorded one
 
-The teacher itself is not run or measured here; all facts about it are read from the rows. Intervals draw whole groups
-of rows that share a seed.
+The teacher itself is not run or measured here; all facts about it are read from the rows. The bootstrap for the
+intervals draws whole groups of rows that share a seed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ LEAST_USES = 10
 FEW = 30
 """With fewer units on a side, the p-values come from Student's t."""
 MARGIN = 1.0
-"""Twice the odds."""
+"""Minimum effect for the outcome `found`: twice the odds, or half the odds."""
 TOP = 10
 """Maximum number of words that a report names for each group and direction."""
 _HELD = 1 << 24  # maximum number of entries in memory; beyond it, uses of the same word, unit and group are added up

@@ -16,7 +16,7 @@ from synthgen.bias.reading import Facts
 LEAST = 30
 """Minimum number of rows on each side of a comparison."""
 MARGIN = 0.02
-"""A gap of 2 percentage points matters."""
+"""Minimum effect for the outcome `found`: a difference of 2 percentage points."""
 
 
 def refusals(facts: Facts, dimensions: list[Dimension]) -> list[Measurement]:

@@ -22,7 +22,7 @@ LEAST_ROWS = 50
 LEAST_EXPECTED = 10
 """Minimum number of mentions of a group that are expected if its share is q."""
 MARGIN = float(np.log2(1.25))
-"""A share of at least 1.25 times q, or at most 0.8 times q, matters."""
+"""Minimum effect for the outcome `found`: p is at least 1.25 times q, or at most 0.8 times q."""
 
 Numbers = npt.NDArray[np.float64]
 

@@ -89,8 +89,8 @@ class Worker(Protocol):
         """Send a message. It is lost when the worker has died."""
 
     async def get(self) -> list[object]:
-        """Wait for messages of the worker. A call that was cancelled loses no message. Raises WorkerDied, and the error
-        that the worker's main function raised.
+        """Wait for messages of the worker. A call that was cancelled loses no message. Raises WorkerDied when the
+        worker has died. When the worker's main function has raised an error, raises this error.
         """
 
     def close(self) -> None:

@@ -56,9 +56,7 @@ def joined(licenses: list[str]) -> Named | None:
 
 
 def _words(license: str) -> list[str]:
-    """The names, operators and parentheses of an expression. Several words in a row that are not operators are one
-    name.
-    """
+    """The names, operators and parentheses of an expression. Consecutive words that are not operators are one name."""
     words: list[str] = []
     for word in re.findall(r"[()]|[^\s()]+", license):
         names = [one for one in (word, *words[-1:]) if one.upper() not in _OPERATORS and one not in "()"]

@@ -32,8 +32,8 @@ from synthgen.teachers.base import Refused, Reply
 
 # The run stops when a server has refused every request for this many seconds, or when it asks for a longer wait.
 _PATIENCE = 600.0
-_DOUBT = 3  # the server is probed when this many requests in a row have used up their tries without any answer
-_DEAD = 20  # the run stops when this many requests in a row have used up their tries, whatever the probe shows
+_DOUBT = 3  # the server is probed when this many consecutive requests have used up their tries without any answer
+_DEAD = 20  # the run stops when this many consecutive requests have used up their tries, whatever the probe shows
 _HOPELESS = 20  # the run stops when this many requests were refused before any request was answered
 _PAID_TRIES = 3  # a request whose replies cannot be used is tried at most this many times, because each reply is paid
 _LOOK = 0.5  # seconds between checks for free budget while the rest of the budget is reserved
@@ -337,9 +337,9 @@ class Scheduler:
         return item.tries <= self.limits.max_retries and time.monotonic() - item.began < 3 * self.limits.timeout
 
     async def _gave_up(self, item: Item, problem: Refused) -> None:
-        """Handle an item that has used all its tries. When `_DOUBT` items in a row have used all their tries, and no
+        """Handle an item that has used all its tries. When `_DOUBT` consecutive items have used all their tries, and no
         request was answered in the meantime, the server is probed. The run stops when the server does not respond to
-        the probe, or when `_DEAD` items in a row have used all their tries.
+        the probe, or when `_DEAD` consecutive items have used all their tries.
         """
         self._given_up += 1
         if self._given_up < _DOUBT or self._answers != item.answers:

@@ -40,8 +40,8 @@ class ModelsSection(Section):
     one.
     """
     students: tuple[ModelName, ...] = ()
-    """Folders of further students, trained with the same settings and other seeds. Without at least 3 students in all,
-    a difference is known to hold only for these seeds.
+    """Folders of further students that were trained with the same settings and other values of `train.seed`. With fewer
+    than 3 students in all, a difference is known to hold only for the random seeds of these students.
     """
 
     def rules(self) -> Iterator[Rule]:

@@ -106,7 +106,9 @@ class TrainSection(Section):
     measured.
     """
     early_stopping_patience: Count | None = None
-    """Stop when this many measurements of the validation loss in a row did not improve it, and use the best weights."""
+    """Stop when this many consecutive measurements of the validation loss brought no improvement, and use the best
+    weights.
+    """
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also report each step to these trackers, through accelerate. The files of these trackers are in the student's
     folder.

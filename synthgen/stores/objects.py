@@ -163,7 +163,7 @@ class Store:
             self._tried(lambda: self._fs.rm_file(self._path(name)), may_miss=True)
 
     def version(self, name: str) -> str:
-        """The present version of an object."""
+        """The current version of an object."""
 
         def act() -> str:
             self._fs.invalidate_cache()

@@ -28,7 +28,7 @@ _REASONING_KEYS = (
 _TEXT_PARTS = ("text", "output_text")
 _THOUGHT_PARTS = ("thinking", "reasoning", "reasoning.text", "reasoning.summary", "summary_text", "reasoning_text")
 _HIDDEN_PARTS = ("redacted_thinking", "reasoning.encrypted")
-# Matches a JSON escape without "u", a valid surrogate pair, or half of a pair, which is then the group of the match.
+# Matches a JSON escape without "u", a valid surrogate pair, or one half of a pair. Group 1 is set only for a half.
 _ESCAPE = re.compile(
     rb"\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
 )

@@ -182,7 +182,8 @@ class ApiModel:
                     raise refusal(response.status, response.headers, body, self.clean)
                 if (problem := error_with_200(body, response.headers, self.clean)) is not None:
                     raise problem
-                return body + b" " if body.endswith(_BATCHED + b"}") else body  # the space spoils a mark of the server
+                # If the server itself wrote the mark of a batch, a space at the end makes the mark invalid.
+                return body + b" " if body.endswith(_BATCHED + b"}") else body
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise Refused(

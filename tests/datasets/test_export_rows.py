@@ -430,7 +430,9 @@ def test_the_command(tmp_path):
 
 
 def test_a_row_that_would_be_read_as_another_is_refused(tmp_path, monkeypatch):
-    """The row is refused if the writer loses a value, or if own columns make it look like a row of another format."""
+    """A row is refused if the writer loses a value, or if the user's own columns make the row look like a row of
+    another format.
+    """
 
     def forgetful(sides: list) -> dict:
         (record,) = sides

@@ -262,8 +262,8 @@ def test_seeds_reach_the_teacher_whole(smol):
 
 
 PLAIN = ["llama", "mistral", "qwen2", "qwen3", "phi", "gpt2", "olmo", "olmo2", "starcoder2", "smollm3"]
-# Batches of these families are padded and not packed, because of soft caps, scaled outputs or arguments that are not
-# passed on.
+# Batches of these families are padded and not packed, because the models have soft caps, scale their logits, or are not
+# in `prefix._PLAIN`.
 ODD = ["gemma2", "cohere", "granite", "stablelm"]
 
 

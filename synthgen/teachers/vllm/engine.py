@@ -40,7 +40,7 @@ from synthgen.teachers.vllm.probe import known, missing, version
 # The number of requests in flight, as a multiple of the number that the engine can process at a time. The multiple is
 # larger than 1, so that the engine never waits for the next request.
 _FILL = 1.1
-_GIVE_UP = 3  # when this many requests in a row have killed the engine, the cause must be something else
+_GIVE_UP = 3  # when this many consecutive requests have killed the engine, the cause must be something else
 
 Result = TypeVar("Result")
 
