@@ -1,4 +1,4 @@
-"""Plants the bugs of BUGS, one at a time, in a copy of the source, and checks that the test of each bug fails.
+"""Plants nineteen kinds of bugs, one at a time, in a copy of the source, and checks that the test of each bug fails.
 
     python benchmarks/loss_bugs.py [--only 07 13]        # or: make loss-bugs
 
