@@ -25,7 +25,9 @@ def content(store, name: str) -> bytes:
 
 def test_an_object_is_replaced_only_if_it_is_the_one_that_was_seen(store, files):
     first = files.write("a", b"1", None)
+    store.proxy.reset()
     second = files.write("a", b"2", first)
+    assert store.proxy.requests == 1  # asked later, the store might name the version of another process
     assert {name: entry.version for name, entry in files.list().items()} == {"a": second}
     assert files.version("a") == second != first
     for version in (None, first):
@@ -122,9 +124,9 @@ def test_a_store_that_is_busy_is_asked_again(store, files):
         (lambda: files.read("a"), b"1"),
     ]:
         store.proxy.reset()
-        store.proxy.fault = lambda name, number: 503 if number <= 2 else None
+        store.proxy.fault = lambda name, number: 503 if number <= 4 else None
         assert act() == expected
-        assert store.proxy.failed == 2
+        assert store.proxy.failed == 4  # adlfs gives up after so many, and takes the object for missing
     store.proxy.reset()
     store.proxy.fault = lambda name, number: 503 if name and len(store.proxy.writes) <= 2 else None
     files.write("b", b"2", None)
