@@ -222,9 +222,10 @@ class Store:
         if cause == MISSING:
             message = f"{self.url}: the bucket is missing, or an object was deleted meanwhile"
             return UserError(message, "make the bucket, or give the same command again")
-        if cause in (REFUSED, NO_CREDENTIALS):
-            what = "access is refused" if cause == REFUSED else "no credentials"
-            return UserError(f"{self.url}: {what}: {why}", self._kind.hint)
+        if cause == REFUSED:
+            return UserError(f"{self.url}: access is refused: {why}", self._kind.hint)
+        if cause == NO_CREDENTIALS:
+            return UserError(f"{self.url}: no credentials: {why}", self._kind.hint)
         return UserError(
             f"{self.url} cannot be reached: {why}",
             "give the same command again when it can be reached; finished work is kept",
