@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.corpora import contents, corpus_of, curating, row
 from support.remote import command, objects, start
-from support.remote_servers import S3
+from support.remote_servers import AZ, GS, S3
 from support.small import small_task, small_teacher
 
 import synthgen
@@ -94,6 +94,7 @@ def curated(store, folder: Path, tmp_path: Path) -> tuple[list[str | Path], dict
     return ["synthgen", "curate", source, "-o", store.url("out"), "-q"], contents(tmp_path / "out")
 
 
+@pytest.mark.parametrize("proxy", [GS, AZ], indirect=True, ids=["gs", "az"])  # for S3, a whole run tests this
 def test_a_command_whose_requests_fail_or_are_slow_writes_the_same_files(store, tmp_path):
     words, expected = curated(store, made(tmp_path / "run"), tmp_path)
     store.proxy.reset()
