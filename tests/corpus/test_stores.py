@@ -1,4 +1,4 @@
-"""Runs in a store that lies in memory. `make test-stores` tests S3, with faults and kills."""
+"""Runs in a store that lies in memory. `make test-stores` tests other stores, with faults and kills."""
 
 from __future__ import annotations
 

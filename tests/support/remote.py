@@ -1,12 +1,13 @@
-"""A proxy in front of an S3 server, and commands in forks. A test tells the proxy which requests fail or are delayed,
-and when it kills a process.
+"""A proxy in front of the server of an object store, and commands in forks. A test tells the proxy which requests fail
+or are delayed, and when it kills a process.
 
-proxy.fault = lambda method, path, number: 503 if number % 5 == 0 else None
+proxy.fault = lambda name, number: 503 if number % 5 == 0 else None
 code, output = command(["synthgen", "show", "s3://bucket/run"], tmp_path / "machine")
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib
 import multiprocessing
@@ -15,28 +16,26 @@ import os
 import signal
 import threading
 import time
+import types
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from support.killing import IMPORTS as KILLING_IMPORTS
-
-SECRET = "a-secret-that-no-file-may-hold"
-SLOW_DOWN = (
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-)
+from support.remote_servers import Server
 
 
 class Proxy:
-    """Forwards requests to the server. `fault` gets (method, path, number of the request) and returns a status with
-    which the request fails, a number of seconds to wait, or None. `kill` is (pid, n, when): the process is killed
-    before or after its n-th PUT or DELETE reaches the server. Instead of n, `kill` may hold the end of an object's
-    name.
+    """Forwards requests to the server. `fault` gets (the name of the object that the request writes or deletes, or '';
+    the number of the request) and returns a status with which the request fails, a number of seconds to wait, or None.
+    `kill` is (pid, n, when): the process is killed before or after its n-th write reaches the server. Instead of n,
+    `kill` may hold the end of an object's name. `writes` are the names of the objects.
     """
 
-    def __init__(self, port: int) -> None:
-        self.server_port = port
-        self.fault = lambda method, path, number: None
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.fault = lambda name, number: None
         self.kill: tuple[int, int | str, str] | None = None
         self.writes: list[str] = []
         self.requests = self.failed = 0
@@ -62,7 +61,7 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def reset(self) -> None:
-        self.fault, self.kill, self.writes = lambda method, path, number: None, None, []
+        self.fault, self.kill, self.writes = lambda name, number: None, None, []
         self.requests = self.failed = 0
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
@@ -70,24 +69,29 @@ class Proxy:
             request.send_response_only(100)
             request.end_headers()
         body = _body(request)
+        if own := self.server.answer(request.path):
+            _reply(request, 200, {"Content-Type": own[0]}, own[1])
+            return
+        name = self.server.written(request.command, request.path, body)
         with self.lock:
             self.requests += 1
             number, kill = self.requests, None
-            if request.command in ("PUT", "DELETE", "POST"):
-                self.writes.append(f"{request.command} {request.path.partition('?')[0]}")
-                if self.kill and (len(self.writes) == self.kill[1] or self.writes[-1].endswith(str(self.kill[1]))):
+            if name:
+                self.writes.append(name)
+                if self.kill and (len(self.writes) == self.kill[1] or name.endswith(str(self.kill[1]))):
                     kill = self.kill
-            fault = self.fault(request.command, request.path, number)
+            fault = self.fault(name, number)
         if kill and kill[2] == "before":
             os.kill(kill[0], signal.SIGKILL)
             return
         if isinstance(fault, int):
             self.failed += 1
-            _reply(request, fault, {"Content-Type": "application/xml"}, SLOW_DOWN)
+            kind, data = self.server.failure(fault)
+            _reply(request, fault, {"Content-Type": kind}, data)
             return
         if fault:
             time.sleep(fault)
-        connection = http.client.HTTPConnection("127.0.0.1", self.server_port)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in ("expect", "transfer-encoding")}
         connection.request(request.command, request.path, body, {**headers, "Content-Length": str(len(body))})
         answer = connection.getresponse()
@@ -122,7 +126,8 @@ def _reply(request, status: int, headers: dict[str, str], data: bytes, length: i
 
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["support.s3", "s3fs", *KILLING_IMPORTS])
+_forks.set_forkserver_preload(["support.remote", "s3fs", "gcsfs.core", "adlfs", *KILLING_IMPORTS])
+_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 
 @dataclass
@@ -150,7 +155,7 @@ def start(words: list[str | Path], machine: Path) -> Command:
     """
     machine.mkdir(parents=True, exist_ok=True)
     file = machine / f"output-{time.monotonic_ns()}"
-    environment = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    environment = {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)}
     environment |= {"SYNTHGEN_CACHE": str(machine), "OMP_NUM_THREADS": "1"}
     process = _forks.Process(target=_run, args=([str(word) for word in words], environment, str(file)))
     process.start()
@@ -162,10 +167,20 @@ def _run(words: list[str], environment: dict[str, str], file: str) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ.update(environment)
+    hasten()
+    importlib.import_module(f"{words[0]}.cli").main(words[1:])
+
+
+def hasten() -> None:
+    """Shorten the waits: of another machine for a lease, and of the libraries before they repeat a request."""
+    import gcsfs.retry
+    from azure.storage.blob._shared.policies_async import ExponentialRetry
+
     from synthgen.stores import lease
 
     lease.BEAT, lease.SILENCE = 0.5, 2.0
-    importlib.import_module(f"{words[0]}.cli").main(words[1:])
+    gcsfs.retry.asyncio = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 20))
+    ExponentialRetry.get_backoff_time = lambda self, settings: 0.1
 
 
 def command(words: list[str | Path], machine: Path) -> tuple[int | None, str]:
@@ -173,7 +188,8 @@ def command(words: list[str | Path], machine: Path) -> tuple[int | None, str]:
     return start(words, machine).wait()
 
 
-def objects(s3, prefix: str) -> dict[str, bytes]:
+def objects(files: Any, prefix: str) -> dict[str, bytes]:
     """The objects below `bucket/PREFIX` by their names, without leases."""
     root = f"bucket/{prefix}/"
-    return {p[len(root) :]: s3.cat_file(p) for p in s3.find(root) if ".writer/" not in p}
+    files.invalidate_cache()
+    return {p[len(root) :]: files.cat_file(p) for p in files.find(root) if ".writer/" not in p}
