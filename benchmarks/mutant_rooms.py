@@ -28,7 +28,7 @@ ROW_CHECKS = {
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
 STREAM = ("students/test_streaming.py", "students/test_stream_cache.py")
-TRAINING = ("students/test_loop.py", "students/test_train.py")
+TRAINING = ("students/test_schedule.py", "students/test_train.py", "students/test_loop.py")
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
@@ -144,7 +144,12 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "distill/loop.py": TRAINING,
         "distill/job.py": (*TRAINING, "students/test_text_students.py"),
         "distill/processes.py": ("students/test_loop.py", "students/test_processes.py"),
-        "distill/data.py": ("students/test_train.py", "losses/test_stored_targets.py", "losses/test_loss_bugs.py"),
+        "distill/data.py": (
+            "students/test_stream_columns.py",
+            "students/test_train.py",
+            "losses/test_stored_targets.py",
+            "losses/test_loss_bugs.py",
+        ),
     },
 }
 """Maps each room to its source files, which may be patterns. Each file is mapped to its tests, in the order in which

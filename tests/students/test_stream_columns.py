@@ -11,6 +11,7 @@ from support.streams import (
     run,
 )
 
+from distill.data import rows
 from distill.streaming import columns
 from synthgen import corpus
 from synthgen.errors import CorpusError
@@ -27,6 +28,9 @@ def test_rows_by_column_are_in_training_order(run):
         found = list(columns.teaching_rows(run / "curated", split, names, share))
         assert [(*(row[name] for name in ("id", *names)), kept) for row, kept in found] == wanted
         assert all(set(row) == {"id", *names} for row, _ in found)
+        listed = [(r.id, r.prompt, r.token_ids, r.seed_id, kept) for r, kept in rows(run / "curated", split, share)]
+        assert listed == wanted
+    assert rows(run / "curated", "train") == rows(run / "curated", "train", 1.0)
 
 
 def test_tokens_are_counted_by_column(run):
