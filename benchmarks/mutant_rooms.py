@@ -118,13 +118,13 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         for name in ("completion", "usage", "finish", "gate", "reasoning", "served")
     },
     "stores": {
-        "synthgen/stores/*.py": ("corpus/test_mirrors.py", "corpus/test_stores.py"),
+        "synthgen/stores/*.py": ("corpus/test_leases.py", "corpus/test_mirrors.py", "corpus/test_stores.py"),
         "synthgen/durable.py": ("house/test_durable.py", "corpus/test_folder.py", "corpus/test_stores.py"),
         "synthgen/manifest.py": ("corpus/test_corpus.py", "corpus/test_dataset_card.py", "corpus/test_folder.py"),
     },
     "plans": {
         **{
-            f"synthgen/executor/{name}.py": ("executor/test_ray_address.py", "executor/test_local.py")
+            f"synthgen/executor/{name}.py": ("executor/test_exchange.py", "executor/test_local.py")
             for name in ("__init__", "base", "exchange", "local", "worker")
         },
         "synthgen/executor/messages.py": ("generation/test_cluster.py",),
