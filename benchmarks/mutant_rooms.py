@@ -131,6 +131,9 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "synthgen/generation/outlook.py": ("generation/test_outlook.py",),
         "synthgen/plancommand.py": ("generation/test_outlook.py",),
     },
+    "ray": {  # only what needs no cluster; tests/ray needs an environment with Ray
+        "synthgen/executor/ray.py": ("executor/test_ray_worker.py", "executor/test_ray_address.py"),
+    },
     "streaming": {
         "distill/streaming/canaries.py": ("auditing/test_student_leaks.py",),
         "distill/streaming/columns.py": ("students/test_stream_columns.py", *STREAM),
@@ -145,6 +148,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "distill/job.py": (*TRAINING, "students/test_text_students.py"),
         "distill/processes.py": ("students/test_loop.py", "students/test_processes.py"),
         "distill/data.py": (
+            "losses/test_batches_of_targets.py",
             "students/test_stream_columns.py",
             "students/test_train.py",
             "losses/test_stored_targets.py",

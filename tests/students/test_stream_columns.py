@@ -60,3 +60,9 @@ def test_only_the_columns_asked_for_are_read(run):
     )
     with pytest.raises(CorpusError, match="is damaged"):
         list(columns.columns(run / "curated", "data", "train", ["completion"]))
+
+
+def test_a_shard_without_learnable_rows_is_empty(run):
+    found = columns.teaching(run / "curated", "train-99999", [columns.TOKENS])
+    assert [len(part) for part in (found, found.table, found.kept, found.places)] == [0] * 4
+    assert (found.degenerate, found.rejected_side) == (0, 0)
