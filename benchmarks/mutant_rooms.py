@@ -123,6 +123,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "synthgen/manifest.py": ("corpus/test_corpus.py", "corpus/test_dataset_card.py", "corpus/test_folder.py"),
     },
     "plans": {
+        # `executor/ray.py` is in no room, because only tests/ray runs tasks, in an environment that has Ray
         **{
             f"synthgen/executor/{name}.py": ("executor/test_exchange.py", "executor/test_local.py")
             for name in ("__init__", "base", "exchange", "local", "worker")
@@ -130,9 +131,6 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "synthgen/executor/messages.py": ("generation/test_cluster.py",),
         "synthgen/generation/outlook.py": ("generation/test_outlook.py",),
         "synthgen/plancommand.py": ("generation/test_outlook.py",),
-    },
-    "ray": {  # only what needs no cluster; tests/ray needs an environment with Ray
-        "synthgen/executor/ray.py": ("executor/test_ray_worker.py", "executor/test_ray_address.py"),
     },
     "streaming": {
         "distill/streaming/canaries.py": ("auditing/test_student_leaks.py",),
