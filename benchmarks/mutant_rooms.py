@@ -27,6 +27,9 @@ ROW_CHECKS = {
 }
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 
+STREAM = ("students/test_streaming.py", "students/test_stream_cache.py")
+TRAINING = ("students/test_schedule.py", "students/test_train.py", "students/test_loop.py")
+
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
     "budget": {
@@ -113,6 +116,42 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "gate": {
         f"synthgen/teachers/{name}.py": (*REPLIES, *API)
         for name in ("completion", "usage", "finish", "gate", "reasoning", "served")
+    },
+    "stores": {
+        "synthgen/stores/*.py": ("corpus/test_leases.py", "corpus/test_mirrors.py", "corpus/test_stores.py"),
+        "synthgen/durable.py": ("house/test_durable.py", "corpus/test_folder.py", "corpus/test_stores.py"),
+        "synthgen/manifest.py": ("corpus/test_corpus.py", "corpus/test_dataset_card.py", "corpus/test_folder.py"),
+    },
+    "plans": {
+        # `executor/ray.py` is in no room, because only tests/ray runs tasks, in an environment that has Ray
+        **{
+            f"synthgen/executor/{name}.py": ("executor/test_exchange.py", "executor/test_local.py")
+            for name in ("__init__", "base", "exchange", "local", "worker")
+        },
+        "synthgen/executor/messages.py": ("generation/test_cluster.py",),
+        "synthgen/generation/outlook.py": ("generation/test_outlook.py",),
+        "synthgen/plancommand.py": ("generation/test_outlook.py",),
+    },
+    "streaming": {
+        "distill/streaming/canaries.py": ("auditing/test_student_leaks.py",),
+        "distill/streaming/columns.py": ("students/test_stream_columns.py", *STREAM),
+        "distill/streaming/conversations.py": ("students/test_conversations.py", "students/test_adopted.py"),
+        **{
+            f"distill/streaming/{name}.py": STREAM
+            for name in ("batches", "distributions", "mapped", "segment", "stream", "tokencache")
+        },
+    },
+    "training": {
+        "distill/loop.py": TRAINING,
+        "distill/job.py": (*TRAINING, "students/test_text_students.py"),
+        "distill/processes.py": ("students/test_loop.py", "students/test_processes.py"),
+        "distill/data.py": (
+            "losses/test_batches_of_targets.py",
+            "students/test_stream_columns.py",
+            "students/test_train.py",
+            "losses/test_stored_targets.py",
+            "losses/test_loss_bugs.py",
+        ),
     },
 }
 """Maps each room to its source files, which may be patterns. Each file is mapped to its tests, in the order in which

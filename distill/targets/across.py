@@ -325,7 +325,7 @@ def load_across(
     translation = Translation(shared(student, teacher, teacher_size), size, teacher_size)
     left_out = {"too_long": 0, "not_scored": 0, "texts_differ": 0}
     examples: list[Example] = []
-    for record, kept in rows(folder, choice.split):
+    for record, kept in rows(folder, choice.split, choice.share):
         other = scored.records.get(record.id)
         prompt, completion = _own_ids(tokens, record, of_teacher=section.run is None)
         if len(prompt) + len(completion) > choice.max_length:

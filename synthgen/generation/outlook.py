@@ -17,6 +17,7 @@ from synthgen import corpus
 from synthgen.errors import UserError
 from synthgen.files import is_regular, parse_json
 from synthgen.generation import casting, ledger
+from synthgen.generation.cluster import is_shared
 from synthgen.generation.plan import Plan
 from synthgen.recipe import Recipe, digest_of_rows, load_recipe
 
@@ -50,7 +51,8 @@ class Outlook:
 
     `paced_seconds` is the shortest time in which the providers of API teachers accept the requests, at the recipe's
     `rpm`; None when no teacher has a limit. `shard_size` is the recipe's `generate.shard_size`. Costs are None when a
-    price is unknown.
+    price is unknown. `one_pace` says that the limits of the teachers (`max_in_flight`, `rpm`, `tpm`) hold for all nodes
+    together. More nodes then send no more requests at the same time, so rows are generated at the rate of one node.
     """
 
     rows: int
@@ -61,6 +63,7 @@ class Outlook:
     cost_usd: float | None
     most_usd: float | None
     paced_seconds: float | None
+    one_pace: bool
     measured: Measured | None
 
     def to_dict(self) -> dict[str, object]:
@@ -71,6 +74,8 @@ class Outlook:
         """The predicted seconds of each stage whose rate was measured."""
         rates = self.measured.rates if self.measured else {}
         found = {stage: self.rows / (rate * self.nodes) for stage, rate in rates.items()}
+        if "generate" in found and self.one_pace:
+            found["generate"] = self.rows / rates["generate"]
         if "generate" in found and self.paced_seconds:
             found["generate"] = max(found["generate"], self.paced_seconds)
         return found
@@ -91,6 +96,8 @@ class Outlook:
         ]
         if self.paced_seconds:
             lines.append(f"  the provider accepts the requests in {_time(self.paced_seconds)} or more (rpm)")
+        if self.one_pace and self.nodes > 1:
+            lines.append("  all nodes share the teacher's limits (max_in_flight, rpm, tpm), and generate like one node")
         run = self.measured.run if self.measured else ""
         seconds = self.seconds()
         for stage in _STAGES:
@@ -132,6 +139,7 @@ def outlook(recipe: Recipe, plan: Plan, rows: int | None, nodes: int = 1, measur
         cost_usd=None if plan.cost_usd is None else plan.cost_usd / planned * count,
         most_usd=None if plan.most_usd is None else plan.most_usd / planned * count,
         paced_seconds=_paced(recipe, requests),
+        one_pace=is_shared(recipe),
         measured=None if measured is None else measure(recipe, measured),
     )
 

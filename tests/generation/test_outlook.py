@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import synthgen
 from synthgen import corpus
 from synthgen.cli import main
 from synthgen.errors import UserError
-from synthgen.generation.outlook import measure, outlook
+from synthgen.generation.outlook import Measured, Outlook, measure, outlook
 from synthgen.recipe import digest_of_rows, dump_recipe, with_values
 
 BILLION = 1_000_000_000
@@ -124,6 +125,11 @@ def test_replies_from_the_cache_give_no_rate(serve, tmp_path):
     for name, stages in (("first", {"generate", "curate"}), ("second", {"curate"})):
         synthgen.run(recipe, tmp_path / name)
         assert set(measure(recipe, tmp_path / name).rates) == stages
+    rates = measure(recipe, tmp_path / "first").rates
+    found = outlook(recipe, synthgen.plan(recipe), BILLION, 64, tmp_path / "first")
+    wanted = {"generate": BILLION / rates["generate"], "curate": BILLION / rates["curate"] / 64}
+    assert found.seconds() == pytest.approx(wanted), "all nodes together send as many requests at once as one node"
+    assert "all nodes share the teacher's limits (max_in_flight, rpm, tpm)" in found.text()
 
 
 def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):
@@ -151,3 +157,64 @@ def test_the_command(measured, tmp_path):
     assert value["rows"] == rows
     assert value["outlook"]["rows"] == BILLION
     assert value["outlook"]["seconds"]["generate"] == pytest.approx(BILLION / (rows / 2.0 * 64))
+
+
+@pytest.mark.parametrize("words", [["--rows", "90"], ["--executor", "ray", "--nodes", "3"], ["--measured"]])
+def test_each_option_alone_asks_for_the_prediction(measured, tmp_path, words):
+    recipe, run, rows = measured
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    words = [*words, str(run)] if words == ["--measured"] else words
+    done = CliRunner().invoke(main, ["plan", str(path), *words, "--json", "-q"])
+    found = json.loads(done.output)["outlook"]
+    assert found["rows"] == (90 if "--rows" in words else rows)
+    assert found["nodes"] == (3 if "--nodes" in words else 1)
+    assert set(found["seconds"]) == ({"generate", "curate"} if "--measured" in words else set())
+    done = CliRunner().invoke(main, ["plan", str(path), *words, "-q"])
+    assert done.output.count(f"at {found['rows']} rows on {found['nodes']} node") == 1
+
+
+def test_the_plan_alone_predicts_nothing_and_impossible_numbers_of_rows_are_refused(tmp_path):
+    path = write_recipe(tmp_path, "http://localhost:9/v1")
+    assert "outlook" not in json.loads(CliRunner().invoke(main, ["plan", str(path), "--json", "-q"]).output)
+    for rows in ("0.5", "0", "-3", "nan", "inf", "1e15"):
+        done = CliRunner().invoke(main, ["plan", str(path), "--rows", rows])
+        assert (done.exit_code, "give a number from 1 to 1e15" in done.output) == (2, True), rows
+    for rows in (1, 999_999_999_999_999):
+        done = CliRunner().invoke(main, ["plan", str(path), "--rows", str(rows), "--json", "-q"])
+        assert json.loads(done.output)["outlook"]["rows"] == rows
+
+
+def test_lines_of_the_log_that_measure_nothing_give_no_rate(measured):
+    recipe, run, _ = measured
+    line = {"stage": "generate", "recipe": digest_of_rows(recipe)}
+    empty = [{}, {"rows": 9}, {"seconds": 2.0}, {"rows": 0, "seconds": 2.0}, {"rows": 9, "seconds": 0}]
+    odd = [{"rows": "9", "seconds": 2.0}, {"rows": 9, "seconds": "2"}, {"rows": None, "seconds": None}]
+    lines = [json.dumps(line | more) for more in empty + odd] + ["[]", "3", '{"stage": "gen']
+    (run / "log.jsonl").write_text("\n".join(lines))
+    assert measure(recipe, run).rates == {}
+    last = [line | {"rows": 3, "seconds": 2}, line | {"rows": 9, "seconds": 2}]
+    (run / "log.jsonl").write_text("\n".join([*map(json.dumps, last), *lines]))
+    assert measure(recipe, run).rates == {"generate": 4.5}, "the last command that made all rows"
+
+
+def test_times_and_sizes_are_in_units_that_people_read():
+    measured = Measured("runs/first", {"generate": 4.0, "curate": 7_200.0}, {"generated/data": 250.0}, 10.0, 2.0)
+    found = Outlook(72_000, 2, 36_000, 720, 100, 1234.5, 2000.0, 36_000.0, False, measured)
+    assert found.text().splitlines() == [
+        "at 72,000 rows on 2 nodes:",
+        "  requests: about 36,000; shards: 720 of 100 rows",
+        "  cost: about $1,234.50, at most $2,000.00 (not counting retries)",
+        "  the provider accepts the requests in 10.0 hours or more (rpm)",
+        "  time to generate: about 10.0 hours (4.0 rows a second on one node, measured in runs/first)",
+        "  time to curate: about 5.0 seconds (7,200.0 rows a second on one node, measured in runs/first)",
+        "  storage: 18.0 MB: generated/data 18.0 MB, manifest.json 14.4 kB",
+        "  storage of curated rows: not known; name a finished run of this recipe with --measured",
+    ]
+    unknown = replace(found, rows=1, nodes=1, cost_usd=None, paced_seconds=None)
+    for cost in (unknown, replace(found, most_usd=None)):
+        assert "  cost: unknown; set teacher.prices" in cost.text().splitlines()
+    assert unknown.text().startswith("at 1 rows on 1 node:")
+    assert "time to generate: about 0.2 seconds" in unknown.text()
+    assert replace(unknown, rows=240).seconds()["generate"] == 60
+    assert "time to generate: about 1.0 minutes" in replace(unknown, rows=240).text()

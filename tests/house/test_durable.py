@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ from support.small import small_task, small_teacher
 
 import synthgen
 from synthgen import corpus, durable
+from synthgen.errors import UserError
 from synthgen.records import FAILURE_SCHEMA, SCHEMA
 from synthgen.reporting.page import report
 
@@ -91,6 +94,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
 
 
+def test_json_is_indented_and_its_letters_are_kept(tmp_path):
+    """People read and compare these files. UTF-8 has no single surrogates, so they are escaped."""
+    durable.write_json(tmp_path / "a.json", {"b": [1, True], "a": "ä\ud800"})
+    assert (tmp_path / "a.json").read_bytes() == (b'{\n  "b": [\n    1,\n    true\n  ],\n  "a": "\xc3\xa4\\ud800"\n}\n')
+    assert json.loads((tmp_path / "a.json").read_text())["a"] == "ä\ud800"
+
+
+def test_a_digest_depends_on_values_and_not_on_the_order_of_keys():
+    assert durable.digest({"b": 1, "a": "ä"}) == hashlib.sha256('{"a":"ä","b":1}'.encode()).hexdigest()
+    assert durable.digest({"a": "ä", "b": 1}) == durable.digest({"b": 1, "a": "ä"}) != durable.digest({"a": "ä"})
+
+
 def test_sweep_deletes_every_temporary_file_and_nothing_else(tmp_path):
     folder = tmp_path / "corpus"
     for name in ("data/a.parquet", "data/.tmp-a.parquet", ".tmp-gone-old/data/.tmp-b", "x/.tmp-model-7/w", ".lock"):
@@ -127,6 +142,46 @@ def test_remove_follows_no_link(tmp_path):
     durable.remove(tmp_path / "link")
     assert (target / "kept").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["target"]
+
+
+def test_sweep_keeps_what_others_write(tmp_path):
+    for name in (".tmp-mine", ".tmp-theirs"):
+        (tmp_path / name).write_text("")
+    durable.sweep(tmp_path, lambda path: path.name == ".tmp-mine")
+    assert [p.name for p in tmp_path.iterdir()] == [".tmp-theirs"]
+
+
+def test_a_thread_may_lock_again_what_it_holds_and_another_thread_may_not(tmp_path):
+    def attempt() -> str:
+        try:
+            with durable.lock(tmp_path / "a"):
+                return "locked"
+        except UserError as error:
+            return error.message
+
+    with ThreadPoolExecutor(1) as other:
+        with durable.lock(tmp_path / "a"):
+            for _ in range(2):  # the inner block does not give the outer lock back
+                assert attempt() == "locked"
+                assert f"another process (pid {os.getpid()}) is writing here" in other.submit(attempt).result()
+        assert other.submit(attempt).result() == "locked"
+        assert attempt() == "locked"
+
+
+@pytest.mark.parametrize("what", ["link", "folder", "pipe"])
+def test_what_is_no_lock_file_is_not_written(tmp_path, what):
+    path = tmp_path / ".lock"
+    (tmp_path / "target").write_text("mine")
+    {"link": lambda: path.symlink_to("target"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[what]()
+    with pytest.raises(UserError, match="is not a lock file of synthgen"), durable.lock(tmp_path):
+        pass
+    assert (tmp_path / "target").read_text() == "mine"
+
+
+def test_only_the_first_of_several_processes_writes(monkeypatch):
+    for rank, writes in ((None, True), ("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
+        assert durable.writes() is writes
 
 
 def test_failures_of_a_killed_attempt_do_not_outlive_the_next(tmp_path):

@@ -11,6 +11,7 @@ from support.streams import (
     run,
 )
 
+from distill.data import rows
 from distill.streaming import columns
 from synthgen import corpus
 from synthgen.errors import CorpusError
@@ -27,6 +28,9 @@ def test_rows_by_column_are_in_training_order(run):
         found = list(columns.teaching_rows(run / "curated", split, names, share))
         assert [(*(row[name] for name in ("id", *names)), kept) for row, kept in found] == wanted
         assert all(set(row) == {"id", *names} for row, _ in found)
+        listed = [(r.id, r.prompt, r.token_ids, r.seed_id, kept) for r, kept in rows(run / "curated", split, share)]
+        assert listed == wanted
+    assert rows(run / "curated", "train") == rows(run / "curated", "train", 1.0)
 
 
 def test_tokens_are_counted_by_column(run):
@@ -56,3 +60,9 @@ def test_only_the_columns_asked_for_are_read(run):
     )
     with pytest.raises(CorpusError, match="is damaged"):
         list(columns.columns(run / "curated", "data", "train", ["completion"]))
+
+
+def test_a_shard_without_learnable_rows_is_empty(run):
+    found = columns.teaching(run / "curated", "train-99999", [columns.TOKENS])
+    assert [len(part) for part in (found, found.table, found.kept, found.places)] == [0] * 4
+    assert (found.degenerate, found.rejected_side) == (0, 0)

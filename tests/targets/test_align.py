@@ -4,6 +4,7 @@ comparison of ULD with its formula.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from support.unaudited import train
 
 import synthgen
 from distill import losses
-from distill.data import Choice, Example, topk_batch
+from distill.data import Choice, Example, rows, topk_batch
 from distill.output_layer import Head
 from distill.targets.across import Part, Translation, Vocabulary, cuts, load_across, shared, uld
 from distill.targets.stored import Rows, batch_loss
@@ -328,6 +329,18 @@ def test_a_student_of_another_tokenizers_teacher(runs, tmp_path):
     split, _ = runs(micro_batch_size=3)
     pieces = train(split, run, tmp_path / "split", teacher=teacher).folder
     assert curve_of(pieces, "uld") == pytest.approx(curve_of(whole, "uld"), rel=1e-3)
+
+
+def test_a_share_of_the_seeds_is_a_share_of_the_rows(runs):
+    """Without it, all points of `distill curve` would be trained on the same rows."""
+    wanted, run = runs()
+    tokens = LocalModel.open(wanted.teacher).tokens
+    whole, some = (load_across(run / "curated", tokens, wanted.train.across, Choice(512, share=s)) for s in (1.0, 0.4))
+    places = {f"q{i}": int(hashlib.blake2b(f"q{i}".encode(), digest_size=8).hexdigest(), 16) for i in range(20)}
+    inside = {seed for seed, place in places.items() if place < 0.4 * 2**64}
+    assert {e.id for e in whole.examples} > {e.id for e in some.examples}
+    seeds = {record.id: record.seed_id for record, _ in rows(run / "curated", "train")}
+    assert {seeds[e.id] for e in some.examples} == inside & set(seeds.values())
 
 
 def test_what_is_refused(runs, tmp_path):

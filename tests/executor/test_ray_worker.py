@@ -1,0 +1,188 @@
+"""How messages of a worker on a Ray cluster arrive, and how a cluster is reached. Only Ray itself is missing here;
+`tests/ray` has tests with Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from synthgen import durable
+from synthgen.errors import UserError
+from synthgen.executor import ray
+from synthgen.executor.messages import WorkerDied
+from synthgen.executor.ray import RayWorker, _Actor, _begin, _connect, _reach, _start
+
+
+class Died(Exception):
+    """The class of all errors of Ray."""
+
+
+class Raised(Died):
+    """An error that the code of an actor raised."""
+
+
+def worker_with(answers: list[Future], sent: list[bytes]) -> RayWorker:
+    def pull() -> Future:
+        answers.append(Future())
+        return answers[-1]
+
+    return RayWorker(pull, sent.append, lambda: None, (Died, Raised))
+
+
+def test_messages_of_one_turn_are_sent_together():
+    async def talk() -> None:
+        sent: list[bytes] = []
+        worker = worker_with([], sent)
+        for turn in (["a", "b"], ["c"]):
+            for message in turn:
+                worker.put(message)
+            assert sent == []
+            await asyncio.sleep(0)
+            assert list(map(pickle.loads, sent)) == [turn]
+            sent.clear()
+
+    asyncio.run(talk())
+
+
+def test_a_call_that_was_cancelled_loses_no_message():
+    async def talk() -> None:
+        answers: list[Future] = []
+        worker = worker_with(answers, [])
+        first = asyncio.create_task(worker.get())
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        answers[0].set_result(pickle.dumps((True, ["x", "y"])))
+        assert await worker.get() == ["x", "y"]
+        assert len(answers) == 1
+        second = asyncio.create_task(worker.get())
+        await asyncio.sleep(0)
+        answers[1].set_result(pickle.dumps((False, UserError("ours", "mend it"))))
+        with pytest.raises(UserError, match="ours"):
+            await second
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "says"),
+    [
+        (Died("the machine is gone\nand more"), WorkerDied, "^the machine is gone$"),
+        (Died(), WorkerDied, "^Died$"),
+        (Raised("a bug"), Raised, "a bug"),
+    ],
+)
+def test_a_worker_that_died_is_told_from_an_error_of_its_code(error, raised, says):
+    async def talk() -> None:
+        answers: list[Future] = []
+        worker = worker_with(answers, [])
+        for _ in range(2):  # also when it is asked again
+            task = asyncio.create_task(worker.get())
+            await asyncio.sleep(0)
+            if not answers[0].done():
+                answers[0].set_exception(error)
+            with pytest.raises(raised, match=says):
+                await task
+        assert len(answers) == 1
+
+    asyncio.run(talk())
+
+
+async def echoes(task: str, post) -> None:
+    """The main function of a worker: repeats messages, and fails at 'fail'."""
+    post.put(task)
+    while (message := await post.get()) != "fail":
+        post.put(message)
+    raise UserError("the worker has failed", "")
+
+
+def test_an_actor_runs_its_main_function_once(monkeypatch):
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    async def talk() -> None:
+        actor = _Actor([], pickle.dumps((echoes, "begun")))
+        assert pickle.loads(await actor.pull()) == (True, ["begun"])
+        await actor.push(pickle.dumps(["a", "b"]))
+        await actor.push(pickle.dumps(["fail"]))
+        assert pickle.loads(await actor.pull()) == (True, ["a", "b"]), "messages come before the error"
+        done, error = pickle.loads(await actor.pull())
+        assert (done, error.message) == (False, "the worker has failed")
+
+    asyncio.run(talk())
+
+
+def test_a_process_of_the_cluster_finds_the_same_modules_and_has_file_names_of_its_own(monkeypatch):
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", ["/a", "/b"])
+    _begin(["/b", "/c"])
+    assert sys.path == ["/a", "/b", "/c"]
+    names = set()
+    for _ in range(2):
+        names.add(durable._attempt)
+        assert durable.ATTEMPT.match(durable._attempt)
+        _begin([])
+    assert len(names) == 2
+    monkeypatch.setattr(sys, "path", ["", "x"])
+    assert ray._path() == [str(Path.cwd()), str(Path.cwd() / "x")]
+
+
+def test_a_cluster_that_was_not_ready_is_started_once_more(monkeypatch):
+    handler = signal.getsignal(signal.SIGTERM)
+    for errors, calls in ((0, ["init"]), (1, ["init", "shutdown", "init"]), (2, ["init", "shutdown", "init"])):
+        log: list[str] = []
+
+        def init(**settings: object) -> None:
+            log.append("init")  # noqa: B023
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does
+            if log.count("init") <= errors:  # noqa: B023
+                raise RuntimeError("The node timed out during startup")
+
+        module = SimpleNamespace(init=init, shutdown=lambda: log.append("shutdown"))  # noqa: B023
+        if errors < 2:
+            _start(module, {})
+            assert signal.getsignal(signal.SIGTERM) is handler
+        else:
+            monkeypatch.delenv("RAY_ADDRESS", raising=False)
+            with pytest.raises(UserError, match="the Ray cluster at this machine cannot be used: The node timed out"):
+                _connect(module, None, 2)
+            signal.signal(signal.SIGTERM, handler)
+        assert log == calls
+
+
+def test_an_address_at_which_nothing_listens_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        _reach(f"127.0.0.1:{port}")
+        _reach(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(OSError):
+            _reach(address)
+        with pytest.raises(UserError, match=f"the Ray cluster at {address} cannot be used"):
+            _connect(SimpleNamespace(), address, None)
+    for address in ("head", "ray://head", ":6379", "ray://:10001"):
+        with pytest.raises(ValueError, match="is not HOST:PORT"):
+            _reach(address)
+
+
+def test_without_ray_its_package_is_named(monkeypatch):
+    monkeypatch.setattr(ray, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs ray, which is not installed") as caught:
+        ray.RayExecutor()
+    assert caught.value.hint == "pip install 'synthgen-distill[ray]'"
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setattr(ray, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    assert ray._ray() is sys.modules["ray"]
+    assert os.environ.pop("RAY_USAGE_STATS_ENABLED") == "0"
