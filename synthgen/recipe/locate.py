@@ -128,7 +128,7 @@ def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.No
             for key, value in node.value:
                 if key.value == name:
                     return key, value, parts[count:]
-    if isinstance(node, yaml.SequenceNode) and parts[0].isdigit() and int(parts[0]) < len(node.value):
+    if isinstance(node, yaml.SequenceNode) and parts[0].isdecimal() and int(parts[0]) < len(node.value):
         value = node.value[int(parts[0])]
         return value, value, parts[1:]
     return None
