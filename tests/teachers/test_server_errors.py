@@ -125,3 +125,21 @@ def test_each_status_says_whether_to_try_again(status, body, kind, what):
 def test_the_client_of_batches_does_not_try_again_by_itself():
     client = MODEL.client()
     assert (client.max_retries, str(client.base_url), client.timeout) == (0, "http://127.0.0.1:9/v1/", 300.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (400, "invalid_argument invalid_request_error context_length_exceeded content_filter"),
+        (401, "unauthenticated invalid_api_key authentication_error"),
+        (403, "permission_denied"),
+        (429, "resource_exhausted rate_limit_exceeded rate_limit_error too_many_requests insufficient_quota"),
+        (500, "internal server_error"),
+        (503, "unavailable overloaded_error"),
+    ],
+)
+def test_a_code_in_words_means_its_http_status(status, codes):
+    for code in codes.split():
+        for spelled in (code, code.upper()):
+            assert error_in({"error": {"status": spelled, "message": "m"}}).status == status
+            assert error_in({"error": {"code": 418, "type": spelled}}).status == 418, "a number counts first"
