@@ -157,6 +157,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "recipes": {
         **{f"synthgen/recipe/{path}": RECIPES for path in ("[!_t]*.py", "train.py")},  # all but terms.py
+        "synthgen/recipe/generate.py": ("teachers/test_labels.py", *RECIPES),
         "synthgen/recipe/exceptions.py": ("auditing/test_exceptions.py", *RECIPES),
     },
     "models": {

@@ -179,3 +179,20 @@ def test_failures_may_be_limited_by_a_number_or_a_share(value):
 def test_other_limits_of_failures_are_refused(value):
     with pytest.raises(ValueError, match="give a number of requests, or a share"):
         GenerateSection(max_failures=value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("yes", ""), "a label is a word or a phrase in one line, not ''"),
+        (("yes", " "), "a label is a word or a phrase in one line, not ' '"),
+        (("yes", "n\no"), "a label is a word or a phrase in one line"),
+        (("yes", "no\x00"), "a label is a word or a phrase in one line"),
+        (("very good", "bad", "Very Good."), "'very good' and 'Very Good.' are one label"),
+    ],
+)
+def test_labels_are_distinct_phrases_in_one_line(labels, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        GenerateSection(labels=labels)
+    kept = ("very good", "good", "größer", "C++", "C")
+    assert GenerateSection(labels=kept).labels == kept
