@@ -26,6 +26,32 @@ ROW_CHECKS = {
     "rationales": "answers hints rationales",
 }
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
+ROWS = ("generation/test_ids.py", "generation/test_asking.py", "generation/test_reading.py")
+WAITING = ("generation/test_ledger.py", "generation/test_cluster.py")
+BATCH = ("generation/test_batch.py", "generation/test_batch_money.py")
+REMOVALS = ("takedown/test_removals_of_rows.py", "takedown/test_remove.py")
+RECIPES = tuple(
+    f"recipe/test_{name}.py"
+    for name in (
+        "problems",
+        "recipe",
+        "places",
+        "chosen_by",
+        "nearest",
+        "old_keys",
+        "yaml_text",
+        "settings",
+        "rules",
+        "schema",
+    )
+)
+TEXTS_OF_MODELS = tuple(f"lm/test_{name}.py" for name in ("template", "control", "missing_weights", "weights"))
+COMPUTED = ("teachers/test_score.py", "lm/test_batched.py", "teachers/test_teacher.py")
+REMOTE = (
+    *(f"teachers/test_{name}.py" for name in ("server_errors", "sent", "replay")),
+    *REPLIES,
+    "teachers/test_api.py",
+)
 
 STREAM = ("students/test_streaming.py", "students/test_stream_cache.py")
 TRAINING = ("students/test_schedule.py", "students/test_train.py", "students/test_loop.py")
@@ -152,6 +178,52 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "losses/test_stored_targets.py",
             "losses/test_loss_bugs.py",
         ),
+    },
+    "making rows": {
+        **{
+            f"synthgen/generation/{name}.py": (*ROWS, "generation/test_choosing.py", "generation/test_scoring.py")
+            for name in ("jobs", "plan", "rows", "shards")
+        },
+        **{
+            f"synthgen/generation/{name}.py": (*ROWS, "generation/test_rounds.py")
+            for name in ("division", "filling", "making", "rounds")
+        },
+        "synthgen/generation/casting.py": ("generation/test_casting.py", *ROWS, "generation/test_scoring.py"),
+        **{f"synthgen/generation/{name}.py": WAITING for name in ("crew", "sharing", "work")},
+        **{f"synthgen/generation/{name}.py": BATCH for name in ("batch", "batch_output")},
+        "synthgen/generation/forget.py": REMOVALS,
+        "synthgen/takedown/*.py": REMOVALS,
+    },
+    "recipes": {
+        **{f"synthgen/recipe/{path}": RECIPES for path in ("[!_t]*.py", "train.py")},  # all but terms.py
+        "synthgen/recipe/generate.py": ("teachers/test_labels.py", *RECIPES),
+        "synthgen/recipe/exceptions.py": ("auditing/test_exceptions.py", *RECIPES),
+    },
+    "models": {
+        **{
+            f"synthgen/lm/{name}.py": TEXTS_OF_MODELS
+            for name in ("control", "files", "load", "render", "template", "tokens", "turns", "weights")
+        },
+        **{
+            f"synthgen/lm/{name}.py": COMPUTED
+            for name in ("batched", "cache", "model", "prefix", "sampling", "writing")
+        },
+        "synthgen/lm/forward.py": (*COMPUTED[:2], "students/test_seq2seq.py", COMPUTED[2]),
+        "synthgen/lm/tree.py": ("auditing/test_model_scores.py",),
+        "synthgen/teachers/embedding.py": ("teachers/test_encoder.py", "students/test_sentence_layers.py"),
+        "synthgen/teachers/encoder.py": ("teachers/test_encoder.py", "students/test_encoder_student.py"),
+        **{
+            f"synthgen/teachers/{name}.py": ("teachers/test_labels.py", "teachers/test_form.py")
+            for name in ("labels", "structured")
+        },
+        **{f"synthgen/teachers/{name}.py": COMPUTED for name in ("score", "transformers")},
+    },
+    "remote teachers": {
+        **{f"synthgen/generation/{name}.py": ("generation/test_ledger.py", *API) for name in ("cache", "claim")},
+        **{
+            f"synthgen/teachers/{name}.py": REMOTE
+            for name in ("base", "chat", "openai", "refusals", "replay", "sent", "server_errors", "server_tokens")
+        },
     },
 }
 """Maps each room to its source files, which may be patterns. Each file is mapped to its tests, in the order in which

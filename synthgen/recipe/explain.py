@@ -210,7 +210,7 @@ def _sections_at(values: object, above: str) -> tuple[Sections, Sections, str]:
     every: Sections = {"": Recipe}
     chosen, chooser = every, None
     for part in above.split(".") if above else []:
-        values = _child(values, int(part) if part.isdigit() else part)
+        values = _child(values, int(part) if part.isdecimal() else part)
         fields = [s.model_fields[part] for s in chosen.values() if part in s.model_fields]
         if fields:
             every = {name: s for field in fields for name, s in sections_in(field).items()}

@@ -73,8 +73,7 @@ class GenerateSection(Section):
             number = float(text.removesuffix("%"))
         except ValueError:
             number = -1.0
-        share = text.endswith("%")
-        if number < 0 or (share and number > 100) or not (share or text.isdigit()):
+        if not (0 <= number <= 100 if text.endswith("%") else text.isdecimal()):
             raise ValueError('give a number of requests, or a share of all such as "5%"')
         return value
 

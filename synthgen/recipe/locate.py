@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +69,16 @@ def parse(path: Path) -> tuple[yaml.Node | None, object]:
         where = f", line {problem.line}" if problem.line else ""
         raise RecipeError(f"{path}{where}: {problem.text}", MEND) from None
     if secret_in(text):
-        line = next((n for n, line in enumerate(text.splitlines(), 1) if secret_in(line)), 1)
-        raise RecipeError(f"{path}, line {line}: this line holds a secret, such as an API key", HINT)
+        raise RecipeError(f"{path}, line {_line_of_secret(text)}: this line holds a secret, such as an API key", HINT)
     _refuse_twins(path, node, set())
     return node, values
+
+
+def _line_of_secret(text: str) -> int:
+    """The line in which the first secret of a text begins. A secret may go on in the next lines."""
+    lines = text.splitlines(keepends=True)
+    last = bisect_left(range(len(lines)), True, key=lambda n: secret_in("".join(lines[: n + 1])))
+    return last + 1 - bisect_left(range(last), True, key=lambda n: secret_in("".join(lines[last - n : last + 1])))
 
 
 def _refuse_twins(path: Path, node: yaml.Node | None, seen: set[int]) -> None:
@@ -121,7 +128,7 @@ def _child(node: yaml.Node | None, parts: list[str]) -> tuple[yaml.Node, yaml.No
             for key, value in node.value:
                 if key.value == name:
                     return key, value, parts[count:]
-    if isinstance(node, yaml.SequenceNode) and parts[0].isdigit() and int(parts[0]) < len(node.value):
+    if isinstance(node, yaml.SequenceNode) and parts[0].isdecimal() and int(parts[0]) < len(node.value):
         value = node.value[int(parts[0])]
         return value, value, parts[1:]
     return None

@@ -72,7 +72,7 @@ def _entry(inside: object, part: str, key: str, above: str) -> object:
     if isinstance(inside, dict):
         return inside.get(part)
     if isinstance(inside, list):
-        if not part.isdigit() or int(part) >= len(inside):
+        if not part.isdecimal() or int(part) >= len(inside):
             raise RecipeError(f"--set {key}: '{above}' is a list with the indexes 0 to {len(inside) - 1}", HINT)
         return inside[int(part)]
     raise _no_place(key, above)

@@ -44,7 +44,7 @@ def remove(run: Path, source: str, plan: bool, yes: bool, ui: UI) -> None:
     if not yes:
         _ask(act(run, source, plan=True).text())
     ui.show(act(run, source))
-    of_teacher = load_recipe(run / "recipe.yaml").teachers
+    of_teacher = load_recipe(run / "recipe.yaml").teacher
     again = f"synthgen run {run / 'recipe.yaml'} -o {run}" if of_teacher else f"synthgen curate {run}"
     ui.hint(f"{again}, which makes again what was deleted")
 

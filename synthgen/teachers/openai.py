@@ -118,7 +118,7 @@ class ApiModel:
             key,
             len(payload) // 4,
             bound,
-            most_completion(request, body),
+            most_completion(body),
             alternatives=shown,
             token_ids=self._shows(request) > 0,
         )

@@ -88,10 +88,12 @@ class Replay:
 
 def _jsonl(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    with path.open() as lines:
+    with path.open(encoding="utf-8") as lines:
         for line in lines:
             row: dict[str, Any] = json.loads(line)
-            found.setdefault(str(row["prompt"]), str(row["text"]))
+            if not isinstance(row["prompt"], str) or not isinstance(row["text"], str):
+                raise TypeError("'prompt' and 'text' must be texts")
+            found.setdefault(row["prompt"], row["text"])
     return found
 
 

@@ -35,23 +35,19 @@ def as_sent(request: Request, extra: Mapping[str, object]) -> Sent:
     if request.kind == "classify":
         changed = {"temperature": 0.0, "max_new_tokens": LABEL_TOKENS}
     changed |= {name: extra[key] for key, name in _SAMPLING.items() if key in extra}
-    limits = _limits(extra)
-    if limits:
-        changed["max_new_tokens"] = max(limits)
+    if any(name in extra for name in LIMITS):  # without a limit that is sent, the maximum is unknown
+        changed["max_new_tokens"] = max(_limits(extra), default=None)
     return {
         "sampling": cast(Sampling, {**request.sampling, **changed}) if changed else None,
         "tools": json.dumps(extra["tools"] or [], ensure_ascii=False) if "tools" in extra else None,
     }
 
 
-def most_completion(request: Request, body: Mapping[str, object]) -> int:
+def most_completion(body: Mapping[str, object]) -> int:
     """The largest number of tokens that the completion may have. Servers differ in which limit they obey, so the
     largest limit is returned.
     """
-    limits = _limits(body)
-    if not limits:
-        return _UNLIMITED
-    return max(*limits, 0 if request.kind == "classify" else request.sampling["max_new_tokens"])
+    return max(_limits(body), default=_UNLIMITED)
 
 
 def _limits(body: Mapping[str, object]) -> list[int]:

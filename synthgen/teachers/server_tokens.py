@@ -87,7 +87,7 @@ class TokenMap:
         text = entry["token"]
         if text.startswith(_ID):
             number = text[len(_ID) :]
-            if number.isdigit():
+            if number.isdecimal():
                 return int(number) if int(number) < self.size else -1
         if text in self.by_text:
             return self.by_text[text]

@@ -130,9 +130,10 @@ def test_the_budget_is_that_of_all_workers_and_deaths_do_not_raise_it(place, ser
 
 def test_a_worker_that_always_dies_ends_the_run(place, server, monkeypatch):
     asked = recipe(place, server, shard_size=SEEDS)
-    on(monkeypatch, NearCluster(1, lambda worker, found: worker.die() if worker.count > 2 else None))
+    cluster = on(monkeypatch, NearCluster(1, lambda worker, found: worker.die() if worker.count > 2 else None))
     with pytest.raises(UserError, match="workers of the cluster died 5 times while they made shard"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
+    assert len(cluster.workers) == 5
 
 
 def test_failures_of_all_workers_count_together(place, server, monkeypatch):

@@ -11,8 +11,9 @@ from support.scripted import JUDGE, identified
 
 from synthgen.errors import GateDenied
 from synthgen.generation.division import Shard
-from synthgen.generation.filling import Filling, Gate, Output
+from synthgen.generation.filling import Filling, Gate, Output, most_failures
 from synthgen.generation.inputs import runner
+from synthgen.generation.making import _ask_all
 from synthgen.generation.rounds import Failure, ask_batch, lockstep
 from synthgen.recipe import GenerateSection
 from synthgen.requests import Lineage, Query, Request
@@ -66,6 +67,7 @@ def streamed(jobs: list, reply, seed: int = 0) -> list:
         await asyncio.gather(*filling.commits)
 
     asyncio.run(main())
+    assert (filling.held, filling.open, filling.commits) == (0, {}, set())
     return written[shard.name]
 
 
@@ -131,3 +133,67 @@ def test_streamed_and_batched_are_the_same_rows_on_the_engine(shrunk):
     run = runner(recipe)
     alone = [lockstep([run(job)], ask)[0] for job in every]
     assert streamed(every, lambda request: ask([request])[0]) == alone
+
+
+def started(some: list, shards: int, most: int | None = None) -> int:
+    """How many jobs of `shards` equal shards start before a reply arrives, or after the replies to the first shard if
+    only `most` bytes may be held. The rows of the first shard stay in memory, because it is never written.
+    """
+    size = len(some) // shards
+    plan = [Shard(f"train-{n}", "train", n * size, (n + 1) * size) for n in range(shards)]
+    fed = SimpleNamespace(setting=some[0].setting, one_by_one=lambda start, stop: iter(some[start:stop]))
+    [name] = some[0].setting.versions
+    output = Output(lambda shard, outcomes: None, SimpleNamespace(), Gate(some[0].recipe, len(some), 0))
+    filling = Filling(fed, plan, {name: SimpleNamespace(call=lambda request: None)}, output)
+    if most is None:
+        return sum(1 for _ in iter(lambda: filling.take(name), None))
+
+    async def main() -> int:
+        for _ in range(size - 1):
+            filling.deliver(filling.take(name), Reply("a", finish_reason="stop"))
+        filling.take(name), filling.take(name)
+        return sum(1 for _ in iter(lambda: filling.take(name), None)) + size + 1
+
+    return asyncio.run(main())
+
+
+def test_no_job_starts_while_too_many_shards_are_open_or_too_many_bytes_are_held(jobs, monkeypatch):
+    some = jobs()[:6]
+    assert started(some, 3) == 6
+    monkeypatch.setattr("synthgen.generation.filling._OPEN_SHARDS", 2)
+    assert started(some, 3) == 3  # the first job of the second shard opens it
+    assert started(some, 1) == 6  # a single shard always goes on
+    monkeypatch.setattr("synthgen.generation.filling._OPEN_SHARDS", 64)
+    assert started(some, 3, most=0) == 6
+    monkeypatch.setattr("synthgen.generation.filling._HELD_BYTES", 2048)
+    assert started(some, 3, most=2048) == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most"), [(None, float("inf")), (0, 0), (3, 3), ("3", 3), ("0%", 0), ("2.5%", 5), ("100%", 200)]
+)
+def test_as_many_failures_are_allowed_as_the_number_or_the_share_says(wanted, most):
+    assert most_failures(wanted, 200) == most
+
+
+def test_each_teacher_gets_its_own_requests_and_each_request_its_own_reply():
+    asked = []
+
+    def answering(kind):
+        def ask(requests):
+            asked.append((kind, [request.id for request in requests]))
+            return [Reply(f"{kind} {request.id}") for request in requests]
+
+        return ask
+
+    def all_of(*teachers):
+        requests = [Request("sample", [], id=str(n), teacher=name) for n, name in enumerate(teachers)]
+        remotes = SimpleNamespace(ask=answering("remote"))
+        return [reply.text for reply in _ask_all(answering("local"), {"a": None, "b": None}, remotes, requests)]
+
+    assert all_of("a", "far", "b", "far") == ["local 0", "remote 1", "local 2", "remote 3"]
+    assert asked == [("local", ["0", "2"]), ("remote", ["1", "3"])]
+    assert all_of("far") == ["remote 0"]
+    assert all_of("b") == ["local 0"]
+    assert all_of() == []
+    assert asked[2:] == [("remote", ["0"]), ("local", ["0"])], "nobody is asked for nothing"

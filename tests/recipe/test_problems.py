@@ -12,6 +12,8 @@ from support.commands import cold
 
 from synthgen.errors import RecipeError
 from synthgen.recipe import load_recipe
+from synthgen.recipe.explain import _child
+from synthgen.recipe.generate import GenerateSection
 from synthgen.recipe.load import MOST_PROBLEMS
 
 PLAIN = """\
@@ -157,3 +159,40 @@ def test_the_command_prints_a_line_for_each_problem(tmp_path):
         f"  {path}, line 9: key 'split.test' is 3: input should be less than or equal to 1",
         "  → change the line of the recipe that the message names; docs/recipe.md lists every key",
     ]
+
+
+def test_an_entry_is_found_by_its_name_or_its_place():
+    values = {"a": ["x", {"b": 1}], 2: "two", None: "nothing"}
+    assert [_child(values, part) for part in ("a", 2, "2", "None", "b")] == [values["a"], "two", "two", "nothing", None]
+    assert [_child(values["a"], part) for part in (0, 1, 2, 3, "0")] == ["x", {"b": 1}, None, None, None]
+    assert [_child([], 0), _child("text", 0), _child(None, "a")] == [None, None, None]
+
+
+@pytest.mark.parametrize("value", [0, 5, "5", "0%", "2.5%", "100%"])
+def test_failures_may_be_limited_by_a_number_or_a_share(value):
+    assert GenerateSection(max_failures=value).max_failures == value
+
+
+@pytest.mark.parametrize(
+    "value", [-1, "-1", "1.5", "100.1%", "101%", "-1%", "nan%", "inf%", "%", "x", "", "²", "5 percent"]
+)
+def test_other_limits_of_failures_are_refused(value):
+    with pytest.raises(ValueError, match="give a number of requests, or a share"):
+        GenerateSection(max_failures=value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("yes", ""), "a label is a word or a phrase in one line, not ''"),
+        (("yes", " "), "a label is a word or a phrase in one line, not ' '"),
+        (("yes", "n\no"), "a label is a word or a phrase in one line"),
+        (("yes", "no\x00"), "a label is a word or a phrase in one line"),
+        (("very good", "bad", "Very Good."), "'very good' and 'Very Good.' are one label"),
+    ],
+)
+def test_labels_are_distinct_phrases_in_one_line(labels, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        GenerateSection(labels=labels)
+    kept = ("very good", "good", "größer", "C++", "C")
+    assert GenerateSection(labels=kept).labels == kept

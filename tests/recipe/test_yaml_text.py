@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import synthgen
 from synthgen.cli import main
 from synthgen.errors import RecipeError
+from synthgen.recipe.locate import parse
 from synthgen.recipe.secrets import secret_in
 from synthgen.recipe.yaml_text import YamlProblem, load_yaml
 
@@ -129,6 +130,24 @@ def test_a_secret_in_a_recipe_is_refused_and_never_shown(tmp_path, place):
         assert key not in done.output
         assert key[8:] not in done.output
         assert "line " in done.output
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_the_line_is_named_in_which_the_first_secret_begins(tmp_path, monkeypatch, newline):
+    lines = ["task: t", "description: d", f"# {KEYS['Google']}", "# more", f"# {KEYS['OpenAI']}", ""]
+
+    def said(lines: list[str]) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_bytes(newline.join(lines).encode())
+        with pytest.raises(RecipeError, match="this line holds a secret") as caught:
+            parse(path)
+        return str(caught.value).partition("recipe.yaml, ")[2].partition(":")[0]
+
+    assert said(lines) == "line 3"
+    assert said([lines[2], *lines]) == "line 1"
+    assert said([*lines[:2], "# Bearer", "", "0123456789abcdef0123: d", lines[4]]) == "line 3"
+    monkeypatch.setenv("SIGNING_KEY", "first: part\nsecond: part\nthird: part")
+    assert said(["task: t", "", "first: part", "second: part", "third: part", lines[4]]) == "line 3"
 
 
 def test_a_secret_without_a_known_shape_is_refused(tmp_path, monkeypatch):

@@ -75,7 +75,8 @@ def test_nothing_of_the_source_is_left_on_the_disk(plain):
 def test_the_source_stays_away_and_all_other_rows_stay(plain, server):
     before, asked = rows_of(plain.run), server.stats()["requests"]
     names = {name: data for name, data in contents(plain.run / "generated").items() if name.startswith("data/")}
-    command("remove", plain.run, "--source", "tests#q1", "--yes")
+    said = command("remove", plain.run, "--source", "tests#q1", "--yes")
+    assert f"synthgen run {plain.run / 'recipe.yaml'} -o {plain.run}, which makes again" in said
     output = command("run", plain.run / "recipe.yaml", "-o", plain.run)
     assert "1 seed left out: 'q1' was removed on" in output.replace("tests#q1", "q1")
     after = rows_of(plain.run)

@@ -166,6 +166,16 @@ def test_token_map_is_the_tokenizers_own(tokens):
     assert tokens.id(entry(end, 0.0)) == tokens.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize(
+    ("number", "known"), [("0", True), ("2", True), ("-1", False), ("", False), ("²", False), ("x", False)]
+)
+def test_a_token_that_is_written_as_its_id(tokens, number, known):
+    last = max(tokens.pieces)
+    assert tokens.id({"token": f"token_id:{number}"}) == (int(number) if known else -1)
+    assert [tokens.id({"token": f"token_id:{last + more}"}) for more in (0, 1)] == [last, -1]
+    assert tokens.size == last + 1
+
+
 def test_classify_with_logprobs_end_to_end(serve, tmp_path):
     server = serve(vocab=[[1, "payment"], [2, "delivery"], *[[i, f"w{i}"] for i in range(3, 30)]], tokens=1)
     rows, failures, _ = generated(

@@ -111,6 +111,16 @@ def test_probabilities_from_tokens(text, content, labels, probs, mass):
     assert list(reply.label_probs) == pytest.approx(probs or [float(n == best) for n in range(len(labels))])
 
 
+@pytest.mark.parametrize("raw", [[256], [-1], [100.0], [True], ["d"], [], "dog", None])
+def test_bytes_that_are_none_are_ignored_and_the_text_of_the_token_counts(raw):
+    one = {"token": "dog", "logprob": math.log(0.9), "bytes": raw}
+    found = read("dog", [{**one, "top_logprobs": [one]}])
+    assert (found.failure, found.text) == (None, "dog")
+    assert found.label_probs[1] == pytest.approx(1.0)
+    right = {"token": "?", "logprob": math.log(0.9), "bytes": list(b"dog")}
+    assert read("dog", [{**right, "top_logprobs": [right]}]).text == "dog"
+
+
 def test_tokens_that_do_not_reach_the_label_decide_nothing():
     for text in ('"cat"', "The answer is cat."):
         reply = read(text, [shown(text[:3].strip("ca"), 0.98, dog=0.001)])

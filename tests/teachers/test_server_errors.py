@@ -20,6 +20,9 @@ from synthgen.teachers.server_errors import error_in
         ({"error": {"code": None, "status": 429}}, ("429", "no message", 429)),
         ({"error": {"code": 7, "status": "RESOURCE_EXHAUSTED", "message": "m"}}, ("7 RESOURCE_EXHAUSTED", "m", 429)),
         ([{"error": {"code": 503, "message": "m"}}], ("503", "m", 503)),
+        ([], None),
+        ([{"error": {"code": 503, "message": "m"}}, {"choices": []}], None),
+        ("error", None),
         ({"object": "error", "code": 429, "message": "m"}, ("429", "m", 429)),
         ({"error": {"code": "²²²", "message": "m"}}, ("²²²", "m", None)),
         ({"error": "plain text"}, ("", "plain text", None)),
@@ -92,3 +95,51 @@ def test_an_answer_is_no_error_whatever_it_holds():
         body = body_of(message={"content": '{"error": 1, "choices": null}'}, **more)
         assert error_with_200(body, {}, str) is None
         assert MODEL.read(request(), body).failure is None
+
+
+FATAL, AGAIN, BILLED, SLOWER, FINAL = "stops", "again", "again, perhaps billed", "again, slower", "final"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "what"),
+    [
+        *((status, "", "bad_request", FATAL) for status in (300, 301, 308, 399, 401, 402, 404, 405)),
+        *((status, "", "server", AGAIN) for status in (409, 425, 500, 502, 503, 529)),
+        *((status, "", "server", BILLED) for status in (408, 504, 524)),
+        *((status, "", "bad_request", FINAL) for status in (400, 403, 406, 422, 451)),
+        (429, "", "server", SLOWER),
+        (413, "", "too_large", FINAL),
+        (400, "This model's maximum context length is 8 tokens", "context", FINAL),
+        (400, "flagged by the content management policy", "content_filter", FINAL),
+        (503, "too many tokens", "server", AGAIN),
+    ],
+)
+def test_each_status_says_whether_to_try_again(status, body, kind, what):
+    found = refusal(status, {}, json.dumps({"error": {"message": body}}).encode(), str)
+    flags = {name: getattr(found, name) for name in ("fatal", "retry", "pace", "billed") if getattr(found, name)}
+    said = {FATAL: "fatal", AGAIN: "retry", BILLED: "retry billed", SLOWER: "retry pace", FINAL: ""}[what]
+    assert (found.kind, set(flags)) == (kind, set(said.split()))
+    assert found.reason.startswith(f"{status}: ")
+
+
+def test_the_client_of_batches_does_not_try_again_by_itself():
+    client = MODEL.client()
+    assert (client.max_retries, str(client.base_url), client.timeout) == (0, "http://127.0.0.1:9/v1/", 300.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "codes"),
+    [
+        (400, "invalid_argument invalid_request_error context_length_exceeded content_filter"),
+        (401, "unauthenticated invalid_api_key authentication_error"),
+        (403, "permission_denied"),
+        (429, "resource_exhausted rate_limit_exceeded rate_limit_error too_many_requests insufficient_quota"),
+        (500, "internal server_error"),
+        (503, "unavailable overloaded_error"),
+    ],
+)
+def test_a_code_in_words_means_its_http_status(status, codes):
+    for code in codes.split():
+        for spelled in (code, code.upper()):
+            assert error_in({"error": {"status": spelled, "message": "m"}}).status == status
+            assert error_in({"error": {"code": 418, "type": spelled}}).status == 418, "a number counts first"
