@@ -26,6 +26,18 @@ ROW_CHECKS = {
     "rationales": "answers hints rationales",
 }
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
+ROWS_OF_USERS = tuple(
+    f"{name}.py"
+    for name in (
+        "datasets/test_forms_of_rows",
+        "datasets/test_datasets",
+        "datasets/test_folders_of_rows",
+        "datasets/test_odd_rows",
+        "corpus/test_odd_seeds",
+    )
+)
+EXPORTED_STUDENTS = tuple(f"exporting/test_{name}.py" for name in ("other_models", "export_encoder", "export"))
+PAGES = tuple(f"reporting/test_{name}.py" for name in ("results", "report", "audit_page", "statement"))
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
@@ -109,6 +121,35 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "distill/targets/live.py": ("targets/test_online.py",),
         "distill/targets/rationale.py": ("targets/test_rationale.py",),
         "distill/targets/stored.py": ("losses/test_loss_bugs.py", "losses/test_train_loss.py"),
+    },
+    "rows of users": {
+        "synthgen/datasets/*.py": ROWS_OF_USERS,
+        "synthgen/jsonl.py": ROWS_OF_USERS,
+        "synthgen/values.py": ROWS_OF_USERS,
+        "synthgen/parquet.py": ("corpus/test_corpus.py", "datasets/test_memory.py", "commands/test_damage.py"),
+    },
+    "exported data": {
+        **{
+            f"synthgen/exporting/{name}.py": ("datasets/test_export_rows.py",)
+            for name in ("files", "job", "rows", "writers", "card")
+        },
+        **{
+            f"synthgen/exporting/{name}.py": ("exporting/test_spdx.py", "exporting/test_croissant.py")
+            for name in ("spdx", "licenses", "facts", "description", "croissant")
+        },
+    },
+    "exported students": {"distill/exporting/*.py": EXPORTED_STUDENTS},
+    "pages": {
+        "synthgen/results/*.py": PAGES,
+        "synthgen/reporting/*.py": PAGES,
+        "synthgen/cards.py": ("corpus/test_dataset_card.py", *PAGES),
+        "synthgen/visible.py": ("house/test_visible.py",),
+        "synthgen/display.py": (
+            "curation/test_counts.py",
+            "house/test_visible.py",
+            "curation/test_rows_of_datasets.py",
+        ),
+        "synthgen/prompts.py": ("corpus/test_prompts.py", "corpus/test_packs.py"),
     },
     "gate": {
         f"synthgen/teachers/{name}.py": (*REPLIES, *API)
