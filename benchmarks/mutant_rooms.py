@@ -36,8 +36,18 @@ ROWS_OF_USERS = tuple(
         "corpus/test_odd_seeds",
     )
 )
-EXPORTED_STUDENTS = tuple(f"exporting/test_{name}.py" for name in ("other_models", "export_encoder", "export"))
-PAGES = tuple(f"reporting/test_{name}.py" for name in ("results", "report", "audit_page", "statement"))
+EXPORTED_STUDENTS = tuple(
+    f"exporting/test_{name}.py" for name in ("measured", "other_models", "export_encoder", "export")
+)
+DESCRIPTIONS = tuple(f"exporting/test_{name}.py" for name in ("facts", "croissant", "spdx"))
+AUDIT_PAGE = "reporting/test_audit_page.py"
+PAGES = (AUDIT_PAGE, "reporting/test_report.py")
+RESULTS = {
+    "reporting/test_audit_page.py": "audit audit_text",
+    "reporting/test_results.py": "curve evaluation export measures",
+    "reporting/test_statement.py": "statement statement_text",
+    "reporting/test_report.py": "stored training",
+}
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
@@ -134,15 +144,17 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             for name in ("files", "job", "rows", "writers", "card")
         },
         **{
-            f"synthgen/exporting/{name}.py": ("exporting/test_spdx.py", "exporting/test_croissant.py")
+            f"synthgen/exporting/{name}.py": DESCRIPTIONS
             for name in ("spdx", "licenses", "facts", "description", "croissant")
         },
     },
     "exported students": {"distill/exporting/*.py": EXPORTED_STUDENTS},
     "pages": {
-        "synthgen/results/*.py": PAGES,
-        "synthgen/reporting/*.py": PAGES,
-        "synthgen/cards.py": ("corpus/test_dataset_card.py", *PAGES),
+        **{f"synthgen/results/{name}.py": (tests,) for tests, names in RESULTS.items() for name in names.split()},
+        **{f"synthgen/reporting/{name}.py": PAGES for name in ("audit", "look", "page")},
+        "synthgen/reporting/plots.py": ("reporting/test_plots.py", *PAGES),
+        "synthgen/reporting/tables.py": PAGES,
+        "synthgen/cards.py": ("corpus/test_dataset_card.py", AUDIT_PAGE),
         "synthgen/visible.py": ("house/test_visible.py",),
         "synthgen/display.py": (
             "curation/test_counts.py",
