@@ -8,7 +8,9 @@ import pytest
 
 from synthgen.exporting import facts
 from synthgen.exporting.card import About
+from synthgen.exporting.description import _sources
 from synthgen.results.audit import Audited, Finding, Intent, Measurement, StoredAudit
+from synthgen.results.training import Passage, Training
 
 SEED = {"source": "questions", "role": "seed", "license": "CC0-1.0"}
 OTHER = {"source": "web pages", "role": "dataset", "license": "unknown"}
@@ -107,3 +109,30 @@ def test_uses_and_bias_without_an_audit_are_unknown():
     assert facts.biases(audit_of(bias=Audited("ALLOW", [TESTED]))) == [
         "membership, corpus: About. No difference that matters was found: 50%."
     ]
+
+
+@pytest.mark.parametrize(
+    ("training", "audit", "is_known"),
+    [
+        ({}, {}, True),
+        ({"train": {"student": {"model": "a/base"}}}, {}, True),
+        ({"train": {"student": {"layers": 2}}}, {}, True),
+        ({"train": {"student": {"model": "another/base"}}}, {}, False),
+        ({"curated_sha256": "0" * 64}, {}, False),
+        ({"audit": None}, {}, False),
+        ({}, {"use": "commercial"}, False),
+        ({}, {"actions": ["train", "serve"]}, False),
+        ({}, None, False),
+    ],
+)
+def test_sources_of_a_student_are_known_only_from_an_audit_of_it(training, audit, is_known):
+    """The audit must be of the student's rows, with the use, the actions and the base model of its training."""
+    rows = about(SEED, manifest={"files": {"data/train-00000.parquet": {"rows": 1}}})
+    passage = Passage(status="ALLOW", use="research", actions=["train"])
+    values = {"student": "s", "learns_by": "", "learned_from": "", "steps": 1, "rows": 1, "metrics": {}}
+    made = Training(**{**values, "curated_sha256": rows.corpus_sha256, "audit": passage, **training})
+    base = [{"source": "a/base", "role": "student_base", "license": "MIT"}]
+    if audit is not None:
+        given = {"use": "research", "actions": ["train"], **audit}
+        rows.audit = StoredAudit("ALLOW", True, Intent(competes="no", student=base, **given), [])
+    assert _sources(made, rows) == (base if is_known else None)
