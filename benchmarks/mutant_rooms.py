@@ -151,7 +151,9 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "exported students": {"distill/exporting/*.py": EXPORTED_STUDENTS},
     "pages": {
         **{f"synthgen/results/{name}.py": (tests,) for tests, names in RESULTS.items() for name in names.split()},
-        **{f"synthgen/reporting/{name}.py": PAGES for name in ("audit", "look", "page")},
+        "synthgen/reporting/audit.py": PAGES,
+        "synthgen/reporting/look.py": ("reporting/test_look.py", *PAGES),
+        "synthgen/reporting/page.py": PAGES,
         "synthgen/reporting/plots.py": ("reporting/test_plots.py", *PAGES),
         "synthgen/reporting/tables.py": PAGES,
         "synthgen/cards.py": ("corpus/test_dataset_card.py", AUDIT_PAGE),
