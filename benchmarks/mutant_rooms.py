@@ -55,6 +55,28 @@ REMOTE = (
 
 STREAM = ("students/test_streaming.py", "students/test_stream_cache.py")
 TRAINING = ("students/test_schedule.py", "students/test_train.py", "students/test_loop.py")
+ROWS_OF_USERS = tuple(
+    f"{name}.py"
+    for name in (
+        "datasets/test_forms_of_rows",
+        "datasets/test_datasets",
+        "datasets/test_folders_of_rows",
+        "datasets/test_odd_rows",
+        "corpus/test_odd_seeds",
+    )
+)
+EXPORTED_STUDENTS = tuple(
+    f"exporting/test_{name}.py" for name in ("measured", "other_models", "export_encoder", "export")
+)
+DESCRIPTIONS = tuple(f"exporting/test_{name}.py" for name in ("facts", "croissant", "spdx"))
+AUDIT_PAGE = "reporting/test_audit_page.py"
+PAGES = (AUDIT_PAGE, "reporting/test_report.py")
+RESULTS = {
+    "reporting/test_audit_page.py": "audit audit_text",
+    "reporting/test_results.py": "curve evaluation export measures",
+    "reporting/test_statement.py": "statement statement_text",
+    "reporting/test_report.py": "stored training",
+}
 
 ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
@@ -138,6 +160,39 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "distill/targets/live.py": ("targets/test_online.py",),
         "distill/targets/rationale.py": ("targets/test_rationale.py",),
         "distill/targets/stored.py": ("losses/test_loss_bugs.py", "losses/test_train_loss.py"),
+    },
+    "rows of users": {
+        "synthgen/datasets/*.py": ROWS_OF_USERS,
+        "synthgen/jsonl.py": ROWS_OF_USERS,
+        "synthgen/values.py": ROWS_OF_USERS,
+        "synthgen/parquet.py": ("corpus/test_corpus.py", "datasets/test_memory.py", "commands/test_damage.py"),
+    },
+    "exported data": {
+        **{
+            f"synthgen/exporting/{name}.py": ("datasets/test_export_rows.py",)
+            for name in ("files", "job", "rows", "writers", "card")
+        },
+        **{
+            f"synthgen/exporting/{name}.py": DESCRIPTIONS
+            for name in ("spdx", "licenses", "facts", "description", "croissant")
+        },
+    },
+    "exported students": {"distill/exporting/*.py": EXPORTED_STUDENTS},
+    "pages": {
+        **{f"synthgen/results/{name}.py": (tests,) for tests, names in RESULTS.items() for name in names.split()},
+        "synthgen/reporting/audit.py": PAGES,
+        "synthgen/reporting/look.py": ("reporting/test_look.py", *PAGES),
+        "synthgen/reporting/page.py": PAGES,
+        "synthgen/reporting/plots.py": ("reporting/test_plots.py", *PAGES),
+        "synthgen/reporting/tables.py": PAGES,
+        "synthgen/cards.py": ("corpus/test_dataset_card.py", AUDIT_PAGE),
+        "synthgen/visible.py": ("house/test_visible.py",),
+        "synthgen/display.py": (
+            "curation/test_counts.py",
+            "house/test_visible.py",
+            "curation/test_rows_of_datasets.py",
+        ),
+        "synthgen/prompts.py": ("corpus/test_prompts.py", "corpus/test_packs.py"),
     },
     "gate": {
         f"synthgen/teachers/{name}.py": (*REPLIES, *API)

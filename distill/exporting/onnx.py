@@ -214,8 +214,8 @@ def save(graph: ir.Model, path: Path) -> None:
     ir.save(graph, str(path), external_data=f"{path.name}.data" if size > _ONE_FILE else None)
 
 
-def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
-    """Replace float32 weights by the quantized `weights`, in place. Returns the number of changed operators.
+def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> None:
+    """Replace float32 weights by the quantized `weights`, in place.
 
     Activations keep 16 bits. MatMulNBits with accuracy level 4 rounds its input to eight bits. Each input is therefore
     split into a rounded part and the remainder. One matrix product multiplies both parts, so the weights are read only
@@ -229,7 +229,6 @@ def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
     main = graph.graph
     tables: dict[int, tuple[ir.Value, ir.Value]] = {}
     splits: dict[ir.Value, ir.Value] = {}
-    changed = 0
     for node in list(main):
         source = _constant_weight(node)
         name = by_bytes.get(_digest(source)) if source is not None else None
@@ -246,10 +245,8 @@ def to_int8(graph: ir.Model, model: Any, weights: Mapping[str, Int8]) -> int:
         ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
         main.remove(node, safe=True)
         old.name, result.name = None, called
-        changed += 1
     RemoveUnusedNodesPass()(graph)
     graph.opset_imports["com.microsoft"] = 1
-    return changed
 
 
 def _digest(weight: np.ndarray[Any, Any]) -> str:

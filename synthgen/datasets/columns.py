@@ -142,15 +142,18 @@ def _size(kind: pa.DataType, depth: int = 0) -> int:
 
 
 def _together(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no common type."""
+    """An Arrow type that can hold the values of both types. The type is text when pyarrow finds no common type, or when
+    the common type has too many fields.
+    """
     if _LARGE in (first, second):
         other = second if first == _LARGE else first
         return _LARGE if other == _LARGE or pa.types.is_int64(other) or pa.types.is_null(other) else pa.string()
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
-        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        kind = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
     except pa.ArrowException:
         return pa.string()
+    return kind if _size(kind) <= _WIDEST else pa.string()
 
 
 def fitted(value: object, kind: pa.DataType) -> object:

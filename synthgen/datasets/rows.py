@@ -21,6 +21,7 @@ from synthgen.seeds.rows import bad_line, rows_of_file, unreadable, whole
 
 _SLICE = 1024  # number of rows of an Arrow file that are converted to Python objects together
 _CHUNK = 1 << 20  # number of bytes of a JSON file that are read together
+_AHEAD = 2  # a number may go on after these characters, as in 12e-3, although 12 is a number, too
 _SPACE = " \t\n\r"
 
 
@@ -166,7 +167,7 @@ class _Text:
             except RecursionError:
                 raise ValueError("too many lists and objects inside each other") from None
             else:
-                if end < len(self._text) or self._ended:
+                if end + _AHEAD < len(self._text) or self._ended:
                     value, self.place, self.is_value = self._text[self.place : end], end, True
                     return value
             self._more(max(_CHUNK, len(self._text) - self.place))

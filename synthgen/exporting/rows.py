@@ -151,7 +151,7 @@ def _column(name: str, values: Sequence[object], entry: RowFormat) -> Row:
         return {}
     if len(values) == 2 and values[0] != values[1]:
         sides = {f"{name}_{side}": value for side, value in zip(_SIDES, values, strict=True)}
-        return {key: value for key, value in sides.items() if value is not None}
+        return {key: value for key, value in sides.items() if not is_null(value)}
     return {} if is_null(values[0]) else {name: values[0]}
 
 

@@ -109,7 +109,7 @@ def bias_plots(measurements: Sequence[Measurement]) -> list[Plot]:
         caption = (
             f"Effects with their 95% intervals. An interval that holds {1 if is_ratio(unit) else 0} fits with no "
             "effect. Effects inside the gray band are too small to matter."
-            f"{f' {left} more tests are not drawn.' if left > 0 else ''}"
+            f"{f' Tests that are not drawn: {left}.' if left > 0 else ''}"
         )
         plots.append(_plot(_effects(tests[:_MOST_TESTS], unit), caption))
     return plots

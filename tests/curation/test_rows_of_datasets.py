@@ -95,6 +95,9 @@ def test_differences_of_two_texts():
     assert differences("a b c d", "a x c d e") == "a [-b-] {+x+} c d {+e+}"
     assert differences("same\n text", "same text") == "same text"
     assert differences("", "new") == "{+new+}"
+    many = "the " * 300
+    found = differences(f"a {many}b", f"c {many}d")
+    assert found == f"[-a-] {{+c+}} {many}[-b-] {{+d+}}", "frequent words are compared, too"
 
 
 def test_a_row_that_cannot_be_used_is_a_failure_with_its_place(tmp_path, rows):

@@ -167,3 +167,14 @@ def test_runs_and_corpora_are_no_datasets(tmp_path):
     (tmp_path / "rows" / "curated").mkdir()
     (tmp_path / "rows" / "curated" / "inputs.json").write_text("{}")
     assert not is_dataset(tmp_path / "rows")
+
+
+def test_rows_that_cannot_be_used_are_an_error_only_without_others(tmp_path):
+    bad, good = {"prompt": "p", "completion": ""}, pair(0)
+    for rows in ([bad, good], [good, bad, bad], [good]):
+        assert open_dataset(source(written(tmp_path / "a.jsonl", rows)), skip=True).rows == len(rows)
+    for rows in ([bad], [bad, bad]):
+        with pytest.raises(RecipeError, match="line 1: no completion"):
+            open_dataset(source(written(tmp_path / "b.jsonl", rows)), skip=True)
+    with pytest.raises(RecipeError, match="line 2: no completion"):
+        open_dataset(source(written(tmp_path / "c.jsonl", [good, bad])))

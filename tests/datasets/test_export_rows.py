@@ -450,3 +450,16 @@ def test_a_row_that_would_be_read_as_another_is_refused(tmp_path, monkeypatch):
     run = corpus_of(tmp_path / "run", [row("yes", own={"label": True})], own=own)
     with pytest.raises(CorpusError, match="the row would be read as unpaired-preference"):
         synthgen.export(run, "prompt-completion", tmp_path / "out")
+
+
+def test_a_number_that_is_missing_is_null_on_both_sides_of_a_pair(tmp_path):
+    """NaN is not equal to itself, and would give each side of the pair a column of its own, with a value that JSON does
+    not have.
+    """
+    rows = [{**ROWS["preference"][0], "score": score} for score in (float("nan"), 0.5)]
+    for place, one in enumerate(rows):
+        one["id"] = str(place)
+    synthgen.export(written(tmp_path / "rows.jsonl", rows), "preference", tmp_path / "out")
+    found = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "out" / "train.jsonl").open()]
+    assert [row["score"] for row in found] == [None, 0.5]
+    assert found[0].keys() == found[1].keys()

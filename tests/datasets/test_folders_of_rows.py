@@ -47,6 +47,10 @@ def texts(path: Path) -> list[str]:
     return [text for text, _ in read(path)]
 
 
+def texts_without_bad_items(path: Path) -> list[str]:
+    return [text for text, _ in read(path, on_bad_lines="skip")]
+
+
 def refused(path: Path) -> str:
     assert is_dataset(path)
     with pytest.raises(UserError) as error:
@@ -76,6 +80,17 @@ def test_a_list_of_objects_is_read_in_parts(tmp_path, monkeypatch, chunk):
     assert texts(put(tmp_path / "a.json", json.dumps(rows(*names), ensure_ascii=False, indent=2))) == names
 
 
+@pytest.mark.parametrize("odd", ["1234", "-12.5", "6e22", "1.25E-7", "1e+9", '"a, b"'])
+def test_an_item_that_is_no_object_is_read_to_its_end(tmp_path, monkeypatch, odd):
+    """Otherwise, the rest of a number that lies in the next part of the file would be taken for a second item."""
+    row = json.dumps(rows("a")[0])
+    path = put(tmp_path / "a.json", f"[{odd}, {row}, {odd}, {odd} , {odd}]")
+    for chunk in range(1, 60):
+        monkeypatch.setattr("synthgen.datasets.rows._CHUNK", chunk)
+        assert texts_without_bad_items(path) == ["a"], chunk
+    assert f"{path}, item 1: not a JSON object" in refused(path)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -100,7 +115,7 @@ def test_a_damaged_list_names_the_item(tmp_path, content, words):
 
 def test_bad_items_are_left_out_on_request(tmp_path):
     path = put(tmp_path / "a.json", '[{"prompt": "a?", "completion": "a"}, 7, {"prompt": "b?", "completion": "b"}]')
-    assert [text for text, _ in read(path, on_bad_lines="skip")] == ["a", "b"]
+    assert texts_without_bad_items(path) == ["a", "b"]
     path = put(tmp_path / "b.jsonl", lines("a", "b", "c"))
     assert [text for text, _ in read(path, limit=2)] == ["a", "b"]
 

@@ -126,9 +126,10 @@ def test_identical_rows_with_ids_are_records_of_their_own(tmp_path):
         [2**63, -(2**63), 10**40],
         [json.loads("[" * 40 + "]" * 40)],
         [{str(n): n} for n in range(600)],
+        [{str(n % 200 + n // 1024 * 200): n} for n in range(2048)],
         [[1], ["a"], [None], [[1]], 1, None, True, float("nan"), float("inf")],
     ],
-    ids=["no fields", "large before floats", "large after floats", "larger", "deep", "wide", "mixed"],
+    ids=["no fields", "large before floats", "large after floats", "larger", "deep", "wide", "wide together", "mixed"],
 )
 def test_own_columns_of_any_values_are_stored_without_loss(tmp_path, values):
     rows = [pair(f"{n}?", own=value) for n, value in enumerate(values)]

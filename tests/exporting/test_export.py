@@ -317,6 +317,8 @@ def test_a_classifier_runs_by_itself(classifier, run, tmp_path):
     found = distill.export(classifier, "onnx", tmp_path / "edge", held_out=run)
     assert found.table[ONNX]["agreement"] == 1
     assert found.table[ONNX]["max_logprob_difference"] < 1e-4
+    for graph in (tmp_path / "edge" / "model.onnx", run / "student" / "onnx" / "model.onnx"):
+        assert onnx_ir.load(graph).ir_version == 10, "older versions of onnxruntime refuse newer graphs"
     assert "terms MIT" in (tmp_path / "edge" / "README.md").read_text()
     texts = ["Where is my parcel? Where?", "", "Ünïcode 12", "a much longer text with more pieces than the others"]
     script = [sys.executable, "-I", str(tmp_path / "edge" / "predict.py"), *texts]

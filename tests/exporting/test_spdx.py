@@ -108,6 +108,15 @@ def test_after_an_audit_the_document_has_its_verdict(run, tmp_path):
     assert "as the audit of" in why
 
 
+def test_the_result_says_whether_there_is_an_audit(run, tmp_path):
+    before = synthgen.export(run, "spdx", tmp_path / "before")
+    audited(run)
+    after = synthgen.export(run, "spdx", tmp_path / "after")
+    assert [(one.audited, one.student) for one in (before, after)] == [(False, False), (True, False)]
+    assert before.text().endswith("no student\nno audit of this corpus was made, and the document says so")
+    assert after.text().endswith("spdx, the corpus; there is no student")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -147,6 +156,7 @@ def test_the_student_of_a_run(finished, tmp_path):
         assert "not known" not in student["comment"], "the audit is about this student"
         assert any(entry["key"] == "learning_rate" for entry in student["ai_hyperparameter"])
         assert student["ai_metric"]
+    assert synthgen.export(run, "spdx", tmp_path / "b").text().endswith("spdx, the corpus and its student")
 
 
 def test_a_student_of_other_rows_is_not_said_to_be_trained_on_these(finished, tmp_path):

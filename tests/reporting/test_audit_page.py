@@ -14,7 +14,7 @@ from test_report import page_of
 import synthgen
 from synthgen import corpus, durable
 from synthgen.results import audit_text
-from synthgen.results.audit import audit_of, read_audit
+from synthgen.results.audit import Finding, Intent, StoredAudit, audit_of, read_audit
 
 TESTS = [
     measurement(),
@@ -113,6 +113,31 @@ def test_every_test_of_bias_is_a_sentence_with_its_interval(run):
     assert "This cannot be measured here. Only 12 rows mention the group." in text
     assert "<b>[x](y)" in text, "text of rows is shown and is no markup"
     assert html.split("Tests of bias")[1].split("<h2>")[0].count("<svg") == 2, "one plot for each unit"
+
+
+def test_tests_of_bias_that_are_not_shown_are_counted(run):
+    """The page shows 20 tests of each outcome."""
+    many = [measurement(subject=f"group {n}", outcome="absent") for n in range(23)]
+    audited(run, [*many, *(measurement(subject=f"found {n}") for n in range(20))])
+    page, html = page_of(run)
+    assert page.text.count("more are in audit/report.json") == 1
+    assert "3 more are in audit/report.json" in page.text
+    for name, is_shown in (("group 0", True), ("group 19", True), ("group 20", False), ("found 19", True)):
+        assert (f"<b>{name}</b>" in html) is is_shown, name
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [(0, "for research use."), (1, "reason 0."), (3, "reason 2."), (4, "of 1 more."), (6, "of 3 more.")],
+)
+def test_a_verdict_names_three_findings_and_counts_the_others(count, ends):
+    findings = [Finding(f"source {n}", "seed", "MIT", "DENY", [f"reason {n}"]) for n in range(count)]
+    findings.append(Finding("another", "seed", "MIT", "ALLOW", ["reason 9"]))
+    said = audit_text.verdict(StoredAudit("DENY", False, Intent("research", ["train"], "no"), findings))
+    assert said.startswith("This corpus may not be used to train a student, for research use")
+    assert said.endswith(ends)
+    assert [f"reason {n}" in said for n in range(count)] == [n < 3 for n in range(count)]
+    assert ("more" in said, "another" in said) == (count > 3, False)
 
 
 def test_the_card_has_the_verdict_the_duties_and_the_tests(run):

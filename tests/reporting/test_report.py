@@ -17,6 +17,7 @@ import synthgen
 from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.records import Record, to_table
+from synthgen.reporting.page import _disk
 from synthgen.results.curve import Curve, Point
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix, Part, Sample
 from synthgen.results.export import Export, ExportedFile, Gate
@@ -174,6 +175,31 @@ def test_the_same_files_give_the_same_page(run):
     _, first = page_of(run)
     _, again = page_of(run)
     assert first == again
+
+
+def test_the_size_of_each_part_of_a_run_is_that_of_its_files(tmp_path):
+    sizes = {
+        "recipe.yaml": 7,
+        "generated/manifest.json": 20,
+        "generated/data/train-00000.parquet": 100,
+        "generated/data/test-00000.parquet": 50,
+        "generated/logits/a/train-00000.parquet": 240,
+        "curated/data/train-00000.parquet": 30,
+        "student/model.safetensors": 1000,
+        "student/onnx/model.onnx": 2000,
+        "generated/.lock": 5,
+    }
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert _disk(tmp_path, {"counts": {"tokens": 96}}) == [
+        ("curated/data", 30, ""),
+        ("generated", 20, ""),
+        ("generated/data", 150, ""),
+        ("generated/logits", 240, "2.5 bytes a token"),
+        ("recipe.yaml", 7, ""),
+        ("student", 3000, ""),
+    ]
 
 
 EVIL = "<script>alert('x')</script>\"'&amp;</pre>]]>"
