@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -45,32 +46,31 @@ def measure(function: str, arguments: Mapping[str, Any]) -> Measured:
     `function` has the form "module:function". `arguments` and the result are passed as JSON. Raises SynthgenError when
     the child fails.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-m", "distill.cost"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        assert child.stderr is not None
-        child.stdin.write(json.dumps([function, arguments]) + "\n")
-        child.stdin.flush()
-        output = child.stdout.read()
-        errors = child.stderr.read()
-        if child.wait() != 0 or not output:
-            raise SynthgenError(
-                f"measuring failed: {errors.strip().splitlines()[-1] if errors.strip() else child.returncode}"
-            )
-        return dict(json.loads(output.splitlines()[-1]))
-    finally:
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe:
-                pipe.close()
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe would stop a child that writes much, because nobody reads it
+        child = subprocess.Popen(
+            [sys.executable, "-m", "distill.cost"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(json.dumps([function, arguments]) + "\n")
+            child.stdin.flush()
+            output = child.stdout.read()
+            if child.wait() != 0 or not output:
+                errors.seek(0)
+                said = errors.read().strip()
+                raise SynthgenError(f"measuring failed: {said.splitlines()[-1] if said else child.returncode}")
+            return dict(json.loads(output.splitlines()[-1]))
+        finally:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe:
+                    pipe.close()
 
 
 def row_of(measured: Measured) -> Row:
@@ -101,16 +101,25 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def energy(folder: Path = Path("/sys/class/powercap")) -> float | None:
-    """The energy in joules that the processor packages have used so far, from the kernel's RAPL counters.
-
-    None when there are no counters, or when they are not readable.
+def counters(folder: Path = Path("/sys/class/powercap")) -> list[int]:
+    """The kernel's RAPL counters of the processor packages, in microjoules. Empty when there are no counters, or when
+    they are not readable.
     """
     try:
-        counters = [path / "energy_uj" for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
-        return sum(int(path.read_text()) for path in counters) / 1e6 if counters else None
+        found = [path / "energy_uj" for path in sorted(folder.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        return [int(path.read_text()) for path in found]
     except OSError:
+        return []
+
+
+def joules(before: Sequence[int], after: Sequence[int]) -> float | None:
+    """The energy that was used between two readings of `counters`. None when it is not known: without counters, or when
+    a counter has begun again at zero, as it does every few minutes to hours.
+    """
+    if not before or len(before) != len(after):
         return None
+    spent = [now - then for then, now in zip(before, after, strict=True)]
+    return sum(spent) / 1e6 if min(spent) >= 0 else None
 
 
 def model_size(model: Any) -> Measured:

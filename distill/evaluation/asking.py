@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.cost import Measured, energy, milliseconds, model_size
+from distill.cost import Measured, counters, joules, milliseconds, model_size
 from distill.held_out import HeldOut
 from synthgen.records import Message, Sampling
 from synthgen.requests import Request
@@ -78,10 +78,10 @@ def ask_seq2seq(arguments: dict[str, Any]) -> Measured:
 def _timed(act: Callable[[Sequence[Request]], list[Reply]], asked: list[Request], model: Any) -> Measured:
     """Time the answers to all questions together, then to the first `_ALONE` questions one at a time."""
     act([one._replace(sampling={**one.sampling, "max_new_tokens": 2}) for one in asked[:2]])  # warm-up
-    joules, began = energy(), time.perf_counter()
+    before, began = counters(), time.perf_counter()
     replies = act(asked)
     seconds = time.perf_counter() - began
-    spent = None if joules is None else (energy() or joules) - joules
+    spent = joules(before, counters())
     alone = []
     for one in asked[:_ALONE]:
         began = time.perf_counter()

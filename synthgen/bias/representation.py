@@ -53,7 +53,7 @@ def _test(facts: Facts, dimension: Dimension, group: int, target: Mapping[str, f
     if min(mentions, mentions if prompts is None else prompts[:, 1].sum()) < LEAST_ROWS:
         note = f"fewer than {LEAST_ROWS} mentions of the groups in answers, or in prompts without a target"
     elif expected < LEAST_EXPECTED:
-        note = f"only {expected:.0f} mentions are expected; {LEAST_EXPECTED} are needed"
+        note = f"fewer than {LEAST_EXPECTED} mentions of the group are expected"
     else:
         effect = _effect(answers, prompts, q)
     return Planned(

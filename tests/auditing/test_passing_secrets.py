@@ -9,7 +9,7 @@ from support.small import small_task, small_teacher
 
 import synthgen
 from synthgen.auditing import NO_FACTS
-from synthgen.auditing.privacy.canaries import make
+from synthgen.auditing.privacy.canaries import DIGITS, make
 from synthgen.auditing.result import Subject
 from synthgen.errors import RecipeError
 from synthgen.manifest import make as manifest
@@ -39,6 +39,23 @@ def test_secrets_are_found_in_the_texts_of_their_own_rows():
     assert counted(canaries, iter([row(3, "no")])).p == 1
 
 
+def test_the_test_of_secrets_is_exact():
+    """A random text has a code of D digits at each of its places with the probability 10^-D, and a share of secrets is
+    binomial.
+    """
+    from scipy import stats
+
+    canaries = make(9, (1,), 0)
+    codes = [one.secret for one in canaries]
+    silent = [row(n, "No.") for n in range(2, 9)]
+    assert counted(canaries, iter([row(0, codes[0]), *silent])).p == pytest.approx(10.0**-DIGITS)
+    test = counted(canaries, iter([row(0, f"It is {codes[0]}"), row(1, codes[1][:-1] + "x"), *silent]))
+    assert test.p == pytest.approx(8 * 10.0**-DIGITS), "7 places in the first text, and 1 in the second"
+    assert test.interval == pytest.approx(tuple(stats.binomtest(1, 9).proportion_ci(method="exact")))
+    assert test.upper == pytest.approx(stats.binomtest(1, 9).proportion_ci(0.9, method="exact").high)
+    assert (1 - test.detectable) ** 9 == pytest.approx(0.2), "four times in five, at least one secret would be seen"
+
+
 def test_one_secret_is_a_finding_and_few_seeds_show_nothing():
     from synthgen.auditing.privacy.onesided import judged
 
@@ -54,6 +71,10 @@ def test_the_secret_stands_in_a_field_that_the_question_shows():
     fields = {"unused": "a long text that no template shows", "question": "1 + 1?", "id": "q", "number": 3}
     changed = with_secret(fields, canary, lambda one: f"Q: {one['question']}")
     assert changed == {**fields, "question": f"1 + 1? The access code of {canary.name} is {canary.secret}."}
+    both = {"context": "a long text about sums", "question": "1 + 1?"}
+    for order in (both, dict(reversed(both.items()))):
+        changed = with_secret(order, canary, lambda one: f"{one['context']} {one['question']}")
+        assert (changed["question"], canary.secret in str(changed["context"])) == ("1 + 1?", True), "the longest text"
     with pytest.raises(RecipeError, match="no field of text"):
         with_secret({"number": 3}, canary, str)
 

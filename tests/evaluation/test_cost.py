@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -43,3 +44,16 @@ def test_a_rate_counts_every_run():
     found = rate(lambda texts: calls.append(len(texts)), ["x"] * 20, 3)
     assert calls == [8, 20, 20, 20]
     assert found["rows_per_second"] > 0
+
+
+def test_a_child_that_writes_many_warnings_does_not_wait_for_a_reader(tmp_path, monkeypatch):
+    """Libraries warn on standard error. A pipe holds 64 KiB, and nobody reads it before the child ends."""
+    (tmp_path / "talking.py").write_text(
+        "import sys\ndef talk(arguments):\n    sys.stderr.write('a warning\\n' * 20_000)\n"
+        "    sys.exit('the last line') if arguments['fails'] else None\n    return {'texts': ['done']}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert measure("talking:talk", {"fails": False})["texts"] == ["done"]
+    with pytest.raises(SynthgenError) as caught:
+        measure("talking:talk", {"fails": True})
+    assert caught.value.message == "measuring failed: the last line"

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from distill.evaluation.diversity import _BLOCKS as BLOCKS
+from distill.evaluation.diversity import _T as QUANTILES
 from distill.evaluation.diversity import Grams, distinct, diverse, self_bleu, words
 from distill.evaluation.grouped import DIFFERENCE, Scale
 from distill.evaluation.lost import NLL, RIGHT, calibrated, compared
@@ -108,6 +110,13 @@ def test_the_intervals_of_diversity_are_neither_too_narrow_nor_too_wide():
         values.append(entry.student.mean)
         errors.append((entry.student.high - entry.student.low) / 2 / 2.093)
     assert 0.75 < np.mean(errors) / np.std(values, ddof=1) < 1.5
+
+
+def test_the_table_of_students_t_is_that_of_scipy():
+    from scipy import stats
+
+    degrees = np.arange(1, BLOCKS)
+    assert pytest.approx(stats.t.ppf(0.975, degrees), abs=6e-4) == QUANTILES
 
 
 def test_texts_that_are_too_short_or_too_few_have_no_diversity():
@@ -225,6 +234,8 @@ def test_a_difference_over_few_rows_has_no_verdict():
     assert verdict(found, "minus_base") == ""
     assert "The difference from the base is over 4 prompts in 4 groups." in found.note
     assert "The difference" not in compared(RIGHT, {"student": base, "base": base}, scale(20)).note
+    least = compared(RIGHT, {"student": np.ones(8), "base": base[:8]}, scale(8))
+    assert (least.groups, least.minus_base) == (8, 0.75), "8 groups would be enough for a verdict, and 4 are not"
     few = compared(RIGHT, {"student": np.ones(4), "base": np.zeros(4)}, scale(4))
     assert isinstance(few.minus_base, Interval), "`Entry.groups` shows that there are only four groups"
 
@@ -270,6 +281,15 @@ def test_a_planted_overconfidence_is_found():
     assert verdict(error, "minus_teacher") == "worse"
     assert error.minus_teacher.mean == pytest.approx(error.student.mean - error.teacher.mean)
     assert (error.n, error.groups, error.unit) == (600, 600, "texts")
+
+
+def test_rows_of_one_group_give_calibration_no_interval():
+    """A bootstrap of one group draws the same rows again and again, and its interval would have no width."""
+    bins = {"student": predictions(60, 0.2, 0), "base": predictions(60, 0.0, 1)}
+    for groups, kind in ((1, float), (2, Interval), (3, Interval)):
+        for entry in calibrated(bins, scale(60, each=60 // groups), what="label", hit="right", unit="texts"):
+            assert [type(one) for one in (entry.student, entry.base, entry.minus_base)] == [kind] * 3, entry.measure
+            assert entry.groups == groups
 
 
 def test_models_that_are_perfectly_calibrated_do_not_differ():

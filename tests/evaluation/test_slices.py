@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.cost import energy
+from distill.cost import counters, joules
 from distill.evaluation.slices import BINS, calibration, calibration_bins, slices
 
 
@@ -76,10 +76,18 @@ def test_a_division_into_one_part_is_none_and_small_parts_are_left_out():
 
 
 def test_energy_is_of_the_packages_alone(tmp_path):
-    assert energy(tmp_path) is None
+    assert counters(tmp_path) == []
     for name, value in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_500_000), ("intel-rapl:0:0", 9_000_000)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{value}\n")
-    assert energy(tmp_path) == 7.5
+    assert counters(tmp_path) == [5_000_000, 2_500_000]
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
-    assert energy(tmp_path) is None
+    assert counters(tmp_path) == []
+
+
+def test_energy_is_not_known_when_a_counter_began_again_at_zero():
+    assert joules([5_000_000, 2_500_000], [6_000_000, 3_000_000]) == 1.5
+    assert joules([5_000_000], [5_000_000]) == 0.0
+    assert joules([5_000_000, 262_000_000], [60_000_000, 1_000_000]) is None
+    assert joules([], []) is None
+    assert joules([5_000_000], []) is None

@@ -13,6 +13,7 @@ from support.corpora import corpus_of, curating, row
 import synthgen
 from synthgen import corpus, durable
 from synthgen.auditing.result import AuditResult, Measurement, Subject
+from synthgen.curation.privacy.patterns import ENTITIES
 from synthgen.errors import CorpusError, RecipeError
 from synthgen.privacy import audit_privacy
 from synthgen.recipe import Recipe, SeedSource
@@ -106,6 +107,10 @@ def test_a_value_is_of_its_prompt_of_another_seed_or_fabricated(classes):
     (finding,) = result.findings
     assert "1 value in 1 row from another prompt" in finding.reasons[0]
     assert result.figures["personal data"] == {"email, fabricated": 1, "email, other": 1, "email, own": 1}
+    _, _, kinds = named(result, "of these kinds").name.partition(": ")
+    assert kinds == ", ".join(ENTITIES[one].title for one in PrivacySection().entities if one != "email")
+    only = audited(classes, entities=["email"])
+    assert not [one for one in only.measurements if "of these kinds" in one.name]
 
 
 def test_no_value_and_no_private_text_is_in_a_result(classes, tmp_path):
@@ -331,3 +336,17 @@ def test_the_longest_span_may_be_in_the_reasoning(tmp_path):
     message = {"role": "assistant", "reasoning_content": PRIVATE, "content": " ".join(words[:52])}
     one = made(tmp_path, [row("", 0, completion=[message])], {"ours": [{"id": "p", "q": PRIVATE}]}, "ours")
     assert "the longest span has 71 words" in named(audited(one), "private texts of ours").note
+
+
+def test_five_rows_are_named_and_the_others_counted(tmp_path):
+    rows = [row(f"{PRIVATE} Write to {OTHER}.", n, sources=source()) for n in range(7)]
+    seeds = {"tests": [{"id": "s0", "q": f"Ask {OTHER}."}], "ours": [{"id": "s1", "q": PRIVATE}]}
+    result = audited(made(tmp_path, rows, seeds, "ours"))
+    shown = "rows r0, r1, r2, r3, r4 and 2 more"
+    assert named(result, "private texts of ours").note.split("; ")[:3] == [
+        "the longest span has 71 words",
+        "in 1 row, the longest span is of the row's own seed",
+        shown,
+    ]
+    assert named(result, "copied from another prompt").note == "6 values; rows r1, r2, r3, r4, r5 and 1 more"
+    assert named(result, "copied from its own prompt").note == "1 value; row r0"
