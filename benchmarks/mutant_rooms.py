@@ -199,6 +199,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
             "curation/test_rows_of_datasets.py",
         ),
         "synthgen/prompts.py": ("corpus/test_prompts.py", "corpus/test_packs.py"),
+    },
     "evaluation": {
         **{f"distill/evaluation/{name}.py": MEASURED for name in ("slices", "diversity", "said", "lost", "grouped")},
         **{f"distill/evaluation/{name}.py": RECORDED for name in ("judged", "likelihood", "recorded")},
