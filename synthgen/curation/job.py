@@ -25,12 +25,11 @@ from synthgen.errors import RecipeError
 from synthgen.manifest import Manifest
 from synthgen.recipe import CurateSection
 from synthgen.records import SCHEMA
-from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, Check, Edit, RowRule, Sweep
+from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, TASK_ROWS, Check, Edit, RowRule, Sweep
 from synthgen.tables.section import Section
 
 STEPS = "steps"
 JUDGED = "judged"  # name of the step that runs edits and checks
-TASK_ROWS = 8192  # minimum number of rows of a task, except for the last task
 
 Entry = TypeVar("Entry", bound=RowRule)
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from synthgen import corpus
-from synthgen.curation.job import TASK_ROWS
 from synthgen.durable import digest
 from synthgen.errors import UserError
 from synthgen.files import LARGEST, is_regular, parse_json
@@ -26,6 +25,7 @@ from synthgen.generation.plan import Plan
 from synthgen.manifest import Manifest
 from synthgen.prompts import load_prompt
 from synthgen.recipe import Recipe, digest_of_rows, load_recipe
+from synthgen.tables.curation import TASK_ROWS
 
 _STAGES = {"generate": "generated", "curate": "curated"}
 _SAME = ("task", "strategy", "teacher", "teachers", "mixture", "steps", "logits")
