@@ -18,6 +18,8 @@ from pathlib import Path
 import curation
 import psutil
 
+from synthgen.generation.claim import SEEDS
+from synthgen.generation.inputs import read_inputs
 from synthgen.recipe import digest_of_rows, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,8 +110,9 @@ class Bench:
         run = self.folder / f"run-{rows}"
         if not (run / "generated" / "manifest.json").exists():
             shutil.rmtree(run, ignore_errors=True)
-            _write_recipe(run)
+            _write_recipe(run, rows)
             curation.child(ROOT, "_make", run, rows, "")
+            _state_inputs(run)
         return run
 
     def measured(self, arm: str, workers: int, rows: int) -> Result:
@@ -139,8 +142,8 @@ class Bench:
         return result.sha256[:12] + ("" if right else "  DIFFERENT")
 
 
-def _write_recipe(run: Path) -> None:
-    """Write a recipe with the rules of `--everything`, and with seeds that `synthgen plan` can read."""
+def _write_recipe(run: Path, rows: int) -> None:
+    """Write a recipe with the rules of `--everything`, for `rows` rows of one seed, which `synthgen plan` can read."""
     run.mkdir(parents=True)
     (run / "seeds.jsonl").write_text('{"id": "one", "question": "What is one?"}\n')
     (run / "user.j2").write_text("{{ question }}\n")
@@ -149,10 +152,23 @@ def _write_recipe(run: Path) -> None:
         "license": "CC0-1.0",
         "seeds": [{"path": "seeds.jsonl", "source": "benchmark", "license": "CC0-1.0", "id": "id", "group": "id"}],
         "teacher": {"engine": "replay", "path": "seeds.jsonl", "license": "CC0-1.0"},
-        "generate": {"shard_size": 1024},
+        "generate": {"shard_size": 1024, "num_generations": rows},
         "curate": curation.EVERYTHING,
     }
     (run / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+
+
+def _state_inputs(run: Path) -> None:
+    """Let the files of the rows state the seeds and templates of the recipe, as `synthgen generate` does: `synthgen
+    plan` compares them.
+    """
+    inputs = read_inputs(load_recipe(run / "recipe.yaml"))
+    for name, stated in (
+        ("inputs", {SEEDS: inputs.seeds.fingerprint}),
+        ("manifest", {"prompt_version": inputs.prompt.version}),
+    ):
+        path = run / "generated" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **stated}))
 
 
 def curate(

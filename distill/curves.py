@@ -44,6 +44,7 @@ def curve(
     `override_audit` has the same meaning as in `train`. Raises UserError when a share is not in (0, 1]. Also raises the
     errors of `train` and `evaluate`.
     """
+    durable.one_process("distill curve")
     ui = ui or UI(quiet=True)
     if recipe.train is None:
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")

@@ -102,6 +102,17 @@ def gathered(value: T) -> list[T]:
     return values
 
 
+def agree(value: object, what: str) -> None:
+    """Raise UserError, in all processes, unless all of them have the same `value`. `what` names the value."""
+    first, *others = gathered(value)
+    for number, other in enumerate(others, 1):
+        if other != first:
+            raise UserError(
+                f"process {number} has another {what} than process 0",
+                "start the same command on every node, with the same files under the same paths",
+            )
+
+
 def summed(terms: Mapping[str, float]) -> dict[str, float]:
     """For each key, the sum over all processes. A key may be missing in some processes."""
     total: Counter[str] = Counter()

@@ -25,9 +25,10 @@ from synthgen.auditing.gate import audit_and_check, check_above, notice
 from synthgen.auditing.gate import check as check_gate
 from synthgen.auditing.notices import carry
 from synthgen.errors import UserError
+from synthgen.files import is_regular
 from synthgen.lm.model import LanguageModel
 from synthgen.manifest import Manifest
-from synthgen.recipe import Recipe, TrainSection, check_recipe, dump_recipe
+from synthgen.recipe import Recipe, TrainSection, check_recipe, deciding, dump_recipe
 from synthgen.recipe.load import is_resolved
 from synthgen.results.training import FILE, Passage, Training, read_training
 from synthgen.stores.address import url_of
@@ -35,6 +36,7 @@ from synthgen.tables.reference import resolve
 from synthgen.tables.students import KINDS
 from synthgen.tally import tally
 from synthgen.ui import UI
+from synthgen.version import code
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def train(
     if section is None:
         raise UserError("the recipe has no `train` section", "add the section; prompts/README.md describes its keys")
     _join_processes(section, device_of(recipe))
+    processes.agree((code(), deciding(recipe)), "recipe or version of synthgen")
     job = Job(recipe, section, *places(run, out, fresh=fresh), ui, (), teacher)
     if not is_dataset(Path(run)):
         check_gate(recipe, job.source, override=override_audit)  # this call raises errors before anything is written
@@ -98,6 +101,8 @@ def train(
 def _train(job: Job, run: Path, fresh: bool, override: bool) -> TrainedStudent:
     """Do the work of `train` while the student's folder is locked."""
     begun = processes.once(lambda: _begin(job, run, fresh, override))
+    manifest = job.source / "manifest.json"
+    processes.agree(durable.sha256(manifest) if is_regular(manifest) else "", f"corpus at {job.source}")
     if begun.finished:
         job.ui.note(f"{job.folder} is already trained; nothing to do")
         return TrainedStudent(job.folder, read_training(job.folder / FILE))

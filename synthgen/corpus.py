@@ -47,6 +47,7 @@ __all__ = [
     "discard_damaged",
     "failed",
     "finish",
+    "inputs_hash",
     "is_begun",
     "load_json",
     "manifest",
@@ -90,8 +91,7 @@ def is_begun(
     path = folder / "inputs.json"
     begun = any(p.is_file() for p in folder.rglob("*") if p != path and not p.name.startswith("."))
     if path.exists() and begun:
-        old = load_json(path)
-        if changed := compare(old, inputs):
+        if changed := compare(load_json(path), inputs):
             raise RunChanged(
                 f"{folder} was made from other inputs: {'; '.join(changed[:5])}"
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else ""),
@@ -103,11 +103,17 @@ def is_begun(
     return False
 
 
-def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
-    """Write the files of one shard: all companions first, then the data file."""
+def commit(folder: Path, name: str, tables: dict[str, pa.Table], made_from: str | None = None) -> None:
+    """Write the files of one shard: all companions first, then the data file.
+
+    `made_from` is the hash of the inputs from which a worker of a cluster made the rows. Raises RunChanged when the
+    folder now has other inputs: another command has begun it anew while the worker was still running.
+    """
+    inputs = inputs_hash(folder)
+    if made_from not in (None, inputs):
+        raise RunChanged(f"{folder} was begun anew by another command", "wait until that command ends")
     if "failures" not in tables:  # an earlier call that was killed may have written failures of this shard
         (folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
-    inputs = durable.digest(load_json(folder / "inputs.json"))
     companions: dict[str, str] = {}
     for part in sorted(tables, key=lambda part: (part == "data", part)):
         table = tables[part]
@@ -130,13 +136,18 @@ def commit(folder: Path, name: str, tables: dict[str, pa.Table]) -> None:
         durable.write_bytes(folder / part / f"{name}.parquet", data)
 
 
+def inputs_hash(folder: Path) -> str:
+    """The hash of the inputs for which `folder` is claimed."""
+    return durable.digest(load_json(folder / "inputs.json"))
+
+
 def committed(folder: Path, parts: Sequence[str] = ()) -> set[str]:
     """Names of the committed shards. Each of these shards must have a companion in every folder that `parts` names.
 
     Raises CorpusError when a file is damaged or missing, or when its columns differ from the columns of the first
     shard. The message names the file.
     """
-    expected = durable.digest(load_json(folder / "inputs.json")).encode()
+    expected = inputs_hash(folder).encode()
     paths = [folder / "data" / f"{name}.parquet" for name in shards(folder)]
     first: pa.Schema | None = None
     for path in paths:
@@ -186,7 +197,7 @@ def finish(folder: Path, kind: Kind, facts: Facts, names: Sequence[str]) -> Mani
     shards is missing or belongs to another shard, and when the folder holds a shard that is not among `names`.
     """
     files: dict[str, FileEntry] = {}
-    expected = durable.digest(load_json(folder / "inputs.json")).encode()
+    expected = inputs_hash(folder).encode()
     for name in names:
         data = folder / "data" / f"{name}.parquet"
         if not is_regular(data):
@@ -223,19 +234,17 @@ def manifest(folder: Path) -> Manifest:
     if not path.exists():
         if not folder.exists():
             raise CorpusError(f"there is no corpus at {folder}", "make one: `synthgen generate RECIPE -o RUN`")
-        raise CorpusError(
-            f"{folder} is not finished (no manifest.json)",
-            "repeat the command that began the corpus; the command continues the work",
-        )
+        again = "repeat the command that began the corpus; the command continues the work"
+        raise CorpusError(f"{folder} is not finished (no manifest.json)", again)
     return from_json(load_json(path), str(path))
 
 
 def check_file(folder: Path, entries: Manifest, name: str) -> Path:
     """The path of a file of a finished corpus. Raises CorpusError unless the file has its hash in the manifest."""
-    path, entry = folder / name, entries["files"].get(name)
-    if entry is None or not _is_whole(path, entry):
-        raise CorpusError(f"{path} is damaged: its size or sha256 differs from the manifest", REPAIR)
-    return path
+    entry = entries["files"].get(name)
+    if entry is None or not _is_whole(folder / name, entry):
+        raise CorpusError(f"{folder / name} is damaged: its size or sha256 differs from the manifest", REPAIR)
+    return folder / name
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:
@@ -272,7 +281,7 @@ def discard_damaged(folder: Path) -> list[str]:
             return []
     except CorpusError:  # the manifest is missing or damaged, so use the hashes that the data files hold
         names = set()
-        expected = durable.digest(load_json(folder / "inputs.json")).encode()
+        expected = inputs_hash(folder).encode()
         for name in shards(folder):
             path = folder / "data" / f"{name}.parquet"
             try:
@@ -325,9 +334,9 @@ def shards(folder: Path, part: str = "data", split: str | None = None) -> list[s
     The names are ordered by split and number. Files with other names are not shards. With `split`, the result has only
     shards of this split.
     """
-    names = [p.stem for p in (folder / part).glob("*.parquet") if re.fullmatch(SHARD, p.name)]
-    names = [name for name in names if split is None or name.startswith(f"{split}-")]
-    return sorted(names, key=lambda name: (SPLITS.index(name.rsplit("-", 1)[0]), name))
+    names = [p.stem.rsplit("-", 1) for p in (folder / part).glob("*.parquet") if re.fullmatch(SHARD, p.name)]
+    names = sorted(names, key=lambda name: (SPLITS.index(name[0]), int(name[1])))  # as text, 100000 precedes 10001
+    return ["-".join(name) for name in names if split in (None, name[0])]
 
 
 def batches(

@@ -225,6 +225,18 @@ def writes() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def one_process(command: str) -> None:
+    """Raise UserError when a launcher such as `torchrun` has started several processes, because each of them would do
+    all the work of `command`.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        raise UserError(
+            f"`{command}` runs in one process, but {count} were started",
+            "start it without `torchrun` or `accelerate launch`",
+        )
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Lock `folder` for this thread. The kernel releases the lock when the process ends for any reason.

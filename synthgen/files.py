@@ -14,7 +14,7 @@ from pathlib import Path
 
 from synthgen.errors import CorpusError
 
-_LARGEST = 256 << 20  # bytes; the largest JSON file of a run, the metrics of a long training, has a few MB
+LARGEST = 256 << 20  # bytes; the largest JSON file of a run, the metrics of a long training, has a few MB
 
 
 def is_regular(path: Path) -> bool:
@@ -43,8 +43,8 @@ def check_regular(path: Path, again: str) -> None:
 def read_text(path: Path, again: str) -> str:
     """The text of a UTF-8 file. Raises CorpusError, with the hint `again`, when `path` is not a file of UTF-8 text."""
     check_regular(path, again)
-    if path.stat().st_size > _LARGEST:
-        raise CorpusError(f"{path} is damaged: it has more than {_LARGEST >> 20} MiB", again)
+    if path.stat().st_size > LARGEST:
+        raise CorpusError(f"{path} is damaged: it has more than {LARGEST >> 20} MiB", again)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -139,6 +139,7 @@ def run(
     and its cards and the page say so. `executor` is where generation and curation run, with at most `workers` workers
     (see `generate` and `curate`).
     """
+    durable.one_process("synthgen run")
     ui = ui or UI(quiet=True)
     folder = Path(out)
     if recipe.train and importlib.util.find_spec("transformers") is None:

@@ -54,6 +54,7 @@ def evaluate(
     Raises CorpusError when there is no trained student, and UserError when the corpus is unknown or has no held-out
     rows.
     """
+    durable.one_process("distill eval")
     check_recipe(recipe)
     ui = ui or UI(quiet=True)
     source, folder = _places(Path(run), Path(student) if student else None)

@@ -51,6 +51,7 @@ def export(
     not an export, or holds another export while `fresh` is false. Raises UserError when there are no held-out rows, a
     package is missing, the student learned canaries or cannot be written in this format, or `out` overlaps the inputs.
     """
+    durable.one_process("distill export")
     ui = ui or UI(quiet=True)
     format = _format(to)
     folder = _student(Path(student))

@@ -9,7 +9,11 @@ from typing import Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from synthgen.errors import UserError
+
 T = TypeVar("T")
+
+_MOST_ROWS = 2**32
 
 
 class Order:
@@ -17,10 +21,12 @@ class Order:
 
     The order of an epoch is a permutation of all `count` rows, drawn from (seed, epoch). The permutation is cut into
     batches. The last batch of an epoch may be smaller. The permutation of the current epoch stays in memory, 4 bytes a
-    row.
+    row. Raises UserError for more rows than 4 bytes can number.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        if count > _MOST_ROWS:
+            raise UserError(f"{count:,} rows are more than {_MOST_ROWS:,}", "train on a part: set train.share")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.steps_per_epoch = -(-count // batch_size)
         self._epoch: tuple[int, npt.NDArray[np.uint32]] | None = None

@@ -11,7 +11,7 @@ the recipe. The result does not depend on the number of workers, on shard sizes,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from synthgen import corpus, durable, outputs
@@ -99,7 +99,7 @@ def _curate(
     inputs: dict[str, object] = {
         "curate": recipe.curate.values(),
         "generated_sha256": durable.digest(generated["files"]),
-        **_hashes(recipe.curate),
+        **(hashes := _hashes(recipe.curate)),
     }
     known = tokenizers(recipe, generated, ui) if changes_completions(recipe.curate) else {}
     if known:
@@ -118,7 +118,8 @@ def _curate(
         finished = corpus.verify(folder)
         ui.note(f"{folder} is complete; nothing to do")
         return _result(folder, finished)
-    job = plan(source, folder, recipe.curate, durable.digest(inputs), known)
+    job = plan(source, folder, recipe.curate, corpus.inputs_hash(folder), known)
+    job = replace(job, files=hashes.get("files_sha256", {}), code=code)
     cut = tasks(source, generated)
     with open_executor(*where, few=min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)
@@ -169,7 +170,7 @@ def _run(job: Job, cut: Sequence[Task], executor: Executor, ui: UI) -> Tally:
     late = [] if whole or not cut else _judged(job, cut, executor, ui)
     total = Tally()
     copied = _copies_distributions(job, cut)
-    writing = [Writing(job, task, tuple(late), done, copied) for task in cut]
+    writing = [Writing(job, one, tuple(late), done.intersection(dict(one.shards)), copied) for one in cut]
     with ui.progress("write", sizes(cut), "rows") as bar:
         for task, tally in zip(cut, executor.map(write_shards, writing), strict=True):
             total += tally

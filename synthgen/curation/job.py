@@ -10,7 +10,7 @@ resumes from them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -25,12 +25,11 @@ from synthgen.errors import RecipeError
 from synthgen.manifest import Manifest
 from synthgen.recipe import CurateSection
 from synthgen.records import SCHEMA
-from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, Check, Edit, RowRule, Sweep
+from synthgen.tables.curation import CHECKS, EDITS, SELECTIONS, SWEEPS, TASK_ROWS, Check, Edit, RowRule, Sweep
 from synthgen.tables.section import Section
 
 STEPS = "steps"
 JUDGED = "judged"  # name of the step that runs edits and checks
-_TASK_ROWS = 8192  # minimum number of rows of a task, except for the last task
 
 Entry = TypeVar("Entry", bound=RowRule)
 
@@ -53,16 +52,25 @@ class Chosen(Generic[Entry]):
 @dataclass(frozen=True)
 class Job:
     """A curation: the folders of the generated and the curated corpus, and the enabled rules in order. Selections come
-    last in `sweeps`. `tokenizers` are the tokenizers of teachers, by the teacher's name.
+    last in `sweeps`. `tokenizers` are the tokenizers of teachers, by the teacher's name. `inputs` is the hash of the
+    inputs for which `folder` is claimed. `files` are the hashes of the files that the rules read, by path, and `code`
+    are the fingerprints of the rules that have one, by the rule's name.
     """
 
     source: Path
     folder: Path
-    steps: Path
+    inputs: str
     edits: tuple[Chosen[Edit], ...]
     checks: tuple[Chosen[Check], ...]
     sweeps: tuple[Chosen[Sweep], ...]
     tokenizers: Mapping[str, Tokenizer]
+    files: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> Path:
+        """The folder of the intermediate results."""
+        return self.folder / STEPS / self.inputs[:16]
 
     def step(self, name: str, number: int | None = None) -> Path:
         """The path of the file that the step `name` writes for the task `number`, or for the whole corpus if `number`
@@ -102,11 +110,9 @@ class Task:
         return self.start + self.rows
 
 
-def plan(
-    source: Path, folder: Path, section: CurateSection, inputs_hash: str, tokenizers: Mapping[str, Tokenizer]
-) -> Job:
-    """Make the job that curates `source` into `folder`. Raises RecipeError when the corpus does not have a column that
-    a rule reads.
+def plan(source: Path, folder: Path, section: CurateSection, inputs: str, tokenizers: Mapping[str, Tokenizer]) -> Job:
+    """Make the job that curates `source` into `folder`, which is claimed for inputs with the hash `inputs`. Raises
+    RecipeError when the corpus does not have a column that a rule reads.
     """
     own = corpus.own_columns(source)
     edits, checks = _chosen(EDITS, section), _chosen(CHECKS, section)
@@ -124,8 +130,7 @@ def plan(
                     f"curate.{rule.name} reads the column '{name}', which {source} does not have",
                     f"set curate.{rule.name} to false, or curate rows that have this column",
                 )
-    steps = folder / STEPS / inputs_hash[:16]
-    return Job(source, folder, steps, edits, checks, sweeps=sweeps, tokenizers=tokenizers)
+    return Job(source, folder, inputs, edits, checks, sweeps=sweeps, tokenizers=tokenizers)
 
 
 def changes_completions(section: CurateSection) -> bool:
@@ -139,7 +144,7 @@ def _chosen(table: Mapping[str, Entry], section: CurateSection) -> tuple[Chosen[
 
 
 def tasks(source: Path, manifest: Manifest) -> list[Task]:
-    """Divide a corpus into tasks, which are ranges of shards. Each task except the last has at least `_TASK_ROWS`
+    """Divide a corpus into tasks, which are ranges of shards. Each task except the last has at least `TASK_ROWS`
     rows.
     """
     cut: list[Task] = []
@@ -149,7 +154,7 @@ def tasks(source: Path, manifest: Manifest) -> list[Task]:
         count = manifest["files"][f"data/{name}.parquet"]["rows"]
         shards.append((name, count))
         rows += count
-        if rows >= _TASK_ROWS:
+        if rows >= TASK_ROWS:
             cut.append(Task(len(cut), start, tuple(shards)))
             start, rows, shards = start + rows, 0, []
     if shards:

@@ -8,7 +8,10 @@ exists, the task is done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +25,16 @@ from synthgen.curation.job import JUDGED, Chosen, Job, Task
 from synthgen.curation.lists import Rows, joined, lengths
 from synthgen.curation.tokens import CUT, shortened
 from synthgen.curation.verdicts import Verdicts, score_column, verdict_column
-from synthgen.errors import SynthgenError
+from synthgen.datasets.adopting import content_hash
+from synthgen.errors import SynthgenError, UserError
 from synthgen.executor import Services
 from synthgen.executor.exchange import read_table, write_table
+from synthgen.files import is_regular
 from synthgen.tables.curation import Check, Edit, Sweep
 from synthgen.tables.reference import resolve
 
+_VISIBLE = 60.0
+"""A file that one node has written may become visible on another node only after so many seconds."""
 # Maps a column to the columns that become invalid when an edit changes the first column. A column that the edit itself
 # changes stays valid.
 _INVALID = {
@@ -40,6 +47,7 @@ _INVALID = {
 def judge_rows(work: tuple[Job, Task], services: Services) -> None:
     """Run edits and checks on the rows of one task, and compute the signatures for sweeps."""
     job, task = work
+    _check_node(job)
     rules: list[Chosen[Check] | Chosen[Sweep]] = [*job.checks, *job.sweeps]
     names = [name for rule in rules for name in rule.columns]
     judged: list[pa.RecordBatch] = []
@@ -59,6 +67,38 @@ def judge_rows(work: tuple[Job, Task], services: Services) -> None:
     for name, tables in signed.items():
         write_table(job.signatures(name, task), pa.concat_tables(tables).combine_chunks())
     write_table(job.step(JUDGED, task.number), pa.Table.from_batches(judged))
+
+
+def _check_node(job: Job) -> None:
+    """Raise UserError when this process sees another folder, other files or other code than the command, which may run
+    on another machine.
+    """
+    end = time.monotonic() + _VISIBLE
+    while not is_regular(job.folder / "inputs.json") or corpus.inputs_hash(job.folder) != job.inputs:
+        if time.monotonic() > end:
+            raise UserError(
+                f"{job.folder} is not the same folder on every node of the cluster",
+                "every node must see the folder of the run under the same path (see docs/scale.md)",
+            )
+        time.sleep(0.1)
+    for path, expected in job.files.items():
+        _check_file(path, expected)
+    rules: list[Chosen[Edit] | Chosen[Check] | Chosen[Sweep]] = [*job.edits, *job.checks, *job.sweeps]
+    for rule in rules:
+        if rule.entry.fingerprint and resolve(rule.entry.fingerprint)(rule.section) != job.code[rule.name]:
+            raise UserError(
+                f"curate.{rule.name}: this process imports other code than the command",
+                "every node must have the same modules",
+            )
+
+
+@cache
+def _check_file(path: str, expected: str) -> None:
+    if content_hash(Path(path)) != expected:
+        raise UserError(
+            f"{path} is not the file that the command has read",
+            "every node must see the same files under the same paths",
+        )
 
 
 def _signed(rule: Chosen[Sweep], columns: Columns, kept: Rows, start: int, services: Services) -> pa.Table:

@@ -45,7 +45,7 @@ class Late:
 
     def rows(self) -> Rows:
         """The numbers, in the corpus, of all rows that this step rejected, ascending."""
-        return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64)
+        return numbers(read_table(self.path)["row"].combine_chunks()).astype(np.int64, copy=False)
 
     def of(self, task: Task) -> pa.Table:
         """The part of the step's file that is about the rows of one task."""

@@ -73,7 +73,7 @@ def write_shards(piece: Writing, services: Services) -> Tally:
             kept = pc.equal(pc.list_value_length(verdicts), 0)
             parts = {"rejected": table.filter(pc.invert(kept)), "data": table.filter(kept)}
             stored = dict(distributions(job.source, name, before, table)) if piece.logits else {}
-            corpus.commit(job.folder, name, {**parts, **stored})
+            corpus.commit(job.folder, name, {**parts, **stored}, job.inputs)
             for part, part_rows in parts.items():
                 tally += counted(part, part_rows)
         start += rows

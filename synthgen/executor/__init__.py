@@ -31,9 +31,10 @@ def open_executor(name: str, workers: int | None, few: int) -> AbstractContextMa
     """The executor with this name: `local`, `ray`, or the address of a Ray cluster, such as `ray://head:10001`.
 
     `workers` is the greatest number of tasks at the same time. By default, a cluster uses all its cores, and this
-    machine uses `few` processes. Raises UserError for an unknown name, and the errors of `RayExecutor`.
+    machine uses `few` processes. Raises UserError for an unknown name and for less than one worker, and the errors of
+    `RayExecutor`.
     """
-    return LocalExecutor(workers or few) if name == "local" else _ray(name, workers)
+    return LocalExecutor(few if workers is None else workers) if name == "local" else _ray(name, workers)
 
 
 def open_cluster(name: str, workers: int | None) -> AbstractContextManager[Cluster]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from synthgen.errors import UserError
 from synthgen.executor.exchange import Partition, scatter, scattered
 
 Task = TypeVar("Task")
@@ -40,6 +41,13 @@ class Executor(Protocol):
         A partition contains its rows of the first table, in the table's order, then its rows of the second table, and
         so on. The type of the column `key` is uint64, or binary with a fixed size of at least 8 bytes.
         """
+
+
+def checked(workers: int | None) -> int | None:
+    """Return `workers`. Raises UserError when there is less than one worker."""
+    if workers is not None and workers < 1:
+        raise UserError(f"{workers} workers cannot do any work", "give at least 1 worker, or leave the number out")
+    return workers
 
 
 def exchange_by(executor: Executor, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:

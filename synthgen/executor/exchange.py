@@ -66,6 +66,11 @@ def _damaged(path: Path, error: Exception) -> CorpusError:
 
 
 def _file(path: Path) -> pa.ipc.RecordBatchFileReader:
+    if not path.exists():
+        raise CorpusError(
+            f"{path} is missing",
+            "repeat the command; on a cluster, every node must see this folder under the same path",
+        )
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowException, OSError) as error:

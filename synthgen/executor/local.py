@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from synthgen.errors import UserError
-from synthgen.executor.base import Services, exchange_by
+from synthgen.executor.base import Services, checked, exchange_by
 from synthgen.executor.exchange import Partition
 
 Task = TypeVar("Task")
@@ -45,12 +45,12 @@ class LocalExecutor:
     """Runs tasks in `workers` processes, which start when they are first needed. Use the object in a `with` statement.
 
     A worker imports the modules that define the function and the tasks. A worker does not run the program's main module
-    again. When this process ends for any reason, the workers end too.
+    again. When this process ends for any reason, the workers end too. Raises UserError for less than one worker.
     """
 
     def __init__(self, workers: int = 1, services: Services | None = None) -> None:
         self.services = services or Services()
-        self._count = workers
+        self._count = checked(workers) or 1
         self._workers: list[_Worker] = []
         # (read end, write end) of a pipe. When this process ends, the write end closes, and this tells the workers to
         # end.

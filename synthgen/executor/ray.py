@@ -16,26 +16,28 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from synthgen import durable
 from synthgen.errors import UserError
-from synthgen.executor.base import Services, exchange_by
+from synthgen.executor.base import Services, checked, exchange_by
 from synthgen.executor.exchange import Partition
 from synthgen.executor.messages import Main, Post, WorkerDied
-from synthgen.executor.worker import answer
+from synthgen.executor.worker import answer, failed
+from synthgen.version import code
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _RETRIES = 5  # how many times a task runs again after its worker or node died
 _PATIENCE = 20.0  # how long to wait for a connection to a cluster, in seconds
+_ROOM = 60.0  # how long a cluster may have no CPU core at all, in seconds
 _QUEUED = 2  # number of tasks for each CPU core that are sent together, so that no core waits for its next task
 
 
@@ -45,27 +47,29 @@ class RayExecutor:
     `address` is the address of a cluster, such as `ray://head:10001`. Without an address, Ray uses the cluster at the
     address in the environment variable RAY_ADDRESS. If the variable is not set, Ray starts a cluster on this machine,
     and the cluster ends with this process. `workers` is the greatest number of tasks at the same time; by default all
-    CPU cores of the cluster are used. Raises UserError when Ray is not installed or the cluster cannot be reached.
+    CPU cores of the cluster are used. Raises UserError when Ray is not installed or the cluster cannot be reached, and
+    for less than one worker.
     """
 
     def __init__(
         self, address: str | None = None, workers: int | None = None, services: Services | None = None
     ) -> None:
-        self.services = services or Services()
+        self.services, self._workers = services or Services(), checked(workers)
         self._ray = _ray()
         self._own = not self._ray.is_initialized()
         if self._own:
             _connect(self._ray, address, workers)
         found = self._ray.cluster_resources()
         self.cores, self.gpus = max(1, int(found.get("CPU", 1))), int(found.get("GPU", 0))
-        self._workers = workers
         self._most = workers or _QUEUED * self.cores
         options = {"num_cpus": 1, "max_retries": _RETRIES, "retry_exceptions": False}
         self._call = self._ray.remote(**options)(_call)
 
     def map(self, function: Callable[[Task, Services], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """See `Executor.map`. Raises UserError when the workers of a task died again and again."""
-        path = _path()
+        """See `Executor.map`. Raises UserError when the workers of a task died again and again, when no node can run a
+        task, and when the connection to the cluster is lost.
+        """
+        home = _home()
         running: dict[object, int] = {}
         ready: dict[int, Result] = {}
         sent = following = 0
@@ -73,9 +77,10 @@ class RayExecutor:
             while following < len(tasks):
                 while sent < len(tasks) and len(running) < self._most:
                     message = pickle.dumps((function, tasks[sent]))
-                    running[self._call.remote(path, message, self.services)] = sent
+                    with self._connected():
+                        running[self._call.remote(home, message, self.services)] = sent
                     sent += 1
-                for reference in self._ray.wait(list(running), num_returns=1)[0]:
+                for reference in self._ended(list(running)):
                     done, value = pickle.loads(self._answer(reference))
                     if not done:
                         raise value
@@ -84,8 +89,9 @@ class RayExecutor:
                     yield ready.pop(following)
                     following += 1
         finally:
-            for reference in running:  # after an error nobody needs these results
-                self._ray.cancel(reference, force=True)
+            with suppress(UserError), self._connected():
+                for reference in running:  # after an error nobody needs these results
+                    self._ray.cancel(reference, force=True)
 
     def exchange(self, tables: Sequence[Path], key: str, parts: int) -> list[Partition]:
         """See `Executor.exchange`. The partitioned copies lie beside the tables, as with the local executor."""
@@ -94,10 +100,14 @@ class RayExecutor:
     def worker(self, main: Main, task: object, *, gpus: int = 0) -> RayWorker:
         """See `synthgen.executor.messages.Cluster`. Workers are spread over the nodes."""
         options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        actor = self._ray.remote(**options)(_Actor).remote(_path(), pickle.dumps((main, task)))
+        with self._connected():
+            actor = self._ray.remote(**options)(_Actor).remote(_home(), pickle.dumps((main, task)))
         died = self._ray.exceptions.RayError, self._ray.exceptions.RayTaskError
-        end = partial(self._ray.kill, actor)
-        return RayWorker(lambda: actor.pull.remote().future(), actor.push.remote, end, died)
+        return RayWorker(lambda: actor.pull.remote().future(), actor.push.remote, partial(self._kill, actor), died)
+
+    def _kill(self, actor: object) -> None:
+        with suppress(UserError), self._connected():  # without a connection, the actor ends by itself
+            self._ray.kill(actor)
 
     def room(self, gpus: int = 0) -> int:
         """See `synthgen.executor.messages.Cluster`."""
@@ -116,10 +126,36 @@ class RayExecutor:
     ) -> None:
         self.close()
 
+    def _ended(self, running: list[object]) -> list[object]:
+        """Wait until a task has ended. Returns the references of the tasks that have ended. Raises UserError when no
+        node has a CPU core, because Ray would wait forever.
+        """
+        with self._connected():
+            while not (ended := self._ray.wait(running, num_returns=1, timeout=_ROOM)[0]):
+                if self._ray.cluster_resources().get("CPU", 0) < 1:
+                    raise UserError(
+                        f"for {_ROOM:.0f} s, the Ray cluster has had no CPU core",
+                        "start a node with `ray start` and `--num-cpus`; the same command continues",
+                    )
+        return list(ended)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Raise UserError when the connection to the cluster is lost. Without this test, Ray would start a new cluster
+        on this machine.
+        """
+        try:
+            if not self._ray.is_initialized():
+                raise ConnectionError("the cluster does not answer")
+            yield
+        except ConnectionError as error:
+            raise _lost(error) from None
+
     def _answer(self, reference: object) -> bytes:
         """The answer of a finished task. Raises UserError when the cluster could not finish the task."""
         try:
-            answered: bytes = self._ray.get(reference)
+            with self._connected():
+                answered: bytes = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             raise UserError(
                 f"a task on the Ray cluster was not finished: {_reason(error)}",
@@ -166,6 +202,8 @@ class RayWorker:
             raise
         except self._died as error:
             raise WorkerDied(_reason(error)) from None
+        except ConnectionError as error:
+            raise _lost(error) from None
         self._coming = None
         done, value = pickle.loads(answered)
         if not done:
@@ -180,16 +218,17 @@ class RayWorker:
 class _Actor:
     """Runs a worker's main function in the cluster."""
 
-    def __init__(self, path: Sequence[str], message: bytes) -> None:
-        _begin(path)
+    def __init__(self, home: _Home, message: bytes) -> None:
+        self._refused = _begin(home)
         self._message = message
         self._post: Post | None = None
 
     async def push(self, messages: bytes) -> None:
-        self._opened().arrive(pickle.loads(messages))
+        if self._refused is None:
+            self._opened().arrive(pickle.loads(messages))
 
     async def pull(self) -> bytes:
-        return await self._opened().sent()
+        return self._refused or await self._opened().sent()
 
     def _opened(self) -> Post:
         """Start the main function if it does not run yet. The constructor cannot start it, because no event loop runs
@@ -201,32 +240,57 @@ class _Actor:
         return self._post
 
 
+def _lost(error: ConnectionError) -> UserError:
+    return UserError(
+        f"the connection to the Ray cluster was lost: {_reason(error)}",
+        "finished work is kept; when the cluster runs again, the same command continues",
+    )
+
+
 def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
     with suppress(RuntimeError):  # the loop is closed, so nobody waits
         loop.call_soon_threadsafe(arrived.set)
 
 
-def _path() -> list[str]:
-    return [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 (an empty entry is the current folder)
-
-
-def _begin(path: Sequence[str]) -> None:
-    """Prepare a process of the cluster. It finds the same modules as the program that started it, and its temporary
-    files have names of their own.
+class _Home(NamedTuple):
+    """What a process of the cluster must know about the program that started it: where it finds modules, and the hash
+    of its code.
     """
-    sys.path += [part for part in path if part not in sys.path]
+
+    path: list[str]
+    code: str
+
+
+def _home() -> _Home:
+    # an empty entry of sys.path is the current folder
+    return _Home([os.path.abspath(part) for part in sys.path], code())  # noqa: PTH100
+
+
+def _begin(home: _Home) -> bytes | None:
+    """Prepare a process of the cluster. It finds the same modules as the program that started it, and its temporary
+    files have names of their own. If the process has another version of this package, returns the pickled error.
+    """
+    sys.path += [part for part in home.path if part not in sys.path]
     durable.attempt(os.urandom(4).hex())
+    if code() == home.code:
+        return None
+    return failed(
+        UserError(
+            f"the node {socket.gethostname()} has another version of synthgen than this command",
+            "install the same version on every node",
+        )
+    )
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of an error's text, and its second line if the first announces it."""
+    first, second, *_ = *filter(None, map(str.strip, str(error).splitlines())), "", ""
+    return f"{first} {second}" if first.endswith(":") and second else first or type(error).__name__
 
 
-def _call(path: Sequence[str], message: bytes, services: Services) -> bytes:
+def _call(home: _Home, message: bytes, services: Services) -> bytes:
     """Run one pickled (function, task) in a worker of the cluster. Returns the pickled answer of `worker.answer`."""
-    _begin(path)
-    return answer(message, services)
+    return _begin(home) or answer(message, services)
 
 
 def _ray() -> ModuleType:
@@ -250,8 +314,14 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
     except Exception as error:  # Ray also raises exceptions that are not RayError
         raise UserError(
             f"the Ray cluster at {named or 'this machine'} cannot be used: {_reason(error)}",
-            "check the address, and that all nodes have the same versions of Python and Ray",
+            f"check the address, and that all nodes have the same versions of Python and Ray{_about_token(named)}",
         ) from None
+
+
+def _about_token(named: str | None) -> str:
+    """What to try when a cluster may want a token that Ray has not sent; "" when that is not the cause."""
+    there = (Path.home() / ".ray" / "auth_token").exists() and "RAY_AUTH_MODE" not in os.environ
+    return "; the cluster may ask for your token: set RAY_AUTH_MODE=token" if named and there else ""
 
 
 def _start(ray: ModuleType, settings: dict[str, object]) -> None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from synthgen import corpus, durable
 from synthgen.errors import UserError
 from synthgen.executor.messages import Post
 from synthgen.generation import casting
@@ -47,13 +48,15 @@ _VISIBLE = 60.0
 @dataclass(frozen=True)
 class Task:
     """What a worker gets when it starts. `folder` is the path of RUN/generated. `seeds` and `prompt` are hashes of the
-    seeds and the templates. The worker refuses to work when the seeds or templates that it reads have other hashes.
+    seeds and the templates, and `recordings` are the hashes of the files of recorded replies, by path. The worker
+    refuses to work when what it reads has other hashes.
     """
 
     recipe: Recipe
     folder: Path
     seeds: str
     prompt: str
+    recordings: Mapping[str, str]
 
 
 class Begun(NamedTuple):
@@ -125,9 +128,10 @@ class Done(NamedTuple):
 
 
 class Make(NamedTuple):
-    """Make this shard."""
+    """Make this shard. `made_from` is the hash of the inputs for which the command has claimed the folder."""
 
     shard: Shard
+    made_from: str
 
 
 class Send(NamedTuple):
@@ -186,9 +190,10 @@ class _Opened:
     jobs: Jobs
     layout: Layout
 
-    def output(self, post: Post, shard: str) -> Output:
+    def output(self, post: Post, order: Make) -> Output:
         """The receivers of the outcomes of a shard."""
-        return Output(partial(self.layout.commit, self.folder), _Bar(post), _Gate(post, shard))
+        write = partial(self.layout.commit, self.folder, made_from=order.made_from)
+        return Output(write, _Bar(post), _Gate(post, order.shard.name))
 
 
 def _open(task: Task, opened: ExitStack) -> _Opened:
@@ -207,19 +212,32 @@ def _open(task: Task, opened: ExitStack) -> _Opened:
                 "every node must see the same files under the same paths",
             )
     teachers = open_all(recipe, opened)
+    if recordings(recipe) != task.recordings:
+        raise UserError(
+            "the recorded replies are not those that the command has read",
+            "every node must see the same files under the same paths",
+        )
     casting.refuse_incapable(recipe, teachers)
     jobs = inputs.jobs(casting.versions(recipe, teachers))
     return _Opened(folder, jobs, Layout.of(recipe, teachers, inputs.removed))
+
+
+def recordings(recipe: Recipe) -> dict[str, str]:
+    """The hash of each file of recorded replies, by path. A file that does not exist is left out."""
+    paths = [Path(section.path) for section in casting.cast(recipe).values() if hasattr(section, "path")]
+    return {str(path): durable.sha256(path) for path in paths if path.is_file()}
 
 
 def _identities(opened: _Opened) -> dict[str, Identity]:
     return {name: teacher.identity for name, teacher in opened.layout.teachers.items()}
 
 
-async def visible(path: Path) -> None:
-    """Wait until a file that another node has written is visible here. Raises UserError when it stays invisible."""
+async def visible(path: Path, made_from: str | None = None) -> None:
+    """Wait until a file that another node has written is visible here. With `made_from`, the file is an inputs.json,
+    and must have this hash: until then, this node sees an older version. Raises UserError when it stays invisible.
+    """
     end = time.monotonic() + _VISIBLE
-    while not path.exists():
+    while not path.exists() or (made_from and made_from != corpus.inputs_hash(path.parent)):
         if time.monotonic() > end:
             raise UserError(
                 f"{path} is not visible on every node of the cluster",
@@ -239,9 +257,9 @@ async def alone(task: Task, post: Post) -> None:
             message = await post.get()
             assert isinstance(message, Make)
             shard = message.shard
-            await visible(task.folder / "inputs.json")
+            await visible(task.folder / "inputs.json", message.made_from)
             work = Assignment(task.folder, opened.jobs, [shard], opened.layout)
-            output, ui = opened.output(post, shard.name), UI(quiet=True)
+            output, ui = opened.output(post, message), UI(quiet=True)
             await asyncio.to_thread(make, work, output, batch=False, retry_failed=False, part=(1, 1), ui=ui)
             post.put(Done(shard.name))
 
@@ -287,7 +305,7 @@ class _Sharing:
         elif isinstance(message, Probe):
             self._start(self._probe(message))
         elif isinstance(message, Make):
-            self._start(self._make(message.shard))
+            self._start(self._make(message))
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -299,10 +317,10 @@ class _Sharing:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.post.arrive([error])
 
-    async def _make(self, shard: Shard) -> None:
-        await visible(self.opened.folder / "inputs.json")
-        news = asyncio.Event()
-        filling = Filling(self.opened.jobs, [shard], self.teachers, self.opened.output(self.post, shard.name))
+    async def _make(self, order: Make) -> None:
+        await visible(self.opened.folder / "inputs.json", order.made_from)
+        news, shard = asyncio.Event(), order.shard
+        filling = Filling(self.opened.jobs, [shard], self.teachers, self.opened.output(self.post, order))
         filling.wake = news.set
         self.fillings[shard.name] = filling
         while True:

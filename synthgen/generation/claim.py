@@ -21,7 +21,7 @@ from synthgen.seeds.changes import RowHashes, changed_rows
 # The recipe's sections that determine the rows. The section `seeds` is left out, because the seeds are compared by a
 # hash of their content (`seeds_sha256`), not by their path.
 SECTIONS = ("task", "strategy", "split", "teacher", "teachers", "mixture", "generate", "steps", "logits")
-_SEEDS = "seeds_sha256"
+SEEDS = "seeds_sha256"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Claim:
         return {
             "recipe": {name: decides[name] for name in SECTIONS},
             "prompt_version": self.inputs.prompt.version,
-            _SEEDS: self.inputs.seeds.fingerprint,
+            SEEDS: self.inputs.seeds.fingerprint,
         }
 
     def check(self) -> bool:
@@ -67,8 +67,8 @@ class Claim:
         """Describe the differences between two versions of inputs.json for the user. For seeds, the description names
         each changed file and counts its changed rows.
         """
-        changed = differences({**old, _SEEDS: ""}, {**new, _SEEDS: ""})
-        if old.get(_SEEDS) == new[_SEEDS]:
+        changed = differences({**old, SEEDS: ""}, {**new, SEEDS: ""})
+        if old.get(SEEDS) == new[SEEDS]:
             return changed
         before = RowHashes.read(self.folder)
         rows = changed_rows(before, self.inputs.seeds.rows) if before else []

@@ -16,7 +16,7 @@ from typing import cast
 from synthgen.errors import UserError
 from synthgen.executor import open_cluster
 from synthgen.generation import casting
-from synthgen.generation.away import Task, alone, together
+from synthgen.generation.away import Task, alone, recordings, together
 from synthgen.generation.crew import Crew
 from synthgen.generation.division import Shard, plan_shards
 from synthgen.generation.filling import Output
@@ -74,12 +74,8 @@ def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, 
     sections = casting.cast(recipe)
     shards = len(plan_shards(inputs.jobs().counts, recipe.generate.shard_size))
     shared = is_shared(recipe)
-    if shared and any(map(casting.in_process, sections.values())):
-        raise UserError(
-            "a recipe with local teachers and also paid teachers or a budget can only be generated on one machine",
-            "leave out --executor, or generate with one kind of teacher",
-        )
-    task = Task(recipe, folder.absolute(), inputs.seeds.fingerprint, inputs.prompt.version)
+    refuse_mixed(recipe)
+    task = Task(recipe, folder.absolute(), inputs.seeds.fingerprint, inputs.prompt.version, recordings(recipe))
     if shared:
         teachers = open_all(recipe, opened)
         casting.refuse_incapable(recipe, teachers)
@@ -106,6 +102,15 @@ def is_shared(recipe: Recipe) -> bool:
     """
     remote = [one for one in casting.cast(recipe).values() if not casting.in_process(one)]
     return bool(remote) and (recipe.generate.budget is not None or any(ENGINES[one.engine].prices for one in remote))
+
+
+def refuse_mixed(recipe: Recipe) -> None:
+    """Raise UserError when the recipe can only be generated on one machine."""
+    if is_shared(recipe) and any(map(casting.in_process, casting.cast(recipe).values())):
+        raise UserError(
+            "a recipe with local teachers and also paid teachers or a budget can only be generated on one machine",
+            "leave out --executor, or generate with one kind of teacher",
+        )
 
 
 def _gpus(recipe: Recipe) -> int:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from synthgen import corpus
 from synthgen.errors import SynthgenError, TeacherError, UserError
 from synthgen.executor.messages import Worker, WorkerDied
 from synthgen.generation.away import Advanced, Begun, Done, Failed, Make, Ready, Sent, Tokens, visible
@@ -65,6 +66,7 @@ class Crew:
         self.bar = Progress("", 0, "")
         self.gate: Gate | None = None
         self.folder = Path()  # RUN/generated, in which the workers write shards
+        self.made_from = ""  # the hash of the inputs for which `folder` is claimed
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen = time.monotonic()
         self.members = [Member(hire()) for _ in range(count)]
@@ -100,6 +102,7 @@ class Crew:
 
     def expect(self, shards: Sequence[Shard], bar: Progress, gate: Gate) -> None:
         """Set the shards to make, the progress bar, and the gate that counts failures. Set `folder` before."""
+        self.made_from = corpus.inputs_hash(self.folder)
         self.plan, self.undone, self.bar, self.gate = deque(shards), {shard.name for shard in shards}, bar, gate
 
     @asynccontextmanager
@@ -152,7 +155,7 @@ class Crew:
         """Give the next shard of the plan to a worker."""
         shard = self.plan.popleft()
         member.open[shard.name] = shard
-        member.worker.put(Make(shard))
+        member.worker.put(Make(shard, self.made_from))
 
     def next(self, member: Member) -> None:
         """Give a shard to a worker that has none."""
@@ -249,7 +252,10 @@ class Crew:
             try:
                 messages = await member.worker.get()
             except WorkerDied as died:
-                self.lost(member, str(died))
+                try:
+                    self.lost(member, str(died))
+                except Exception as error:  # no other worker can be started
+                    self.fail(error)
                 self._news.set()
                 return
             except Exception as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from synthgen.errors import RecipeError
+from synthgen.files import LARGEST
 from synthgen.records import SPLITS
+
+_ENTRY = 170  # at most so many bytes of a manifest describe a file, without the name of its folder
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,19 @@ class Shard:
     split: str
     start: int
     stop: int
+
+
+def check_manifest(shards: int, speakers: Sequence[str]) -> None:
+    """Raise RecipeError when the manifest of so many shards would be larger than the largest file that can be read.
+    `speakers` are the teachers whose distributions are stored.
+    """
+    parts = ("data", "rejected", *(f"logits/{name}" for name in speakers))  # the curated corpus has rejected rows
+    size = shards * sum(_ENTRY + len(part) for part in parts)
+    if size > LARGEST:
+        raise RecipeError(
+            f"the manifest of {shards:,} shards would have {size >> 20:,} MiB, and at most {LARGEST >> 20} can be read",
+            "raise generate.shard_size",
+        )
 
 
 def plan_shards(counts: Mapping[str, int], size: int) -> list[Shard]:

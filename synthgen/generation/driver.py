@@ -14,7 +14,7 @@ from synthgen.errors import UserError
 from synthgen.generation import casting
 from synthgen.generation.claim import Claim, begin, check_run, keep_recipe
 from synthgen.generation.cluster import Away, open_away
-from synthgen.generation.division import plan_shards
+from synthgen.generation.division import check_manifest, plan_shards
 from synthgen.generation.filling import Gate, Output
 from synthgen.generation.inputs import Inputs, first_queries, read_inputs
 from synthgen.generation.making import Assignment, make, open_all
@@ -97,12 +97,13 @@ def _generate(recipe: Recipe, run: Path, fresh: bool, how: _How, ui: UI) -> Gene
         else:
             teachers = open_all(recipe, opened, batch=how.batch)
             casting.refuse_incapable(recipe, teachers)
+        layout = Layout.of(recipe, teachers, inputs.removed)
+        planned = plan_shards(inputs.jobs().counts, recipe.generate.shard_size)
+        check_manifest(len(planned), layout.speakers)
         claim.write(fresh)
         # The jobs are made again, because row ids depend on the teachers' revisions, which are known only after the
         # teachers are open.
         jobs = inputs.jobs(casting.versions(recipe, teachers))
-        layout = Layout.of(recipe, teachers, inputs.removed)
-        planned = plan_shards(jobs.counts, recipe.generate.shard_size)
         done = corpus.committed(folder, [f"logits/{name}" for name in layout.speakers])
         mine = planned[how.part[0] - 1 :: how.part[1]]
         work = Assignment(folder, jobs, [shard for shard in mine if shard.name not in done], layout)

@@ -42,9 +42,11 @@ class Layout:
         spec = casting.logits_spec(recipe)
         return cls(teachers, spec, [*casting.answerers(recipe), *casting.scorers(recipe)] if spec else [], removed)
 
-    def commit(self, folder: Path, shard: Shard, outcomes: Sequence[Sequence[Outcome]]) -> None:
-        """Write one shard."""
-        corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]))
+    def commit(
+        self, folder: Path, shard: Shard, outcomes: Sequence[Sequence[Outcome]], *, made_from: str | None = None
+    ) -> None:
+        """Write one shard. For `made_from`, see `corpus.commit`."""
+        corpus.commit(folder, shard.name, self.tables([one for several in outcomes for one in several]), made_from)
 
     def tables(self, outcomes: Sequence[Outcome]) -> dict[str, pa.Table]:
         """The tables of a shard, by folder: rows, the stored distributions of each teacher in `speakers`, and failures

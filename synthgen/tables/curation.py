@@ -128,6 +128,8 @@ class Sweep(RowRule):
     teaches: Teaches = "distribution"
 
 
+TASK_ROWS = 8192
+"""Minimum number of rows of a task of curation, except for the last task."""
 REFUSED = "synthgen.curation.refusals:refused"
 """`refused(prompts, completions)` says for each completion whether the check `refusal` finds that it declines."""
 LANGUAGES_OF = "synthgen.curation.languages:languages"

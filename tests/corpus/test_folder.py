@@ -139,13 +139,13 @@ def test_committed_shards_have_their_companions(folder):
 def test_only_names_of_shards_count_and_they_are_ordered(folder):
     (folder / "data" / "notes-1.parquet").touch()
     table = to_table([])
-    for name in ("validation-00001", "train-00010", "train-00009"):
+    for name in ("validation-00001", "train-100000", "train-10001", "train-00009"):
         corpus.commit(folder, name, {"data": table})
-    ordered = ["train-00000", "train-00009", "train-00010", "validation-00001", "test-00000"]
+    ordered = ["train-00000", "train-00009", "train-10001", "train-100000", "validation-00001", "test-00000"]
     assert corpus.shards(folder) == ordered
-    assert corpus.shards(folder, split="train") == ordered[:3]
+    assert corpus.shards(folder, split="train") == ordered[:4]
     assert [name for name, _ in corpus.records(folder, "rejected")] == ["train-00000", "test-00000"]
-    assert [[r.id for r in rows] for _, rows in corpus.records(folder, split="train")] == [["r0"], [], []]
+    assert [[r.id for r in rows] for _, rows in corpus.records(folder, split="train")] == [["r0"], [], [], []]
 
 
 # Finished corpora

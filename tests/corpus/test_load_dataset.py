@@ -95,8 +95,8 @@ def test_a_part_that_was_loaded_meanwhile_is_not_kept(made, rows, monkeypatch, h
     if how == "all is made anew":
         commit = corpus.commit
 
-        def cut(place: Path, shard: str, tables: dict) -> None:
-            commit(place, shard, tables)
+        def cut(place: Path, shard: str, tables: dict, *more: object) -> None:
+            commit(place, shard, tables, *more)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(corpus, "commit", cut)

@@ -159,7 +159,7 @@ def scores(record: Record) -> dict[str, float]:
 
 
 def test_scores_are_stored_and_bounds_reject_the_unsure_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_TASK_ROWS", 5)
+    monkeypatch.setattr(job, "TASK_ROWS", 5)
     rows, p = sure_and_unsure(13)
     targets = [topk(each, 12) for each in p]
     run = with_logits(tmp_path / "run", rows, targets, LogitsSpec("topk", k=12))

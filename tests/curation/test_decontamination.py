@@ -11,13 +11,14 @@ import pytest
 from support.corpora import corpus_of, curating, parts, row
 
 import synthgen
+from synthgen import curation
 from synthgen.curation import decontamination as check
 from synthgen.curation import job
 from synthgen.curation.decontamination import words as words_module
 from synthgen.curation.decontamination.sets import Item, items_of
 from synthgen.curation.decontamination.words import sequences, words_of
 from synthgen.curation.near import shingles
-from synthgen.errors import RecipeError, RunChanged
+from synthgen.errors import RecipeError, RunChanged, UserError
 from synthgen.executor import Services
 from synthgen.pipeline import recipe_of_rows
 from synthgen.recipe import dump_recipe, load_recipe
@@ -296,7 +297,7 @@ def test_a_corpus_is_judged_and_the_sets_are_counted(tmp_path, sets):
 
 def test_pieces_and_shards_do_not_change_the_result(tmp_path, monkeypatch, sets):
     """`test_held_out` has a test with worker processes."""
-    monkeypatch.setattr(job, "_TASK_ROWS", 20)
+    monkeypatch.setattr(job, "TASK_ROWS", 20)
     recipe = curating(decontamination=sets(ngram=8).model_dump())
     texts = [QUESTION, ANSWER, SHORT, "Why not?", QUESTION[:90], "Nothing of it."]
     draw = random.Random(4)
@@ -326,6 +327,24 @@ def test_the_contents_of_the_sets_decide_whether_a_curation_is_valid(tmp_path, m
     with pytest.raises(RunChanged, match="has changed during the curation"):
         synthgen.curate(recipe, run, run / "other")
     assert not (run / "other" / "manifest.json").exists()
+
+
+def test_a_node_that_reads_another_file_is_refused(tmp_path, monkeypatch, sets):
+    """Here the file is another one only while the rows are judged, as on a node that sees another disk."""
+    recipe = curating(decontamination=sets(ROWS[1:]).model_dump())
+    run = corpus_of(tmp_path / "run", [asked(QUESTION), asked("other", "x", 1)])
+    real = curation.judge_rows
+
+    def elsewhere(work, services):
+        sets(ROWS)
+        try:
+            real(work, services)
+        finally:
+            sets(ROWS[1:])
+
+    monkeypatch.setattr(curation, "judge_rows", elsewhere)
+    with pytest.raises(UserError, match="is not the file that the command has read"):
+        synthgen.curate(recipe, run)
 
 
 def test_paths_are_relative_to_the_recipe_and_must_exist(tmp_path, monkeypatch, sets):

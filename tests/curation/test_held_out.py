@@ -142,7 +142,7 @@ def test_of_near_duplicates_the_row_that_is_held_out_stays(tmp_path):
 
 def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch):
     """The check for evaluation sets is on too, so that worker processes have to make its index."""
-    monkeypatch.setattr(job, "_TASK_ROWS", 50)
+    monkeypatch.setattr(job, "TASK_ROWS", 50)
     rows = similar(5, 180)
     (tmp_path / "eval.txt").write_text("".join(f"{one.prompt[0]['content']}\n" for one in rows[::18]))
     sets = {"sets": [{"name": "eval", "path": str(tmp_path / "eval.txt")}]}

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.corpora import contents, curating, row
+from support.corpora import contents, corpus_of, curating, row
 from support.killing import left_behind
 from support.places import REPOSITORY
 
 import synthgen
-from synthgen import corpus
+from synthgen import corpus, curation, durable
+from synthgen.curation import shards
+from synthgen.errors import RunChanged, UserError
 from synthgen.recipe import dump_recipe
 from synthgen.records import to_table
 
@@ -66,6 +69,33 @@ def whole(tmp_path_factory):
     run = large(tmp_path_factory.mktemp("large"))
     synthgen.curate(RECIPE, run, run / "curated", workers=1)
     return run, contents(run / "curated")
+
+
+def test_a_node_that_does_not_see_the_folder_ends_the_command(tmp_path, monkeypatch):
+    run, real = corpus_of(tmp_path / "run", [row("one"), row("two", 1)]), curation.judge_rows
+
+    def elsewhere(work, services):
+        real((replace(work[0], folder=tmp_path / "private"), work[1]), services)
+
+    monkeypatch.setattr(curation, "judge_rows", elsewhere)
+    monkeypatch.setattr("synthgen.curation.judge._VISIBLE", 0.1)
+    with pytest.raises(UserError, match="private is not the same folder on every node of the cluster"):
+        synthgen.curate(curating(), run)
+
+
+def test_a_worker_of_an_earlier_command_writes_no_shard_of_other_rules(tmp_path, monkeypatch):
+    """Another command begins the folder anew while a worker of this command still writes."""
+    run = corpus_of(tmp_path, [row("one"), row("two", 1)])
+    edited = shards._with
+
+    def begun_anew(table, path):
+        durable.write_json(run / "curated" / "inputs.json", {"curate": "other rules"})
+        return edited(table, path)
+
+    monkeypatch.setattr(shards, "_with", begun_anew)
+    with pytest.raises(RunChanged, match="was begun anew by another command"):
+        synthgen.curate(curating(), run)
+    assert not list((run / "curated").rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

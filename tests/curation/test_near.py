@@ -18,10 +18,10 @@ from support.corpora import contents, corpus_of, curating, parts, row
 
 import synthgen
 from synthgen.curation import job
-from synthgen.curation.near import components, kernels, search, sketch, twins
+from synthgen.curation.near import components, kernels, limits, search, sketch, twins
 from synthgen.curation.near.shingles import ALONE, BREAK, KINDS, LOWER, WORD, shingles, words
 from synthgen.datasets import source_of
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, UserError
 from synthgen.executor.exchange import write_table
 from synthgen.recipe import curate as curate_section
 from synthgen.records import Record
@@ -441,7 +441,7 @@ def test_bands_for_low_thresholds():
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exact):
-    monkeypatch.setattr(job, "_TASK_ROWS", 50)
+    monkeypatch.setattr(job, "TASK_ROWS", 50)
     texts = clusters(11, 300)
     results = []
     rows = [row(text, n, group_id=f"g{n // 2}" if n % 3 else None) for n, text in enumerate(texts)]
@@ -453,6 +453,16 @@ def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exac
         kept, rejected = parts(run)
         results.append((sorted(kept), {i: r.verdicts for i, r in sorted(rejected.items())}))
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("rule", ["near_duplicates", "split_twins"])
+def test_more_rows_than_the_search_can_number_are_refused(tmp_path, monkeypatch, rule):
+    """The search numbers rows with 32 bits. Without this error, later rows would get the numbers of other rows."""
+    run = corpus_of(tmp_path, [row(f"fish number {n}", n) for n in range(8)])
+    assert np.iinfo(np.int32).max == limits.MOST_ROWS
+    monkeypatch.setattr(limits, "MOST_ROWS", 7)
+    with pytest.raises(UserError, match="searched among at most 7 rows, and there are 8"):
+        synthgen.curate(curating(**{rule: {}}), run)
 
 
 @pytest.mark.parametrize("together", [1, 20, 47, 1000])

@@ -114,7 +114,7 @@ def test_a_copy_in_a_group_takes_the_group_along(tmp_path):
 
 
 def test_the_reason_of_a_group_is_found_in_every_task(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_TASK_ROWS", 2)
+    monkeypatch.setattr(job, "TASK_ROWS", 2)
     rows = [row("fish", 0), row("cow", 1), row("bird", 2, group_id="a"), row("ant", 3, group_id="b")]
     rows += [row("fish", 4, group_id="a"), row("cow", 5, group_id="b"), row("cow", 6, group_id="b")]
     run = corpus_of(tmp_path, rows, size=1)
@@ -201,7 +201,7 @@ def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypa
         (4, 8, 9, 2),
         (7, 1, 1 << 19, 1),
     ]:
-        monkeypatch.setattr(job, "_TASK_ROWS", task_rows)
+        monkeypatch.setattr(job, "TASK_ROWS", task_rows)
         monkeypatch.setattr(sweeps, "_PART_ROWS", part_rows)
         run = corpus_of(tmp_path / f"{size}-{task_rows}-{workers}", rows, size=size)
         synthgen.curate(curating(), run, workers=workers)
@@ -214,7 +214,7 @@ def test_the_result_does_not_depend_on_workers_tasks_or_parts(tmp_path, monkeypa
 
 def test_a_run_that_failed_goes_on_from_its_steps(tmp_path, monkeypatch):
     """Rows of tasks that finished before an error are not judged again. No file of a step remains at the end."""
-    monkeypatch.setattr(job, "_TASK_ROWS", 4)
+    monkeypatch.setattr(job, "TASK_ROWS", 4)
     log = tmp_path / "log"
     run = corpus_of(tmp_path / "run", [row(f"fish {n}", n) for n in range(12)], size=2)
     monkeypatch.setitem(CHECKS, "noting", Check(about="Notes rows.", run=noting(log, fails_at="r8"), columns=("id",)))

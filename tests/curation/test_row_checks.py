@@ -14,9 +14,10 @@ from support.corpora import contents, corpus_of, curating, parts, row
 from test_curate import said
 
 import synthgen
+from synthgen import curation
 from synthgen.cli import main
 from synthgen.curation.broken import RULES
-from synthgen.errors import RecipeError
+from synthgen.errors import RecipeError, UserError
 from synthgen.recipe.load import recipe_of_values
 from synthgen.records import Record
 from synthgen.tables.curation import CHECKS
@@ -331,6 +332,13 @@ def test_a_users_function_decides(rules):
     synthgen.curate(curating(function={"function": "my_rules:graded", "columns": ["grade"]}), run, rules / "graded")
     assert sorted(parts(rules, "graded")[1]) == ["r1"]
     assert str(rules) not in sys.path
+
+
+def test_a_node_with_other_code_is_refused(rules, monkeypatch):
+    run = corpus_of(rules / "run", made(), own=GRADES)
+    monkeypatch.setattr(curation, "fingerprints", lambda section: {"function": "of another module"})
+    with pytest.raises(UserError, match=r"curate\.function: this process imports other code than the command"):
+        synthgen.curate(curating(function="my_rules:long"), run)
 
 
 def test_a_changed_function_is_not_taken_for_the_old_one(rules, monkeypatch):

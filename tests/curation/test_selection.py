@@ -325,7 +325,7 @@ def test_the_result_does_not_depend_on_workers_or_shards(tmp_path, monkeypatch, 
         (7, 16, 1),
         *([(7, 16, 2)] if name == "spread" else []),
     ]:
-        monkeypatch.setattr(job, "_TASK_ROWS", task_rows)
+        monkeypatch.setattr(job, "TASK_ROWS", task_rows)
         run = corpus_of(tmp_path / f"{size}-{task_rows}-{workers}", rows, size=size, own=OWN)
         recipe = curating(select={**CHOICES[name], "rows": 45, "seed": 3})
         ids, rejected = chosen(run, recipe, workers=workers)

@@ -127,7 +127,7 @@ def test_cut_distributions_are_the_beginning_of_the_old_ones(scored, tmp_path, m
             own = {n: v for n, v in zip(SCORES.values(), values, strict=True) if not np.isnan(v)}
             assert {s["name"]: s["value"] for s in row.scores if s["name"] in own} == own
     corpus.verify(folder)
-    monkeypatch.setattr(job, "_TASK_ROWS", 4)
+    monkeypatch.setattr(job, "TASK_ROWS", 4)
     two = synthgen.curate(recipe, run, tmp_path / "two", workers=1).folder
     assert contents(two).keys() == contents(folder).keys()
     assert {n: b for n, b in contents(two).items() if "data/" in n or "logits/" in n} == {

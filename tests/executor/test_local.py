@@ -14,8 +14,9 @@ from support.places import REPOSITORY
 from support.tasks import dies, fails, squared
 
 from synthgen.errors import CorpusError, UserError
-from synthgen.executor import LocalExecutor
+from synthgen.executor import LocalExecutor, open_executor
 from synthgen.executor.exchange import read_table, write_table
+from synthgen.executor.ray import RayExecutor
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -45,6 +46,15 @@ def test_an_exception_of_the_function_arrives(workers):
 def test_a_worker_that_dies_is_an_error():
     with LocalExecutor(2) as executor, pytest.raises(UserError, match="a worker process ended"):
         list(executor.map(dies, range(4)))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_less_than_one_worker_is_refused(workers):
+    """With -1 workers, the executor would wait forever; 0 is not "as many as there are cores"."""
+    with pytest.raises(UserError, match=f"{workers} workers cannot do any work"):
+        open_executor("local", workers, few=1)
+    with pytest.raises(UserError, match=f"{workers} workers cannot do any work"):
+        RayExecutor(workers=workers)
 
 
 def test_functions_need_not_be_in_the_main_module(tmp_path):
@@ -115,6 +125,12 @@ def test_an_exchange_takes_binary_keys(tmp_path):
     write_table(tmp_path / "s.arrow", pa.table({"key": ["x", "y"]}))
     with pytest.raises(TypeError, match="not string"), LocalExecutor() as executor:
         executor.exchange([tmp_path / "s.arrow"], "key", 2)
+
+
+def test_a_missing_table_is_not_a_damaged_one(tmp_path):
+    with pytest.raises(CorpusError, match=r"a\.arrow is missing") as caught:
+        read_table(tmp_path / "a.arrow")
+    assert "every node must see this folder" in caught.value.hint
 
 
 def test_a_damaged_table_is_said(tmp_path):

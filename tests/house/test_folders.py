@@ -148,8 +148,8 @@ def test_a_run_whose_shards_vanish_while_it_runs_makes_them_again(tmp_path, monk
     whole = synthgen.generate(recipe, tmp_path / "whole").manifest
     written = corpus.commit
 
-    def vanish(folder: Path, name: str, tables: dict) -> None:
-        written(folder, name, tables)
+    def vanish(folder: Path, name: str, tables: dict, *more: object) -> None:
+        written(folder, name, tables, *more)
         if name == "train-00001":
             (folder / "data" / "train-00000.parquet").unlink()
 

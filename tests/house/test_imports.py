@@ -33,7 +33,7 @@ FLOORS = [
     {"command", "manifest", "parquet", "removed", "requests"},
     {"records"},
     {"recipe", "stores"},
-    {"outputs"},
+    {"outputs", "version"},
     {"durable", "jsonl", "results", "ui", "values"},
     {"files", "tables"},
     {"errors", "visible"},

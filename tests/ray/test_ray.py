@@ -4,6 +4,7 @@ these tests. SYNTHGEN_KILLS sets how often a node is killed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -15,11 +16,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 from support.corpora import contents, corpus_of, curating, row
 from support.tasks import dies, dies_once, fails, squared
 
 import synthgen
 from synthgen.errors import CorpusError, UserError
+from synthgen.executor import ray as module
+from synthgen.executor.ray import RayExecutor
+from synthgen.generation.away import alone
 from synthgen.recipe import dump_recipe
 
 KILLS = int(os.environ.get("SYNTHGEN_KILLS", "2"))
@@ -120,6 +126,18 @@ def test_a_task_that_kills_every_worker_is_an_error(executor):
         list(executor.map(dies, range(4)))
 
 
+def test_a_node_with_another_version_of_this_package_is_refused(executor, monkeypatch):
+    monkeypatch.setattr(module, "code", lambda: "the hash of another version")
+    with pytest.raises(UserError, match="has another version of synthgen than this command"):
+        list(executor.map(squared, range(3)))
+    worker = executor.worker(alone, None)
+    with pytest.raises(UserError, match="has another version of synthgen than this command"):
+        asyncio.run(worker.get())
+    worker.close()
+    monkeypatch.undo()
+    assert [square for square, _ in executor.map(squared, range(3))] == [0, 1, 4]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_rows_are_those_of_the_local_executor(plain, tmp_path, executor, workers, monkeypatch):
     run = of_run(plain[0], tmp_path / "run")
@@ -183,3 +201,35 @@ def test_an_address_without_a_cluster_is_one_line(plain, tmp_path):
     assert done.returncode == 2, said
     assert "the Ray cluster at 127.0.0.1:1 cannot be used" in said
     assert "Traceback" not in said
+
+
+SHORTLY = "import synthgen.executor.ray as r, sys; r._ROOM = 2; from synthgen.cli import main; main(sys.argv[1:])"
+
+
+def test_a_cluster_without_a_cpu_core_ends_the_command(plain, tmp_path):
+    run = of_run(plain[0], tmp_path / "run")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", SHORTLY, "curate", str(run), "-q", "--executor", "ray"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ADDRESS": made.address},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        made.shutdown()
+    assert done.returncode == 2, done.stderr
+    assert "for 2 s, the Ray cluster has had no CPU core" in done.stderr
+
+
+def test_a_lost_connection_starts_no_other_cluster():
+    ray.shutdown()
+    with RayExecutor(workers=1) as opened:
+        assert [square for square, _ in opened.map(squared, [2])] == [4]
+        ray.shutdown()
+        with pytest.raises(UserError, match="the connection to the Ray cluster was lost"):
+            list(opened.map(squared, range(2)))
+        with pytest.raises(UserError, match="the connection to the Ray cluster was lost"):
+            opened.worker(alone, None)
+        assert not ray.is_initialized()

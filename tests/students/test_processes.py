@@ -15,6 +15,7 @@ from support.small import small_encoder, sorting_task
 from support.training import HELD_OUT, changed, metrics_of, training_of
 from support.unaudited import train
 
+import distill
 import synthgen
 from distill import processes
 from distill.streaming.batches import Order
@@ -259,6 +260,45 @@ def test_each_process_needs_a_gpu_of_its_own(started, monkeypatch):
     with pytest.raises(UserError, match="3 processes were started on this machine, which has 2 GPUs"):
         processes.check(16, torch.device("cuda"))
     processes.check(16, CPU)
+
+
+def test_other_commands_run_in_one_process(small, tmp_path, started):
+    recipe, run = small
+    for name, call in (
+        ("distill eval", lambda: distill.evaluate(recipe, run, tmp_path)),
+        ("distill curve", lambda: distill.curve(recipe, run)),
+        ("distill export", lambda: distill.export(tmp_path, "onnx")),
+        ("synthgen run", lambda: synthgen.run(recipe, tmp_path / "run")),
+    ):
+        with pytest.raises(UserError, match=f"`{name}` runs in one process, but 3 were started"):
+            call()
+
+
+@pytest.mark.parametrize("place", ["recipe", "corpus"])
+def test_processes_that_see_other_files_are_refused(small, tmp_path, monkeypatch, place):
+    """Each process would train another student, and the first process would save its own."""
+    recipe, run = small
+    same = iter([True, False] if place == "corpus" else [False])  # the recipe is compared before the corpus
+    monkeypatch.setattr(processes, "gathered", lambda value: [value, value if next(same) else "another"])
+    with pytest.raises(UserError, match=f"process 1 has another {place}"):
+        train(recipe, run, tmp_path / "student")
+
+
+@pytest.mark.slow
+def test_processes_with_other_recipes_are_refused(small, tmp_path):
+    recipe, run = small
+    recipes = [written(tmp_path / f"{rate}.yaml", recipe, learning_rate=rate) for rate in (0.001, 0.1)]
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os\nfrom distill.cli import main\n"
+        f"recipe = {list(map(str, recipes))}[int(os.environ['RANK'])]\n"
+        f"main(['train', {str(run)!r}, '-o', {str(tmp_path / 'student')!r}, '--override-audit', '--recipe', recipe])\n"
+    )
+    done = torchrun(2, str(script))
+    assert done.returncode != 0
+    assert len(errors_in(done)) == 1, done.stderr
+    assert "process 1 has another recipe or version of synthgen than process 0" in done.stderr
+    assert not (tmp_path / "student" / "training.json").exists()
 
 
 def test_other_ways_of_accelerate_are_refused(started, monkeypatch):

@@ -137,6 +137,9 @@ def test_batches_cover_every_row_once_an_epoch():
     again = [order.rows(step) for step in (13, 2, 13)]
     assert again[0] == again[2] == Order(50, 8, 0).rows(13), "a function of its arguments alone"
     assert order.rows(2) != Order(50, 8, 1).rows(2)
+    Order(2**32, 8, 0)
+    with pytest.raises(UserError, match="4,294,967,297 rows are more than 4,294,967,296"):
+        Order(2**32 + 1, 8, 0)  # the index of a row is stored in 32 bits
 
 
 # Errors

@@ -338,11 +338,11 @@ def _data_first() -> None:
 
     commit, whole = corpus.commit, durable.write_bytes
 
-    def backwards(folder: Path, name: str, tables: dict[str, Any]) -> None:
+    def backwards(folder: Path, name: str, tables: dict[str, Any], *more: Any) -> None:
         writes: list[tuple[Path, bytes]] = []
         durable.write_bytes = lambda path, data: writes.append((path, data))
         try:
-            commit(folder, name, tables)
+            commit(folder, name, tables, *more)
         finally:
             durable.write_bytes = whole
         for path, data in reversed(writes):

@@ -176,7 +176,7 @@ def test_an_edit_says_what_it_changed_and_what_no_longer_holds(tmp_path, toys):
 def test_two_workers_and_any_shards_give_the_same(tmp_path, toys, monkeypatch):
     recipe = curating(cut=True, alike={"letters": 4})
     synthgen.curate(recipe, corpus_of(tmp_path / "whole", rows(), size=9), workers=1)
-    monkeypatch.setattr(job, "_TASK_ROWS", 2)
+    monkeypatch.setattr(job, "TASK_ROWS", 2)
     for workers in (1, 2):
         synthgen.curate(recipe, corpus_of(tmp_path / str(workers), rows(), size=2), workers=workers)
     assert contents(tmp_path / "1" / "curated") == contents(tmp_path / "2" / "curated")

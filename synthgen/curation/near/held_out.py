@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from synthgen.curation.held_out import is_held_out
 from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.near import check_made_with, listed, made_with, shingled
+from synthgen.curation.near.limits import check_count
 from synthgen.curation.order import Order
 from synthgen.executor import Executor, Services
 from synthgen.executor.exchange import read_table
@@ -38,6 +39,7 @@ def decide(paths: Sequence[Path], lost: Rows, order: Order, section: SplitTwins,
 
     check_made_with(paths, made_with(section.words))
     signatures = [read_table(path) for path in paths]
+    check_count(sum(table.num_rows for table in signatures))
     rows = np.concatenate([numbers(table["row"]) for table in signatures]).astype(np.int64)
     in_train = ~np.concatenate([numbers(table["held_out"]) for table in signatures]).astype(bool)
     lists, sizes = _joined(signatures)

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from synthgen.curation.lists import Rows, numbers
 from synthgen.curation.near import components, kernels
+from synthgen.curation.near.limits import check_count
 from synthgen.curation.near.shingles import GOLDEN
 from synthgen.curation.near.sketch import SLOTS, bands, least_agreement
 from synthgen.curation.order import Order
@@ -40,6 +41,7 @@ _MARKS = 64  # number of 8-bit slots that are compared before two rows are put i
 def near_rows(paths: Sequence[Path], lost: Rows, order: Order, section: NearDuplicates, executor: Executor) -> pa.Table:
     """The table that `decide` returns. `paths` are the files with the signatures of each task."""
     counts = [read_table(path).num_rows for path in paths]
+    check_count(sum(counts))
     rows, sizes = (_column(paths, name, sum(counts)).astype(np.int64, copy=False) for name in ("row", "size"))
     alive = (sizes > 0) & ~np.isin(rows, lost)
     if section.exact:
