@@ -26,11 +26,16 @@ ROW_CHECKS = {
     "rationales": "answers hints rationales",
 }
 MEASURED = ("evaluation/test_slices.py", "evaluation/test_lost.py")
-RECORDED = ("evaluation/test_judged.py", "evaluation/test_recorded.py")
-LIVE = ("evaluation/test_once.py", "students/test_student.py")
+RECORDED = ("evaluation/test_directions.py", "evaluation/test_judged.py", "evaluation/test_recorded.py")
+LIVE = ("evaluation/test_distance.py", "evaluation/test_once.py", "students/test_student.py")
 WORDS = ("students/test_text_students.py", "students/test_seq2seq.py")
 LABELS = ("students/test_student.py", "students/test_encoder_student.py")
-LEAKS = ("privacy/test_spans.py", "privacy/test_corpus_privacy.py", "auditing/test_passing_secrets.py")
+LEAKS = (
+    "privacy/test_spellings.py",
+    "privacy/test_spans.py",
+    "privacy/test_corpus_privacy.py",
+    "auditing/test_passing_secrets.py",
+)
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 ROWS = ("generation/test_ids.py", "generation/test_asking.py", "generation/test_reading.py")
 WAITING = ("generation/test_ledger.py", "generation/test_cluster.py")
@@ -204,19 +209,19 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         **{f"distill/evaluation/{name}.py": MEASURED for name in ("slices", "diversity", "said", "lost", "grouped")},
         **{f"distill/evaluation/{name}.py": RECORDED for name in ("judged", "likelihood", "recorded")},
         **{f"distill/evaluation/{name}.py": LIVE for name in ("distance", "fidelity")},
-        **{f"distill/evaluation/{name}.py": (RECORDED[1], *LIVE) for name in ("answers", "evaluate", "subject")},
-        "distill/evaluation/asking.py": ("evaluation/test_cost.py", RECORDED[1], LIVE[0]),
-        "distill/evaluation/texts.py": (RECORDED[1],),
+        **{f"distill/evaluation/{name}.py": (RECORDED[2], *LIVE) for name in ("answers", "evaluate", "subject")},
+        "distill/evaluation/asking.py": ("evaluation/test_cost.py", RECORDED[2], LIVE[1]),
+        "distill/evaluation/texts.py": (RECORDED[2],),
         "distill/evaluation/classifiers.py": (MEASURED[1], LABELS[1]),
-        "distill/evaluation/similarity.py": (MEASURED[1], "students/test_sentence.py"),
+        "distill/evaluation/similarity.py": ("evaluation/test_directions.py", "students/test_sentence.py"),
         "distill/evaluation/timing.py": ("evaluation/test_cost.py", LABELS[1]),
         "distill/evaluation/untrained.py": ("auditing/test_student_leaks.py",),
         "distill/intervals.py": (*MEASURED, "students/test_student.py"),
         "distill/curves.py": ("evaluation/test_curve.py",),
-        "distill/cost.py": ("evaluation/test_cost.py", RECORDED[1]),
-        "distill/held_out.py": (RECORDED[1], LIVE[1]),
+        "distill/cost.py": ("evaluation/test_cost.py", RECORDED[2]),
+        "distill/held_out.py": (RECORDED[2], LABELS[0]),
     },
-    "bias": {"synthgen/bias/*.py": ("bias/test_words.py", "bias/test_bias.py")},
+    "bias": {"synthgen/bias/*.py": ("bias/test_effects.py", "bias/test_words.py", "bias/test_bias.py")},
     "privacy of corpora": {"synthgen/privacy/*.py": LEAKS},
     "students": {
         "distill/fits.py": ("students/test_saved.py",),
@@ -226,11 +231,15 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "distill/students/decoder.py": ("students/test_saved.py", *LABELS[:1]),
         "distill/students/encoder.py": LABELS[1:],
         "distill/students/labels.py": LABELS[::-1],
-        "distill/students/layers.py": ("students/test_architectures.py", *LABELS[:1]),
+        "distill/students/layers.py": ("students/test_layers.py", "students/test_architectures.py", *LABELS[:1]),
         "distill/students/online.py": ("targets/test_online.py",),
-        "distill/students/sentence.py": ("students/test_sentence_layers.py", "students/test_sentence.py"),
+        "distill/students/sentence.py": (
+            "students/test_layers.py",
+            "students/test_sentence_layers.py",
+            "students/test_sentence.py",
+        ),
         "distill/students/seq2seq.py": WORDS[1:],
-        "distill/students/skipping.py": ("students/test_architectures.py", *LABELS[:1]),
+        "distill/students/skipping.py": ("students/test_layers.py", "students/test_architectures.py", *LABELS[:1]),
     },
     "gate": {
         f"synthgen/teachers/{name}.py": (*REPLIES, *API)

@@ -39,8 +39,8 @@ class Distances:
 
     `kl` is KL(teacher ‖ model) in nats. `agreement` is the number of tokens at which teacher and model have the same
     most likely token. `nll` is −log q of the row's tokens, where q is the model's distribution. `from_targets` is the
-    divergence from the stored targets: a KL for a top-k, and a cross-entropy for draws. `bins` is (R, 15, 3); see
-    `distill.evaluation.slices.calibration_bins`.
+    divergence from the stored targets: a KL for a top-k, and a cross-entropy for draws. It is NaN for a row without
+    stored targets. `bins` is (R, 15, 3); see `distill.evaluation.slices.calibration_bins`.
     """
 
     kl: dict[str, Array]
@@ -123,7 +123,7 @@ def _row(
     meta: LogitsMeta | None,
 ) -> list[float]:
     labels = torch.tensor(tokens, device=z_TV.device)
-    far = 0.0
+    far = float("nan")
     if target is not None and meta is not None:
         t, size = meta["temperature"], min(meta["vocab_size"], z_TV.shape[-1])
         target = losses.moved(target, z_TV.device)

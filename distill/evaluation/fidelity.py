@@ -207,7 +207,10 @@ def _table(found: Distances, held_out: Sequence[HeldOut], seed: int) -> Table:
             "calibration": calibration(found.bins[name], clusters, seed),
         }
         if name in found.from_targets:
-            table[name]["from_targets"] = interval(found.from_targets[name], tokens_R, clusters, seed)
+            far_R = found.from_targets[name]
+            known = np.flatnonzero(~np.isnan(far_R))  # rows that the student cannot learn from have no stored targets
+            names = [clusters[n] for n in known]
+            table[name]["from_targets"] = interval(far_R[known], tokens_R[known], names, seed) if names else None
     return table
 
 

@@ -208,6 +208,10 @@ def test_a_student_learns_and_is_measured_and_is_a_stock_model(learned):
     kl = table["distilled"]["kl"]
     assert kl.low < kl.mean < kl.high
     assert table["distilled"]["peak_rss_bytes"] > 0
+    agrees, faster = found.figures
+    assert (agrees.label, agrees.value) == ("agrees with the teacher", table["distilled"]["agreement"].mean)
+    speeds = [table[name]["rows_per_second"] for name in ("distilled", "teacher")]
+    assert (faster.label, faster.value) == ("times the teacher's speed", pytest.approx(speeds[0] / speeds[1]))
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert table["distilled"]["parameters"] == sum(p.numel() for p in model.parameters())
     held_out = [r for _, some in corpus.records(work / "curated", split="test") for r in some][:9]
