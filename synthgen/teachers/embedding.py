@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -23,10 +25,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
-from transformers.utils import cached_file
 
 from synthgen.errors import TeacherError
-from synthgen.lm.files import ModelFiles
+from synthgen.lm.files import ModelFiles, cannot_load
 from synthgen.lm.load import checkpoint_activations, load_weights, loaded, pick_device
 from synthgen.lm.tokens import tokenizer_hash
 from synthgen.logits import LogitsSpec
@@ -200,11 +201,21 @@ def _dense(section: TeacherSection, path: str, config: dict[str, Any]) -> nn.Lin
 
 
 def _file(section: TeacherSection, name: str) -> str | None:
+    """The path of a file of the model, or None if the model has no such file. Raises TeacherError when the hub cannot
+    be reached and its cache does not say whether there is such a file. Without it, vectors might be pooled wrongly.
+    """
+    files = ModelFiles.find(section.model, section.revision)
+    if files.place is not None:
+        path = files.place / name
+        return str(path) if path.exists() else None
     try:
-        found = cached_file(section.model, name, revision=section.revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:  # the hub cannot be reached, but the weights may be in the cache
-        found = None
-    return str(found) if found else None
+        return hf_hub_download(section.model, name, revision=files.asked)
+    except RemoteEntryNotFoundError:
+        return None
+    except Exception as error:  # the hub client raises several kinds of error
+        if try_to_load_from_cache(section.model, name, revision=files.asked) is not None:
+            return None  # the cache states that the hub has no such file
+        raise cannot_load(section.model, error) from None
 
 
 def _json(section: TeacherSection, name: str) -> Any:
