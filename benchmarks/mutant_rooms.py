@@ -31,7 +31,7 @@ LIVE = ("evaluation/test_distance.py", "evaluation/test_once.py", "students/test
 WORDS = ("students/test_text_students.py", "students/test_seq2seq.py")
 LABELS = ("students/test_student.py", "students/test_encoder_student.py")
 LEAKS = (
-    "privacy/test_spellings.py",
+    "privacy/test_spellings_of_personal_data.py",
     "privacy/test_spans.py",
     "privacy/test_corpus_privacy.py",
     "auditing/test_passing_secrets.py",

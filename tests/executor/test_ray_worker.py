@@ -20,7 +20,7 @@ from synthgen import durable
 from synthgen.errors import UserError
 from synthgen.executor import ray
 from synthgen.executor.messages import WorkerDied
-from synthgen.executor.ray import RayWorker, _Actor, _begin, _connect, _reach, _start
+from synthgen.executor.ray import RayWorker, _Actor, _begin, _connect, _home, _reach, _start
 
 
 class Died(Exception):
@@ -112,7 +112,7 @@ def test_an_actor_runs_its_main_function_once(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     async def talk() -> None:
-        actor = _Actor([], pickle.dumps((echoes, "begun")))
+        actor = _Actor(_home(), pickle.dumps((echoes, "begun")))
         assert pickle.loads(await actor.pull()) == (True, ["begun"])
         await actor.push(pickle.dumps(["a", "b"]))
         await actor.push(pickle.dumps(["fail"]))
@@ -126,16 +126,31 @@ def test_an_actor_runs_its_main_function_once(monkeypatch):
 def test_a_process_of_the_cluster_finds_the_same_modules_and_has_file_names_of_its_own(monkeypatch):
     monkeypatch.setattr(durable, "_attempt", "")
     monkeypatch.setattr(sys, "path", ["/a", "/b"])
-    _begin(["/b", "/c"])
+    home = _home()
+    assert _begin(home._replace(path=["/b", "/c"])) is None
     assert sys.path == ["/a", "/b", "/c"]
     names = set()
     for _ in range(2):
         names.add(durable._attempt)
         assert durable.ATTEMPT.match(durable._attempt)
-        _begin([])
+        _begin(home._replace(path=[]))
     assert len(names) == 2
     monkeypatch.setattr(sys, "path", ["", "x"])
-    assert ray._path() == [str(Path.cwd()), str(Path.cwd() / "x")]
+    assert _home().path == [str(Path.cwd()), str(Path.cwd() / "x")]
+
+
+def test_a_worker_with_other_code_does_nothing(monkeypatch):
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    async def talk() -> None:
+        actor = _Actor(_home()._replace(code="other"), pickle.dumps((echoes, "begun")))
+        await actor.push(pickle.dumps(["a"]))
+        done, error = pickle.loads(await actor.pull())
+        assert not done
+        assert "has another version of synthgen than this command" in error.message
+
+    asyncio.run(talk())
 
 
 def test_a_cluster_that_was_not_ready_is_started_once_more(monkeypatch):
