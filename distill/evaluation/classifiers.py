@@ -20,6 +20,7 @@ from distill.held_out import HeldOut
 from distill.intervals import RESAMPLES, Array, interval
 from distill.students.classifier import Classifier
 from distill.students.labels import Predicts
+from synthgen import corpus
 from synthgen.errors import CorpusError
 from synthgen.recipe import Recipe, has_local_teacher, local_teacher
 from synthgen.results.evaluation import Comparison, Evaluation, Matrix
@@ -79,9 +80,9 @@ def _evaluate(
             f"{subject.source} has held-out rows without the teacher's probabilities", "generate the corpus again"
         )
     texts, clusters = [row.text for row in held_out], [row.seed_id for row in held_out]
-    teacher_RL = np.array([row.label_probs for row in held_out], np.float64)
     student = load(folder)
     labels = student.labels
+    teacher_RL = np.array([row.label_probs for row in held_out], np.float64)[:, _places(subject.source, labels)]
     majority_RL = np.zeros_like(teacher_RL)
     majority_RL[:, np.bincount(teacher_RL.argmax(-1)).argmax()] = 1
     probs_RL = {"teacher": teacher_RL, "majority class": majority_RL}
@@ -164,6 +165,19 @@ def _statement(probs: Mapping[str, Array], references_R: Array, scale: Scale) ->
 
 _RIGHT = "the share of texts whose most likely label is the label in the seeds."
 _SAME = "the share of texts to which the model gives the label that the teacher finds most likely."
+
+
+def _places(source: Path, labels: list[str]) -> list[int]:
+    """The place of each of the student's labels among the labels of a corpus. Raises CorpusError when the corpus has
+    other labels.
+    """
+    of_corpus = list(corpus.manifest(source)["labels"])
+    if sorted(of_corpus) != sorted(labels):
+        raise CorpusError(
+            f"{source} has the labels {', '.join(of_corpus)}, and the student was trained on {', '.join(labels)}",
+            "evaluate the student with rows that have its labels",
+        )
+    return [of_corpus.index(name) for name in labels]
 
 
 def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:

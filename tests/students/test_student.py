@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from support.unaudited import train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.data import Choice, rows
+from distill.evaluation.classifiers import evaluate_mlp
+from distill.evaluation.subject import Subject
 from distill.intervals import interval
 from distill.students.build import layer_map
 from distill.students.classifier import Classifier, features
@@ -22,7 +26,7 @@ from distill.students.labels import last_question
 from distill.students.layers import from_layers
 from distill.targets.stored import Rows, batch_loss
 from synthgen import corpus, curate, generate
-from synthgen.errors import RecipeError, UserError
+from synthgen.errors import CorpusError, RecipeError, UserError
 from synthgen.lm.forward import completion_logits
 from synthgen.recipe import Recipe, load_recipe
 from synthgen.results.measures import Interval
@@ -343,6 +347,34 @@ def test_a_classifier_agrees_with_its_teacher_on_texts_it_has_not_seen(sorted_te
     )
     print(f"mean distance from the teacher's probabilities: distilled {soft:.3f}, hard labels {hard.mean():.3f}")
     assert soft < hard.mean(), "soft labels teach how sure to be"
+
+
+def test_labels_in_another_order_are_compared_by_name(sorted_texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.evaluation.classifiers.has_local_teacher", lambda recipe: False)  # its name is "none"
+    recipe, run = sorted_texts
+    folder = train(recipe, run).folder
+    student = Classifier.load(folder)
+    turned = list(range(len(student.labels)))[::-1]
+    other = replace(
+        student,
+        labels=[student.labels[n] for n in turned],
+        out=np.ascontiguousarray(student.out[:, turned]),
+        out_bias=np.ascontiguousarray(student.out_bias[turned]),
+    )
+    other.save(tmp_path)
+    training = SimpleNamespace(kind="classifier", learned_from="")
+    found = [
+        evaluate_mlp(Subject(recipe, training, run / "curated", place, None, UI(quiet=True)))
+        for place in (folder, tmp_path)
+    ]
+    assert found[0].table["distilled"].keys() == found[1].table["distilled"].keys()
+    for name in ("agreement", "accuracy", "kl"):
+        first, second = (one.table["distilled"].get(name) for one in found)
+        assert first == second, name
+    assert found[1].matrix.labels == other.labels == student.labels[::-1]
+    replace(other, labels=[f"topic {n}" for n in turned]).save(tmp_path)
+    with pytest.raises(CorpusError, match=r"and the student was trained on topic \d, topic"):
+        evaluate_mlp(Subject(recipe, training, run / "curated", tmp_path, None, UI(quiet=True)))
 
 
 def test_numpy_and_torch_predict_the_same(sorted_texts):
