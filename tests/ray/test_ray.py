@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -142,9 +143,7 @@ def test_a_node_with_another_version_of_this_package_is_refused(executor, monkey
 def test_the_rows_are_those_of_the_local_executor(plain, tmp_path, executor, workers, monkeypatch):
     run = of_run(plain[0], tmp_path / "run")
     monkeypatch.setattr(executor, "_most", workers)
-    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.__new__", lambda *a, **k: executor)
-    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.__init__", lambda *a, **k: None)
-    monkeypatch.setattr("synthgen.executor.ray.RayExecutor.close", lambda self: None)
+    monkeypatch.setattr("synthgen.executor.ray.RayExecutor", lambda *a: nullcontext(executor))
     synthgen.curate(RECIPE, run, executor="ray")
     assert contents(run / "curated") == plain[1]
 
