@@ -149,6 +149,11 @@ def generate(
     from synthgen.recipe import with_limits
     from synthgen.tally import tally
 
+    if workers is not None and executor == "local":
+        raise UserError(
+            "--workers needs a cluster: on one machine, one process sends all requests of `synthgen generate`",
+            "leave it out, or add --executor ray; `synthgen tune` finds the fastest number of requests at a time",
+        )
     loaded = with_limits(load_for_rows(recipe, set, ui), budget, max_failures)
     made = synthgen.generate(
         loaded, out, fresh=fresh, repair=repair, retry_failed=retry_failed, part=_part(shard), batch=batch,

@@ -70,10 +70,15 @@ def new_version(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         temporary.unlink(missing_ok=True)  # the disk may be full, so free the space
         # the OSError of a write does not name the file, which the user needs to know
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise named(error, path) from None
     os.replace(temporary, path)
     fsync_folder(path.parent)
     written(path)
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the name of the file. An error without a number, as libraries raise it, keeps its text."""
+    return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def written(path: Path) -> None:

@@ -25,7 +25,7 @@ def run(pipeline: list, tasks: int, logs: str) -> None:
     from datatrove.executor import RayPipelineExecutor
 
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False)
+        ray.init("local", num_cpus=2, include_dashboard=False)  # "local": never a cluster that runs already
     executor = RayPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=2, logging_dir=logs)
     executor.run()
     if missing := executor.get_incomplete_ranks(range(tasks)):  # run() only logs a warning

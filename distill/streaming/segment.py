@@ -88,7 +88,7 @@ def write(path: Path, header: dict[str, Any], entries: Entries, blobs: Iterable[
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise durable.named(error, path) from None
     finally:
         temporary.unlink(missing_ok=True)  # a failed write would leave the temporary file, which may fill the disk
     durable.fsync_folder(path.parent)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from synthgen import corpus, durable, outputs
+from synthgen import corpus, durable, outputs, version
 from synthgen.curation import groups
 from synthgen.curation.job import JUDGED, Job, Task, changes_completions, plan, tasks
 from synthgen.curation.judge import judge_rows
@@ -120,6 +120,12 @@ def _curate(
         return _result(folder, finished)
     job = plan(source, folder, recipe.curate, corpus.inputs_hash(folder), known)
     job = replace(job, files=hashes.get("files_sha256", {}), code=code)
+    by = {"code": version.code()}
+    if job.by.exists() and corpus.load_json(job.by) != by:
+        ui.note(f"{folder} was begun by another version of synthgen and is made again from the start")
+        outputs.discard(folder, outputs.CURATED)
+        corpus.claim(folder, inputs, "curate")
+    durable.write_json(job.by, by)
     cut = tasks(source, generated)
     with open_executor(*where, few=min(cores(), max(1, sizes(cut) // _WORKER_ROWS))) as executor:
         total = _run(job, cut, executor, ui)

@@ -72,6 +72,13 @@ class Job:
         """The folder of the intermediate results."""
         return self.folder / STEPS / self.inputs[:16]
 
+    @property
+    def by(self) -> Path:
+        """The path of the file with the hash of synthgen's source code. A killed curation is resumed only by the same
+        code, because another version could judge other rows otherwise.
+        """
+        return self.steps / "code.json"
+
     def step(self, name: str, number: int | None = None) -> Path:
         """The path of the file that the step `name` writes for the task `number`, or for the whole corpus if `number`
         is None.

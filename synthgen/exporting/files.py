@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen import durable
+from synthgen.errors import CorpusError, one_line
 from synthgen.exporting.rows import Columns, Row
 from synthgen.records import SCHEMA, SPLITS
+from synthgen.values import is_null
 
 _GROUP = 1024  # number of rows in a row group
 MESSAGES = ("prompt", "completion", "chosen", "rejected")
@@ -49,11 +51,37 @@ class JsonLines(Files):
         name = "" if self._whole else split
         if name not in self._open:
             self._open[name] = durable.new_file(self._whole or self._folder / f"{split}.jsonl")
-        self._open[name].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self._open[name].write(_line(row) + b"\n")
 
     def close(self) -> None:
         for file in self._open.values():
             file.close()
+
+
+def _line(row: Row) -> bytes:
+    """The row as JSON. JSON has no NaN, so a NaN inside a list or an object becomes null, which means missing too.
+    Raises CorpusError for an infinite number, which JSON cannot hold either.
+    """
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        try:
+            text = json.dumps(_with_nulls(row), ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            raise CorpusError(
+                one_line(f"the row '{row.get('id')}' has an infinite number, which JSON cannot hold"),
+                "`--to hub` writes Parquet, which can hold it; or replace the number",
+            ) from None
+    return text.encode()
+
+
+def _with_nulls(value: object) -> object:
+    """A copy of a JSON value with null in place of each NaN."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(part) for part in value]
+    return None if is_null(value) else value
 
 
 class Tables(Files):

@@ -61,6 +61,7 @@ def _without(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 
 _FREE = ("config", "extra", "json_schema", "fields")
+_ORDERED = ("teachers", "mixture")  # the order decides who answers and judges by default, and what a mixture draws
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", free: bool = False) -> list[str]:
@@ -69,7 +70,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     A key that only one recipe has does not count as a difference if its value means off (null, false or empty). A
     recipe of an older version of synthgen lacks keys that the version did not know, and the version behaved as if these
     keys were off. Mappings whose keys the user chooses (`_FREE`) are compared without this exception: a key that only
-    one recipe has is always a difference.
+    one recipe has is always a difference. In the mappings `_ORDERED`, another order of the keys is a difference too.
     """
     lines: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
@@ -83,6 +84,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
             a, b = ({str(place): value for place, value in enumerate(side)} for side in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
+            if key in _ORDERED and not free and [k for k in a if k in b] != [k for k in b if k in a]:
+                lines.append(f"order of {prefix}{key}: {', '.join(a)} → {', '.join(b)}")
             lines += differences(a, b, f"{prefix}{key}.", free or key in _FREE)
         elif a != b:
             lines.append(f"{prefix}{key}: {a!r} → {b!r}")

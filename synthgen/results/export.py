@@ -56,12 +56,15 @@ class Export:
     schema_version: Literal[2] = 2
 
     @property
-    def below(self) -> dict[str, float]:
-        """Maps the name of each file that fails the gate to the file's value of the gate's measure."""
+    def below(self) -> dict[str, float | None]:
+        """Maps the name of each file that fails the gate to the file's value of the gate's measure. A file without a
+        value fails. Only the first row of the table, the student itself, needs no value.
+        """
         if self.gate is None:
             return {}
-        found = {name: middle(row.get(self.gate.measure)) for name, row in self.table.items()}
-        return {name: value for name, value in found.items() if value is not None and not value >= self.gate.at_least}
+        found = [(name, middle(row.get(self.gate.measure))) for name, row in self.table.items()]
+        known = [(name, value) for place, (name, value) in enumerate(found) if place or value is not None]
+        return {name: value for name, value in known if value is None or not value >= self.gate.at_least}
 
     @property
     def passed(self) -> bool:

@@ -133,6 +133,12 @@ def test_a_run_of_another_recipe(recipe, run):
     assert files(run) == before
 
 
+def test_workers_of_a_command_that_has_none(recipe, tmp_path):
+    words = mistake(warm("synthgen", "generate", recipe, "-o", tmp_path / "run", "--workers", "2"), "--workers needs")
+    assert "--executor ray" in words.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_is_no_run(recipe, tmp_path):
     folder = tmp_path / "letters"
     folder.mkdir()

@@ -130,3 +130,33 @@ def test_killed_and_resumed_it_makes_the_same_bytes(whole, tmp_path, waits):
     _, errors = process.communicate()
     assert (process.returncode, errors) == (0, b"")
     assert contents(copy / "curated") == expected
+
+
+def test_another_version_of_synthgen_does_not_finish_what_was_begun(whole, tmp_path, monkeypatch):
+    """Two versions can judge rows differently, so shards and steps of two versions are never mixed."""
+    run, expected = whole
+    copy = tmp_path / "run"
+    copy.mkdir()
+    (copy / "recipe.yaml").write_text((run / "recipe.yaml").read_text())
+    (copy / "generated").symlink_to(run / "generated")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    def curate(code: str) -> None:
+        monkeypatch.setattr("synthgen.version.code", lambda: code)
+        synthgen.curate(RECIPE, copy, workers=1)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("synthgen.curation.sweep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            curate("old")
+    judged = sorted((copy / "curated" / "steps").rglob("judged-*.arrow"))
+    assert len(judged) == 3
+    judged[0].write_bytes(b"what the old version found")
+    with pytest.raises(UserError, match="damaged"):
+        curate("old")  # the same version goes on with the files that are there
+    curate("new")
+    assert contents(copy / "curated") == expected
+    curate("newest")  # a finished corpus is not made again
+    assert contents(copy / "curated") == expected

@@ -455,6 +455,19 @@ def test_workers_and_shards_do_not_change_the_result(tmp_path, monkeypatch, exac
     assert results[0] == results[1] == results[2]
 
 
+def test_very_many_rows_make_larger_chunks_and_not_more_of_them(monkeypatch):
+    """Each chunk opens one file for each task, so more chunks for more tasks would take quadratic time."""
+    roots = np.repeat(np.arange(0, 800, 2), 2)  # 400 components of two rows with 10 shingles each
+    alive, sizes = np.ones(800, bool), np.full(800, 10)
+    for small, most, count in ((100, 1024, 80), (100, 16, 16), (1 << 22, 16, 1)):
+        monkeypatch.setattr(search, "_CHUNK", small)
+        monkeypatch.setattr(search, "_CHUNKS", most)
+        chunks = search._chunks(roots, alive, sizes)
+        assert 0 <= chunks.max() + 1 - count <= 1
+        assert (chunks[::2] == chunks[1::2]).all(), "a component is never divided"
+        assert (np.diff(chunks) >= 0).all()
+
+
 @pytest.mark.parametrize("rule", ["near_duplicates", "split_twins"])
 def test_more_rows_than_the_search_can_number_are_refused(tmp_path, monkeypatch, rule):
     """The search numbers rows with 32 bits. Without this error, later rows would get the numbers of other rows."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -463,3 +464,22 @@ def test_a_number_that_is_missing_is_null_on_both_sides_of_a_pair(tmp_path):
     found = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "out" / "train.jsonl").open()]
     assert [row["score"] for row in found] == [None, 0.5]
     assert found[0].keys() == found[1].keys()
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    """NaN inside a list or an object means missing, so it becomes null. An infinite number is refused."""
+    own = {"scores": [0.5, float("nan")], "about": {"best": float("nan"), "all": [[float("nan"), 1.0]]}}
+    rows = tmp_path / "rows.parquet"
+
+    def exported(**own):
+        table = pa.Table.from_pylist([{"id": "a", "prompt": "one?", "completion": "yes", **own}])
+        pq.write_table(table, rows)
+        (tmp_path / "out.jsonl").unlink(missing_ok=True)
+        synthgen.export(rows, "messages", tmp_path / "out.jsonl")
+        return json.loads((tmp_path / "out.jsonl").read_text(), parse_constant=pytest.fail)
+
+    found = exported(**own)
+    assert (found["scores"], found["about"]) == ([0.5, None], {"best": None, "all": [[None, 1.0]]})
+    with pytest.raises(CorpusError, match="row 'a' has an infinite number") as caught:
+        exported(scores=[float("-inf")])
+    assert "--to hub" in caught.value.hint

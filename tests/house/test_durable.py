@@ -94,6 +94,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "old")]
 
 
+def test_an_error_without_a_number_keeps_its_text(tmp_path):
+    """numpy and pyarrow raise such errors. The message of the command is made of the number, the text and the file."""
+    with pytest.raises(OSError, match="7 requested and 0 written") as caught, durable.new_version(tmp_path / "a"):
+        raise OSError("7 requested and 0 written")
+    assert (caught.value.strerror, caught.value.filename) == ("7 requested and 0 written", str(tmp_path / "a"))
+
+
 def test_json_is_indented_and_its_letters_are_kept(tmp_path):
     """People read and compare these files. UTF-8 has no single surrogates, so they are escaped."""
     durable.write_json(tmp_path / "a.json", {"b": [1, True], "a": "ä\ud800"})

@@ -260,6 +260,16 @@ def test_differences_name_every_leaf():
     assert differences(old, old) == []
 
 
+@pytest.mark.parametrize("section", ["teachers", "mixture"])
+def test_the_order_of_teachers_and_of_a_mixture_is_a_difference(section):
+    """The first teacher answers and judges by default, and a mixture draws its teachers in this order."""
+    old, new = {section: {"a": 0.5, "b": 0.5}}, {section: {"b": 0.5, "a": 0.5}}
+    assert differences(old, new) == [f"order of {section}: a, b → b, a"]
+    assert differences(old, old) == []
+    assert differences({section: {"a": 1, "b": 2}}, {section: {"b": 2}}) == [f"{section}.a: 1 → None"]
+    assert differences({"train": {"a": 1, "b": 2}}, {"train": {"b": 2, "a": 1}}) == [], "here the order has no meaning"
+
+
 def test_a_key_that_is_new_and_off_is_no_difference():
     """An older version wrote its inputs without a new key, and behaved as if the key were off."""
     old = {"train": {"share": 0.5}}

@@ -96,6 +96,13 @@ def test_a_result_that_is_not_a_number_does_not_pass():
     assert not bad.passed
 
 
+def test_a_file_that_was_not_measured_does_not_pass():
+    table = {"student": {}, "measured": {"same": 0.9}, "forgotten": {"size": 3.0}}
+    export = Export("toy", 1, "texts", {"same": Measure("same")}, table, {}, "", Gate("same", 0.5, "x"))
+    assert export.below == {"forgotten": None}
+    assert export.failure.startswith("forgotten (–): ")
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"kind": "toy"}', "null"])
 def test_a_file_that_is_no_result_is_one_line(tmp_path, damage):
     path = tmp_path / "evaluation.json"

@@ -10,7 +10,9 @@ of some components only:
 2. `_spread` copies the signatures of a task's rows to a second file, divided by the chunk of their component.
 3. `_search` reads one chunk from all of these files.
 
-A component is never divided: if it has more than `_CHUNK` shingles, its chunk takes as much memory as it needs.
+A component is never divided: if it has more than `_CHUNK` shingles, its chunk takes as much memory as it needs. There
+are at most about `_CHUNKS` chunks, so chunks are larger if the rows with a similar row have more than 4,294,967,296
+shingles together.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from synthgen.executor.exchange import divided, read_batch, read_table, write_ta
 from synthgen.tables.curation_settings import NearDuplicates
 
 _CHUNK = 1 << 22  # about this many shingles, of 8 bytes each, are searched together
+_CHUNKS = 1024  # at most about this many chunks; with more rows, chunks are larger, because each opens all files
 _KEYS = 1 << 23  # at most this many keys of bands, of 8 bytes each, are read together, but at least one band
 _MARKS = 64  # number of 8-bit slots that are compared before two rows are put into one component
 
@@ -131,7 +134,7 @@ def _chunks(roots: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_], sizes: R
     """
     shared = alive & (np.bincount(roots[alive], minlength=len(roots)) > 1)[roots]
     weights = np.bincount(roots[shared], sizes[shared], minlength=len(roots)).astype(np.int64)
-    chunk = np.cumsum(weights) // _CHUNK
+    chunk = np.cumsum(weights) // max(_CHUNK, int(weights.sum()) // _CHUNKS)
     _, chunk = np.unique(chunk[roots[shared]], return_inverse=True)
     chunks = np.full(len(roots), -1)
     chunks[shared] = chunk
