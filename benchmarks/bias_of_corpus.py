@@ -206,8 +206,8 @@ def write(folder: Path, kept: pa.Table, rejected: pa.Table) -> None:
 
 def tested(folder: Path, book: Lexicon) -> dict[str, Measurement]:
     """The measurement of each test for women. For the association, it is the measurement of the word "nurse". The entry
-    `OTHERS` is the measurement of the word with the smallest p-value among the words that occur equally often with both
-    groups.
+    `OTHERS` is for the words that really occur equally often with both groups: it is the measurement of the word with
+    the smallest p-value among them.
     """
     reading = read(folder, book)
     wanted = {"gender: female", "gender: female, refusals", "gender: female, planted"}

@@ -194,8 +194,8 @@ def plant(folder: Path, winobias: Path, bbq: Path, items: int, steps: int) -> No
 
 
 def train_students(folder: Path, rows: Path, steps: int, numbers: Sequence[int]) -> None:
-    """Train students of three layers on the data set `rows` for `steps` steps, one for each number. FOLDER/untrained is
-    the student before the first step; this student is the same for all seeds.
+    """Train students of three layers on the data set `rows` for `steps` steps, one student for each random seed in
+    `numbers`. FOLDER/untrained is the student before the first step, which is the same for all seeds.
     """
     teacher = {"model": MODEL, "license": "Apache-2.0", "device": "cpu"}
     seeds = [{"path": str(rows.resolve()), "source": "rows", "license": "Apache-2.0"}]

@@ -260,7 +260,7 @@ def curate(
 @click.option("-n", "--count", type=click.IntRange(min=0), default=5, show_default=True, help="Number of rows to show.")
 @click.option("--rejected", is_flag=True, help="Show rejected rows with their reasons.")
 @click.option("--rule", metavar="NAME", help="With --rejected: only rows that this check or sweep rejected.")
-@click.option("--failures", is_flag=True, help="Show requests that brought no row, and unusable rows of a data set.")
+@click.option("--failures", is_flag=True, help="Show requests that failed, and unusable rows of a data set.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Show only rows of this split.")
 @report_errors
 def show(run: Path, count: int, rejected: bool, rule: str | None, failures: bool, split: str | None, ui: UI) -> None:

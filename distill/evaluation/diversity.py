@@ -168,7 +168,7 @@ def self_bleu(grams: Grams) -> float:
 
 
 def _elsewhere(text: Array, ids: Array, counts: Array) -> Array:
-    """For each sequence in a text, the largest number of times that one other text has it."""
+    """For each word sequence of each text, the largest count of this sequence in any other text."""
     if not len(ids):
         return np.zeros(0)
     order = np.lexsort((counts, ids))

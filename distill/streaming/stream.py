@@ -108,9 +108,8 @@ class Stream(Sequence[Example]):
     def batch(self, numbers: Sequence[int], rank: int = 0, processes: int = 1) -> list[Example]:
         """The rows of one optimizer step for process `rank` of `processes`.
 
-        Only the rows that this process computes have distributions. These are the rows `numbers[rank::processes]`.
-        With `Choice.mask`, all rows have their masks, because the loss is divided by the tokens of the whole step that
-        are not masked.
+        Only the rows that this process computes, `numbers[rank::processes]`, have distributions. With `Choice.mask`,
+        all rows have their masks, because the loss is divided by the number of unmasked tokens in the whole step.
         """
         mine = range(rank, len(numbers), processes)
         return [self._row(number, place in mine) for place, number in enumerate(numbers)]

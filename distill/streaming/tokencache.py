@@ -149,7 +149,9 @@ def key_of(reader: Reader, hashes: Sequence[str]) -> str:
 
 
 def first_turns(folder: Path, split: str, reader: Reader, most: int) -> Iterator[Turn]:
-    """Yield the turn of the completion, for each of the first `most` learnable rows of a split. Nothing is stored."""
+    """Yield one `Turn` for each of the first `most` learnable rows of a split: the turn of the row's completion.
+    Nothing is stored.
+    """
     for shard in shards(folder, split):
         for batch in teaching(folder, shard, reader.columns).table.to_batches(_BATCH):
             rows = [_row(values, True, reader) for values in batch.slice(0, most).to_pylist()]
@@ -199,8 +201,10 @@ def _row(values: dict[str, object], kept: bool, reader: Reader) -> Row:
 
 
 def _shaped(entry: np.void, row: Row, example: Example, earlier: Sequence[Turn], reader: Reader) -> tuple[Example, ...]:
-    """Apply the reader's shape to a row. Returns the changed example, then the examples in its `also`, then the row's
-    earlier turns. Fills the fields of `entry`.
+    """Apply `reader.shape` to the example of a row, and fill the fields of `entry`.
+
+    Returns the changed example, then the examples of the row's other tasks (`Example.also`), then the examples of the
+    row's earlier turns.
     """
     completion = len(example.completion)
     entry["completion"], entry["asked"] = completion, len(example.teacher_prompt)

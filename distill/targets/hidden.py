@@ -46,8 +46,8 @@ from synthgen.recipe import Hidden, Relations, TrainSection
 class LayerTerms(nn.Module):
     """The terms `section.hidden` and `section.relations` for one student of one frozen teacher.
 
-    `teacher` is the live teacher or its stored states. Relations need the live teacher. Raises RecipeError when the
-    section's layers, widths or heads do not fit the two models.
+    `teacher` is the live teacher or its stored states. `section.relations` needs the live teacher. Raises RecipeError
+    when the section's layers, widths or heads do not fit the two models.
     """
 
     def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | States, section: TrainSection) -> None:

@@ -35,7 +35,7 @@ class Judgment:
 @dataclass(frozen=True)
 class Assessment:
     """The judgments about a corpus: the sets of sources in its rows, the sources that only the student has, the
-    judgment of each source, and the waivers that count today.
+    judgment of each source, and the waivers that are valid today.
     """
 
     occurring: Occurring
@@ -101,7 +101,7 @@ def _distinct(terms: Alternative) -> Alternative:
 
 
 def permissions_for(term: Term, intent: AuditSection, today: datetime.date) -> tuple[Permission, ...]:
-    """The permissions that count today and may be about this source."""
+    """The permissions that are valid today and may be about this source."""
     about = (term.source, term.made_by)
     return tuple(
         one

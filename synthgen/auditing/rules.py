@@ -47,8 +47,8 @@ class Role(NamedTuple):
 
 def verdict(terms: Terms, role: Role, intent: AuditSection, permissions: Sequence[Permission] = ()) -> Verdict:
     """The verdict of the terms on a source with this role, for the intended use. `permissions` are the permissions
-    about the source and these terms that count today. A permission allows the actions that it names, even if the terms
-    forbid them.
+    about the source and these terms that are valid today. A permission allows the actions that it names, even if the
+    terms forbid them.
     """
     if not permissions:
         return _verdict(terms, role, intent, None)

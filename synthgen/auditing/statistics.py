@@ -11,8 +11,8 @@ row, and the index of each row's cluster.
 Variances come from linearization. The clusters' residuals have the correction CR3, which is the jackknife over
 clusters, and the degrees of freedom are Satterthwaite's (Bell and McCaffrey, Survey Methodology 28, 2002; Pustejovsky
 and Tipton, Journal of Business and Economic Statistics 36, 2018). The residuals are scaled so that the variance is
-unbiased if rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals hold the truth. scipy
-(extra `audit`) is imported where it is used.
+unbiased if rows are independent. `benchmarks/bias_of_corpus.py` shows how often the intervals contain the true value.
+scipy (extra `audit`) is imported where it is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float64]
 
 LEVEL = 0.05
-"""The share of tests that find an effect where there is none."""
+"""The level of significance: the share of tests that find an effect where there is none."""
 POWER = 0.8
 """The share of data sets in which an effect of the size `detectable` is found."""
 PLANNED = 20
@@ -71,7 +71,7 @@ class Estimate:
         return float(2 * special.stdtr(self.degrees, -abs(self.value - null) / self.error))
 
     def detectable(self, margin: float = 0.0, tests: int = 1) -> float:
-        """The smallest effect that data like these would find in 80% of all cases. NaN when the effect is not
+        """The smallest effect that a test of data like these finds with a power of 80%. NaN when the effect is not
         measurable.
 
         An effect is found if its p-value is below 5% divided by `tests`, and its estimate is at least `margin`. The
@@ -188,8 +188,8 @@ def crossed(differences: Array, clusters: Array) -> Estimate:
     items, the variance of the seeds' means is added. The degrees of freedom are Satterthwaite's. The variance is close
     to the variance with two-way clusters (Cameron, Gelbach and Miller, Journal of Business and Economic Statistics 29,
     2011), and never less than the variance with clusters of items alone. In simulations with 3 or 5 seeds the 95%
-    interval held the truth in 92% to 98% of all cases; it was lowest with 3 seeds that differ much. With one seed, the
-    result holds for this seed only.
+    interval contained the true value in 92% to 98% of all cases. The coverage was lowest with 3 seeds that differ much.
+    With one seed, the result holds for this seed only.
     """
     values = np.atleast_2d(np.asarray(differences, float))
     seeds = len(values)

@@ -21,12 +21,14 @@ _AND = " + "  # separates the licenses of a conflict in reports
 
 @dataclass(frozen=True)
 class Waived:
-    """The waivers that count today."""
+    """The waivers that are valid today."""
 
     waivers: tuple[Waiver, ...] = ()
 
     def source(self, term: Term, terms: str) -> bool:
-        """Whether a waiver covers the finding about this source, for which the report names `terms`."""
+        """Whether a waiver covers the finding about the source of `term`. `terms` is the name of the license or terms
+        in the finding.
+        """
         return any(_covers_source(one, term.source, term.role, terms) for one in self._covered())
 
     def conflict(self, conflict: Conflict) -> bool:
@@ -39,7 +41,7 @@ class Waived:
 
 
 def counting(waivers: Sequence[Waiver], today: datetime.date) -> Waived:
-    """The waivers that count today."""
+    """The waivers that are valid today."""
     return Waived(tuple(one for one in waivers if one.counts(today)))
 
 

@@ -64,9 +64,11 @@ def rates(
     cross: Numbers,
     degrees: float,
 ) -> Rates:
-    """Compare W words on two sides. `uses` are the numbers of uses of each word on each side, (W) each, and `words` the
-    numbers of all words of each side. `own` are the variances of `uses` over units, and `cross` is their covariance.
-    `degrees` are the degrees of freedom of these variances.
+    """Compare the frequencies of W words in two groups of texts.
+
+    All pairs have one entry for each group. `uses` holds the counts of each word, (W,). `words` holds the number of all
+    words in the group's texts. `own` holds the variances of `uses` over units, (W,), and `cross` is the covariance
+    between the two groups, (W,). `degrees` are the degrees of freedom of these variances.
     """
     share = [(used + PRIOR) / (size + 1) for used, size in zip(uses, words, strict=True)]
     pooled = (own[0] + own[1]) / np.maximum(uses[0] + uses[1], 1)

@@ -223,8 +223,8 @@ def conversation(said: Sequence[Said], row: Row) -> Turns:
 def turns(
     prompt: Sequence[Said], completion: Sequence[Said], row: Row, several: Literal["last", "all"] = "last"
 ) -> Turns:
-    """The conversation of a prompt and a completion. `several` says which turns are learned when the prompt also has
-    turns of the assistant and the row does not say which turns are learned.
+    """The conversation of a prompt and a completion. If the prompt also has turns of the assistant and the row does not
+    say which turns are learned, `several` decides: only the "last" turn, or "all" of them.
 
     A completion may have several messages, such as a tool call, its result and the answer. All messages but the last
     one are then added to the prompt, and all turns of the assistant are learned.

@@ -37,11 +37,11 @@ _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run measured. `rates` has the rows for each second of each stage on one machine, and `shortest`
-    is the time in seconds of the shortest of these stages, or None when there is no rate. `unknown` says
-    for each other stage why its rate is not known. `rows_per_job` is the number of rows that a job of the recipe
-    brought on average. For each kind of file, such as `generated/logits`, `row_bytes` has the bytes for each generated
-    row. `entry_bytes` is the mean size of a file's entry in the manifest. `files` is the number of files of each shard.
+    """What a finished run measured. `rates` maps each stage to its rows a second on one machine, and `shortest` is the
+    time in seconds of the shortest of these stages, or None when there is no rate. `unknown` says for each other stage
+    why its rate is not known. `rows_per_job` is the mean number of rows that a job of the recipe made. For each kind of
+    file, such as `generated/logits`, `row_bytes` has the bytes for each generated row. `entry_bytes` is the mean size
+    of a file's entry in the manifest. `files` is the number of files of each shard.
     """
 
     run: str

@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Failure:
-    """The outcome of a request or a job that brought no row."""
+    """The outcome of a request or a job that made no row."""
 
     id: str
     seed_id: str

@@ -266,8 +266,8 @@ class Scheduler:
             )
 
     async def _refused(self, item: Item, problem: Refused, sent: float, reservation: _Reservation) -> None:
-        """Handle an attempt that brought no reply. Stops the run when no request can succeed. Otherwise the item is
-        queued again, or a failure is delivered.
+        """Handle an attempt without a reply. Stops the run when no request can succeed. Otherwise the item is queued
+        again, or a failure is delivered.
         """
         now = time.monotonic()
         if problem.fatal:

@@ -137,8 +137,8 @@ def _section(name: str, base: type[Base], rules: Mapping[str, RowRule]) -> type[
 if TYPE_CHECKING:
 
     class CurateSection(_Rules):
-        """The section `curate`. The section has a key for each rule that the tables had when this module was
-        imported.
+        """The section `curate`. It has a key for each rule that was in the tables of `synthgen.tables.curation` when
+        this module was imported.
         """
 else:
     CurateSection = _section("CurateSection", _Rules, rules())

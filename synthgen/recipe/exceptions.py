@@ -31,9 +31,9 @@ class _Dated(Section):
     """The keys that a permission and a waiver share."""
 
     date: Day
-    """The day on which the permission or waiver was given. The exception counts from this day on."""
+    """The day on which the permission or waiver was given. The exception is valid from this day on."""
     until: Day | None = None
-    """The last day on which the exception counts. When left out, the exception does not end."""
+    """The last day on which the exception is valid. When left out, the exception does not end."""
 
     @property
     def who(self) -> str:
@@ -41,7 +41,7 @@ class _Dated(Section):
         raise NotImplementedError
 
     def counts(self, today: datetime.date) -> bool:
-        """Whether the exception counts today."""
+        """Whether the exception is valid today."""
         return self.date <= today.isoformat() and not self.ended(today)
 
     def ended(self, today: datetime.date) -> bool:

@@ -106,7 +106,7 @@ class TrainSection(Section):
     measured.
     """
     early_stopping_patience: Count | None = None
-    """Stop when this many consecutive measurements of the validation loss brought no improvement, and use the best
+    """Stop when this many consecutive measurements of the validation loss show no improvement, and use the best
     weights.
     """
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -115,8 +115,8 @@ def _between(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-# Parameters of `extra` on which rows or reservations of the budget depend: each has a test of its value, and a text
-# that says which values pass the test.
+# Parameters of `extra` that affect the rows or the cost that is reserved from the budget. Each is mapped to a function
+# that checks its value, and to a text that says which values are valid.
 _EXTRA: dict[str, tuple[Callable[[object], bool], str]] = {
     **dict.fromkeys(
         ("max_tokens", "max_completion_tokens"),

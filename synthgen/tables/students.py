@@ -187,14 +187,13 @@ class SentenceStudent(Student):
 class Kind:
     """A kind of student.
 
-    `section` is the class of its section of the recipe. `train` trains a student: `train` takes a `distill.job.Job`,
-    returns a `synthgen.results.training.Training`, and writes the files that the other functions read into the job's
-    folder. `check` runs before any teacher is asked: `check` takes a recipe and a prompt, and raises RecipeError when
-    the student cannot learn. `open` takes a trained student's folder, the number of rows in a batch, and a torch
-    device, and opens the student. `untrained` takes a Job and opens the student before its first step; None when the
-    evaluation does not compare the untrained student. `writes_text` says whether the student generates completions
-    token by token. `evaluate` measures a trained student: `evaluate` takes a `distill.evaluation.subject.Subject` and
-    returns an `Evaluation`.
+    `section` is the class of its section of the recipe. `train` takes a `distill.job.Job`, trains a student, and
+    returns a `synthgen.results.training.Training`. It writes the files that the other functions read into the job's
+    folder. `check` takes a recipe and a prompt, and raises RecipeError when the student cannot learn. It runs before
+    any request is sent. `open` takes a trained student's folder, the number of rows in a batch, and a torch device, and
+    opens the student. `untrained` takes a Job and opens the student before its first step; None when the evaluation
+    does not compare the untrained student. `writes_text` says whether the student generates completions token by token.
+    `evaluate` takes a `distill.evaluation.subject.Subject`, measures the student, and returns an `Evaluation`.
 
     `not_stated` maps a dimension in DIMENSIONS to the reason why students of this kind cannot have it. The loss
     statement of such a student gives this reason.

@@ -17,10 +17,10 @@ from support.places import REPOSITORY
 import distill
 import synthgen
 
-# The floors from top to bottom. A floor is a set of rooms, and a room is a module or package of `synthgen`. A module
-# may import from its own room and from lower floors, but not from another room of its floor, because stages exchange
-# data only through a corpus.
-FLOORS = [
+# The layers from top to bottom. A layer is a set of modules and packages of `synthgen`, which are called parts here. A
+# module may import from its own part and from lower layers, but not from another part of its layer, because stages
+# exchange data only through a corpus.
+LAYERS = [
     {"cli"},
     {"auditcommand", "pipeline", "plancommand", "takedown", "tasks"},
     {"bias", "privacy"},  # these packages of audits use functions of curation; only the table AUDITS names them
@@ -38,7 +38,7 @@ FLOORS = [
     {"files", "tables"},
     {"errors", "visible"},
 ]
-FLOORS_OF_DISTILL = [
+LAYERS_OF_DISTILL = [
     {"cli"},
     {"curves"},
     {"training", "evaluation", "exporting"},
@@ -50,7 +50,7 @@ FLOORS_OF_DISTILL = [
     {"card", "cost", "ending", "finished", "intervals", "job", "losses", "output_layer", "outputs"},
     {"processes", "tokenizer"},
 ]
-BELOW_THE_STAGES = set.union(*FLOORS[4:])  # the rooms of `synthgen` that `distill` may import
+BELOW_THE_STAGES = set.union(*LAYERS[4:])  # the parts of `synthgen` that `distill` may import
 EXCEPTIONS = {
     ("distill.cli", "synthgen.cli"),  # both commands share options and error handling
     ("distill.cli", "synthgen"),
@@ -99,20 +99,20 @@ def imports(path: Path) -> list[tuple[int, str, bool]]:
     return imported
 
 
-def floor(room: str, floors: list[set[str]] = FLOORS) -> int:
-    return next((number for number, rooms in enumerate(floors) if room in rooms), -1)
+def layer(part: str, layers: list[set[str]] = LAYERS) -> int:
+    return next((number for number, parts in enumerate(layers) if part in parts), -1)
 
 
-def upward(room: str, target: str, floors: list[set[str]]) -> str:
-    """The reason why the first room may not import the second room of the same package, or '' if it may."""
-    for name in (room, target):
-        if floor(name, floors) < 0:
-            return f"'{name}' has no floor in this test"
-    if room == target:
+def upward(part: str, target: str, layers: list[set[str]]) -> str:
+    """The reason why the first part may not import the second part of the same package, or '' if it may."""
+    for name in (part, target):
+        if layer(name, layers) < 0:
+            return f"'{name}' has no layer in this test"
+    if part == target:
         return ""
-    if floor(room, floors) == floor(target, floors):
-        return "rooms of one floor do not import each other"
-    return "" if floor(room, floors) < floor(target, floors) else "a lower floor does not import an upper one"
+    if layer(part, layers) == layer(target, layers):
+        return "parts of one layer do not import each other"
+    return "" if layer(part, layers) < layer(target, layers) else "a lower layer does not import an upper one"
 
 
 def refusal(module: str, target: str, inside: bool) -> str:
@@ -122,20 +122,20 @@ def refusal(module: str, target: str, inside: bool) -> str:
         target,
     ) in EXCEPTIONS or module == "synthgen":  # synthgen/__init__.py imports a name only when the name is used
         return ""
-    (package, *rooms), (target_package, *target_rooms) = module.split("."), target.split(".")
+    (package, *parts), (target_package, *target_names) = module.split("."), target.split(".")
     if target_package == "distill":
         if package == "distill":  # distill/__init__.py imports a name only when the name is used
-            return upward(rooms[0], target_rooms[0], FLOORS_OF_DISTILL) if rooms and target_rooms else ""
+            return upward(parts[0], target_names[0], LAYERS_OF_DISTILL) if parts and target_names else ""
         if module != CALLS_DISTILL:
             return f"only {CALLS_DISTILL} calls distill"
         return "" if inside else "only inside a function"
-    if not target_rooms:
-        return "a module imports rooms, not the whole package"
-    if floor(target_rooms[0]) < 0:
-        return f"'{target_rooms[0]}' has no floor in this test"
+    if not target_names:
+        return "a module imports parts, not the whole package"
+    if layer(target_names[0]) < 0:
+        return f"'{target_names[0]}' has no layer in this test"
     if package == "distill":
-        return "" if target_rooms[0] in BELOW_THE_STAGES else "distill imports no stage"
-    return upward(rooms[0], target_rooms[0], FLOORS)
+        return "" if target_names[0] in BELOW_THE_STAGES else "distill imports no stage"
+    return upward(parts[0], target_names[0], LAYERS)
 
 
 def test_the_rules_are_kept():
@@ -145,12 +145,12 @@ def test_the_rules_are_kept():
 @pytest.mark.parametrize(
     ("file", "line", "why"),
     [
-        ("synthgen/curation/text.py", "from synthgen.generation.plan import plan", "rooms of one floor"),
-        ("synthgen/display.py", "from synthgen import curation", "rooms of one floor"),
-        ("synthgen/seeds.py", "from synthgen.prompts import load_prompt", "rooms of one floor"),
-        ("synthgen/executor/local.py", "from synthgen import corpus", "rooms of one floor"),
-        ("synthgen/recipe/__init__.py", "from synthgen import corpus", "a lower floor"),
-        ("synthgen/lm/load.py", "def f():\n    from synthgen.generation.driver import generate", "a lower floor"),
+        ("synthgen/curation/text.py", "from synthgen.generation.plan import plan", "parts of one layer"),
+        ("synthgen/display.py", "from synthgen import curation", "parts of one layer"),
+        ("synthgen/seeds.py", "from synthgen.prompts import load_prompt", "parts of one layer"),
+        ("synthgen/executor/local.py", "from synthgen import corpus", "parts of one layer"),
+        ("synthgen/recipe/__init__.py", "from synthgen import corpus", "a lower layer"),
+        ("synthgen/lm/load.py", "def f():\n    from synthgen.generation.driver import generate", "a lower layer"),
         ("synthgen/logits.py", "import synthgen", "not the whole package"),
         (
             "synthgen/reporting/page.py",
@@ -159,12 +159,12 @@ def test_the_rules_are_kept():
         ),
         ("synthgen/pipeline.py", "from distill.training import train", "only inside a function"),
         ("distill/data.py", "from synthgen.curation import curate", "distill imports no stage"),
-        ("distill/loop.py", "def f():\n    from distill.training import train", "a lower floor"),
-        ("distill/held_out.py", "from distill.data import Example", "rooms of one floor"),
-        ("distill/novelty.py", "from distill.data import Example", "'novelty' has no floor"),
+        ("distill/loop.py", "def f():\n    from distill.training import train", "a lower layer"),
+        ("distill/held_out.py", "from distill.data import Example", "parts of one layer"),
+        ("distill/novelty.py", "from distill.data import Example", "'novelty' has no layer"),
         ("distill/training.py", "def f():\n    from synthgen import pipeline", "distill imports no stage"),
-        ("synthgen/novelty.py", "from synthgen import errors", "'novelty' has no floor"),
-        ("synthgen/cli.py", "from synthgen import novelty", "'novelty' has no floor"),
+        ("synthgen/novelty.py", "from synthgen import errors", "'novelty' has no layer"),
+        ("synthgen/cli.py", "from synthgen import novelty", "'novelty' has no layer"),
     ],
 )
 def test_a_planted_import_is_detected(tmp_path, file, line, why):

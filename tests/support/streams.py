@@ -113,7 +113,7 @@ def rationale_run(tmp_path_factory):
 
 @pytest.fixture
 def run(made, tmp_path) -> Path:
-    """A copy of the run that stores draws. A test may change the copy."""
+    """A copy of the run whose stored distributions are draws (`kind: sampled`). A test may change the copy."""
     whole = made("sampled", logits=LOGITS["sampled"], **SECTIONS)[1]
     return Path(shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("cache")))
 

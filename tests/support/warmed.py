@@ -1,5 +1,6 @@
 """When the first model of a process is loaded, transformers computes a table of all models' conversions, with a
-thousand regular expressions. Importing this module computes the table. A process that forks commands imports it once.
+thousand regular expressions. Importing this module computes the table. A test process that forks commands imports this
+module once, before it forks, so that the commands need not compute the table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""An audit that a user adds decides the gate and is in the report, without a change of the package."""
+"""A user can add an audit without changing the package. Its result is in the report and decides whether the audit
+passes.
+"""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ class Rates:
         return _tail(self.hits, self.hits + self.other_hits, self.rows, self.other_rows)
 
     def detectable(self) -> float:
-        """The smallest difference that the test finds in 80 of 100 cases, given the rate of the held-out rows. NaN when
-        no difference could be found.
+        """The smallest difference of the rates that the test finds with a power of 80%, given the rate of the held-out
+        rows. NaN when the test cannot find any difference.
         """
         for needed in range(self.other_hits + 1, self.rows + 1):
             if _tail(needed, needed + self.other_hits, self.rows, self.other_rows) < LEVEL:

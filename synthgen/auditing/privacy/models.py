@@ -160,8 +160,8 @@ Opened = Callable[[], LanguageModel | str]
 
 
 def _models(subject: Subject, section: PrivacySection, student: LanguageModel) -> Iterator[tuple[str, Opened]]:
-    """The models with their roles. The untrained student comes first, because the student's score "ratio" needs its
-    scores.
+    """The models with their roles. The untrained student comes first, because the score "ratio" of the trained student
+    is computed from the scores of the untrained student.
     """
     yield BEFORE, lambda: _untrained(subject, section)
     yield STUDENT, lambda: LanguageModel(student.tokens, student.weights, _BATCH)
