@@ -7,7 +7,7 @@ The corpus is made first. A row has a prompt and a completion of about 400 chara
 seed, a template, two examples, a generator, a rewriter, a judge and the model that computed the row's distributions.
 The sources are drawn with a fixed seed from 12 data sets, 10 models and 3 accounts. The licenses of these sources
 allow, contest or forbid commercial use, are unknown, or contradict each other (BY-SA and BY-NC-SA; Gemma and the GPL).
-Each example has an id of its own. Then each task runs in a process of its own:
+Each example has its own id. Then each task runs in a separate process:
 
 - CPU s: user and system time of the process and of the workers that it started. s: the time from its start to its end.
 - MB: the peak resident memory of the largest of these processes (VmHWM). The operating system's figure for an ended

@@ -16,10 +16,10 @@ from modules import Hit, Module, Modules, definition, file_of, last_name
 Words = tuple[str, ...]
 WORDS: dict[str, Words] = {"strategy": ("strateg",), "engine": ("engine",), "kind": ("kind", "student")}
 TABLES = {"strategy": "STRATEGIES", "engine": "ENGINES", "kind": "KINDS"}
-# HOMES: for each table, the folder that holds it. ROOMS: for each table, a list of folders. If a module in one of these
-# folders has the name of an entry, the module owns this entry.
+# HOMES: for each table, the folder that holds it. FOLDERS: for each table, a list of folders. If a module in one of
+# these folders has the name of an entry, the module owns this entry.
 HOMES = {"strategy": "synthgen/tables/", "engine": "synthgen/tables/", "kind": "synthgen/tables/"}
-ROOMS = {
+FOLDERS = {
     "strategy": ("synthgen/generation/strategies", "synthgen/generate"),
     "engine": ("synthgen/teachers",),
     "kind": ("distill/students", "distill/evaluation", "distill/exporting", "distill"),
@@ -52,7 +52,7 @@ class Family:
     """
 
     words: Words
-    rooms: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     names: set[str] = field(default_factory=set)
     tables: set[str] = field(default_factory=set)
     classes: dict[str, set[str]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Family:
     def _called_after(self, path: str) -> set[str]:
         """The entries after which a module or its folder is named: `vllm` for vllm.py, vllm_draws.py and vllm/x.py."""
         entries = set()
-        for folder in self.rooms:
+        for folder in self.folders:
             if PurePosixPath(path).is_relative_to(folder):
                 first = PurePosixPath(path).relative_to(folder).parts[0].removesuffix(".py")
                 entries |= {name for name in self.names if first == name or first.startswith(f"{name}_")}
@@ -91,7 +91,7 @@ def comparisons(sources: Mapping[str, str], modules: Modules) -> list[Hit]:
 
 
 def read_families(modules: Modules) -> dict[str, Family]:
-    families = {word: Family(words, ROOMS[word], set(KNOWN[word].split())) for word, words in WORDS.items()}
+    families = {word: Family(words, FOLDERS[word], set(KNOWN[word].split())) for word, words in WORDS.items()}
     for path, module in modules.items():
         for word, table in TABLES.items():
             if table in module.names and path.startswith(HOMES[word]):

@@ -1,10 +1,10 @@
 """Changes one place of the source at a time, and checks that a test of that source fails.
 
-    python benchmarks/mutants.py [--seed 1] [--count 200] [--rooms budget seeds] [--part 1/4] [--out mutants.jsonl]
+    python benchmarks/mutants.py [--seed 1] [--count 200] [--areas budget seeds] [--part 1/4] [--out mutants.jsonl]
 
 A mutant is a copy of the source with one change. The change replaces a comparison or an operator by another one, a
-number by the next number, or True by False. Each room of `mutant_rooms.py` is a part of the source with its tests. The
-mutants are drawn evenly over the rooms. The same seed draws the same mutants while the source stays the same. Each
+number by the next number, or True by False. Each area of `mutant_areas.py` is a part of the source with its tests. The
+mutants are drawn evenly over the areas. The same seed draws the same mutants while the source stays the same. Each
 mutant runs the tests of its file until the first failure. A run that takes too long counts as a failure.
 
 Results are appended to the file of `--out`. A run that was interrupted continues from this file. A mutant that a test
@@ -39,7 +39,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from changes import changes, line_of
-from mutant_rooms import ROOMS
+from mutant_areas import AREAS
 
 REPOSITORY = Path(__file__).parent.parent
 COPIED = ("synthgen", "distill", "tests", "prompts", "data", "docs", "benchmarks", "pyproject.toml", "README.md")
@@ -50,7 +50,7 @@ MEMORY = 8 << 30  # bytes that a process of a test may allocate
 class Mutant(NamedTuple):
     """One change: the bytes `start` to `stop` of a file become `new`. `source` is a hash of the file."""
 
-    room: str
+    area: str
     file: str
     source: str
     start: int
@@ -75,34 +75,34 @@ class Mutant(NamedTuple):
 # Mutants of a file
 
 
-def sources(room: str) -> dict[str, tuple[str, ...]]:
-    """Maps each file of a room to its tests."""
+def sources(area: str) -> dict[str, tuple[str, ...]]:
+    """Maps each file of an area to its tests."""
     return {
         path.relative_to(REPOSITORY).as_posix(): tuple(f"tests/{test}" for test in tests)
-        for pattern, tests in ROOMS[room].items()
+        for pattern, tests in AREAS[area].items()
         for path in sorted(REPOSITORY.glob(pattern))
     }
 
 
 @cache
-def mutants(room: str) -> tuple[Mutant, ...]:
-    """Every mutant of a room."""
+def mutants(area: str) -> tuple[Mutant, ...]:
+    """Every mutant of an area."""
     found: list[Mutant] = []
-    for file in sources(room):
+    for file in sources(area):
         text = (REPOSITORY / file).read_bytes()
         source = hashlib.sha256(text).hexdigest()[:16]
-        found += [Mutant(room, file, source, *change) for change in changes(text)]
+        found += [Mutant(area, file, source, *change) for change in changes(text)]
     return tuple(found)
 
 
-def sample(rooms: Iterable[str], seed: int, count: int) -> list[Mutant]:
-    """`count` mutants, drawn from the rooms in turn, so that each room has the same number as long as it has enough
-    mutants. The draws from a room do not depend on other rooms.
+def sample(areas: Iterable[str], seed: int, count: int) -> list[Mutant]:
+    """`count` mutants, drawn from the areas in turn, so that each area has the same number as long as it has enough
+    mutants. The draws from an area do not depend on other areas.
     """
     drawn = []
-    for room in rooms:
-        found = list(mutants(room))
-        random.Random(f"{seed} {room}").shuffle(found)
+    for area in areas:
+        found = list(mutants(area))
+        random.Random(f"{seed} {area}").shuffle(found)
         drawn.append(found)
     longest = max(map(len, drawn))
     return [found[place] for place in range(longest) for found in drawn if place < len(found)][:count]
@@ -219,7 +219,7 @@ def run_group(folder: Path, tests: tuple[str, ...], group: list[Mutant], out: Pa
         record = {**mutant._asdict(), "change": said, "red": failure, "seconds": round(seconds, 1)}
         with out.open("a") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        print(f"{'red     ' if failure else 'SURVIVED'} {seconds:5.1f} s  {mutant.room}  {said}", flush=True)
+        print(f"{'red     ' if failure else 'SURVIVED'} {seconds:5.1f} s  {mutant.area}  {said}", flush=True)
 
 
 def read_results(out: Path) -> dict[tuple[str, str, int, str], str]:
@@ -237,12 +237,12 @@ def report(chosen: list[Mutant], results: dict[tuple[str, str, int, str], str]) 
         if not results[mutant.key]:
             print(f"survived: {mutant.described((REPOSITORY / mutant.file).read_bytes())}")
     print("\nroom | mutants | red | share\n---|---|---|---")
-    rooms = [*dict.fromkeys(mutant.room for mutant in chosen), "all"]
+    areas = [*dict.fromkeys(mutant.area for mutant in chosen), "all"]
     share = 0.0
-    for room in rooms:
-        found = [bool(results[mutant.key]) for mutant in chosen if room in (mutant.room, "all")]
+    for area in areas:
+        found = [bool(results[mutant.key]) for mutant in chosen if area in (mutant.area, "all")]
         share = sum(found) / len(found)
-        print(f"{room} | {len(found)} | {sum(found)} | {share:.0%}")
+        print(f"{area} | {len(found)} | {sum(found)} | {share:.0%}")
     return share
 
 
@@ -250,7 +250,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="draws other mutants")
     parser.add_argument("--count", type=int, default=200, help="the number of mutants of all parts together")
-    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS), help="the rooms to draw from")
+    parser.add_argument("--areas", nargs="+", choices=AREAS, default=list(AREAS), help="the areas to draw from")
     parser.add_argument("--part", default="1/1", help="which part of the mutants to run, such as 2/4")
     parser.add_argument("--workers", type=int, default=2, help="the number of mutants that run at the same time")
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"), help="the file of results")
@@ -258,12 +258,12 @@ def main() -> int:
     part, parts = map(int, given.part.split("/"))
     if not 1 <= part <= parts or given.count < 1 or given.workers < 1:
         parser.error("--part is i/n with i from 1 to n, and --count and --workers are at least 1")
-    chosen = sample(given.rooms, given.seed, given.count)[part - 1 :: parts]
+    chosen = sample(given.areas, given.seed, given.count)[part - 1 :: parts]
     groups: dict[tuple[str, ...], list[Mutant]] = {}
     results = read_results(given.out)
     for mutant in chosen:
         if not results.get(mutant.key):
-            groups.setdefault(sources(mutant.room)[mutant.file], []).append(mutant)
+            groups.setdefault(sources(mutant.area)[mutant.file], []).append(mutant)
     os.environ["OMP_NUM_THREADS"] = "1"  # with more threads, a fork would wait for threads that only its parent has
     for library in ("pytest", "datasets", "pandas", "pyarrow.parquet", "torch._dynamo", "transformers.masking_utils"):
         __import__(library)  # imported once for all forks, because imports take most of the time of a run

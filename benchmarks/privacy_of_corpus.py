@@ -75,7 +75,7 @@ def main() -> None:
         folder = Path(scratch)
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(folder, options.rows, texts))
         writer.start()
-        writer.join()  # a process of its own, so that its memory is not counted
+        writer.join()  # a separate process, so that its memory is not counted
         section = PrivacySection(private=(str(folder / "private.parquet"),))
         known = Known(None, "made here")
         print(f"{options.rows:,} rows, {len(texts):,} private texts")

@@ -22,7 +22,7 @@ Count 3 (modules, functions, parameter lists and calls that are too long) must b
    - The members of a Literal do not count as comparisons. Comparisons in the file of the table do not count. In a
      module, comparisons with the name of an entry that the module owns do not count. A module owns an entry if the
      entry names a function of the module as "module:function". A module also owns an entry if it is named after the
-     entry and lies in one of the folders that ROOMS in comparisons.py lists for the table.
+     entry and lies in one of the folders of the table in FOLDERS (comparisons.py).
    - 199c186 has no tables. In 199c186 these files are treated as the tables: synthgen/generate/catalogue.py and
      synthgen/steps.py for strategies, synthgen/teachers/__init__.py for engines, and distill/train.py for kinds of
      student.

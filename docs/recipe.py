@@ -179,9 +179,7 @@ def _offer(engine: Engine) -> str:
     forms = [key for key, offered in (("json_schema", engine.json_schema), ("regex", engine.regex)) if offered]
     forms_text = f"supports {' and '.join(f'`generate.{key}`' for key in forms)}" if forms else ""
     student = (
-        ""
-        if engine.in_process
-        else ". With this engine, a student needs a checkpoint of its own (`train.student.model`)"
+        "" if engine.in_process else ". With this engine, a student needs its own checkpoint (`train.student.model`)"
     )
     return f"This engine {logits}" + (f", and {forms_text}" if forms_text else "") + f"{student}."
 

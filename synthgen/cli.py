@@ -137,7 +137,7 @@ def generate(
     set: tuple[str, ...],
     ui: UI,
 ) -> None:
-    """Ask the teacher about the seeds and write RUN/generated. Repeat the command to resume.
+    """Send the prompts of the seeds to the teacher and write RUN/generated. Repeat the command to resume.
 
     \b
     synthgen generate reasoning -o runs/first

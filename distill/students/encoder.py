@@ -153,9 +153,8 @@ def describe(student: EncoderStudent, model_type: str) -> str:
 def tokenizer_of(student: EncoderStudent, teacher: str) -> PreTrainedTokenizerBase:
     """Load the student's tokenizer: that of its checkpoint, the tokenizer that the recipe names, or the teacher's.
 
-    `teacher` is the name of the teacher's model; "" when the student has a tokenizer of its own. The tokenizer
-    pads on the right. Raises TeacherError when the tokenizer cannot be loaded, and RecipeError when it has no token to
-    pad with.
+    `teacher` is the name of the teacher's model; "" when the student has its own tokenizer. The tokenizer pads on the
+    right. Raises TeacherError when the tokenizer cannot be loaded, and RecipeError when it has no token to pad with.
     """
     tokenizer = load_tokenizer(student.model or student.tokenizer or teacher)
     if tokenizer.pad_token_id is None:

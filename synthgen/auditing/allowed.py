@@ -19,7 +19,7 @@ from synthgen.auditing.sides import Choice, Weight, choose, total
 from synthgen.errors import GateDenied
 
 _NAMED = 3  # maximum number of sources that a reason names
-NO_SOURCES = "the row names no sources, so nobody knows its licenses"
+NO_SOURCES = "the row names no sources, so its licenses are not known"
 
 
 @dataclass(frozen=True)

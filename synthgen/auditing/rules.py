@@ -2,8 +2,8 @@
 
 Each rule answers one question with a status and a reason. The questions are: is commercial use granted, may a model
 learn from the rows, may the rows be shared, does the use stay below a limit on scale, is the region allowed, may a
-tool's output be used, can the terms cover a checkpoint. The verdict has the worst of the statuses. A fact that nobody
-knows gives UNKNOWN for every role and every intended use.
+tool's output be used, can the terms cover a checkpoint. The verdict has the worst of the statuses. A fact that is not
+known gives UNKNOWN for every role and every intended use.
 
 The role of a source decides which rules apply:
 

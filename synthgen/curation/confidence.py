@@ -1,4 +1,4 @@
-"""How sure the teacher was of its own tokens, from its stored distributions (docs/design.md, section Curation).
+"""The teacher's confidence in its own tokens, from its stored distributions (docs/design.md, section Curation).
 
 `stored.confidence` is a column with four measures of each row. A measure is the mean over the T tokens of the
 completion, at temperature 1 and with the prompt that the teacher got:

@@ -1,5 +1,5 @@
 """Workers that exchange messages with the program that started them. A worker runs one function, the worker's main
-function, in a process of its own. The process keeps what the function has opened, such as a model.
+function, in a separate process. The process keeps what the function has opened, such as a model.
 
     worker = cluster.worker(main, task)        # runs main(task, post) somewhere on the cluster
     worker.put(message)                        # the worker receives it with `await post.get()`

@@ -39,7 +39,7 @@ def generate(
     workers: int | None = None,
     ui: UI | None = None,
 ) -> Generation:
-    """Ask the teachers for every row of the recipe that `run`/generated does not have yet.
+    """Generate every row of the recipe that `run`/generated does not have yet.
 
     `fresh` discards existing rows. Rows that `synthgen remove` took out of the run are never made again, even with
     `fresh`. `repair` makes damaged shards again. `retry_failed` makes shards with failures again. Replies that were

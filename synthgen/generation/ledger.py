@@ -1,7 +1,7 @@
 """The ledger: what a run has spent on paid teachers. The ledger lies in RUN/ledger, so it does not depend on the cache.
 
-Each process appends to a file of its own. A line holds the totals of the process: the amount spent, and the amount that
-is reserved for requests that are in flight. Only the last complete line of each file is used. The amount that this line
+Each process appends to its own file. A line holds the totals of the process: the amount spent, and the amount that is
+reserved for requests that are in flight. Only the last complete line of each file is used. The amount that this line
 reserves counts as spent, because the requests of a killed process may have been billed.
 
 Lines are written by a thread. Amounts that arrive while the thread writes become part of the next line, so a thousand

@@ -28,7 +28,7 @@ from synthgen.tables.strategies import STRATEGIES
 class Layout:
     """Describes the files of every shard: a file with rows, and for each teacher named in `speakers` a file with this
     teacher's distributions. `speakers` is empty when no distributions are stored. `teachers` holds the opened teachers,
-    by name. Rows that descend from something `removed` are left out.
+    by name. Rows that were derived from something `removed` are left out.
     """
 
     teachers: casting.Teachers
@@ -77,7 +77,7 @@ class Layout:
 
 
 def _left(rows: Sequence[Row], removed: Removed) -> list[Row]:
-    """The rows that do not descend from anything that was removed. A group is kept or left out as a whole."""
+    """The rows that were not derived from anything that was removed. A group is kept or left out as a whole."""
     records = [row.record for row in rows]
     gone = [removed.has_row(one.id, one.seed_id, one.sources, one.parents) for one in records]
     groups = {one.group_id for one, left_out in zip(records, gone, strict=True) if left_out} - {None}

@@ -77,7 +77,7 @@ class Covered(Section):
 
 
 class Waiver(_Dated):
-    """A decision to go on in spite of findings."""
+    """A decision to continue despite findings."""
 
     name: Annotated[str, Field(min_length=1)]
     """Who decided."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from synthgen.results.audit import Finding, Intent, Measurement, StoredAudit
 from synthgen.tables.audits import AUDITS
 
-NOT_AUDITED = "No audit of these rows was made, so nobody knows what their licenses allow."
+NOT_AUDITED = "No audit of these rows was made, so it is not known what their licenses allow."
 NOT_MEASURED = "Bias was not measured."
 PRIVACY_NOT_MEASURED = "Privacy was not measured."
 NOT_ADVICE = "The audit reports what the texts of licenses state. It is not legal advice."
@@ -151,7 +151,7 @@ def next_steps(audit: StoredAudit) -> list[tuple[str, str]]:
     if any(one.role == _BIAS for one in audit.findings):
         steps.append(("Read the differences that the tests of bias found, and some of the rows behind them.", ""))
     steps += [(f"{one.source}: {'; '.join(one.reasons)}.", "") for one in audit.findings if one.role == _PRIVACY]
-    return steps or [("Nothing is to be done for this use. Another use needs an audit of its own.", "")]
+    return steps or [("Nothing is to be done for this use. Another use needs its own audit.", "")]
 
 
 def _several(count: int, what: str) -> str:

@@ -226,10 +226,10 @@ class Function(Section):
 
 
 class Confidence(Section):
-    """How sure the teacher must have been of its own tokens. Each bound is about a mean over the tokens of a
-    completion, at temperature 1. The scores are `teacher_logprob`, `teacher_probability`, `teacher_entropy_at_least`
-    and `teacher_margin`. docs/design.md says when these scores are known; a row whose score is not known is kept.
-    Without bounds, the scores are stored, and no row is rejected.
+    """How confident the teacher must be in its own tokens. Each bound is about a mean over the tokens of a completion,
+    at temperature 1. The scores are `teacher_logprob`, `teacher_probability`, `teacher_entropy_at_least` and
+    `teacher_margin`. docs/design.md says when these scores are known; a row whose score is not known is kept. Without
+    bounds, the scores are stored, and no row is rejected.
     """
 
     min_logprob: Annotated[float, Field(le=0)] | None = None

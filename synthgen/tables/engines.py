@@ -58,7 +58,7 @@ _VLLM_OURS = {
 
 
 class VllmTeacher(AnyTeacher):
-    """A model that vLLM runs in a process of its own: on one GPU, on all GPUs of the machine, or on the CPU."""
+    """A model that vLLM runs in a separate process: on one GPU, on all GPUs of the machine, or on the CPU."""
 
     engine: Literal["vllm"]
     model: ModelName

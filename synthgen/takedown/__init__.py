@@ -1,1 +1,1 @@
-"""`remove` deletes everything in a run that descends from a source. Generation never makes the deleted rows again."""
+"""`remove` deletes everything in a run that was derived from a source. Generation does not make these rows again."""

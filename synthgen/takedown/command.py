@@ -26,7 +26,7 @@ _REMOVE = "synthgen.takedown.remove:remove"  # imported when it is used, since i
 @click.option("--yes", is_flag=True, help="Do not ask before anything is deleted.")
 @report_errors
 def remove(run: Path, source: str, plan: bool, yes: bool, ui: UI) -> None:
-    """Delete everything that descends from a source, and keep it from coming back.
+    """Delete everything that was derived from a source, and keep it from coming back.
 
     Generated rows, stored distributions, failures and cached replies of the source are deleted. Files that were made
     from the rows and can be made again are deleted too. RUN/removed.jsonl then holds a tombstone, and no command makes

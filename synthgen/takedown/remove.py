@@ -85,7 +85,7 @@ class _Job:
 
 
 def remove(run: str | Path, source: str, *, plan: bool = False) -> Removal:
-    """Delete everything in a run that descends from `source`, and keep it from coming back.
+    """Delete everything in a run that was derived from `source`, and keep it from coming back.
 
     `source` is the id of a seed, the id of a row, or the id of a source as rows state it (a seed file, a data set, a
     template or a model). All rows of a group are removed together. Curated rows, audits, the training cache and the

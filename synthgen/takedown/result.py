@@ -46,7 +46,7 @@ class Removal:
             parts[0] += f" ({c['kept']:,} kept and {c['rejected']:,} rejected by curation)"
         parts += [_number(c["failures"], "failure"), _number(c["replies"], "cached reply")]
         verb = "would remove" if self.planned else "removed"
-        lines = [f"{self.run}: {verb} {self.what} and what descends from it: {', '.join(parts)}"]
+        lines = [f"{self.run}: {verb} {self.what} and what was derived from it: {', '.join(parts)}"]
         if self.made:
             lines.append(f"{'to delete' if self.planned else 'deleted'}, and made again when needed: {_few(self.made)}")
         for student in self.students:

@@ -1,4 +1,4 @@
-"""Finds what the user means by the id of a source, and the rows that descend from it."""
+"""Finds what the user means by the id of a source, and the rows that were derived from it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Selected:
 
 
 def select(folder: Path, removed: Removed, *, generated: bool) -> Selected:
-    """Find the rows of the corpus `folder` that descend from something in `removed`. Rows of one group are removed
+    """Find the rows of the corpus `folder` that were derived from something in `removed`. Rows of one group are removed
     together. The ids of the removed rows are held in memory.
 
     If a teacher `generated` the rows, the rows of a seed that share a reply are removed together too. For example, all

@@ -59,7 +59,7 @@ def test_rows_that_may_not_go_keep_their_reason_and_lose_their_text(tmp_path):
         "only; whether a student inherits these terms is contested",
         "r2": "UNKNOWN for 'x' (generator, nobody-knows): terms 'nobody-knows' are not in the catalog; whether a "
         "student inherits these terms is contested",
-        "r3": "the row names no sources, so nobody knows its licenses",
+        "r3": "the row names no sources, so its licenses are not known",
     }
     for one in rejected.values():
         (verdict,) = one.verdicts

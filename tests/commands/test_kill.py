@@ -84,7 +84,7 @@ OTHERS = {  # other kinds of student, and further targets of a decoder; T5 and B
     },
     "hidden": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {}, "relations": {}}},
     "stored": {"train": {**_FEW, "student": {"kind": "decoder", "config": _SMALL}, "hidden": {"stored": True}}},
-    "api": {"train": _FEW},  # text of a server; the student is a checkpoint with a tokenizer of its own
+    "api": {"train": _FEW},  # text of a server; the student is a checkpoint with its own tokenizer
 }
 TRAINING = {**TRAINED, **OTHERS}
 

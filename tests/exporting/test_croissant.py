@@ -133,7 +133,9 @@ def described(out: Path) -> dict[str, Any]:
 def test_the_description_says_what_the_run_and_its_audit_say(run, tmp_path):
     synthgen.export(run, "croissant", tmp_path / "before")
     found = described(tmp_path / "before")
-    assert found["rai:dataUseCases"] == ["No audit of these rows was made, so nobody knows what their licenses allow."]
+    assert found["rai:dataUseCases"] == [
+        "No audit of these rows was made, so it is not known what their licenses allow."
+    ]
     assert found["rai:dataBiases"] == ["Bias was not measured."]
     assert "license" not in found or found["license"]
     assert "pseudonyms" in found["rai:personalSensitiveInformation"]

@@ -98,7 +98,7 @@ def test_a_search_for_personal_data_is_only_said_if_it_was_made(rules, tests, sa
 
 
 def test_uses_and_bias_without_an_audit_are_unknown():
-    assert facts.uses(about()) == ["No audit of these rows was made, so nobody knows what their licenses allow."]
+    assert facts.uses(about()) == ["No audit of these rows was made, so it is not known what their licenses allow."]
     assert facts.biases(None) == ["Bias was not measured."]
     said = facts.uses(about(audit=audit_of()))
     assert said[:2] == [

@@ -93,7 +93,7 @@ RUNS = [
         "--tokens 8 --vocabulary 400 --width 8 --only jsd",
         r"^\| jsd, dense \| # \| # \| # \| # \| # \| # \| #e?[-+]?# \|$",
     ),
-    ("mutants.py", "--count 1 --rooms confidence --workers 1 --out NEW.jsonl", r"^all \| 1 \| # \| #%$"),
+    ("mutants.py", "--count 1 --areas confidence --workers 1 --out NEW.jsonl", r"^all \| 1 \| # \| #%$"),
     ("near_duplicates.py", "--rows 60 --repeat 1 --tools synthgen 'synthgen exact'", r"^synthgen exact  +#( +#){6}$"),
     ("privacy.py", "DATA/gsm8k --texts 60 --values 3", r"^\| email \| 3 \| 3 \| 100.0% (.|\n)*train.jsonl: 16 rows"),
     ("privacy_of_corpus.py", "--rows 40 --private 10", r"^\| private texts \| # \| # \| # \| 1 \|$"),

@@ -86,7 +86,7 @@ def test_what_decides_nothing_stays(mutants, line):
 
 
 def test_a_mutant_changes_one_place_of_the_source_and_is_a_program(mutants):
-    for one in mutants.sample(mutants.ROOMS, 3, 44):
+    for one in mutants.sample(mutants.AREAS, 3, 44):
         before = (REPOSITORY / one.file).read_bytes()
         after = one.applied(before)
         parts = difflib.SequenceMatcher(None, before.splitlines(), after.splitlines(), autojunk=False).get_opcodes()
@@ -99,22 +99,22 @@ def test_a_mutant_changes_one_place_of_the_source_and_is_a_program(mutants):
 
 
 def test_a_seed_draws_the_same_mutants_evenly(mutants):
-    count = 8 * len(mutants.ROOMS)
-    first = mutants.sample(mutants.ROOMS, 1, count)
-    assert mutants.sample(mutants.ROOMS, 1, count) == first != mutants.sample(mutants.ROOMS, 2, count)
-    assert mutants.sample(mutants.ROOMS, 1, count // 4) == first[: count // 4]
-    assert [one.room for one in first] == [*mutants.ROOMS] * 8
+    count = 8 * len(mutants.AREAS)
+    first = mutants.sample(mutants.AREAS, 1, count)
+    assert mutants.sample(mutants.AREAS, 1, count) == first != mutants.sample(mutants.AREAS, 2, count)
+    assert mutants.sample(mutants.AREAS, 1, count // 4) == first[: count // 4]
+    assert [one.area for one in first] == [*mutants.AREAS] * 8
     assert len({one.key for one in first}) == count
-    seeds = [one for one in first if one.room == "seeds"]
-    assert mutants.sample(["seeds"], 1, 8) == seeds, "other rooms change nothing"
+    seeds = [one for one in first if one.area == "seeds"]
+    assert mutants.sample(["seeds"], 1, 8) == seeds, "other areas change nothing"
 
 
 def test_every_room_has_files_and_tests_that_exist(mutants):
-    files = [file for room in mutants.ROOMS for file in mutants.sources(room)]
+    files = [file for area in mutants.AREAS for file in mutants.sources(area)]
     assert len(set(files)) == len(files) > 60
-    for room, patterns in mutants.ROOMS.items():
-        assert all(list(REPOSITORY.glob(pattern)) for pattern in patterns), room
-        tests = {test for tests in mutants.sources(room).values() for test in tests}
+    for area, patterns in mutants.AREAS.items():
+        assert all(list(REPOSITORY.glob(pattern)) for pattern in patterns), area
+        tests = {test for tests in mutants.sources(area).values() for test in tests}
         assert [test for test in sorted(tests) if not (REPOSITORY / test).is_file()] == []
 
 

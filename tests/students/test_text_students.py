@@ -33,7 +33,7 @@ SHORT = {"batch_size": 4, "max_steps": 3, "save_steps": 2, "learning_rate": 1e-3
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    """The folder of a checkpoint with a tokenizer of its own."""
+    """The folder of a checkpoint with its own tokenizer."""
     return small_teacher(tmp_path_factory.mktemp("student") / "checkpoint", seed=3, merges=MERGES)
 
 

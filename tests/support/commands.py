@@ -1,11 +1,11 @@
-"""Runs commands as a user does, each in a process of its own.
+"""Runs commands as a user does, each in a separate process.
 
     done = cold("synthgen", "plan", recipe)                    # python -m synthgen.cli plan …
     done = warm("synthgen", "generate", recipe, "-o", run)     # in a fork of a process that has already imported torch
 
 A warm command is a real process with its own signals, streams and exit code. A warm command does not spend seconds on
-importing torch and transformers, and measures models in its own process. With `apart=True`, it measures models in
-child processes, as a user's command does. Each of these children imports torch.
+importing torch and transformers, and measures models in its own process. With `apart=True`, it measures models in child
+processes, as a user's command does. Each of these children imports torch.
 
     done = warm("benchmarks/losses.py", "--tokens", 32)        # a program of the repository, as `python FILE` runs it
 """

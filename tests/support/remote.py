@@ -132,7 +132,7 @@ _VARIABLES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 @dataclass
 class Command:
-    """A command that runs in a process of its own. Its output goes to a file."""
+    """A command that runs in a separate process. Its output goes to a file."""
 
     process: multiprocessing.process.BaseProcess
     file: Path

@@ -1,12 +1,12 @@
-"""A server of chat completions for tests and benchmarks, in a process of its own, with the standard library only.
+"""A server of chat completions for tests and benchmarks, in a separate process, with the standard library only.
 
     python tests/support/server.py '{"latency": 0.2}'        prints its port and serves until stdin closes
 
 Without `answers`, the answer to a request depends only on the request's body. Faults depend on the body and on how
-often the server has seen this body. `faults` maps a kind of fault to a probability. `script` is a list of
-[text, [kind, kind, …]]. If the body of a request contains the text of an entry, the request gets the faults of this
-entry one after the other, and then always the last fault. GET /control/stats returns counts of requests, of billed
-tokens and of refusals.
+often the server has seen this body. `faults` maps a kind of fault to a probability. `script` is a list of [text, [kind,
+kind, …]]. If the body of a request contains the text of an entry, the request gets the faults of this entry one after
+the other, and then always the last fault. GET /control/stats returns counts of requests, of billed tokens and of
+refusals.
 """
 
 from __future__ import annotations

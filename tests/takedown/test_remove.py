@@ -1,4 +1,4 @@
-"""`synthgen remove` deletes everything that descends from a source, and no command brings it back."""
+"""`synthgen remove` deletes everything that was derived from a source, and no command brings it back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_nothing_of_the_source_is_left_on_the_disk(plain):
     assert found == {"generated", "curated", "report", "replies"}, places
     output = command("remove", plain.run, "--source", "q1", "--yes")
     assert places_of(SECRET, plain.run, plain.cache) == []
-    assert "removed the seed 'q1' and what descends from it: 1 row generated (1 kept and 0 rejected" in output
+    assert "removed the seed 'q1' and what was derived from it: 1 row generated (1 kept and 0 rejected" in output
     assert "0 failures, 1 cached reply" in output
     assert "not reached: the seed files themselves" in output
 
@@ -140,7 +140,7 @@ def test_a_failure_of_the_source_goes_too(plain):
 
 def test_examples_and_what_was_made_from_them_go(finished, tmp_path, monkeypatch, server):
     """With `self_instruct`, the question of a seed is an example in the prompts of other seeds, so the rows of those
-    seeds descend from this seed too.
+    seeds were derived from this seed too.
     """
     monkeypatch.setenv("LOOPBACK_KEY", KEY)
     templates = {"new": "{% for one in examples %}{{ one.question }} {% endfor %}A new one:"}

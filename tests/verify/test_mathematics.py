@@ -16,7 +16,7 @@ from synthgen.verify import matches, mathematics
 
 pytest.importorskip("math_verify", reason="math-verify is in the extra [curate]")
 
-ENDLESS = "9^{9^{9^{x}}}", "9^{9^{9^{9}}}"  # the second expression makes sympy compute for ever
+ENDLESS = "9^{9^{9^{x}}}", "9^{9^{9^{9}}}"  # the second expression makes sympy compute forever
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,1 +1,1 @@
-"""The vLLM engine as a teacher. vLLM's engine runs in a process of its own."""
+"""The vLLM engine as a teacher. vLLM's engine runs in a separate process."""

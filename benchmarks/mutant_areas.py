@@ -1,4 +1,4 @@
-"""The rooms of `benchmarks/mutants.py`: parts of the source, with the tests that must fail when a line is changed."""
+"""The areas of `benchmarks/mutants.py`: parts of the source, with the tests that must fail when a line is changed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ RESULTS = {
     "reporting/test_report.py": "stored training",
 }
 
-ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
+AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     "verification": {"synthgen/verify/*.py": VERIFY},
     "budget": {
         f"synthgen/generation/{name}.py": (*MONEY, *API, "generation/test_batch.py", "generation/test_batch_money.py")
@@ -251,7 +251,7 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         "synthgen/manifest.py": ("corpus/test_corpus.py", "corpus/test_dataset_card.py", "corpus/test_folder.py"),
     },
     "plans": {
-        # `executor/ray.py` is in no room, because only tests/ray runs tasks, in an environment that has Ray
+        # `executor/ray.py` is in no area, because only tests/ray runs tasks, in an environment that has Ray
         **{
             f"synthgen/executor/{name}.py": ("executor/test_exchange.py", "executor/test_local.py")
             for name in ("__init__", "base", "exchange", "local", "worker")
@@ -328,6 +328,6 @@ ROOMS: dict[str, dict[str, tuple[str, ...]]] = {
         },
     },
 }
-"""Maps each room to its source files, which may be patterns. Each file is mapped to its tests, in the order in which
+"""Maps each area to its source files, which may be patterns. Each file is mapped to its tests, in the order in which
 they run.
 """
