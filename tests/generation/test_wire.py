@@ -1,4 +1,4 @@
-"""Runs against a server that sends malformed replies: which replies become rows, are cached, are paid, or stop the run."""
+"""Runs against a server with malformed replies: which replies become rows, are cached, are paid, or stop the run."""
 
 from __future__ import annotations
 
