@@ -107,3 +107,18 @@ def test_a_model_is_told_not_to_cache_only_if_it_can_be_told():
     for forward in (read, with_cache, with_any):
         model = called(forward=forward, config=SimpleNamespace(use_cache=True))
         assert outputs(model, ids).tolist() == [[4.0, 5.0]]
+
+
+def test_a_card_names_the_origin_of_a_sentence_encoder():
+    teacher = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_hidden_layers=6)))
+    config = SimpleNamespace(hidden_size=32)
+    made = SimpleNamespace(pooling="mean", normalize=True, dense=None, width=64, model=SimpleNamespace(config=config))
+    for student, origin in (
+        (SentenceStudent(layers=[0, 5]), "the teacher's layers [0, 5] and its embeddings"),
+        (SentenceStudent(model="some/encoder"), "the checkpoint some/encoder"),
+        (SentenceStudent(config={"hidden_size": 32}), "random weights, the teacher's config but for hidden_size"),
+    ):
+        assert sentence.describe(student, teacher, made).startswith(origin)
+        assert sentence.describe(student, teacher, made).endswith("; mean pooling, normalized")
+    made.dense = made.model
+    assert sentence.describe(student, teacher, made).endswith("a Dense projection from 32 to 64 numbers is part of it")
