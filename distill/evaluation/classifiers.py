@@ -12,7 +12,7 @@ from distill.cost import MEASURES as COSTS
 from distill.cost import measure, row_of
 from distill.evaluation import timing
 from distill.evaluation.asking import question
-from distill.evaluation.grouped import Scale
+from distill.evaluation.grouped import DIFFERENCE, SHARE, Scale, widened
 from distill.evaluation.lost import AGREEMENT, BASE, NO_REFERENCE, OF_ITSELF, RIGHT, by_role, calibrated, compared
 from distill.evaluation.slices import binned
 from distill.evaluation.subject import Subject
@@ -99,7 +99,7 @@ def _evaluate(
     table["distilled"] |= row_of(measure(run, {"folder": str(folder.resolve()), "texts": texts}))
     agrees = {name: p.argmax(-1) == teacher_RL.argmax(-1) for name, p in probs_RL.items()}
     margin = agrees["distilled"].astype(float) - agrees["majority class"]
-    above = interval(margin, np.ones(len(held_out)), clusters, seed)
+    above = _share(margin, clusters, seed, DIFFERENCE)
     faster = _rate(table["distilled"]) / _rate(table["teacher"]) if has_local_teacher(recipe) else None
     return Evaluation(
         kind=subject.training.kind,
@@ -188,17 +188,27 @@ def _references(held_out: Sequence[HeldOut], labels: list[str]) -> Array:
 
 def _quality(probs_RL: Array, teacher_RL: Array, references_R: Array, clusters: Sequence[str], seed: int) -> Row:
     """Compute agreement with the teacher's choice, accuracy against the reference, and KL(teacher ‖ model)."""
-    ones = np.ones(len(probs_RL))
     choice = probs_RL.argmax(-1)
     agree = (choice == teacher_RL.argmax(-1)).astype(float)
     known = references_R >= 0
     right = (choice == references_R)[known].astype(float)
     kl = (teacher_RL * (np.log(teacher_RL.clip(_FLOOR)) - np.log(probs_RL.clip(_FLOOR)))).sum(-1)
     return {
-        "agreement": interval(agree, ones, clusters, seed),
-        "accuracy": interval(right, ones[known], list(np.array(clusters)[known]), seed) if known.any() else None,
-        "kl": interval(kl, ones, clusters, seed),
+        # the teacher agrees with itself on every text, not only on these
+        "agreement": Interval(1.0, 1.0, 1.0) if probs_RL is teacher_RL else _share(agree, clusters, seed),
+        "accuracy": _share(right, list(np.array(clusters)[known]), seed) if known.any() else None,
+        "kl": interval(kl, np.ones(len(kl)), clusters, seed),
     }
+
+
+def _share(values_R: Array, clusters: Sequence[str], seed: int, bounds: tuple[float, float] = SHARE) -> Interval:
+    """The mean of the values, with its interval. If all values are equal, the interval is not a point; see
+    `distill.evaluation.grouped.widened`.
+    """
+    found = interval(values_R, np.ones(len(values_R)), clusters, seed)
+    value = widened(found, bounds, len(set(clusters)))
+    assert isinstance(value, Interval)
+    return value
 
 
 def _teacher_cost(recipe: Recipe, held_out: Sequence[HeldOut], labels: list[str]) -> Row:

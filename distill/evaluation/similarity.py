@@ -132,7 +132,7 @@ def _quality(vectors: dict[str, torch.Tensor], seed: int) -> tuple[Table, list[C
     values = {name: spearman(similar["teacher"][upper], similar[name][upper]) for name in draws}
     table: Table = {name: {} for name in vectors}
     for name in draws:
-        table[name]["spearman"] = spread(values[name], draws[name])
+        table[name]["spearman"] = _spread(values[name], draws[name], 1)
         if vectors[name].shape == vectors["teacher"].shape:
             near = torch.nn.functional.cosine_similarity(vectors[name], vectors["teacher"], dim=-1)
             table[name]["cosine"] = float(near.mean())
@@ -140,11 +140,20 @@ def _quality(vectors: dict[str, torch.Tensor], seed: int) -> tuple[Table, list[C
         Comparison(
             f"distilled − {other}",
             "spearman",
-            spread(values["distilled"] - values[other], draws["distilled"] - draws[other]),
+            _spread(values["distilled"] - values[other], draws["distilled"] - draws[other], 2),
         )
         for other in ("untrained", "static")
     ]
     return table, comparisons
+
+
+def _spread(value: float, draws: Array, most: float) -> Interval:
+    """The value and its 95% interval. A draw that is not known could be any number from −`most` to `most`, so each end
+    of the interval is the farthest that is possible.
+    """
+    known = ~np.isnan(draws)
+    low, high = (spread(value, np.where(known, draws, end)) for end in (-most, most))
+    return Interval(value, low.low, high.high)
 
 
 def _number(table: Table, model: str, measure: str) -> float:
@@ -179,14 +188,21 @@ def ranks(values: Array) -> Array:
 
 
 def spearman(a: Array, b: Array) -> float:
-    """Return Spearman's ρ: Pearson's correlation of the ranks."""
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+    """Return Spearman's ρ: Pearson's correlation of the ranks. NaN when all values of `a` or of `b` are equal."""
+    return _correlation(ranks(a), ranks(b))
+
+
+def _correlation(a: Array, b: Array) -> float:
+    if not len(a) or not np.ptp(a) or not np.ptp(b):
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Array]:
     """For every model except the teacher, return (RESAMPLES,): the model's ρ in each resample.
 
-    All models get the same draws of texts. A text that was drawn twice is not paired with itself.
+    All models get the same draws of texts. A text that was drawn twice is not paired with itself. The result is NaN for
+    a resample in which all pairs are equally similar, for example because it has only two different texts.
     """
     generator = np.random.default_rng(seed)
     found: dict[str, list[float]] = {name: [] for name in similar if name != "teacher"}
@@ -198,5 +214,5 @@ def bootstrap(similar: dict[str, Array], count: int, seed: int) -> dict[str, Arr
         left, right = left[other], right[other]
         teacher = ranks(similar["teacher"][left, right])
         for name, values in found.items():
-            values.append(float(np.corrcoef(teacher, ranks(similar[name][left, right]))[0, 1]))
+            values.append(_correlation(teacher, ranks(similar[name][left, right])))
     return {name: np.array(values) for name, values in found.items()}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from synthgen.auditing.result import Measurement
 from synthgen.bias.association import Uses, compared
 from synthgen.bias.counterfactual import counterfactual
 from synthgen.bias.groups import Dimension
-from synthgen.bias.rates import Rates, rates
+from synthgen.bias.rates import Rates, detectable, rates
 from synthgen.bias.reading import Facts
 from synthgen.bias.refusals import refusals
 from synthgen.bias.representation import representation
@@ -139,6 +139,27 @@ def test_the_effect_is_a_ratio_of_odds_not_of_shares():
     assert found.effect[0] == pytest.approx(np.log2(odds[0] / inside[0] / (odds[1] / inside[1])))
     many = of_words((9e6, 50e6), (10e6, 100e6), (9e6, 50e6), np.inf)
     assert many.effect[0] == pytest.approx(np.log2(9 / 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+@pytest.mark.parametrize("edge", [2.0, 3.5])
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.8])
+def test_a_detectable_effect_is_found_in_80_of_100(share, edge, margin):
+    """The power in each direction, by the binomial distribution of the uses on the first side."""
+    uses, logit = 3000, special.logit
+    used = np.arange(uses + 1)
+    z = (used / uses - share) / np.sqrt(share * (1 - share) / uses)
+    with np.errstate(divide="ignore"):
+        estimate = (logit(used / uses) - logit(share)) / np.log(2)
+
+    def power(effect: float, sign: int) -> float:
+        found = (sign * z >= edge) & (sign * estimate >= margin)
+        return float(stats.binom.pmf(used, uses, special.expit(logit(share) + sign * effect * np.log(2)))[found].sum())
+
+    [least, never] = detectable(np.array([uses, 1.0]), share, edge, margin)
+    assert min(power(least, 1), power(least, -1)) == pytest.approx(0.8, abs=0.06)
+    assert min(power(0.8 * least, 1), power(0.8 * least, -1)) < 0.65
+    assert never == np.inf, "one use shows nothing"
 
 
 def test_a_word_is_read_at_its_own_place():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from distill.evaluation.distance import Distances, _row
+from distill.evaluation.distance import Distances, _row, unigram
 from distill.evaluation.fidelity import _table
 
 
@@ -22,6 +23,14 @@ def test_the_sums_of_a_row_are_those_of_float64():
     assert nll == pytest.approx(-sum(q[place, token] for place, token in enumerate(tokens)), rel=1e-5)
     assert agreement == sum(p[place].argmax() == q[place].argmax() for place in range(9))
     assert np.isnan(far), "without a stored target, the distance from it is not 0"
+
+
+def test_the_unigram_is_the_smoothed_share_of_each_token(monkeypatch):
+    batches = [np.array([0, 2, 2]), np.array([], np.int64), np.array([2, 3])]
+    monkeypatch.setattr("distill.evaluation.distance.training_tokens", lambda source: iter(batches))
+    found = unigram(Path("corpus"), 6)
+    assert found.exp().tolist() == pytest.approx([2 / 11, 1 / 11, 4 / 11, 2 / 11, 1 / 11, 1 / 11])
+    assert found.dtype == torch.float32
 
 
 def test_rows_without_stored_targets_do_not_bring_the_student_nearer_to_its_targets():

@@ -135,6 +135,9 @@ def test_texts_that_are_too_short_or_too_few_have_no_diversity():
     mute = [""] * 36 + long[36:]
     for entry in diverse({"student": mute, "base": long}, scale(40)):
         assert entry.missing == {"student": "the answers are of 4 groups, and 8 are needed"}
+    for entry in diverse({"student": long, "base": long}, scale(40, each=5)):
+        assert (entry.n, entry.groups, entry.missing) == (40, 8, {}), "8 groups are enough"
+        assert entry.minus_base == Interval(0.0, 0.0, 0.0)
     some = [*long[:30], *["no"] * 10]
     for entry in diverse({"student": some, "base": long}, scale(40)):
         assert (entry.n, entry.groups, entry.missing) == (30, 30, {})
@@ -342,6 +345,30 @@ def test_a_classifier_is_compared_with_the_labels_of_the_seeds():
     assert all(one.missing["base"].startswith("the evaluation of this kind") for one in found.values())
     nothing = _statement({"teacher": teacher, "student": student}, np.full(21, -1), scale(21)).entries
     assert [one.measure for one in nothing if one.student is not None] == ["same label as the teacher"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_table_and_statement_of_a_classifier_say_the_same(seed):
+    """Three students: one that is right about half of the time, one that is always right, and one that never is."""
+    from distill.evaluation.classifiers import _quality, _statement
+
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, 24)
+    teacher = random.dirichlet(np.full(3, 0.1), 24) * 0.1 + np.eye(3)[labels] * 0.9
+    some = np.where(random.random((24, 1)) < 0.5, teacher, np.roll(teacher, 1, -1))
+    for student in (some, teacher * 0.7 + 0.1, np.roll(teacher, 1, -1)):
+        row = _quality(student, teacher, labels, scale(24, 2).groups, 0)
+        entries = _statement({"teacher": teacher, "student": student}, labels, scale(24, 2)).entries
+        found = {one.measure: one.student for one in entries}
+        assert row["accuracy"] == found["answers right"]
+        assert row["agreement"] == found["same label as the teacher"]
+        assert row["accuracy"].mean == (student.argmax(-1) == labels).mean()
+        assert row["accuracy"].low < row["accuracy"].high, "24 texts do not prove that every text is right, or none"
+        divergence = (teacher * np.log(np.maximum(teacher, 1e-9) / np.maximum(student, 1e-9))).sum(-1).mean()
+        assert row["kl"].mean == pytest.approx(divergence)
+    itself = _quality(teacher, teacher, labels, scale(24, 2).groups, 0)
+    assert itself["agreement"] == Interval(1.0, 1.0, 1.0), "a teacher agrees with itself"
+    assert itself["accuracy"].low == pytest.approx(0.025 ** (1 / 12))
 
 
 def test_calibration_without_a_known_answer():

@@ -271,6 +271,20 @@ def test_a_private_file_without_texts_is_said(tmp_path):
         assert audited(one, private=[str(path)], deny=["private_texts"]).status == "UNKNOWN"
 
 
+def test_a_private_file_that_was_searched_in_full_is_free_of_copies(tmp_path):
+    """The rows copy nothing from the only private file, and no text of the file is too short for the search."""
+    one = made(tmp_path, [row("Fine.", 0)], {"tests": [{"id": "s0", "q": "x"}]})
+    (tmp_path / "memo.jsonl").write_text(json.dumps({"text": PRIVATE}) + "\n")
+    result = audited(one, private=[str(tmp_path / "memo.jsonl")], deny=["private_texts"])
+    assert (result.status, result.findings) == ("ALLOW", ())
+    found = [each for each in result.measurements if each.name.startswith("private texts")]
+    assert [(each.name, each.outcome) for each in found] == [("private texts of memo.jsonl", "absent")]
+    assert "1 text searched" in found[0].note
+    assert "not searched" not in found[0].note
+    nothing = audited(one).measurements
+    assert [each.outcome for each in nothing if each.name == "private texts"] == ["not measurable"]
+
+
 def test_a_private_source_that_changed_since_the_run_is_not_known_to_be_free_of_copies(tmp_path):
     """Otherwise a text that was copied could be deleted from the source, and `deny` would not find it."""
     ours = [{"id": "p", "q": PRIVATE}, {"id": "q", "q": "another text of the same private source, for the test"}]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.students import decoder, sentence
-from distill.students.layers import _refusal, config_of, from_layers
+from distill.students.layers import _refusal, config_of, from_layers, outputs
 from distill.students.skipping import _in_float32
 from synthgen.tables.students import DecoderStudent, SentenceStudent
 
@@ -88,3 +88,37 @@ def test_without_layers_in_the_recipe_half_or_six_layers_are_kept():
         assert sentence.layers_of(SentenceStudent(layers=[0]), teacher) == [0]
     assert decoder.layers_of(DecoderStudent(), 6) == [0, 1, 2, 3, 4, 5]
     assert decoder.layers_of(DecoderStudent(), 11) == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_model_is_told_not_to_cache_only_if_it_can_be_told():
+    def read(input_ids, attention_mask):
+        return SimpleNamespace(last_hidden_state=input_ids + attention_mask)
+
+    def with_cache(input_ids, attention_mask, use_cache=True):
+        assert not use_cache
+        return read(input_ids, attention_mask)
+
+    def with_any(input_ids, attention_mask, **more):
+        assert more == {"use_cache": False}
+        return read(input_ids, attention_mask)
+
+    ids = torch.tensor([[3, 4]])
+    called = type("Model", (SimpleNamespace,), {"__call__": lambda self, **given: self.forward(**given)})
+    for forward in (read, with_cache, with_any):
+        model = called(forward=forward, config=SimpleNamespace(use_cache=True))
+        assert outputs(model, ids).tolist() == [[4.0, 5.0]]
+
+
+def test_a_card_names_the_origin_of_a_sentence_encoder():
+    teacher = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_hidden_layers=6)))
+    config = SimpleNamespace(hidden_size=32)
+    made = SimpleNamespace(pooling="mean", normalize=True, dense=None, width=64, model=SimpleNamespace(config=config))
+    for student, origin in (
+        (SentenceStudent(layers=[0, 5]), "the teacher's layers [0, 5] and its embeddings"),
+        (SentenceStudent(model="some/encoder"), "the checkpoint some/encoder"),
+        (SentenceStudent(config={"hidden_size": 32}), "random weights, the teacher's config but for hidden_size"),
+    ):
+        assert sentence.describe(student, teacher, made).startswith(origin)
+        assert sentence.describe(student, teacher, made).endswith("; mean pooling, normalized")
+    made.dense = made.model
+    assert sentence.describe(student, teacher, made).endswith("a Dense projection from 32 to 64 numbers is part of it")

@@ -23,7 +23,7 @@ import distill
 import distill.cli
 import synthgen
 from distill.card import write_model_card
-from distill.evaluation.similarity import bootstrap, cosines, ranks, spearman
+from distill.evaluation.similarity import _quality, bootstrap, cosines, ranks, spearman
 from distill.students.sentence import FromVectors, Sentence, sentence
 from synthgen import corpus
 from synthgen.errors import RecipeError, TeacherError, UserError
@@ -323,6 +323,22 @@ def test_a_text_is_no_pair_with_itself():
     draws = bootstrap(similar, 12, 0)["other"]
     upper = np.triu_indices(12, 1)
     assert abs(float(np.mean(draws)) - spearman(similar["teacher"][upper], similar["other"][upper])) < 0.1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [3, 4, 6, 8])
+def test_few_texts_have_wide_intervals(count):
+    """A resample that has fewer than three different texts has no order of pairs, so its correlation is not known."""
+    random = torch.Generator().manual_seed(count)
+    names = ("teacher", "static", "untrained", "distilled")
+    table, comparisons = _quality({name: torch.randn(count, 5, generator=random) for name in names}, 0)
+    for found, least in [
+        *((table[name]["spearman"], -1.0) for name in names[1:]),
+        *((one.difference, -2.0) for one in comparisons),
+    ]:
+        assert least <= found.low <= found.mean <= found.high <= -least
+        if count == 3:
+            assert (found.low, found.high) == (least, -least), "three texts prove nothing"
 
 
 # Errors

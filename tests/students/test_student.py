@@ -377,6 +377,21 @@ def test_labels_in_another_order_are_compared_by_name(sorted_texts, tmp_path, mo
         evaluate_mlp(Subject(recipe, training, run / "curated", tmp_path, None, UI(quiet=True)))
 
 
+def test_a_student_that_gives_one_label_is_not_known_to_equal_the_majority_class(sorted_texts, tmp_path, monkeypatch):
+    """On these texts it equals the majority class exactly. Other texts could show a difference."""
+    monkeypatch.setattr("distill.evaluation.classifiers.has_local_teacher", lambda recipe: False)
+    recipe, run = sorted_texts
+    held_out = [r for r, _ in rows(run / "curated", "test")]
+    most = np.bincount([int(np.argmax(r.label_probs)) for r in held_out]).argmax()
+    count = len(TOPICS)
+    nothing = [np.zeros(shape, np.float32) for shape in ((8, 2), (2,), (2, count))]
+    Classifier(list(TOPICS), *nothing, np.eye(count, dtype=np.float32)[most]).save(tmp_path)
+    training = SimpleNamespace(kind="classifier", learned_from="")
+    found = evaluate_mlp(Subject(recipe, training, run / "curated", tmp_path, None, UI(quiet=True)))
+    [against] = [one.difference for one in found.comparisons]
+    assert against.low < against.mean == 0.0 < against.high
+
+
 def test_numpy_and_torch_predict_the_same(sorted_texts):
     """The NumPy classifier is compared with the torch modules that it was trained with."""
     recipe, run = sorted_texts
@@ -395,7 +410,7 @@ def test_numpy_and_torch_predict_the_same(sorted_texts):
 
 
 def test_features_have_unit_length_and_stay_in_their_buckets():
-    for text in ("refund my payment", "a a a a", "ÄÖÜ, 123!"):
+    for text in ("refund my payment", "a a a a", "ÄÖÜ, 123!", "a", "?a?"):
         ids, weights = features(text, 97)
         assert ids.max() < 97
         assert len(set(ids.tolist())) == len(ids)

@@ -90,6 +90,7 @@ def test_an_answer_that_ends_inside_the_reasoning_is_not_complete(text):
         "Close it with `</think>`.",
         "Models emit <think>reasoning</think> blocks before the answer.",
         '{"text": "<think>a</think>b", "x": 1}',
+        "a<think>b</think>c",
         "The closing tag is </think>\nIt comes after the reasoning.",
         "```python\nend = f\"{m['content']}<|im_end|>\\n\"\n```\nThat is the line.",
         "The prompt format is:\n\n[INST] question [/INST]",
