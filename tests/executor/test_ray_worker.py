@@ -7,16 +7,18 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
 from concurrent.futures import Future
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from synthgen import durable
+from synthgen import durable, version
 from synthgen.errors import UserError
 from synthgen.executor import ray
 from synthgen.executor.messages import WorkerDied
@@ -149,6 +151,87 @@ def test_a_worker_with_other_code_does_nothing(monkeypatch):
         done, error = pickle.loads(await actor.pull())
         assert not done
         assert "has another version of synthgen than this command" in error.message
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "says"),
+    [
+        ("numpy", "0.1", r"has numpy \d\S+, not 0\.1$"),
+        ("math-verify", None, "has math-verify 0.9.0, not none$"),
+        ("torch", "1.0", None),  # a package that only one of them has
+        ("eldc", None, None),
+    ],
+)
+def test_a_node_with_another_version_of_a_package_is_refused(monkeypatch, name, theirs, says):
+    """Other rows would come from it silently. The head of a cluster may lack the packages of the other nodes."""
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    here = {**version.packages(), "math-verify": "0.9.0", "eldc": "0.4.0"}
+    here.pop("torch", None)
+    monkeypatch.setattr(version, "packages", lambda: here)
+    there = {key: value for key, value in here.items() if key != name} | ({name: theirs} if theirs else {})
+    refused = _begin(_home()._replace(packages=there))
+    if says is None:
+        assert refused is None
+        return
+    done, error = pickle.loads(refused)
+    assert not done
+    assert re.search(says, error.message)
+    assert error.hint == "install the same version on every node"
+
+
+def test_builds_of_a_package_are_one_version(monkeypatch):
+    def known(name: str) -> str:
+        if name != "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "2.8.0+cpu"
+
+    monkeypatch.setattr(metadata, "version", known)
+    assert version.packages.__wrapped__() == {"torch": "2.8.0"}
+
+
+def test_a_lost_connection_is_said_also_when_the_next_call_finds_it():
+    """Ray's client raises the error at the call, not in the future."""
+
+    def pull() -> Future:
+        raise ConnectionError("the server is gone")
+
+    def push(messages: bytes) -> None:
+        raise ConnectionError("the server is gone")
+
+    async def talk() -> None:
+        printed = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: printed.append(context))
+        worker = RayWorker(pull, push, lambda: None, (Died, Raised))
+        worker.put("a")
+        with pytest.raises(UserError, match="the connection to the Ray cluster was lost: the server is gone"):
+            await worker.get()
+        await asyncio.sleep(0)
+        assert printed == []
+
+    asyncio.run(talk())
+
+
+class Panic(BaseException):
+    """As packages that are written in Rust raise it."""
+
+
+async def panics(task: str, post) -> None:
+    await asyncio.sleep(0)
+    raise Panic("index out of range")
+
+
+def test_a_worker_that_fails_without_an_exception_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    async def talk() -> None:
+        actor = _Actor(_home(), pickle.dumps((panics, "")))
+        done, error = pickle.loads(await asyncio.wait_for(actor.pull(), 5))
+        assert not done
+        assert (type(error), str(error)) == (RuntimeError, "Panic: index out of range")
 
     asyncio.run(talk())
 
