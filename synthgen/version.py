@@ -11,10 +11,10 @@ from pathlib import Path
 
 from synthgen import durable
 
-_PACKAGES = """
-eldc jinja2 jsonschema latex2sympy2-extended llguidance math-verify numba numpy pandas pyarrow sympy tokenizers torch
-transformers
-""".split()
+_PACKAGES = (
+    "eldc", "jinja2", "jsonschema", "latex2sympy2-extended", "llguidance", "math-verify", "numba", "numpy",
+    "pandas", "pyarrow", "sympy", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 _REPLACED = "math-verify"  # without this package, answers are compared otherwise, and no error says so
 
 

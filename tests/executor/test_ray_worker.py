@@ -284,3 +284,32 @@ def test_without_ray_its_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
     assert ray._ray() is sys.modules["ray"]
     assert os.environ.pop("RAY_USAGE_STATS_ENABLED") == "0"
+
+
+def test_what_the_executor_asks_of_ray():
+    log: list[object] = []
+
+    def remote(**options: object):
+        log.append(options)
+        return lambda kind: SimpleNamespace(remote=lambda *values: SimpleNamespace(push=SimpleNamespace(remote=None)))
+
+    executor = object.__new__(ray.RayExecutor)
+    errors = SimpleNamespace(RayError=Died, RayTaskError=Raised)
+    executor._ray = SimpleNamespace(
+        is_initialized=lambda: True, remote=remote, kill=lambda actor: log.append("kill"), exceptions=errors,
+        shutdown=lambda: log.append("shutdown"),
+    )  # fmt: skip
+    executor._workers, executor.cores, executor.gpus, executor._own = None, 12, 8, True
+    assert (executor.room(), executor.room(2), executor.room(16)) == (12, 4, 1)
+    worker = executor.worker(echoes, "", gpus=2)
+    assert (log[0]["num_cpus"], log[0]["num_gpus"], log[0]["max_restarts"]) == (1, 2, 0)
+    worker.close()
+    with executor:
+        pass
+    assert log[1:] == ["kill", "shutdown"]
+    executor._workers, executor._own = 3, False
+    assert (executor.room(), executor.room(2)) == (3, 3)
+    executor.close()
+    assert log[1:] == ["kill", "shutdown"]
+    executor._ray.is_initialized = lambda: False
+    worker.close()  # the connection is lost, so the actor ends by itself

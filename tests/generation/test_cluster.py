@@ -195,6 +195,16 @@ def test_one_pace_for_all_workers(place, server, monkeypatch):
     assert stats["statuses"] == {"ok": SEEDS}, stats["statuses"]
 
 
+def test_a_node_with_other_templates_is_refused(place, server, monkeypatch):
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+    monkeypatch.setattr(
+        cluster, "worker", lambda main, task, **more: start(main, replace(task, prompt="other"), **more)
+    )
+    with pytest.raises(UserError, match="the templates are not those that the command has read"):
+        synthgen.generate(recipe(place, server), place / "run", executor="ray", workers=3)
+
+
 def test_a_node_with_other_seeds_is_refused(place, server, monkeypatch):
     asked = recipe(place, server)
     cluster = on(monkeypatch, NearCluster(1))
