@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from synthgen.errors import UserError
 from synthgen.generation import sharing
+from synthgen.generation.away import Ready
 from synthgen.generation.sharing import SharingCrew
 from synthgen.teachers.base import Refused
 
@@ -20,6 +22,9 @@ class Keeps:
 
     def put(self, message: object) -> None:
         self.got.append(message)
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def crew_of(count: int, shards: int) -> SharingCrew:
@@ -87,3 +92,43 @@ def test_shards_are_opened_one_by_one_while_memory_allows(monkeypatch):
     member.held = sharing._HELD_BYTES
     crew._open()
     assert list(member.open) == ["s2"], "a worker without a shard always gets one"
+
+
+def test_only_deaths_at_work_and_while_teachers_are_opened_are_counted(monkeypatch):
+    monkeypatch.setattr(SharingCrew, "_attend", lambda crew, member: None)
+    crew = crew_of(1, 0)
+    crew._news = SimpleNamespace(set=lambda: None)
+    for _ in range(9):
+        crew.lost(crew.members[0], "gone")
+        assert crew.deaths.pop("", 0) == 0, "a worker without a shard died"
+        crew.hear(crew.members[0], Ready({}))
+    for round in (1, 2):
+        for _ in range(4):  # one fewer than ends the run
+            crew.members[0].ready = False
+            crew.lost(crew.members[0], "gone")
+        assert crew.deaths[""] == 4
+        crew.hear(crew.members[0], Ready({}))
+        assert (crew.error, crew.deaths[""]) == (None, 0), round
+
+
+def test_the_shards_of_a_worker_that_died_are_next_in_their_order(monkeypatch):
+    monkeypatch.setattr(SharingCrew, "_attend", lambda crew, member: None)
+    crew = crew_of(2, 3)
+    first, other = crew.members
+    crew.assign(first)
+    crew.assign(first)
+    crew.lost(first, "gone")
+    assert list(other.open) == ["s0"], "another worker begins at once"
+    assert [shard.name for shard in crew.plan] == ["s1", "s2"]
+
+
+def test_an_error_ends_a_request_for_which_there_is_no_worker():
+    async def talk() -> None:
+        crew = crew_of(1, 0)
+        crew._news = asyncio.Event()
+        crew.members[0].ready = False
+        crew.fail(UserError("no node has room"))
+        with pytest.raises(UserError, match="no node has room"):
+            await asyncio.wait_for(crew.sent(lambda number: number), 5)
+
+    asyncio.run(talk())
