@@ -313,3 +313,24 @@ def test_what_the_executor_asks_of_ray():
     assert log[1:] == ["kill", "shutdown"]
     executor._ray.is_initialized = lambda: False
     worker.close()  # the connection is lost, so the actor ends by itself
+
+
+def test_tasks_whose_results_nobody_needs_are_ended_at_once():
+    sent, canceled, most = [], [], []
+
+    def wait(running: list, **more: object) -> tuple[list, list]:
+        most.append(len(running))
+        return running[:1], running[1:]
+
+    executor = object.__new__(ray.RayExecutor)
+    executor._ray = SimpleNamespace(
+        is_initialized=lambda: True, wait=wait, exceptions=SimpleNamespace(RayError=Died),
+        get=lambda reference: pickle.dumps((False, UserError("it failed"))),
+        cancel=lambda reference, force: canceled.append((reference, force)),
+    )  # fmt: skip
+    executor._most, executor.services = 3, None
+    executor._call = SimpleNamespace(remote=lambda *values: sent.append(values) or len(sent))
+    with pytest.raises(UserError, match="it failed"):
+        list(executor.map(_reach, range(9)))
+    assert most == [3]
+    assert canceled == [(1, True), (2, True), (3, True)]
