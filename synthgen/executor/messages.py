@@ -53,13 +53,15 @@ class Post:
 
     async def run(self, message: bytes) -> None:
         """Run the pickled (main function, task). If the main function raises an error, the error is sent after all
-        earlier messages.
+        earlier messages. Packages that are written in Rust raise errors that are no `Exception`.
         """
         try:
             main, task = pickle.loads(message)
             await main(task, self)
-        except Exception as error:
-            self._error = error
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._error = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
             self._news.set()
 
     async def sent(self) -> bytes:

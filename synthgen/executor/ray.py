@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,13 +24,12 @@ from types import ModuleType, TracebackType
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from synthgen import durable
+from synthgen import durable, version
 from synthgen.errors import UserError
 from synthgen.executor.base import Services, checked, exchange_by
 from synthgen.executor.exchange import Partition
 from synthgen.executor.messages import Main, Post, WorkerDied
 from synthgen.executor.worker import answer, failed
-from synthgen.version import code
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -190,13 +189,13 @@ class RayWorker:
 
     async def get(self) -> list[object]:
         """See `synthgen.executor.messages.Worker`."""
-        if self._coming is None:
-            self._coming = self._pull()
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        # The future itself is not awaited, because Ray prints a traceback when it completes a canceled future.
-        self._coming.add_done_callback(lambda _: _tell(loop, arrived))
-        await arrived.wait()
         try:
+            if self._coming is None:
+                self._coming = self._pull()
+            # The future itself is not awaited, because Ray prints a traceback when it completes a canceled future.
+            self._coming.add_done_callback(lambda _: _tell(loop, arrived))
+            await arrived.wait()
             answered = self._coming.result()
         except self._raised:  # this package's code raised an error; the actor is not dead
             raise
@@ -212,7 +211,9 @@ class RayWorker:
 
     def _push(self) -> None:
         messages, self._waiting = self._waiting, []
-        self._send(pickle.dumps(messages))
+        content = pickle.dumps(messages)
+        with suppress(ConnectionError, self._died):  # `get` raises the error
+            self._send(content)
 
 
 class _Actor:
@@ -253,33 +254,34 @@ def _tell(loop: asyncio.AbstractEventLoop, arrived: asyncio.Event) -> None:
 
 
 class _Home(NamedTuple):
-    """What a process of the cluster must know about the program that started it: where it finds modules, and the hash
-    of its code.
+    """What a process of the cluster must know about the program that started it: where it finds modules, the hash of
+    its code, and the versions of its packages.
     """
 
     path: list[str]
     code: str
+    packages: Mapping[str, str]
 
 
 def _home() -> _Home:
     # an empty entry of sys.path is the current folder
-    return _Home([os.path.abspath(part) for part in sys.path], code())  # noqa: PTH100
+    path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100
+    return _Home(path, version.code(), version.packages())
 
 
 def _begin(home: _Home) -> bytes | None:
     """Prepare a process of the cluster. It finds the same modules as the program that started it, and its temporary
-    files have names of their own. If the process has another version of this package, returns the pickled error.
+    files have names of their own. If the process has another version of this package, or of a package that may decide
+    what a row says, returns the pickled error.
     """
     sys.path += [part for part in home.path if part not in sys.path]
     durable.attempt(os.urandom(4).hex())
-    if code() == home.code:
+    other = "another version of synthgen than this command"
+    if version.code() == home.code:
+        other = version.differing(home.packages)
+    if not other:
         return None
-    return failed(
-        UserError(
-            f"the node {socket.gethostname()} has another version of synthgen than this command",
-            "install the same version on every node",
-        )
-    )
+    return failed(UserError(f"the node {socket.gethostname()} has {other}", "install the same version on every node"))
 
 
 def _reason(error: Exception) -> str:

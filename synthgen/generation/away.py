@@ -36,7 +36,7 @@ from synthgen.generation.rounds import Failure, Outcome
 from synthgen.generation.shards import Layout
 from synthgen.generation.work import Item
 from synthgen.recipe import Recipe
-from synthgen.removed import read_removed
+from synthgen.removed import Removed
 from synthgen.requests import Request
 from synthgen.teachers.base import Call, Identity, Refused, RemoteTeacher, Reply
 from synthgen.ui import UI, Progress
@@ -49,7 +49,8 @@ _VISIBLE = 60.0
 class Task:
     """What a worker gets when it starts. `folder` is the path of RUN/generated. `seeds` and `prompt` are hashes of the
     seeds and the templates, and `recordings` are the hashes of the files of recorded replies, by path. The worker
-    refuses to work when what it reads has other hashes.
+    refuses to work when what it reads has other hashes. `removed` is what was removed from the run. The worker does not
+    read it, because its node may see the file of the removals later.
     """
 
     recipe: Recipe
@@ -57,6 +58,7 @@ class Task:
     seeds: str
     prompt: str
     recordings: Mapping[str, str]
+    removed: Removed
 
 
 class Begun(NamedTuple):
@@ -201,7 +203,7 @@ def _open(task: Task, opened: ExitStack) -> _Opened:
     started the worker.
     """
     recipe, folder = task.recipe, task.folder
-    inputs = replace(read_inputs(recipe), removed=read_removed(folder.parent))
+    inputs = replace(read_inputs(recipe), removed=task.removed)
     for what, ours, theirs in (
         ("seeds", inputs.seeds.fingerprint, task.seeds),
         ("templates", inputs.prompt.version, task.prompt),
@@ -294,7 +296,7 @@ class _Sharing:
 
     def take(self, message: object) -> None:
         """Handle a message. Raises the error of an earlier message, such as that of a shard that cannot be written."""
-        if isinstance(message, Exception):
+        if isinstance(message, BaseException):
             raise message
         if isinstance(message, Replied):
             filling, item, go_on = self.items.pop(message.number)

@@ -75,7 +75,8 @@ def open_away(inputs: Inputs, folder: Path, executor: str, workers: int | None, 
     shards = len(plan_shards(inputs.jobs().counts, recipe.generate.shard_size))
     shared = is_shared(recipe)
     refuse_mixed(recipe)
-    task = Task(recipe, folder.absolute(), inputs.seeds.fingerprint, inputs.prompt.version, recordings(recipe))
+    hashes = inputs.seeds.fingerprint, inputs.prompt.version, recordings(recipe)
+    task = Task(recipe, folder.absolute(), *hashes, inputs.removed)
     if shared:
         teachers = open_all(recipe, opened)
         casting.refuse_incapable(recipe, teachers)

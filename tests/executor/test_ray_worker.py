@@ -7,16 +7,18 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
 from concurrent.futures import Future
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from synthgen import durable
+from synthgen import durable, version
 from synthgen.errors import UserError
 from synthgen.executor import ray
 from synthgen.executor.messages import WorkerDied
@@ -153,6 +155,87 @@ def test_a_worker_with_other_code_does_nothing(monkeypatch):
     asyncio.run(talk())
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "says"),
+    [
+        ("numpy", "0.1", r"has numpy \d\S+, not 0\.1$"),
+        ("math-verify", None, "has math-verify 0.9.0, not none$"),
+        ("torch", "1.0", None),  # a package that only one of them has
+        ("eldc", None, None),
+    ],
+)
+def test_a_node_with_another_version_of_a_package_is_refused(monkeypatch, name, theirs, says):
+    """Other rows would come from it silently. The head of a cluster may lack the packages of the other nodes."""
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    here = {**version.packages(), "math-verify": "0.9.0", "eldc": "0.4.0"}
+    here.pop("torch", None)
+    monkeypatch.setattr(version, "packages", lambda: here)
+    there = {key: value for key, value in here.items() if key != name} | ({name: theirs} if theirs else {})
+    refused = _begin(_home()._replace(packages=there))
+    if says is None:
+        assert refused is None
+        return
+    done, error = pickle.loads(refused)
+    assert not done
+    assert re.search(says, error.message)
+    assert error.hint == "install the same version on every node"
+
+
+def test_builds_of_a_package_are_one_version(monkeypatch):
+    def known(name: str) -> str:
+        if name != "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "2.8.0+cpu"
+
+    monkeypatch.setattr(metadata, "version", known)
+    assert version.packages.__wrapped__() == {"torch": "2.8.0"}
+
+
+def test_a_lost_connection_is_said_also_when_the_next_call_finds_it():
+    """Ray's client raises the error at the call, not in the future."""
+
+    def pull() -> Future:
+        raise ConnectionError("the server is gone")
+
+    def push(messages: bytes) -> None:
+        raise ConnectionError("the server is gone")
+
+    async def talk() -> None:
+        printed = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: printed.append(context))
+        worker = RayWorker(pull, push, lambda: None, (Died, Raised))
+        worker.put("a")
+        with pytest.raises(UserError, match="the connection to the Ray cluster was lost: the server is gone"):
+            await worker.get()
+        await asyncio.sleep(0)
+        assert printed == []
+
+    asyncio.run(talk())
+
+
+class Panic(BaseException):
+    """As packages that are written in Rust raise it."""
+
+
+async def panics(task: str, post) -> None:
+    await asyncio.sleep(0)
+    raise Panic("index out of range")
+
+
+def test_a_worker_that_fails_without_an_exception_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(durable, "_attempt", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    async def talk() -> None:
+        actor = _Actor(_home(), pickle.dumps((panics, "")))
+        done, error = pickle.loads(await asyncio.wait_for(actor.pull(), 5))
+        assert not done
+        assert (type(error), str(error)) == (RuntimeError, "Panic: index out of range")
+
+    asyncio.run(talk())
+
+
 def test_a_cluster_that_was_not_ready_is_started_once_more(monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
     for errors, calls in ((0, ["init"]), (1, ["init", "shutdown", "init"]), (2, ["init", "shutdown", "init"])):
@@ -201,3 +284,53 @@ def test_without_ray_its_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
     assert ray._ray() is sys.modules["ray"]
     assert os.environ.pop("RAY_USAGE_STATS_ENABLED") == "0"
+
+
+def test_what_the_executor_asks_of_ray():
+    log: list[object] = []
+
+    def remote(**options: object):
+        log.append(options)
+        return lambda kind: SimpleNamespace(remote=lambda *values: SimpleNamespace(push=SimpleNamespace(remote=None)))
+
+    executor = object.__new__(ray.RayExecutor)
+    errors = SimpleNamespace(RayError=Died, RayTaskError=Raised)
+    executor._ray = SimpleNamespace(
+        is_initialized=lambda: True, remote=remote, kill=lambda actor: log.append("kill"), exceptions=errors,
+        shutdown=lambda: log.append("shutdown"),
+    )  # fmt: skip
+    executor._workers, executor.cores, executor.gpus, executor._own = None, 12, 8, True
+    assert (executor.room(), executor.room(2), executor.room(16)) == (12, 4, 1)
+    worker = executor.worker(echoes, "", gpus=2)
+    assert (log[0]["num_cpus"], log[0]["num_gpus"], log[0]["max_restarts"]) == (1, 2, 0)
+    worker.close()
+    with executor:
+        pass
+    assert log[1:] == ["kill", "shutdown"]
+    executor._workers, executor._own = 3, False
+    assert (executor.room(), executor.room(2)) == (3, 3)
+    executor.close()
+    assert log[1:] == ["kill", "shutdown"]
+    executor._ray.is_initialized = lambda: False
+    worker.close()  # the connection is lost, so the actor ends by itself
+
+
+def test_tasks_whose_results_nobody_needs_are_ended_at_once():
+    sent, canceled, most = [], [], []
+
+    def wait(running: list, **more: object) -> tuple[list, list]:
+        most.append(len(running))
+        return running[:1], running[1:]
+
+    executor = object.__new__(ray.RayExecutor)
+    executor._ray = SimpleNamespace(
+        is_initialized=lambda: True, wait=wait, exceptions=SimpleNamespace(RayError=Died),
+        get=lambda reference: pickle.dumps((False, UserError("it failed"))),
+        cancel=lambda reference, force: canceled.append((reference, force)),
+    )  # fmt: skip
+    executor._most, executor.services = 3, None
+    executor._call = SimpleNamespace(remote=lambda *values: sent.append(values) or len(sent))
+    with pytest.raises(UserError, match="it failed"):
+        list(executor.map(_reach, range(9)))
+    assert most == [3]
+    assert canceled == [(1, True), (2, True), (3, True)]

@@ -25,6 +25,7 @@ from synthgen.generation.away import Done, Sent
 from synthgen.generation.ledger import spent
 from synthgen.generation.shards import Layout
 from synthgen.generation.work import BudgetReached
+from synthgen.removed import NOTHING, Tombstone, write_tombstone
 from synthgen.tables.engines import TeacherSection
 
 SEEDS, LIMIT = 48, 8
@@ -194,6 +195,16 @@ def test_one_pace_for_all_workers(place, server, monkeypatch):
     assert stats["statuses"] == {"ok": SEEDS}, stats["statuses"]
 
 
+def test_a_node_with_other_templates_is_refused(place, server, monkeypatch):
+    cluster = on(monkeypatch, NearCluster(1))
+    start = cluster.worker
+    monkeypatch.setattr(
+        cluster, "worker", lambda main, task, **more: start(main, replace(task, prompt="other"), **more)
+    )
+    with pytest.raises(UserError, match="the templates are not those that the command has read"):
+        synthgen.generate(recipe(place, server), place / "run", executor="ray", workers=3)
+
+
 def test_a_node_with_other_seeds_is_refused(place, server, monkeypatch):
     asked = recipe(place, server)
     cluster = on(monkeypatch, NearCluster(1))
@@ -221,6 +232,30 @@ def test_a_node_that_does_not_see_the_folder_of_the_run_ends_the_command_soon(pl
     with pytest.raises(UserError, match="is not visible on every node of the cluster"):
         synthgen.generate(asked, place / "run", executor="ray")
     assert server.stats()["paid"] == (SEEDS if left else 0)
+
+
+def test_what_was_removed_is_not_made_again_on_a_node_that_does_not_see_the_removal_yet(place, server, monkeypatch):
+    asked = recipe(place, server)
+    synthgen.generate(asked, place / "run")
+    shutil.rmtree(place / "run" / "generated")
+    write_tombstone(place / "run", Tombstone("q7", "2026-11-30", seeds=("q7",)))
+    monkeypatch.setattr("synthgen.generation.away.read_removed", lambda run: NOTHING, raising=False)
+    on(monkeypatch, NearCluster(2))
+    assert synthgen.generate(asked, place / "run", executor="ray").counts["rows"] == SEEDS - 1
+
+
+class Panic(BaseException):
+    """As packages that are written in Rust raise it."""
+
+
+def test_a_shard_that_fails_without_an_exception_ends_the_run(place, server, monkeypatch):
+    def panics(*values):
+        raise Panic("index out of range")
+
+    monkeypatch.setattr("synthgen.generation.away._Sharing._hand_out", panics)
+    on(monkeypatch, NearCluster(1))
+    with pytest.raises(RuntimeError, match="Panic: index out of range"):
+        synthgen.generate(recipe(place, server), place / "run", executor="ray")
 
 
 def test_an_error_of_a_node_says_so(place, server, monkeypatch):

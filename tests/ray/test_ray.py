@@ -128,7 +128,7 @@ def test_a_task_that_kills_every_worker_is_an_error(executor):
 
 
 def test_a_node_with_another_version_of_this_package_is_refused(executor, monkeypatch):
-    monkeypatch.setattr(module, "code", lambda: "the hash of another version")
+    monkeypatch.setattr(module.version, "code", lambda: "the hash of another version")
     with pytest.raises(UserError, match="has another version of synthgen than this command"):
         list(executor.map(squared, range(3)))
     worker = executor.worker(alone, None)
