@@ -98,8 +98,8 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = self.failed = self.made_tokens = self.resumed = 0
-        self.live_parts: list[str] = []
-        self.spent_before: float | None = None
+        self.flight = ""
+        self.spent: float | None = None
         self.began = time.monotonic()
 
     def advance(self, count: int, *, failed: int = 0, resumed: bool = False) -> None:
@@ -122,14 +122,19 @@ class Progress:
         requests are sent, and the dollars spent.
         """
         flight = f"{in_flight}/{limit} in flight" + (f" (idle: {idle})" if idle and in_flight < limit else "")
-        self.live_parts = [flight]
-        if usd is not None and self.spent_before is None:
-            self.spent_before = usd  # dollars that earlier commands of the run spent
-        if usd and self.spent_before is not None:
-            rows = self.done - self.resumed
-            each = f", ${(usd - self.spent_before) / rows:.6f} a row" if rows else ""
-            self.live_parts.append(f"${usd:.4f}{each}")
+        self.flight, self.spent = flight, usd
         self.show()
+
+    def cost(self) -> str:
+        """The dollars that the run has spent, and at the end also the dollars for each row, or '' when they are unknown
+        or 0. Before the end, replies are paid whose rows are not counted yet, so the dollars for a row would be too
+        many. Earlier commands of the run may have paid for any row, so all rows and all dollars count.
+        """
+        if not self.spent:
+            return ""
+        rows = self.done - self.failed
+        each = f", ${self.spent / rows:.6f} a row" if self.done >= self.total and rows > 0 else ""
+        return f"${self.spent:.4f}{each}"
 
     def rate(self) -> str:
         """The text 'N tokens/s', or '' when there are no tokens yet."""
@@ -163,7 +168,7 @@ class _Lines(Progress):
         parts = [f"{self.what}: {self.done}/{self.total} {self.unit}"]
         parts += [f"{self.resumed} were already there"] if self.resumed else []
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [part for part in (*self.live_parts, self.rate(), self.eta()) if part]
+        parts += [part for part in (self.flight, self.cost(), self.rate(), self.eta()) if part]
         _tell("  " + " · ".join(parts))
 
 
@@ -186,5 +191,5 @@ class _RichBar(Progress):
 
     def show(self) -> None:
         more = [f"{self.failed} failed"] if self.failed else []
-        more += [part for part in (*self.live_parts, self.rate(), self.eta()) if part]
+        more += [part for part in (self.flight, self.cost(), self.rate(), self.eta()) if part]
         self.live.update(self.task, completed=self.done, more=" · ".join(more))

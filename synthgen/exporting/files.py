@@ -69,10 +69,20 @@ def _line(row: Row) -> bytes:
             text = json.dumps(_with_nulls(row), ensure_ascii=False, allow_nan=False)
         except ValueError:
             raise CorpusError(
-                one_line(f"the row '{row.get('id')}' has an infinite number, which JSON cannot hold"),
-                "`--to hub` writes Parquet, which can hold it; or replace the number",
+                one_line(f"the row '{row.get('id')}' has an infinite number in column '{_infinite(row)}'"),
+                "JSON cannot hold it; `--to hub` writes Parquet, which can; or replace the number",
             ) from None
     return text.encode()
+
+
+def _infinite(row: Row) -> str:
+    """The first column that JSON cannot hold, for the message of an error."""
+    for name, value in row.items():
+        try:
+            json.dumps(_with_nulls(value), allow_nan=False)
+        except ValueError:
+            return name
+    return ""
 
 
 def _with_nulls(value: object) -> object:

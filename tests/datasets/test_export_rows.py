@@ -480,6 +480,6 @@ def test_numbers_that_json_does_not_have(tmp_path):
 
     found = exported(**own)
     assert (found["scores"], found["about"]) == ([0.5, None], {"best": None, "all": [[None, 1.0]]})
-    with pytest.raises(CorpusError, match="row 'a' has an infinite number") as caught:
+    with pytest.raises(CorpusError, match="row 'a' has an infinite number in column 'scores'") as caught:
         exported(scores=[float("-inf")])
     assert "--to hub" in caught.value.hint
