@@ -126,15 +126,12 @@ class Progress:
         self.show()
 
     def cost(self) -> str:
-        """The dollars that the run has spent, and at the end also the dollars for each row, or '' when they are unknown
-        or 0. Before the end, replies are paid whose rows are not counted yet, so the dollars for a row would be too
-        many. Earlier commands of the run may have paid for any row, so all rows and all dollars count.
-        """
-        if not self.spent:
-            return ""
-        rows = self.done - self.failed
-        each = f", ${self.spent / rows:.6f} a row" if self.done >= self.total and rows > 0 else ""
-        return f"${self.spent:.4f}{each}"
+        """The dollars that the run has spent, or '' when they are unknown or 0."""
+        return f"${self.spent:.4f}" if self.spent else ""
+
+    def sending(self) -> str:
+        """How many requests are in flight, or '' when all units are done."""
+        return self.flight if self.done < self.total else ""
 
     def rate(self) -> str:
         """The text 'N tokens/s', or '' when there are no tokens yet."""
@@ -168,7 +165,7 @@ class _Lines(Progress):
         parts = [f"{self.what}: {self.done}/{self.total} {self.unit}"]
         parts += [f"{self.resumed} were already there"] if self.resumed else []
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [part for part in (self.flight, self.cost(), self.rate(), self.eta()) if part]
+        parts += [part for part in (self.sending(), self.cost(), self.rate(), self.eta()) if part]
         _tell("  " + " · ".join(parts))
 
 
@@ -191,5 +188,5 @@ class _RichBar(Progress):
 
     def show(self) -> None:
         more = [f"{self.failed} failed"] if self.failed else []
-        more += [part for part in (self.flight, self.cost(), self.rate(), self.eta()) if part]
+        more += [part for part in (self.sending(), self.cost(), self.rate(), self.eta()) if part]
         self.live.update(self.task, completed=self.done, more=" · ".join(more))

@@ -108,8 +108,9 @@ def _generate(recipe: Recipe, run: Path, fresh: bool, how: _How, ui: UI) -> Gene
         mine = planned[how.part[0] - 1 :: how.part[1]]
         work = Assignment(folder, jobs, [shard for shard in mine if shard.name not in done], layout)
         with ui.progress("generate", sum(shard.stop - shard.start for shard in mine), work.unit) as bar:
-            bar.advance(bar.total - work.size, resumed=True)
-            gate = Gate(recipe, len(jobs), sum(corpus.failed(folder, FAILURES).values()))
+            failed = corpus.failed(folder, FAILURES)
+            bar.advance(bar.total - work.size, failed=sum(failed.get(one.name, 0) for one in mine), resumed=True)
+            gate = Gate(recipe, len(jobs), sum(failed.values()))
             output = Output(partial(layout.commit, folder), bar, gate)
             if away is not None:
                 away.make(recipe, folder, work.shards, output, retry_failed=how.retry_failed, part=how.part, ui=ui)

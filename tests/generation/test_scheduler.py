@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 
 import pytest
-from support.serving import generated
+from support.serving import generated, read_generated, write_recipe
 
+import synthgen
 from synthgen.generation import remote
 from synthgen.generation.scheduler import Scheduler
+from synthgen.ui import UI, Progress
 
 
 @pytest.fixture
@@ -57,6 +60,27 @@ def test_what_the_progress_bar_counts(serve, tmp_path, made):
     assert live.failures == {"bad_request": 2}
     assert live.tokens == 10 * 8
     assert live.usd == pytest.approx(server.stats()["usd_pico"] / 1e12)
+
+
+def test_a_resumed_progress_bar_counts_the_failures_of_earlier_commands(serve, tmp_path):
+    bars = []
+
+    class Watching(UI):
+        @contextmanager
+        def progress(self, what, total, unit):
+            bars.append(Progress(what, total, unit))
+            yield bars[-1]
+
+    server = serve(script=[[f"What is {n}?", ["400"]] for n in (1, 2, 3)])
+    seeds = [{"id": f"q{i}", "question": f"What is {i % 6}?"} for i in range(12)]
+    path = write_recipe(tmp_path / "task", server.url, seeds=seeds, generate={"shard_size": 2, "max_failures": "90%"})
+    for part in ((1, 2), (1, 1)):
+        synthgen.generate(synthgen.load_recipe(path), tmp_path / "run", part=part, ui=Watching(quiet=True))
+    first, second = bars
+    failed = read_generated(tmp_path / "run" / "generated")[1]
+    assert first.resumed == 0
+    assert (second.done, second.resumed, second.failed) == (second.total, first.total, len(failed))
+    assert 0 < first.failed < len(failed)
 
 
 def test_rows_from_the_cache_leave_turns_to_other_tasks_now_and_then(serve, tmp_path, made):
