@@ -34,6 +34,7 @@ from synthgen.recipe import (
 )
 from synthgen.recipe.overrides import parse_settings, read
 from synthgen.recipe.places import resolve
+from synthgen.records import SPLITS
 from synthgen.removed import outdated
 from synthgen.reporting.page import report
 from synthgen.stores.address import url_of
@@ -215,8 +216,18 @@ def curate_dataset(
         begin(recipe, folder, fresh)
         named = recipe.model_copy(update={"seeds": (source.model_copy(update={"path": url_of(rows)}),)})
         keep_recipe(named, folder)  # the recipe comes before the rows, so that a killed command leaves a run
-        adopt(dataset, recipe, folder, fresh=fresh, repair=repair)
+        ui.note(f"split: {_splits(adopt(dataset, recipe, folder, fresh=fresh, repair=repair))}")
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
+
+
+def _splits(folder: Path) -> str:
+    """The number of rows in each split of a corpus, such as "train 80, test 20"."""
+    files = corpus.manifest(folder)["files"]
+    counts = {
+        split: sum(files[f"data/{name}.parquet"]["rows"] for name in corpus.shards(folder, split=split))
+        for split in SPLITS
+    }
+    return ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
 
 
 def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:

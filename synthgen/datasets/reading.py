@@ -307,7 +307,8 @@ def _count(seen: dict[bytes, int], text: str) -> int:
 
 def _twice(where: str, name: str) -> CorpusError:
     return CorpusError(
-        f"{where}: the id '{name}' occurs twice", "ids must be unique; to keep the column, give it another name"
+        f"{where}: the id '{name}' occurs twice",
+        "ids must be unique; if the column holds no ids, rename it in the file",
     )
 
 

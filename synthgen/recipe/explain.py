@@ -93,7 +93,8 @@ def _sentence(values: Values, key: str, found: list[ErrorDetails]) -> str:
     if kind == "value_error":
         return f"{key or 'recipe'}: {details['ctx']['error']}"
     wanted = [_WANTED.get(d["type"], d["msg"][0].lower() + d["msg"][1:]) for d in found]
-    return f"key '{key}' is {_SHORT.repr(value)}: {', or '.join(dict.fromkeys(wanted))}"
+    defaults = "; `{}` takes the default of each key" if value is True and _WANTED["model_type"] in wanted else ""
+    return f"key '{key}' is {_SHORT.repr(value)}: {', or '.join(dict.fromkeys(wanted))}{defaults}"
 
 
 def _of_missing(key: str) -> str:

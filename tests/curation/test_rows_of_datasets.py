@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +23,7 @@ from synthgen.datasets import reading, source_of
 from synthgen.display import differences
 from synthgen.errors import RunChanged
 from synthgen.pipeline import recipe_of_rows
+from synthgen.ui import UI
 
 LONG = " ".join(f"w{number}" for number in range(40))
 ROWS = [
@@ -150,6 +152,16 @@ def test_failures_are_kept_when_shards_are_full(tmp_path, monkeypatch, count):
     assert len({one.id for one in failures}) == 2
     assert sorted(one.reason.partition(":")[0][-6:] for one in failures) == ["line 1", f"line {count + 2}"]
     assert len(parts(tmp_path / "out")[0]) == count
+
+
+def test_the_sizes_of_the_splits_are_told(tmp_path, capsys):
+    """Rows without a split get one, so the user must see that some rows are held out."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"p{n}", "completion": "c"}) + "\n" for n in range(60)))
+    synthgen.curate_dataset(source_of(path), tmp_path / "out", ui=UI())
+    splits = Counter(record.split for record in parts(tmp_path / "out")[0].values())
+    assert 0 < splits["test"] < splits["train"]
+    assert f"split: train {splits['train']}, test {splits['test']}\n" in capsys.readouterr().err
 
 
 def test_a_curated_corpus_can_be_curated_again(tmp_path, rows):

@@ -109,6 +109,7 @@ def test_an_unknown_key_like_no_other_gets_the_list(tmp_path):
         ("strategy", "best-of-n", ["'best-of-n'; did you mean 'best_of_n'?"]),
         ("seeds", [], ["the list is too short"]),
         ("seeds.0", 3, ["it must be a mapping of keys to values"]),
+        ("audit.bias", True, ["True: it must be a mapping of keys to values; `{}` takes the default of each key"]),
         ("audit.actions", ["train", "sell"], ["'sell'", "'share_data'"]),
         ("train.learning_rate", float("inf"), ["finite"]),
         ("train.student.layers", "six", ["'six'", "it must be a list, or ", "integer"]),
