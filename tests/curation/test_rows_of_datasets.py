@@ -157,7 +157,8 @@ def test_failures_are_kept_when_shards_are_full(tmp_path, monkeypatch, count):
 def test_the_sizes_of_the_splits_are_told(tmp_path, capsys):
     """Rows without a split get one, so the user must see that some rows are held out."""
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"p{n}", "completion": "c"}) + "\n" for n in range(60)))
+    prompts = [f"What do {first} and {second} mean?" for first in "abcdefgh" for second in "stuvwxyz"]
+    path.write_text("".join(json.dumps({"prompt": one, "completion": "c"}) + "\n" for one in prompts))
     synthgen.curate_dataset(source_of(path), tmp_path / "out", ui=UI())
     splits = Counter(record.split for record in parts(tmp_path / "out")[0].values())
     assert 0 < splits["test"] < splits["train"]
