@@ -24,6 +24,7 @@ from synthgen.errors import CorpusError, UserError, nearest
 from synthgen.files import read_text
 from synthgen.recipe import Recipe, TrainSection, check_recipe
 from synthgen.results.evaluation import Evaluation, read_evaluation
+from synthgen.results.statement import FEWEST, Statement
 from synthgen.results.training import FILE, Training, read_training
 from synthgen.tables.reference import Reference, resolve
 from synthgen.tables.students import KINDS
@@ -84,12 +85,23 @@ def evaluate(
         raise UserError(f"{source} has no held-out rows", "set split.test in the recipe")
     found: Evaluation = measure(Subject(recipe, training, source, folder, teacher, ui))
     statement = found.statement.completed(training.kind, "the evaluation of this kind of student does not measure it")
-    result = replace(found, kind=training.kind, inputs=inputs, statement=statement)
+    headline = " ".join(filter(None, [found.headline, _doubt(statement)]))
+    result = replace(found, kind=training.kind, headline=headline, inputs=inputs, statement=statement)
     # the model card describes the training corpus, so it is written only after an evaluation on this corpus
     if training.curated_sha256 == inputs["curated_sha256"]:
         write_model_card(folder, recipe, manifest, evaluation=result, source=source)
     durable.write_json(path, result.to_dict())  # this file is written last, because it marks the student as evaluated
     return result
+
+
+def _doubt(statement: Statement) -> str:
+    """A sentence for the headline if there are too few groups of held-out rows for any verdict, and otherwise ''."""
+    groups = max((entry.groups for entry in statement.entries), default=FEWEST)
+    if groups >= FEWEST:
+        return ""
+    return (
+        f"These rows are of {groups} groups. With fewer than {FEWEST} groups, intervals are too narrow for a verdict."
+    )
 
 
 def _places(run: Path, student: Path | None) -> tuple[Path, Path]:

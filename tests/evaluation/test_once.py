@@ -18,6 +18,7 @@ from distill.evaluation.distance import AS_STUDENT, same_model
 from distill.evaluation.evaluate import evaluate
 from distill.evaluation.subject import Subject
 from distill.students import decoder
+from synthgen.results.statement import FEWEST
 from synthgen.results.training import FILE, read_training
 from synthgen.teachers.transformers import LocalModel
 from synthgen.ui import UI
@@ -120,6 +121,17 @@ def test_the_number_of_rows_does_not_limit_the_prompts(itself, here):
     assert short.counts["prompts_answered"] == whole.counts["prompts_answered"] == whole.counts["seeds"]
     assert evaluation(itself, max_rows=2, max_prompts=1).counts["prompts_answered"] == 1
     assert short.table["distilled"]["accuracy"] == whole.table["distilled"]["accuracy"]
+
+
+def test_the_headline_says_when_there_are_too_few_groups_for_a_verdict(itself, monkeypatch):
+    """The loss statement gives no verdict on so few groups. The headline, which stands above it, must not seem to."""
+    groups = evaluation(itself).statement.entries[0].groups
+    assert 1 < groups < FEWEST
+    found = evaluation(itself)
+    assert f"of {groups} groups. With fewer than {FEWEST} groups, intervals are too narrow" in found.headline
+    assert found.headline in (itself.folder / "README.md").read_text()
+    monkeypatch.setattr("distill.evaluation.evaluate.FEWEST", groups)
+    assert "groups" not in evaluation(itself).headline
 
 
 def test_the_headline_counts_only_prompts_with_a_reference(itself, monkeypatch):
