@@ -22,6 +22,7 @@ _TEXTS: Denied = "private_texts"
 _SHARED = "share_data"
 _NO_ROWS = "no kept row has a completion"
 _NO_TEXT = "it has no text"
+_ALL_SHORT = "all its texts are too short for the search (`audit.privacy.shortest`)"
 _NONE_PRIVATE = "no source is marked as private: set `private` in `seeds`, or set `audit.privacy.private`"
 _IN_COMPLETION = "the share of kept rows with such a value in the completion"
 
@@ -53,8 +54,9 @@ def of_texts(found: Origins, copied: Sequence[Copies], known: Known, section: Pr
     for one in copied:
         name = f"private texts of {one.source}"
         if not one.searched:
-            why = f"each of its {_several(one.short, 'text')} has fewer than {section.shortest} words"
-            why = why if one.short else _NO_TEXT
+            why = (
+                f"all of its texts ({one.short:,}) have fewer than {section.shortest} words" if one.short else _NO_TEXT
+            )
             yield Measurement(name, _CORPUS, f"copies of {words}", "share", "not measurable", note=why)
             continue
         about = f"the share of kept rows whose completion has {words}"
@@ -111,9 +113,9 @@ def findings(
 
 def _not_known(copied: Sequence[Copies], known: Known) -> dict[str, str]:
     """Each private source whose texts are not known as they were in the run, with the reason."""
-    empty = {one.source for one in copied if not (one.searched or one.short)}
+    empty = {one.source: _ALL_SHORT if one.short else _NO_TEXT for one in copied if not one.searched}
     unread = known.private if known.why_not else known.private - {one.source for one in copied}
-    return dict.fromkeys(empty, _NO_TEXT) | dict.fromkeys(unread, known.why_not or _NO_TEXT)
+    return empty | dict.fromkeys(unread, known.why_not or _NO_TEXT)
 
 
 def _share(name: str, about: str, found: Origins, hits: int, note: str = "") -> Measurement:

@@ -262,11 +262,15 @@ def test_files_named_in_the_section_are_private(tmp_path):
 
 def test_a_private_file_without_texts_is_said(tmp_path):
     one = made(tmp_path, [row("Fine.", 0)], {"tests": [{"id": "s0", "q": "x"}]})
-    for name, content in (("empty.jsonl", ""), ("null.jsonl", '{"text": null}\n')):
+    for name, content, why in (
+        ("empty.jsonl", "", "it has no text"),
+        ("null.jsonl", '{"text": null}\n', "it has no text"),
+        ("short.jsonl", '{"text": "too short"}\n', "all of its texts (1) have fewer than 8 words"),
+    ):
         path = tmp_path / name
         path.write_text(content)
         found = named(audited(one, private=[str(path)]), f"private texts of {name}")
-        assert (found.outcome, found.note) == ("not measurable", "it has no text")
+        assert (found.outcome, found.note) == ("not measurable", why)
         assert audited(one, private=[str(path)]).status == "ALLOW"
         assert audited(one, private=[str(path)], deny=["private_texts"]).status == "UNKNOWN"
 
