@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # on Python 3.11, pydantic needs this TypedDict
 
 from synthgen.errors import CorpusError
-from synthgen.records import SCHEMA_VERSION
+from synthgen.records import SCHEMA_VERSION, SPLITS
 
 _REPAIR = "repeat the command and add --repair"
 Kind = Literal["generated", "curated"]
@@ -92,6 +92,16 @@ class Manifest(Facts):
 def make(kind: Kind, facts: Facts, files: dict[str, FileEntry]) -> Manifest:
     """Build the manifest of a corpus that has these files: the content of manifest.json."""
     return cast(Manifest, {"schema_version": SCHEMA_VERSION, "kind": kind, **facts, "files": files})
+
+
+def rows_of_splits(manifest: Manifest) -> dict[str, int]:
+    """The number of rows in each split that has rows, such as {"train": 80, "test": 20}."""
+    counts = dict.fromkeys(SPLITS, 0)
+    for path, entry in manifest["files"].items():
+        folder, _, name = path.rpartition("/")
+        if folder == "data":
+            counts[name.partition("-")[0]] += entry["rows"]
+    return {split: count for split, count in counts.items() if count}
 
 
 def lines_of(summaries: Summaries) -> list[str]:

@@ -20,6 +20,7 @@ from synthgen.errors import GateDenied, RunChanged, UserError, missing_extra
 from synthgen.files import is_regular
 from synthgen.generation.claim import begin, check_run, keep_recipe
 from synthgen.generation.driver import generate
+from synthgen.manifest import rows_of_splits
 from synthgen.recipe import (
     Recipe,
     SeedSource,
@@ -34,7 +35,6 @@ from synthgen.recipe import (
 )
 from synthgen.recipe.overrides import parse_settings, read
 from synthgen.recipe.places import resolve
-from synthgen.records import SPLITS
 from synthgen.removed import outdated
 from synthgen.reporting.page import report
 from synthgen.stores.address import url_of
@@ -216,18 +216,9 @@ def curate_dataset(
         begin(recipe, folder, fresh)
         named = recipe.model_copy(update={"seeds": (source.model_copy(update={"path": url_of(rows)}),)})
         keep_recipe(named, folder)  # the recipe comes before the rows, so that a killed command leaves a run
-        ui.note(f"split: {_splits(adopt(dataset, recipe, folder, fresh=fresh, repair=repair))}")
+        manifest = corpus.manifest(adopt(dataset, recipe, folder, fresh=fresh, repair=repair))
+        ui.note("split: " + ", ".join(f"{split} {count:,}" for split, count in rows_of_splits(manifest).items()))
         return curate(recipe, folder, fresh=fresh, repair=repair, workers=workers, executor=executor, ui=ui)
-
-
-def _splits(folder: Path) -> str:
-    """The number of rows in each split of a corpus, such as "train 80, test 20"."""
-    files = corpus.manifest(folder)["files"]
-    counts = {
-        split: sum(files[f"data/{name}.parquet"]["rows"] for name in corpus.shards(folder, split=split))
-        for split in SPLITS
-    }
-    return ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
 
 
 def preview_dataset(source: SeedSource, recipe: Recipe | None = None) -> Preview:

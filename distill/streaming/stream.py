@@ -31,9 +31,10 @@ from distill.streaming.batches import Order
 from distill.streaming.columns import PARTS, in_share, shards
 from distill.streaming.segment import Entries, Files, Segment
 from distill.streaming.tokencache import NO_TOKENS, NOTHING_TO_LEARN, Reader, Stored
-from synthgen import durable, logits, outputs
+from synthgen import corpus, durable, logits, outputs
 from synthgen.errors import CorpusError
 from synthgen.logits import LogitsMeta
+from synthgen.manifest import rows_of_splits
 
 _POLL = 0.2  # seconds between checks for a segment that another process makes
 
@@ -71,10 +72,21 @@ class Stream(Sequence[Example]):
             reasons = in_words(self.left_out)
             raise CorpusError(
                 f"{folder} {NO_ROWS} in split '{choice.split}'{f': {reasons}' if reasons else ''}",
-                "raise train.max_length, or lower train.online.max_new_tokens"
-                if self.left_out["too_long"] or self.left_out.get("no_room_to_write")
-                else "see the rejected rows: `synthgen show --rejected`",
+                self._what_to_do(),
             )
+
+    def _what_to_do(self) -> str:
+        """The hint for an empty split."""
+        if self.left_out["too_long"] or self.left_out.get("no_room_to_write"):
+            return "raise train.max_length, or lower train.online.max_new_tokens"
+        rows = rows_of_splits(corpus.manifest(self.folder))
+        if rows and self.choice.split not in rows:
+            others = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+            return (
+                f"its rows are in other splits ({others}): questions that differ only in names and numbers "
+                "get the same split; name a column with `--field group=COLUMN` (seeds.group), or change `split`"
+            )
+        return "see the rejected rows: `synthgen show --rejected`"
 
     def __len__(self) -> int:
         return int(self._starts[-1])

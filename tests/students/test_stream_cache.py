@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -340,8 +341,10 @@ def test_rows_without_tokens_and_corpora_without_rows(run, reader):
         alter(path, lambda t: t.set_column(t.schema.get_field_index("completion"), "completion", nothing(t)))
     with pytest.raises(CorpusError, match="has no completion to learn"):
         open_stream(run / "curated", reader, run / "cache", Choice(512, targets=False))
-    with pytest.raises(CorpusError, match="no rows to train on in split 'validation'"):
+    with pytest.raises(CorpusError, match="no rows to train on in split 'validation'") as caught:
         opened(run, reader, split="validation")
+    rows = Counter(record.split for _, found in corpus.records(run / "curated") for record in found)
+    assert f"in other splits (train {rows['train']}, test {rows['test']})" in caught.value.hint
     with pytest.raises(CorpusError, match="no rows to train on"):
         opened(run, reader, split="test", max_length=3)
     shutil.rmtree(run / "generated" / "logits")
