@@ -7,7 +7,7 @@ from support.scripted import BROKEN, MARKER, TWO, at_once, identified, play, rol
 
 import synthgen
 from synthgen.errors import RecipeError
-from synthgen.generation.inputs import first_queries
+from synthgen.generation.inputs import first_queries, most_requests
 from synthgen.recipe import StepsSection, load_recipe, shipped
 from synthgen.tables.strategies import STRATEGIES
 from synthgen.teachers.base import Reply
@@ -89,8 +89,11 @@ def test_every_shipped_recipe_plans_and_resolves(name, tmp_path):
     assert recipe.teacher.license == "Apache-2.0"
     (tmp_path / "recipe.yaml").write_text(synthgen.recipe.dump_recipe(recipe))
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
-    count = len({query.id for _, queries in first_queries(identified(recipe)) for query in queries})
-    assert 0 < count <= sum(found.requests.values())
+    first = {query.id: query.request.kind for _, queries in first_queries(identified(recipe)) for query in queries}
+    assert 0 < len(first) <= sum(found.requests.values())
+    if most_requests(recipe) > 1 and set(first.values()) == {"sample"}:
+        longest = max(recipe.generate.max_new_tokens, recipe.steps.max_new_tokens)
+        assert found.completion_tokens == pytest.approx(sum(found.requests.values()) * longest, rel=0.01)
 
 
 def test_every_strategy_is_shipped():

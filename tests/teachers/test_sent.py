@@ -62,6 +62,19 @@ def test_the_longest_reply_that_is_reserved_is_the_limit_that_is_sent(url, kind,
     assert (as_sent(request(kind), extra)["sampling"] or OWN)["max_new_tokens"] == max(sent.values(), default=None)
 
 
+def test_a_label_is_asked_for_without_chance_and_with_as_many_alternatives_as_apis_give():
+    body = json.loads(
+        preview(ApiTeacher(engine="openai", model="m"), TeacherOptions()).call(request("classify")).payload
+    )
+    assert {key: body.get(key) for key in ("temperature", "logprobs", "top_logprobs", "seed", "top_p")} == {
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 20,  # the most that the API of OpenAI allows
+        "seed": None,
+        "top_p": None,
+    }
+
+
 def test_each_sample_of_each_seed_is_sent_with_its_own_random_seed():
     teacher = preview(ApiTeacher(engine="openai", model="m", api_key_env=None), TeacherOptions())
     seeds = set()
