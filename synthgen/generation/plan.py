@@ -104,7 +104,7 @@ def plan(recipe: Recipe) -> Plan:
     requests: dict[str, int] = {}
     first: Query | None = None
     for split, queries in first_queries(jobs):
-        requests[split] = requests.get(split, 0) + estimator.most
+        requests[split] = requests.get(split, 0) + (estimator.most if queries else 0)
         for query in queries:
             first = first or query
             estimator.add(query.request, len(queries))
