@@ -38,7 +38,7 @@ LEAKS = (
 )
 REPLIES = ("teachers/test_completion.py", "teachers/test_reasoning.py", "teachers/test_api_replies.py")
 ROWS = ("generation/test_ids.py", "generation/test_asking.py", "generation/test_reading.py")
-WAITING = ("generation/test_ledger.py", "generation/test_cluster.py")
+WAITING = tuple(f"generation/test_{name}.py" for name in ("crew", "scheduler", "ledger", "cluster"))
 BATCH = ("generation/test_batch.py", "generation/test_batch_money.py")
 REMOVALS = ("takedown/test_removals_of_rows.py", "takedown/test_remove.py")
 RECIPES = tuple(
@@ -283,7 +283,10 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "making rows": {
         **{
-            f"synthgen/generation/{name}.py": (*ROWS, "generation/test_choosing.py", "generation/test_scoring.py")
+            f"synthgen/generation/{name}.py": (
+                *ROWS,
+                *(f"generation/test_{test}.py" for test in ("single", "choosing", "scoring")),
+            )
             for name in ("jobs", "plan", "rows", "shards")
         },
         **{
